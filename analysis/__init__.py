@@ -1,0 +1,1 @@
+"""Reads records: fronts, tables, figures. Needs neither torch nor Ray."""

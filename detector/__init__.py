@@ -1,0 +1,1 @@
+"""Configurable one-stage face detectors: build, train, evaluate. Knows no search."""

@@ -1,0 +1,147 @@
+"""How a detector is trained and evaluated: frozen dataclasses. Imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from detector.errors import ConfigError
+from detector.structs import Struct
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation(Struct):
+    scales: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8, 1.0)
+    """Sides a random square crop is drawn from, as shares of the image's short side (> 0)."""
+    flip: float = 0.5
+    """Probability of a horizontal flip."""
+    photometric: float = 0.5
+    """Probability of each of brightness, contrast, saturation and hue change; 0 turns them off."""
+    min_face: float = 0.0
+    """Faces whose longer side is below this many pixels after the resize are ignored, not learnt."""
+
+    def __post_init__(self):
+        if not self.scales or min(self.scales) <= 0:
+            raise ConfigError(f"augmentation.scales: {list(self.scales)} must be numbers above 0")
+        for key in ("flip", "photometric"):
+            _within(f"augmentation.{key}", getattr(self, key), 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Optimizer(Struct):
+    """SGD; rates are for the recipe's batch size."""
+
+    lr: float = 1e-3
+    """Learning rate after the warm-up."""
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    """L2 penalty; not on biases and normalisation."""
+    warmup_epochs: float = 1.0
+    """Epochs (fractions too) over which the rate rises linearly from lr / 1000."""
+    schedule: str = "step"
+    """step (× gamma at each milestone) or cosine (to 1 % of lr at the end)."""
+    milestones: tuple[float, ...] = (0.76, 0.88)
+    """step: shares of all epochs after which the rate falls."""
+    gamma: float = 0.1
+    clip_norm: float = 0.0
+    """Gradients are scaled down to this L2 norm; 0 leaves them."""
+
+    def __post_init__(self):
+        if not self.lr > 0:
+            raise ConfigError(f"optimizer.lr: {self.lr} must be greater than 0")
+        _within("optimizer.momentum", self.momentum, 0, 1)
+        if self.schedule not in ("step", "cosine"):
+            raise ConfigError(f"optimizer.schedule: {self.schedule!r} is not one of step, cosine")
+        for share in self.milestones:
+            _within("optimizer.milestones", share, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loss(Struct):
+    match_iou: float = 0.35
+    """An anchor learns the face it overlaps by at least this IoU."""
+    force_iou: float = 0.2
+    """Each face's best anchor learns it from this IoU on (RetinaFace: 0.2)."""
+    negatives: float = 7.0
+    """Hardest negatives kept for each positive anchor."""
+    box_weight: float = 2.0
+    landmark_weight: float = 1.0
+
+    def __post_init__(self):
+        _within("loss.match_iou", self.match_iou, 0, 1)
+        _within("loss.force_iou", self.force_iou, 0, 1)
+        if self.negatives < 1:
+            raise ConfigError(f"loss.negatives: {self.negatives} must be at least 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation(Struct):
+    size: int | None = None
+    """Long side in pixels to which images are scaled down before detection; none: as they are."""
+    score_threshold: float = 0.02
+    pre_nms: int = 5000
+    """Boxes of highest score kept before NMS."""
+    nms_iou: float = 0.4
+    keep: int = 750
+    """Boxes kept for an image after NMS."""
+    every: int = 1
+    """Epochs between evaluations while training; the last epoch always has one; 0: only that."""
+
+    def __post_init__(self):
+        _within("evaluation.score_threshold", self.score_threshold, 0, 1)
+        _within("evaluation.nms_iou", self.nms_iou, 0, 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Struct):
+    epochs: int = 250
+    size: int = 640
+    """Side in pixels of the square training crops; a multiple of 32."""
+    batch_size: int = 32
+    cache_size: int | None = None
+    """Long side in pixels to which training images are scaled down once, in the cache; none: as they are."""
+    weights: str | None = None
+    """File of pretrained weights, or imagenet; none: from scratch."""
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    loss: Loss = field(default_factory=Loss)
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    autocast: bool = True
+    """bf16 autocast and channels-last."""
+    seed: int = 0
+    """Of initial weights, order of images and augmentation."""
+
+    def __post_init__(self):
+        for key in ("epochs", "size", "batch_size"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")
+        if self.size % 32:
+            raise ConfigError(f"size: {self.size} must be a multiple of 32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataChoice(Struct):
+    """Which images a study trains on and compares its trials on."""
+
+    path: str = "synthetic"
+    """Folder of WIDER FACE (either layout), or synthetic."""
+    fraction: float = 1.0
+    """Share of the training images used, stratified by event."""
+    holdout: float = 0.2
+    """Share of those kept out of training, stratified by event, to compare trials on."""
+    select_on: str = "holdout"
+    """holdout, or val as most competitors do (then the record says so)."""
+    seed: int = 0
+    """Of both draws."""
+
+    def __post_init__(self):
+        if not 0 < self.fraction <= 1:
+            raise ConfigError(f"fraction: {self.fraction} must be above 0 and at most 1")
+        if not 0 < self.holdout < 1:
+            raise ConfigError(f"holdout: {self.holdout} must be between 0 and 1")
+        if self.select_on not in ("holdout", "val"):
+            raise ConfigError(f"select_on: {self.select_on!r} is not one of holdout, val")
+
+
+def _within(key: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{key}: {value} must be between {low} and {high}")

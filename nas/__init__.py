@@ -1,0 +1,1 @@
+"""Many trials, and the user: space, sampler, scheduler, driver, command lines."""

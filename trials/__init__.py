@@ -1,0 +1,1 @@
+"""How one configuration becomes one record: cost, caps, proxy training, score, status."""

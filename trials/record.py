@@ -1,0 +1,111 @@
+"""The vocabulary of a search: Status, EpochResult, TrialRecord. Plain data; imports nothing heavy."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+
+from detector.structs import Struct
+
+
+class Status(StrEnum):
+    """What became of a trial, and what stays on disk."""
+
+    RUNNING = "running"          # a worker has it; checkpoint of its last epoch
+    PAUSED = "paused"            # waits at a rung, may be promoted; checkpoint
+    COMPLETED = "completed"      # full budget; checkpoint of the best and of the front
+    PRUNED = "pruned"            # paused when the search ended; checkpoint until the study is closed
+    INFEASIBLE = "infeasible"    # over a cap: never trained; nothing
+    FAILED = "failed"            # reason and traceback in the record; nothing
+
+    @property
+    def ended(self) -> bool:
+        return self not in (Status.RUNNING, Status.PAUSED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost(Struct):
+    params: int
+    """Parameters that get built."""
+    macs: int
+    """Multiply-accumulates at 640×640 for one image, in thop's convention."""
+    latency_ms: float | None = None
+    """Median forward time of one 640×640 image; none where not measured."""
+    machine: str | None = None
+    """Where the latency was measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class EpochResult(Struct):
+    """One epoch of one trial, as training tells it."""
+
+    epoch: int
+    """1 after the first epoch."""
+    losses: dict
+    """Mean of each loss term and of `total` over the epoch."""
+    lr: float
+    """Learning rate of the epoch's last step."""
+    seconds: float
+    """Training and evaluation of the epoch."""
+    ap: dict | None = None
+    """easy, medium, hard AP in [0, 1], where the epoch was evaluated."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialRecord(Struct):
+    number: int
+    """0 is the baseline."""
+    status: Status
+    design: str
+    """`arch_hash` of the detector."""
+    detector: dict
+    recipe: dict
+    params: dict
+    """What the sampler chose: active names of the space → values; empty for given designs."""
+    cost: Cost
+    speed_score: float
+    epochs: tuple[EpochResult, ...] = ()
+    rung: int = -1
+    """Index of the last rung reached; -1 before the first."""
+    reason: str | None = None
+    """Why it is infeasible, failed or pruned, in one line."""
+    traceback: str | None = None
+    source: str = "sampled"
+    """baseline, sampled or enqueued."""
+    retries: int = 0
+    started: float | None = None
+    """Unix seconds."""
+    ended: float | None = None
+    notes: dict = field(default_factory=dict)
+    """Machine, device, thop's own count, …"""
+
+    @property
+    def ap(self) -> dict | None:
+        """AP of the last evaluated epoch."""
+        return next((e.ap for e in reversed(self.epochs) if e.ap is not None), None)
+
+    @property
+    def accuracy_score(self) -> float | None:
+        """Mean of easy, medium and hard AP of the last evaluated epoch."""
+        return None if self.ap is None else sum(self.ap.values()) / len(self.ap)
+
+    @property
+    def score(self) -> float | None:
+        """speed_score + 2 × accuracy_score at the budget reached so far."""
+        accuracy = self.accuracy_score
+        return None if accuracy is None else self.speed_score + 2 * accuracy
+
+    @property
+    def seconds(self) -> float:
+        return sum(e.seconds for e in self.epochs)
+
+    @property
+    def identity(self) -> str:
+        """Same design, same recipe (budget and seed included): the same trial."""
+        text = json.dumps([self.design, self.recipe], sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def but(self, **changes) -> TrialRecord:
+        return replace(self, **changes)
