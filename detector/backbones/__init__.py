@@ -1,0 +1,22 @@
+"""Backbones: each is a table and a loop that writes its layers down. Imports no torch."""
+
+from __future__ import annotations
+
+from detector.backbones import mobilenet_v1, mobilenet_v2, resnet
+from detector.config import Backbone
+from detector.layers import Chain
+
+_STAGES = {
+    "mobilenet_v1": mobilenet_v1.stages,
+    "mobilenet_v2": mobilenet_v2.stages,
+    "resnet": resnet.stages,
+}
+
+
+def stages(config: Backbone, top: int) -> tuple[Chain, ...]:
+    """The layers from the image up to pyramid level `top` (1–5).
+
+    Stage i halves the resolution once: its input is at level i (0 is the image, 3 channels), its
+    output is the feature map of level i + 1, with `stages[i].cout` channels.
+    """
+    return tuple(Chain(tuple(layers)) for layers in _STAGES[config.kind](config, top))

@@ -1,0 +1,36 @@
+"""MobileNetV2 (Sandler et al. 2018): inverted residuals, laid out as torchvision's
+`mobilenet_v2.features` without its last 1×1 convolution."""
+
+from __future__ import annotations
+
+from detector.config import BACKBONE_ROWS, Backbone
+from detector.layers import Chain, Conv, Layer, Residual
+
+
+def stages(config: Backbone, top: int) -> list[list[Layer]]:
+    """Seven rows; the first row of a level halves the resolution, for level 1 the stem does."""
+    channels = config.stem
+    result: list[list[Layer]] = [[Conv(3, channels, 3, stride=2, activation=config.activation)]]
+    rows = zip(BACKBONE_ROWS["mobilenet_v2"], config.widths, config.depths)
+    for row, (level, width, depth) in enumerate(rows):
+        if level > top:
+            break
+        new_level = level > len(result)
+        if new_level:
+            result.append([])
+        for block in range(depth):
+            stride = 2 if new_level and block == 0 else 1
+            expansion = 1 if row == 0 else config.expansion
+            result[-1].append(_inverted_residual(channels, width, stride, expansion,
+                                                 config.activation))
+            channels = width
+    return result
+
+
+def _inverted_residual(cin: int, cout: int, stride: int, expansion: int, act: str) -> Layer:
+    hidden = cin * expansion
+    body = Chain((
+        *([Conv(cin, hidden, activation=act)] if expansion != 1 else []),
+        Conv(hidden, hidden, 3, stride, groups=hidden, activation=act),
+        Conv(hidden, cout)))
+    return Residual(body) if stride == 1 and cin == cout else body

@@ -1,0 +1,162 @@
+"""The vocabulary that networks are written in: layers as plain data. Imports no torch.
+
+A layer knows its channels, its parameters and its multiply-accumulates, and `modules.py` turns
+it into an `nn.Module`: what is counted is what is built.
+
+MACs follow thop 0.1.1: a convolution counts its products (its bias does not count), batch
+normalisation counts 4 for each element, activations, max pooling and functional calls such as
+`F.interpolate` count 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+Size = tuple[int, int]
+"""(height, width) in cells."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conv:
+    """A convolution padded by kernel // 2, then batch normalisation, then an activation."""
+
+    cin: int
+    cout: int
+    kernel: int = 1
+    stride: int = 1
+    groups: int = 1
+    bias: bool = False
+    norm: bool = True
+    activation: str | None = None
+
+    @property
+    def params(self) -> int:
+        weights = self.cout * (self.cin // self.groups) * self.kernel**2
+        return weights + self.cout * (self.bias + 2 * self.norm)
+
+    def macs(self, size: Size) -> int:
+        height, width = self.out(size)
+        products = (self.cin // self.groups) * self.kernel**2
+        return height * width * self.cout * (products + 4 * self.norm)
+
+    def out(self, size: Size) -> Size:
+        return _reduced(size, self.kernel, self.stride)
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, self, size
+
+
+@dataclass(frozen=True, slots=True)
+class MaxPool:
+    """Maximum over kernel × kernel cells, padded by kernel // 2."""
+
+    cout: int
+    kernel: int = 3
+    stride: int = 2
+
+    params = 0
+
+    def macs(self, size: Size) -> int:
+        return 0
+
+    def out(self, size: Size) -> Size:
+        return _reduced(size, self.kernel, self.stride)
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, self, size
+
+
+@dataclass(frozen=True, slots=True)
+class Chain:
+    """Layers one after the other; at least one."""
+
+    layers: tuple[Layer, ...]
+
+    @property
+    def cout(self) -> int:
+        return self.layers[-1].cout
+
+    def out(self, size: Size) -> Size:
+        for layer in self.layers:
+            size = layer.out(size)
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        for index, layer in enumerate(self.layers):
+            yield from layer.leaves(size, f"{name}.{index}")
+            size = layer.out(size)
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """activation(body(x) + shortcut(x)); the shortcut is x itself where it is None."""
+
+    body: Chain
+    shortcut: Conv | None = None
+    activation: str | None = None
+
+    @property
+    def cout(self) -> int:
+        return self.body.cout
+
+    def out(self, size: Size) -> Size:
+        return self.body.out(size)
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield from self.body.leaves(size, f"{name}.body")
+        if self.shortcut is not None:
+            yield from self.shortcut.leaves(size, f"{name}.shortcut")
+
+
+@dataclass(frozen=True, slots=True)
+class SSH:
+    """Context of 3×3, 5×5 and 7×7 cells, concatenated (SSH, Najibi et al. 2017, as RetinaFace
+    has it): half of the channels see 3×3, a quarter 5×5, a quarter 7×7, by stacked 3×3
+    convolutions, of which the 5×5 and 7×7 branch share the first one. Ends with ReLU.
+    """
+
+    conv3: Conv
+    conv5_1: Conv
+    conv5_2: Conv
+    conv7_2: Conv
+    conv7_3: Conv
+
+    @classmethod
+    def of(cls, width: int, activation: str) -> SSH:
+        half, quarter = width // 2, width // 4
+        return cls(conv3=Conv(width, half, 3),
+                   conv5_1=Conv(width, quarter, 3, activation=activation),
+                   conv5_2=Conv(quarter, quarter, 3),
+                   conv7_2=Conv(quarter, quarter, 3, activation=activation),
+                   conv7_3=Conv(quarter, quarter, 3))
+
+    @property
+    def cout(self) -> int:
+        return self.conv3.cout + self.conv5_2.cout + self.conv7_3.cout
+
+    def out(self, size: Size) -> Size:
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        for part in ("conv3", "conv5_1", "conv5_2", "conv7_2", "conv7_3"):
+            yield f"{name}.{part}", getattr(self, part), size
+
+
+Layer = Conv | MaxPool | Chain | Residual | SSH
+Leaf = tuple[str, Conv | MaxPool, Size]
+"""Name of the module, what it is, and the size of its input."""
+
+
+def level_size(size: Size, level: int) -> Size:
+    """Cells of pyramid level `level` (stride 2**level) for an image of `size` pixels.
+
+    Rounded up: each halving is a padded stride-2 layer with an odd kernel.
+    """
+    stride = 2**level
+    return -(-size[0] // stride), -(-size[1] // stride)
+
+
+def _reduced(size: Size, kernel: int, stride: int) -> Size:
+    extra = 2 * (kernel // 2) - kernel
+    return (size[0] + extra) // stride + 1, (size[1] + extra) // stride + 1

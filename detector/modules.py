@@ -1,0 +1,67 @@
+"""Layers made into `nn.Module`s, and how their weights start."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from detector.layers import Chain, Conv, Layer, MaxPool, Residual
+
+LEAKY_SLOPE = 0.1  # RetinaFace's
+
+_ACTIVATIONS = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+}
+
+
+class ConvUnit(nn.Sequential):
+    """Convolution, then batch normalisation and activation where the layer has them."""
+
+    def __init__(self, layer: Conv):
+        super().__init__()
+        self.conv = nn.Conv2d(layer.cin, layer.cout, layer.kernel, layer.stride,
+                              layer.kernel // 2, groups=layer.groups, bias=layer.bias)
+        if layer.norm:
+            self.norm = nn.BatchNorm2d(layer.cout)
+        if layer.activation is not None:
+            self.activation = _ACTIVATIONS[layer.activation]()
+
+
+class ResidualUnit(nn.Module):
+    def __init__(self, layer: Residual):
+        super().__init__()
+        self.body = build(layer.body)
+        self.shortcut = nn.Identity() if layer.shortcut is None else build(layer.shortcut)
+        self.activation = (nn.Identity() if layer.activation is None
+                           else _ACTIVATIONS[layer.activation]())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+def build(layer: Layer) -> nn.Module:
+    """The module of a layer; maps [B, cin, H, W] to [B, cout, *layer.out((H, W))]."""
+    match layer:
+        case Conv():
+            return ConvUnit(layer)
+        case MaxPool():
+            return nn.MaxPool2d(layer.kernel, layer.stride, layer.kernel // 2)
+        case Chain():
+            return nn.Sequential(*map(build, layer.layers))
+        case Residual():
+            return ResidualUnit(layer)
+    raise TypeError(f"no module for {layer}")
+
+
+def initialise(model: nn.Module, generator: torch.Generator) -> None:
+    """Weights to start training from: He-normal convolutions over their fan-in (right for
+    depthwise ones too), zero biases, unit normalisation."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, nn.BatchNorm2d):
+            module.reset_parameters()
