@@ -9,6 +9,9 @@ from enum import StrEnum
 
 from detector.structs import Struct
 
+RECORD_ATTRIBUTE = "record"
+"""User attribute of the storage's trial that holds `TrialRecord.to_dict()` as JSON text."""
+
 
 class Status(StrEnum):
     """What became of a trial, and what stays on disk."""
@@ -96,6 +99,11 @@ class TrialRecord(Struct):
         """speed_score + 2 × accuracy_score at the budget reached so far."""
         accuracy = self.accuracy_score
         return None if accuracy is None else self.speed_score + 2 * accuracy
+
+    def scores(self, since: int = 0) -> dict[int, float]:
+        """Score by epoch (1-based) of those evaluated, without the first `since` epochs."""
+        return {e.epoch: self.speed_score + 2 * sum(e.ap.values()) / len(e.ap)
+                for e in self.epochs[since:] if e.ap is not None}
 
     @property
     def seconds(self) -> float:

@@ -1,0 +1,224 @@
+"""The search itself: what is trained next, and what came of it. Every decision follows from the
+records in the study's storage, so a search that was killed goes on as if nothing had happened."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.pareto import front_of
+from detector.errors import UserError
+from nas import scheduler
+from nas.gate import draw
+from nas.samplers import Proposer
+from nas.space import SearchSpace
+from nas.store import Study
+from trials.names import describe
+from trials.record import Cost, Status, TrialRecord
+from trials.run import Segment, SegmentReport
+from trials.tracking import Tracker
+
+MAX_RETRIES = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Caches:
+    """Folders of the decoded images that all trials share."""
+
+    train: Path
+    holdout: Path
+
+
+class Driver:
+    """A SegmentSource over a study: proposals, rungs, records.
+
+    Args:
+        trials: sampled, legal, different designs wanted in all; the baseline comes on top.
+        rungs: epochs of the rungs, ascending; the last one is the full budget.
+        threads: torch threads of a worker.
+    """
+
+    def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
+                 sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
+                 device: str, threads: int):
+        self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
+        self._tracker, self._caches = tracker, caches
+        self._device, self._threads = device, threads
+        self._proposer = Proposer(space, sampler, seed=seed)
+        self._seed = seed
+        self._running: set[int] = set()  # numbers that a worker of this run has
+        self.started = time.time()
+        self.epochs_before = sum(len(r.epochs) for r in study.records)
+
+    # -- what a search consists of ------------------------------------------------------------
+
+    @property
+    def records(self) -> list[TrialRecord]:
+        return self.study.records
+
+    def count(self, *statuses: Status) -> int:
+        """Trials in one of these states, the baseline among them."""
+        return sum(r.status in statuses for r in self.records)
+
+    def sampled(self) -> int:
+        """Legal designs drawn so far."""
+        return sum(r.number != 0 and r.status is not Status.INFEASIBLE for r in self.records)
+
+    def finished(self) -> bool:
+        """Whether nothing is left to train."""
+        records = self.records
+        return (bool(records) and self.sampled() >= self.trials and not self._unfinished(records)
+                and scheduler.promotable(records, self.rungs, self.space.eta) is None
+                and scheduler.last_promotion(records, self.rungs) is None)
+
+    # -- SegmentSource ------------------------------------------------------------------------
+
+    def next_segment(self) -> Segment | None:
+        records = self.records
+        for record in self._unfinished(records):
+            if record.number not in self._running:
+                return self._start(record)
+        if not records:
+            return self._start(self._baseline())
+        record = scheduler.promotable(records, self.rungs, self.space.eta)
+        if record is None and self.sampled() < self.trials:
+            record = self._draw()
+        if record is None and not self._running:
+            record = scheduler.last_promotion(records, self.rungs)
+            if record is None:
+                raise StopIteration
+        return self._start(record) if record is not None else None
+
+    def take(self, report: SegmentReport) -> None:
+        if report.number not in self._running:
+            return  # told twice
+        record = self.study.records[report.number]
+        notes = record.notes | (report.notes or {})
+        if report.failure is not None:
+            self._running.discard(record.number)
+            self._fail(record.but(notes=notes), report.failure)
+            return
+        record = record.but(epochs=record.epochs + (report.epoch,), notes=notes)
+        rung = scheduler.rung_reached(record, self.rungs)
+        if not report.ended:
+            self.study.put(record.but(rung=rung))
+            return
+        self._running.discard(record.number)
+        completed = report.epoch.epoch >= self.rungs[-1]
+        self._store(record.but(rung=rung, status=Status.COMPLETED if completed else Status.PAUSED,
+                               ended=time.time() if completed else None))
+        if completed:
+            self._drop_checkpoints()
+
+    def close(self) -> None:
+        """End a search in which nothing is left to train: what is still paused is pruned."""
+        for record in self.records:
+            if record.status is Status.PAUSED:
+                self._store(record.but(
+                    status=Status.PRUNED, ended=time.time(),
+                    reason=f"not among the top 1/{self.space.eta:g} at epoch "
+                           f"{record.epochs[-1].epoch}"))
+
+    def reopen(self) -> None:
+        """Go on with a study that had ended: what was pruned may be promoted again."""
+        for record in self.records:
+            if record.status is Status.PRUNED and (self.workdir(record) / "last.pt").exists():
+                self._store(record.but(status=Status.PAUSED, ended=None, reason=None))
+
+    def summary(self, numbers: dict[str, float], files: list[Path]) -> None:
+        """Hand the study's own numbers and pictures to the tracker."""
+        self._tracker.summary(numbers, files, ended=True)
+
+    def workdir(self, record: TrialRecord) -> Path:
+        return self.study.folder.resolve() / "trials" / f"{record.number:04d}"
+
+    # -- steps --------------------------------------------------------------------------------
+
+    def _unfinished(self, records: list[TrialRecord]) -> list[TrialRecord]:
+        return [r for r in records if r.status is Status.RUNNING]
+
+    def _baseline(self) -> TrialRecord:
+        detector, recipe = self.space.baseline
+        cost = Cost.of(detector)
+        return self._record(detector, recipe, params={}, cost=cost, source="baseline")
+
+    def _draw(self) -> TrialRecord:
+        """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
+        while True:
+            records = self.records
+            found = draw(self.space, self._proposer, records)
+            record = self._record(found.detector, found.recipe, params=found.params,
+                                  cost=found.cost, source="sampled", violation=found.violation)
+            if found.violation is None:
+                return record
+
+    def _record(self, detector, recipe, *, params: dict, cost: Cost, source: str,
+                violation: str | None = None) -> TrialRecord:
+        from detector.config import arch_hash
+
+        now = time.time()
+        record = TrialRecord(
+            number=len(self.study.records), design=arch_hash(detector), detector=detector.to_dict(),
+            recipe=recipe.to_dict(), params=params, cost=cost, source=source, reason=violation,
+            speed_score=self.space.objective.speed_score(cost), started=now,
+            status=Status.RUNNING if violation is None else Status.INFEASIBLE,
+            ended=None if violation is None else now)
+        self.study.add(record, self.space.distributions(params))
+        if violation is not None:
+            self._track(record)
+        return record
+
+    def _start(self, record: TrialRecord) -> Segment:
+        if record.status is not Status.RUNNING:
+            record = record.but(status=Status.RUNNING)
+            self.study.put(record)
+        self._running.add(record.number)
+        record = self._behind_checkpoint(record)
+        return Segment(
+            number=record.number, detector=record.detector, recipe=record.recipe,
+            until=scheduler.target_epoch(record, self.rungs), evaluate_at=self.rungs,
+            workdir=str(self.workdir(record)), train=str(self._caches.train.resolve()),
+            holdout=str(self._caches.holdout.resolve()), device=self._device, threads=self._threads)
+
+    def _behind_checkpoint(self, record: TrialRecord) -> TrialRecord:
+        """`record` without epochs that its checkpoint lacks (none is there: from the start).
+
+        A worker stores its checkpoint before it reports an epoch, so a checkpoint may also be one
+        epoch ahead of the record; `fit` tells that epoch again."""
+        if record.epochs and not (self.workdir(record) / "last.pt").exists():
+            record = record.but(epochs=(), rung=-1)
+            self.study.put(record)
+        return record
+
+    def _fail(self, record: TrialRecord, failure) -> None:
+        if failure.may_pass and record.retries < MAX_RETRIES:
+            self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
+            return
+        self._store(record.but(status=Status.FAILED, reason=failure.reason,
+                               traceback=failure.traceback, ended=time.time()))
+        shutil.rmtree(self.workdir(record), ignore_errors=True)
+        failed = self.count(Status.FAILED)
+        if record.number == 0:
+            raise UserError(f"the baseline failed: {failure.reason}; every number is compared with "
+                            "it, so the search stops here; mend the cause and add --resume")
+        if failed >= 5 and failed > len(self.records) / 2:
+            raise UserError(f"{failed} of {len(self.records)} trials failed, the last one with: "
+                            f"{failure.reason}; mend the cause and add --resume")
+
+    def _drop_checkpoints(self) -> None:
+        """Completed trials keep theirs while they are the best or on the front."""
+        completed = [r for r in self.records if r.status is Status.COMPLETED]
+        kept = {r.number for r in front_of(completed)} | {max(completed, key=lambda r: r.score).number}
+        for record in completed:
+            if record.number not in kept:
+                (self.workdir(record) / "last.pt").unlink(missing_ok=True)
+
+    def _store(self, record: TrialRecord) -> None:
+        self.study.put(record)
+        self._track(record)
+
+    def _track(self, record: TrialRecord) -> None:
+        title = f"r{record.number:03d} {describe(record.detector)}"
+        self._tracker.trial(record, title, record.params or {"source": record.source})

@@ -1,0 +1,86 @@
+"""--dry-run: the first designs of a search, their cost, and the time it would take here."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+
+SHOWN = 10
+
+
+def dry_run(space, args: Namespace) -> dict:
+    """Print the first designs and an estimate; nothing is written.
+
+    The time is scaled by MACs from a few timed training steps of the baseline on this machine.
+    """
+    from detector.config import arch_hash
+    from detector.data import open_data, resolve_data
+    from nas import cli
+    from nas.gate import draw
+    from nas.samplers import Proposer
+    from nas.search import _resources
+    from nas.watch import count, duration, epochs_expected
+    from trials.names import describe
+    from trials.record import Cost, Status, TrialRecord
+
+    concurrency, _ = _resources(args)
+    path, line = resolve_data(args.data)
+    print(line)
+    data = open_data(cli.data_choice(args, path))
+    rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
+    trials = args.trials or 50
+    proposer = Proposer(space, args.sampler or "tpe", seed=args.seed)
+    records: list[TrialRecord] = []
+    base_detector, base_recipe = space.baseline
+    base = Cost.of(base_detector)
+    macs, infeasible = [], 0
+    print(f"   0  {describe(base_detector.to_dict())}: {count(base.params)} params, "
+          f"{count(base.macs)} MACs (baseline)")
+    while len(macs) < min(trials, 50):
+        found = draw(space, proposer, records)
+        legal = found.violation is None
+        records.append(TrialRecord(
+            number=len(records), status=Status.RUNNING if legal else Status.INFEASIBLE,
+            design=arch_hash(found.detector), detector=found.detector.to_dict(),
+            recipe=found.recipe.to_dict(), params=found.params, cost=found.cost,
+            speed_score=space.objective.speed_score(found.cost)))
+        infeasible += not legal
+        if legal:
+            macs.append(found.cost.macs)
+        if len(records) <= SHOWN:
+            print(f"{len(records):4d}  {describe(found.detector.to_dict())}: "
+                  f"{count(found.cost.params)} params, {count(found.cost.macs)} MACs"
+                  + (f", infeasible: {found.violation}" if not legal else ""))
+    seconds = _baseline_epoch(base_detector, base_recipe, data)
+    mean = sum(macs) / len(macs)
+    # halves of the time grow with MACs, the rest (loading, matching, post-processing) does not
+    epoch = seconds * (0.4 + 0.6 * mean / base.macs)
+    total = epochs_expected(trials, rungs, space.eta) * epoch / concurrency
+    print(f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
+          f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
+          f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
+          f"{concurrency} at once: {duration(total)}")
+    return {"trials": trials, "infeasible_share": infeasible / len(records), "mean_macs": mean,
+            "baseline_epoch_seconds": seconds, "estimated_seconds": total}
+
+
+def _baseline_epoch(detector, recipe, data) -> float:
+    """Seconds of one epoch of the baseline's proxy on one thread, from a few timed steps."""
+    import torch
+
+    from detector.data import batches
+    from detector.fit import Trainer
+
+    torch.set_num_threads(1)
+    trainer = Trainer(detector, recipe)
+    steps, started = 0, None
+    for batch in batches(data.train, recipe, epoch=1, seed=0):
+        trainer.step(batch)
+        if started is None:
+            started = time.perf_counter()  # the first step also sets things up
+            continue
+        steps += 1
+        if steps == 3:
+            break
+    per_step = (time.perf_counter() - started) / max(steps, 1)
+    return per_step * max(1, len(data.train) // recipe.batch_size)

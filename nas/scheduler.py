@@ -1,0 +1,57 @@
+"""Asynchronous successive halving that pauses and promotes, as functions of the stored records.
+
+A trial trains to its first rung and is paused there. It is promoted to the next rung once it
+is among the top 1/η of all results at its rung, by score (ASHA, Li et al., MLSys 2020, with
+pausing instead of stopping). The baseline (number 0) trains through and takes nobody's place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from trials.record import Status, TrialRecord
+
+
+def rung_reached(record: TrialRecord, rungs: Sequence[int]) -> int:
+    """Index of the last rung whose epochs are trained; -1 before the first."""
+    trained = record.epochs[-1].epoch if record.epochs else 0
+    return sum(epochs <= trained for epochs in rungs) - 1
+
+
+def target_epoch(record: TrialRecord, rungs: Sequence[int]) -> int:
+    """The epoch at which the record's next segment ends."""
+    if record.number == 0:
+        return rungs[-1]
+    return rungs[min(rung_reached(record, rungs) + 1, len(rungs) - 1)]
+
+
+def promotable(records: Sequence[TrialRecord], rungs: Sequence[int], eta: float) -> TrialRecord | None:
+    """The paused trial to train further now: highest rung first, then best score; or none."""
+    for rung in reversed(range(len(rungs) - 1)):
+        ranked = _ranking(records, rungs, rung)
+        for record in ranked[:int(len(ranked) / eta)]:
+            if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
+                return record
+    return None
+
+
+def last_promotion(records: Sequence[TrialRecord], rungs: Sequence[int]) -> TrialRecord | None:
+    """When all designs are drawn and nothing runs: the one that a search would lack to have a
+    sampled design trained in full (too few trials for the rungs to promote any); or none."""
+    if any(r.status is Status.COMPLETED and r.number for r in records):
+        return None
+    for rung in reversed(range(len(rungs) - 1)):
+        for record in _ranking(records, rungs, rung):
+            if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
+                return record
+    return None
+
+
+def _ranking(records: Sequence[TrialRecord], rungs: Sequence[int], rung: int) -> list[TrialRecord]:
+    """All sampled trials with a result at `rung`, best score first; ties by number.
+
+    A trial that failed later keeps the result it had.
+    """
+    scored = [(r.scores().get(rungs[rung]), r) for r in records if r.number != 0]
+    return [r for s, r in sorted(((s, r) for s, r in scored if s is not None),
+                                 key=lambda pair: (-pair[0], pair[1].number))]

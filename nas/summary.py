@@ -1,0 +1,85 @@
+"""What a search leaves: tables and pictures in its folder, and the words printed at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from analysis.pareto import front_of
+from nas.watch import print_trials
+from trials.record import Status, TrialRecord
+
+
+def result(study_name: str, records: list[TrialRecord]) -> dict:
+    """The search's result as plain data (what --json writes)."""
+    counts = Counter(r.status for r in records)
+    completed = [r for r in records if r.status is Status.COMPLETED]
+    best = max(completed, key=lambda r: r.score, default=None)
+    baseline = next((r for r in completed if r.number == 0), None)
+    return {
+        "study": study_name,
+        "trials": {s.value: counts[s] for s in (Status.COMPLETED, Status.PRUNED, Status.INFEASIBLE,
+                                                Status.FAILED)},
+        "best": best and row(best),
+        "baseline": baseline and row(baseline),
+        "front": [row(r) for r in front_of(completed)],
+        "epochs": sum(len(r.epochs) for r in records),
+    }
+
+
+def row(record: TrialRecord) -> dict:
+    """One completed trial in a few numbers."""
+    from trials.names import describe
+
+    return {"number": record.number, "score": record.score,
+            "accuracy_score": record.accuracy_score, "speed_score": record.speed_score,
+            "params": record.cost.params, "macs": record.cost.macs, "ap": record.ap,
+            "design": record.design, "describe": describe(record.detector)}
+
+
+def summarise(driver) -> dict:
+    """Write front.csv, trials.csv and the front's pictures into the study's folder, hand them to
+    the tracker, print the table and what to do next; returns `result`."""
+    from analysis.figures import front_html, front_png
+    from analysis.pareto import hypervolume_of
+    from analysis.tables import trials_csv
+
+    study, records = driver.study, driver.records
+    completed = [r for r in records if r.status is Status.COMPLETED]
+    front, folder = front_of(completed), study.folder
+    files = [trials_csv(front, folder / "front.csv"), trials_csv(records, folder / "trials.csv"),
+             front_png(records, folder / "front.png", title=study.name),
+             front_html(records, folder / "front.html", title=study.name)]
+    told = result(study.name, records)
+    numbers = {"best_score": told["best"]["score"], "front_size": len(front),
+               "hypervolume": hypervolume_of(completed), "epochs_spent": told["epochs"]}
+    driver.summary(numbers, files)
+
+    print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
+                        "(no other is better in both accuracy and speed; AP on the "
+                        f"{study.manifest['data']['select_on']} at the proxy's size)")
+    print(", ".join(f"{value} {key}" for key, value in told["trials"].items())
+          + f"; {told['epochs']} epochs trained")
+    best = told["best"]
+    print(f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
+          + (f"; the baseline has {told['baseline']['score']:.3f}" if told["baseline"] else ""))
+    warning = spread_warning(completed)
+    if warning:
+        print(f"note: {warning}")
+    flag = f" --runs-dir {folder.parent}" if str(folder.parent) != "runs" else ""
+    print(f"\npicture: {folder / 'front.png'}\nnext:\n"
+          f"  python -m nas.retrain --best --study {study.name}{flag}\n"
+          f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui")
+    return told
+
+
+def spread_warning(completed: list[TrialRecord]) -> str | None:
+    """Says so where speed alone decided: the accuracy term varies less than the speed term."""
+    sampled = [r for r in completed if r.number]
+    if len(sampled) < 3:
+        return None
+    spread = [max(values) - min(values) for values in (
+        [2 * r.accuracy_score for r in sampled], [r.speed_score for r in sampled])]
+    if spread[0] >= spread[1]:
+        return None
+    return (f"among the completed trials 2 × accuracy varies by {spread[0]:.3f}, speed by "
+            f"{spread[1]:.3f}: speed decides here; give the proxies more epochs or more images")
