@@ -55,6 +55,11 @@ class EpochResult(Struct):
     ap: dict | None = None
     """easy, medium, hard AP in [0, 1], where the epoch was evaluated."""
 
+    @property
+    def accuracy_score(self) -> float | None:
+        """Mean of easy, medium and hard AP; none where not evaluated."""
+        return None if self.ap is None else sum(self.ap.values()) / len(self.ap)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrialRecord(Struct):
@@ -85,24 +90,28 @@ class TrialRecord(Struct):
     """Machine, device, thop's own count, …"""
 
     @property
+    def evaluated(self) -> EpochResult | None:
+        """The last epoch that was evaluated."""
+        return next((e for e in reversed(self.epochs) if e.ap is not None), None)
+
+    @property
     def ap(self) -> dict | None:
         """AP of the last evaluated epoch."""
-        return next((e.ap for e in reversed(self.epochs) if e.ap is not None), None)
+        return self.evaluated and self.evaluated.ap
 
     @property
     def accuracy_score(self) -> float | None:
         """Mean of easy, medium and hard AP of the last evaluated epoch."""
-        return None if self.ap is None else sum(self.ap.values()) / len(self.ap)
+        return self.evaluated and self.evaluated.accuracy_score
 
     @property
     def score(self) -> float | None:
         """speed_score + 2 × accuracy_score at the budget reached so far."""
-        accuracy = self.accuracy_score
-        return None if accuracy is None else self.speed_score + 2 * accuracy
+        return self.evaluated and self.speed_score + 2 * self.evaluated.accuracy_score
 
     def scores(self, since: int = 0) -> dict[int, float]:
         """Score by epoch (1-based) of those evaluated, without the first `since` epochs."""
-        return {e.epoch: self.speed_score + 2 * sum(e.ap.values()) / len(e.ap)
+        return {e.epoch: self.speed_score + 2 * e.accuracy_score
                 for e in self.epochs[since:] if e.ap is not None}
 
     @property

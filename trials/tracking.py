@@ -71,9 +71,9 @@ class MlflowTracker:
         for epoch in record.epochs[self._logged.get(number, 0):]:
             values = {f"loss_{name}": value for name, value in epoch.losses.items()}
             if epoch.ap is not None:
-                accuracy = sum(epoch.ap.values()) / len(epoch.ap)
                 values |= {f"ap_{name}": value for name, value in epoch.ap.items()}
-                values |= {"accuracy_score": accuracy, "score": record.speed_score + 2 * accuracy}
+                values["accuracy_score"] = epoch.accuracy_score
+                values["score"] = record.speed_score + 2 * epoch.accuracy_score
             metrics += [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
         if first:
             cost = record.cost
