@@ -1,0 +1,118 @@
+"""Images and their faces: WIDER FACE or a built-in drawn set, split, cached and augmented."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from detector.data.cache import CachedImages, cache_images
+from detector.data.loader import Batch, batches
+from detector.data.splits import Subset, fingerprint, stratified
+from detector.data.synthetic import DrawnImages
+from detector.data.types import ImageLabel, ImageSet, UnreadableImage
+from detector.data.wider import LAYOUTS, open_part
+from detector.errors import UserError
+from detector.recipe import DataChoice
+
+__all__ = [
+    "Batch", "CachedImages", "Data", "DataChoice", "ImageLabel", "ImageSet", "UnreadableImage",
+    "batches", "cache_images", "open_data", "resolve_data", "synthetic_data",
+]
+
+DEFAULT_FOLDER = Path("data/widerface")
+TRAIN_IMAGES, VAL_IMAGES = 320, 120  # of the built-in set
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """The images of one study."""
+
+    name: str
+    """Shown to the user."""
+    root: Path | None
+    """Folder of the data set; none where it is drawn."""
+    train: ImageSet
+    """What trials learn from: neither hold-out nor val."""
+    holdout: ImageSet
+    """What trials are compared on: a part of train."""
+    all_train: ImageSet
+    """Train and hold-out together."""
+    val: ImageSet
+    """The official validation images; empty where the folder has none."""
+    warnings: list[str] = field(default_factory=list)
+    """Facts about the data that the user should know, a line each."""
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """12 hex digits; the same images, faces and split have the same."""
+        return fingerprint(self.train.fingerprint, self.holdout.fingerprint, self.val.fingerprint)
+
+    @cached_property
+    def has_landmarks(self) -> bool:
+        """Whether any face to train on has a known landmark."""
+        return any(np.isfinite(label.landmarks).any() for label in self.all_train.labels)
+
+
+def resolve_data(path: str | None) -> tuple[str, str]:
+    """The data to use where the user gave `path` or nothing, and one line that says which."""
+    if path is not None:
+        return path, f"data: {path}" if path != "synthetic" else "data: built-in drawn scenes"
+    if DEFAULT_FOLDER.is_dir():
+        return str(DEFAULT_FOLDER), f"data: {DEFAULT_FOLDER} (found here; --data chooses another)"
+    return "synthetic", (f"data: built-in drawn scenes (no {DEFAULT_FOLDER} here; "
+                         "--data PATH takes WIDER FACE)")
+
+
+def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> Data:
+    """The images that `choice` names.
+
+    Args:
+        parts: what the command needs; a part not named may be missing, and val may be missing
+            beside train (a warning says so).
+
+    Raises:
+        UserError: a folder that is missing, empty or of neither layout; a bad annotation.
+    """
+    if choice.path == "synthetic":
+        return synthetic_data(choice)
+    root = Path(choice.path)
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; give WIDER FACE's folder, or synthetic for the "
+                        "built-in images")
+    found = {part: open_part(root, part) for part in ("train", "val")}
+    needed = parts[0]
+    if found[needed] is None:
+        raise UserError(f"{root}: no {needed} images; a data folder has {LAYOUTS}")
+    warnings = [line for part in found.values() if part for line in part[1]]
+    if found["val"] is None and "val" in parts:
+        warnings.append(f"{root}: no val images; searching and training work, evaluating does not")
+    train, val = (part[0] if part else Subset(found[needed][0], [], "none")
+                  for part in found.values())
+    return _split(choice, "WIDER FACE", root, train, val, warnings)
+
+
+def synthetic_data(choice: DataChoice, train: int = TRAIN_IMAGES, val: int = VAL_IMAGES) -> Data:
+    """The built-in drawn scenes: `train` images (hold-out included) and `val` images.
+
+    The pictures are always the same; `choice` draws fraction and hold-out.
+    """
+    return _split(choice, "synthetic", None, DrawnImages("train", train), DrawnImages("val", val),
+                  [])
+
+
+def _split(choice: DataChoice, name: str, root: Path | None, train: ImageSet, val: ImageSet,
+           warnings: list[str]) -> Data:
+    def drawn(images: ImageSet, share: float, purpose: str) -> tuple[list[int], list[int]]:
+        flags = stratified([label.name for label in images.labels], share, choice.seed, purpose)
+        return ([i for i, flag in enumerate(flags) if flag],
+                [i for i, flag in enumerate(flags) if not flag])
+
+    if choice.fraction < 1:
+        train = Subset(train, drawn(train, choice.fraction, "fraction")[0], train.name)
+    held, learnt = drawn(train, choice.holdout, "holdout")
+    return Data(name=name, root=root, train=Subset(train, learnt, train.name),
+                holdout=Subset(train, held, f"{name} hold-out"), all_train=train, val=val,
+                warnings=warnings)

@@ -1,0 +1,124 @@
+"""WIDER FACE on disk, in its official layout or in RetinaFace's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from detector.data.labels import read_names, read_retinaface, read_wider
+from detector.data.splits import fingerprint, label_bytes
+from detector.data.types import ImageLabel, UnreadableImage
+from detector.errors import UserError
+
+LAYOUTS = ("WIDER_train/images with wider_face_split/wider_face_train_bbx_gt.txt (official) or "
+           "train/label.txt with train/images (RetinaFace)")
+
+
+class FolderImages:
+    """Labelled image files below one folder."""
+
+    def __init__(self, name: str, folder: Path, labels: Sequence[ImageLabel],
+                 sizes: Sequence[int]):
+        """`sizes`: bytes of each file, for the fingerprint."""
+        self.name = name
+        self.labels = labels
+        self.fingerprint = fingerprint(label_bytes(labels), *sizes)
+        self._folder = folder
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def image(self, index: int) -> np.ndarray:
+        return read_image(self._folder / self.labels[index].name)
+
+
+def read_image(path: Path) -> np.ndarray:
+    """uint8 [H, W, 3] BGR, as stored: annotations refer to pixels before any EXIF rotation.
+
+    Raises:
+        UnreadableImage: not an image, or a JPEG that ends early.
+    """
+    try:
+        data = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise UnreadableImage(f"{path}: {error.strerror}") from error
+    # OpenCV fills what a cut JPEG lacks with grey and says nothing
+    cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:].tobytes()
+    try:
+        image = None if cut or not data.size else cv2.imdecode(
+            data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        image = None
+    if image is None:
+        raise UnreadableImage(f"{path}: not a readable image")
+    return image
+
+
+def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
+    """The images of one part of WIDER FACE, and facts about them that the user should know.
+
+    Args:
+        root: the data set's folder, in either layout.
+        part: train or val.
+
+    Returns:
+        None where the folder has no such part.
+
+    Raises:
+        UserError: images without annotation or none of those annotated, or a bad line.
+    """
+    found = _find(root, part)
+    if found is None:
+        return None
+    text, folder, read = found
+    if not text.is_file():
+        raise UserError(f"{text}: missing annotation of {folder}; add the file from "
+                        "WIDER FACE's wider_face_split or RetinaFace's labels")
+    annotation = read(text)
+    files = _file_sizes(folder)
+    labels = [label for label in annotation.labels if label.name in files]
+    missing = [label.name for label in annotation.labels if label.name not in files]
+    if not labels:
+        first = f"; the first is {missing[0]}" if missing else ""
+        raise UserError(f"{folder}: none of the {len(missing)} images that {text} lists is there"
+                        f"{first}; unpack the {part} images to this folder")
+    warnings = []
+    if missing:
+        warnings.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
+                        f"missing in {folder}, the first is {missing[0]}; going on without them")
+    if annotation.dropped:
+        warnings.append(f"{text}: {annotation.dropped} boxes of no size or outside their image "
+                        "are left out")
+    if read is read_names:
+        warnings.append(f"{text}: lists images without boxes; they can be scored by the official "
+                        "ground truth only")
+    sizes = [files[label.name] for label in labels]
+    return FolderImages(f"WIDER {part}", folder, labels, sizes), warnings
+
+
+def _find(root: Path, part: str):
+    """Annotation file, image folder and parser of the layout that is there; none if none is."""
+    split = root / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt"
+    folder = root / f"WIDER_{part}" / "images"
+    if folder.is_dir() or split.is_file():
+        return split, folder, read_wider
+    folder = root / part / "images"
+    names = root / part / f"wider_{part}.txt"
+    text = root / part / "label.txt"
+    if text.is_file() or not names.is_file():
+        return (text, folder, read_retinaface) if text.is_file() or folder.is_dir() else None
+    return names, folder, read_names
+
+
+def _file_sizes(folder: Path) -> dict[str, int]:
+    """Bytes of each file, by `<event>/<file name>`."""
+    sizes = {}
+    for directory, _, files in os.walk(folder):
+        prefix = os.path.relpath(directory, folder).replace(os.sep, "/")
+        for name in files:
+            sizes[f"{prefix}/{name}"] = os.path.getsize(os.path.join(directory, name))
+    return sizes
