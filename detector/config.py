@@ -206,7 +206,7 @@ def canonical(detector: Detector) -> dict:
         del backbone["block"]
     if detector.backbone.kind != "mobilenet_v2":
         del backbone["expansion"]
-    if len([level for level in neck.levels if level <= 5]) < 2:  # nothing to merge
+    if len([level for level in neck.levels if level <= 5]) < 3:  # one merge at most
         del design["neck"]["shared_merge"]
     if detector.context.kind == "none":
         del design["context"]["activation"]
