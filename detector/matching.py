@@ -1,0 +1,84 @@
+"""Which anchor learns which face."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from detector.boxes import iou
+from detector.recipe import Loss
+
+POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
+INSIDE = 0.5  # an anchor with at least this share of its area in an ignored face is not background
+
+
+class Matches(NamedTuple):
+    labels: Tensor
+    """int8 [B, A]: POSITIVE, NEGATIVE or NEITHER."""
+    faces: Tensor
+    """int64 [B, A]: for positives, the row of their face in the concatenation of all images'."""
+
+
+def match(boxes: Sequence[Tensor], ignore: Sequence[Tensor], anchors: Tensor,
+          settings: Loss) -> Matches:
+    """Matches the anchors with the faces of each image, as RetinaFace does, free of its faults.
+
+    An anchor learns the face it overlaps most, from IoU `match_iou` on. Each face claims its best
+    anchor, from IoU `force_iou` on; of two that claim the same anchor the larger overlap wins.
+    Faces that no anchor fits (tiny ones: their log targets would run away), ignored faces and the
+    anchors on them are neither learnt nor taken for background. Boxes without area do not exist.
+
+    Args:
+        boxes: one float32 [N, 4] xyxy px for each of B images; N may be 0.
+        ignore: one bool [N] for each.
+        anchors: float32 [A, 4] xyxy px.
+    """
+    faces, ignored = torch.cat(list(boxes)), torch.cat(list(ignore))
+    counts = [len(b) for b in boxes]
+    device = anchors.device
+    labels = torch.zeros(len(counts), len(anchors), dtype=torch.int8, device=device)
+    matched = torch.zeros(len(counts), len(anchors), dtype=torch.int64, device=device)
+    if not len(faces):
+        return Matches(labels, matched)
+
+    overlaps = iou(faces, anchors)  # [F, A], F faces of all images
+    best, best_anchor = overlaps.max(1)
+    exists = (faces[:, 2:] > faces[:, :2]).all(1)
+    learnt = exists & ~ignored & (best >= min(settings.match_iou, settings.force_iou))
+    neither = _neither(faces, overlaps, best, exists & ~learnt, counts, anchors, settings)
+
+    overlaps[~learnt] = -1.0
+    claims = (learnt & (best >= settings.force_iou)).nonzero(as_tuple=True)[0]
+    overlaps[claims, best_anchor[claims]] += 2.0  # above every IoU, and still in their order
+    start = 0
+    for i, count in enumerate(counts):
+        if count:
+            overlap, face = overlaps[start:start + count].max(0)
+            labels[i] = overlap >= settings.match_iou
+            matched[i] = face + start
+        start += count
+    labels[neither & (labels == NEGATIVE)] = NEITHER
+    return Matches(labels, matched)
+
+
+def _neither(faces: Tensor, overlaps: Tensor, best: Tensor, vague: Tensor, counts: list[int],
+             anchors: Tensor, settings: Loss) -> Tensor:
+    """bool [B, A]: anchors on a face that exists but is not learnt (`vague`, bool [F])."""
+    hits = torch.zeros(len(counts), len(anchors), dtype=torch.int32, device=anchors.device)
+    rows = vague.nonzero(as_tuple=True)[0]
+    if len(rows):
+        # At least its best anchors (a tiny face lies in several, with equal IoU) …
+        near = overlaps[rows] >= best[rows].clamp(max=settings.match_iou)[:, None]
+        near &= overlaps[rows] > 0
+        # … and those mostly inside it (a region of a crowd).
+        low = torch.maximum(faces[rows, None, :2], anchors[None, :, :2])
+        high = torch.minimum(faces[rows, None, 2:], anchors[None, :, 2:])
+        area = (anchors[:, 2:] - anchors[:, :2]).prod(1)
+        near |= (high - low).clamp(min=0).prod(2) >= INSIDE * area
+        image = torch.arange(len(counts), device=anchors.device).repeat_interleave(
+            torch.tensor(counts, device=anchors.device))
+        hits.index_add_(0, image[rows], near.int())
+    return hits > 0

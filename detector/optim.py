@@ -1,0 +1,45 @@
+"""SGD as detectors are trained with it, and the learning rate as a function of the step alone."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import nn
+
+from detector.recipe import Optimizer, Recipe
+
+WARMUP_START = 1e-3  # share of lr at the first step of the warm-up
+COSINE_END = 1e-2    # share of lr at the last step of the cosine
+
+
+def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.SGD:
+    """SGD with momentum; the weight decay spares biases and normalisation (all 1-d parameters)."""
+    weights = [p for p in model.parameters() if p.requires_grad]
+    groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
+              {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
+    return torch.optim.SGD([g for g in groups if g["params"]], lr=settings.lr,
+                           momentum=settings.momentum)
+
+
+def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
+    """Learning rate of a step.
+
+    Args:
+        step: 0 for the first step of the whole training.
+    """
+    settings = recipe.optimizer
+    total = recipe.epochs * steps_per_epoch
+    warmup = min(round(settings.warmup_epochs * steps_per_epoch), total)
+    if step < warmup:
+        return settings.lr * (WARMUP_START + (1 - WARMUP_START) * step / warmup)
+    if settings.schedule == "step":
+        passed = sum(step >= round(share * total) for share in settings.milestones)
+        return settings.lr * settings.gamma**passed
+    done = (step - warmup) / max(total - 1 - warmup, 1)
+    return settings.lr * (COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * done)) / 2)
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = lr
