@@ -1,0 +1,1 @@
+"""How good detections are: the WIDER FACE protocol."""

@@ -1,0 +1,182 @@
+"""Files of the WIDER FACE evaluation: official ground truth (.mat), prediction files (.txt)."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+
+from detector.errors import UserError
+
+LEVELS = ("easy", "medium", "hard")
+_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_NO_BOXES = np.zeros((0, 5))
+
+
+def image_key(name: str) -> str:
+    """`<event>/<file name>` without the image's suffix: what lists and prediction files go by."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if (dot + suffix).lower() in _IMAGE_SUFFIXES else name
+
+
+def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict[str, list]]:
+    """The official lists of the val images.
+
+    Args:
+        folder: holds wider_face_val.mat and wider_{easy,medium,hard}_val.mat.
+
+    Returns:
+        image keys in official order; float64 [n, 4] x, y, w, h of each image's faces; and for each
+        level the bool [n] masks of the faces that are kept (not ignored) in it.
+
+    Raises:
+        UserError: a file is missing or is not such a list.
+    """
+    from scipy.io import loadmat
+
+    def read(file_name: str, *variables: str):
+        path = Path(folder) / file_name
+        if not path.is_file():
+            raise UserError(f"{path}: no such file; the ground truth folder must hold "
+                            "wider_face_val.mat and wider_{easy,medium,hard}_val.mat")
+        try:
+            content = loadmat(path, variable_names=variables)
+            return [[cell[0] for cell in content[name]] for name in variables]
+        except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
+            raise UserError(f"{path}: no official WIDER FACE list ({error}); "
+                            "download the ground truth again") from error
+
+    events, files, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
+    keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, files) for file in rows]
+    boxes = [np.asarray(face[0], dtype=np.float64).reshape(-1, 4) for rows in faces for face in rows]
+    kept = {}
+    for level in LEVELS:
+        (lists,) = read(f"wider_{level}_val.mat", "gt_list")
+        numbers = [np.asarray(cell[0], dtype=np.int64).ravel() for rows in lists for cell in rows]
+        if len(numbers) != len(boxes):
+            raise UserError(f"{folder}/wider_{level}_val.mat: lists {len(numbers)} images, "
+                            f"wider_face_val.mat {len(boxes)}; take both from one download")
+        kept[level] = [_mask(len(b), n) for b, n in zip(boxes, numbers)]
+    return keys, boxes, kept
+
+
+def _mask(size: int, numbers: np.ndarray) -> np.ndarray:
+    mask = np.zeros(size, dtype=bool)
+    mask[numbers - 1] = True  # the lists count from 1
+    return mask
+
+
+def read_predictions(folder: Path, names: Iterable[str],
+                     ) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Prediction files `<folder>/<event>/<image>.txt` of the images named.
+
+    A file has the image's name, the number of boxes, and then one `x y w h score` a line, in
+    pixels; blanks at the end of a line are fine. Order is kept: the protocol depends on it.
+
+    Args:
+        names: `<event>/<image>`, with or without the image's suffix.
+
+    Returns:
+        name as given → float64 [n, 5], n ≥ 0; and the names that have no file (no detections).
+
+    Raises:
+        UserError: no such folder, or a bad line (file:line).
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; give the one that holds <event>/<image>.txt")
+    predictions, missing = {}, []
+    with warnings.catch_warnings():  # where np.fromstring stops early we look closer ourselves
+        warnings.simplefilter("ignore", DeprecationWarning)
+        for name in names:
+            path = f"{folder}/{image_key(name)}.txt"
+            try:
+                with open(path, "rb", buffering=0) as file:
+                    text = file.read()
+            except FileNotFoundError:
+                missing.append(name)
+                predictions[name] = _NO_BOXES
+            except OSError as error:
+                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+            else:
+                predictions[name] = parse_predictions(text, path)
+    return predictions, missing
+
+
+def parse_predictions(text: bytes, path: str) -> np.ndarray:
+    """float64 [n, 5] of one prediction file's content; UserError names `path` and the line."""
+    header_end = text.find(b"\n", text.find(b"\n") + 1)
+    header = (text if header_end < 0 else text[:header_end]).split(b"\n")
+    if len(header) < 2 or not header[1].strip().isdigit():
+        raise UserError(f"{path}:{min(len(header), 2)}: line 1 must be the image's name and line 2 "
+                        "the number of boxes")
+    count = int(header[1])
+    body = b"" if header_end < 0 else text[header_end + 1:].rstrip() + b"\n"
+    rows = _parse_even_rows(body)
+    if rows is None:
+        rows = _parse_lines(body, path)
+    if len(rows) != count:
+        raise UserError(f"{path}:2: says {count} boxes, but {len(rows)} follow; "
+                        "the file may be cut off: write it again")
+    return rows
+
+
+def _parse_even_rows(body: bytes) -> np.ndarray | None:
+    """All rows in one go; None where a line has not exactly five finite numbers."""
+    characters = np.frombuffer(body, dtype=np.uint8)
+    blank = characters <= 32
+    if blank[0]:
+        return _NO_BOXES if len(body.strip()) == 0 else None
+    ends = np.flatnonzero(characters == 10)
+    starts = np.flatnonzero(blank[:-1] & ~blank[1:])  # of every number but the first
+    if starts.size != 5 * ends.size - 1:
+        return None
+    if (starts[3::5] > ends).any() or (starts[4::5] < ends[:-1]).any():
+        return None
+    try:
+        numbers = np.fromstring(body, dtype=np.float64, sep=" ")
+    except ValueError:
+        return None
+    if numbers.size != 5 * ends.size or not np.isfinite(numbers).all():
+        return None
+    return numbers.reshape(-1, 5)
+
+
+def _parse_lines(body: bytes, path: str) -> np.ndarray:
+    """Line by line: skips empty lines, and names the bad one."""
+    rows = []
+    for line, content in enumerate(body.split(b"\n"), start=3):
+        if not content.strip():
+            continue
+        try:
+            row = [float(number) for number in content.split()]
+        except ValueError:
+            row = []
+        if len(row) != 5 or not np.isfinite(row).all():
+            shown = content.strip().decode("utf-8", "replace")
+            raise UserError(f"{path}:{line}: {shown[:60]!r} is not 'x y w h score', five numbers; "
+                            "mend or remove the line")
+        rows.append(row)
+    return np.array(rows, dtype=np.float64).reshape(-1, 5)
+
+
+def write_predictions(folder: Path, predictions: Mapping[str, np.ndarray]) -> None:
+    """Writes `<folder>/<event>/<image>.txt` for each image; `read_predictions` gives them back.
+
+    Args:
+        predictions: `<event>/<image>` → float [n, 5] x, y, w, h, score. Whole pixels are written
+            as such, as in the usual writer.
+    """
+    made = set()
+    for name, rows in predictions.items():
+        path = Path(folder) / f"{image_key(name)}.txt"
+        if path.parent not in made:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            made.add(path.parent)
+        lines = [PurePosixPath(image_key(name)).name, str(len(rows))]
+        for row in np.asarray(rows, dtype=np.float64).tolist():
+            box = " ".join(str(int(v)) if v == int(v) else repr(v) for v in row[:4])
+            lines.append(f"{box} {row[4]!r}")
+        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
