@@ -13,7 +13,7 @@ from detector.data.loader import Batch, batches
 from detector.data.splits import Subset, fingerprint, stratified
 from detector.data.synthetic import DrawnImages
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage
-from detector.data.wider import LAYOUTS, open_part
+from detector.data.wider import layouts, open_part
 from detector.errors import UserError
 from detector.recipe import DataChoice
 
@@ -70,11 +70,12 @@ def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> 
     """The images that `choice` names.
 
     Args:
-        parts: what the command needs; a part not named may be missing, and val may be missing
-            beside train (a warning says so).
+        parts: what to open, the part that must be there first; the other may be missing (a
+            warning says so). Parts not named are empty.
 
     Raises:
-        UserError: a folder that is missing, empty or of neither layout; a bad annotation.
+        UserError: a folder that is missing, empty or of neither layout; a bad annotation; too few
+            images for a hold-out.
     """
     if choice.path == "synthetic":
         return synthetic_data(choice)
@@ -82,15 +83,15 @@ def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> 
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; give WIDER FACE's folder, or synthetic for the "
                         "built-in images")
-    found = {part: open_part(root, part) for part in ("train", "val")}
-    needed = parts[0]
-    if found[needed] is None:
-        raise UserError(f"{root}: no {needed} images; a data folder has {LAYOUTS}")
+    found = {part: open_part(root, part) for part in parts}
+    first = found[parts[0]]
+    if first is None:
+        raise UserError(f"{root}: no {parts[0]} images; a data folder has {layouts(parts[0])}")
     warnings = [line for part in found.values() if part for line in part[1]]
-    if found["val"] is None and "val" in parts:
-        warnings.append(f"{root}: no val images; searching and training work, evaluating does not")
-    train, val = (part[0] if part else Subset(found[needed][0], [], "none")
-                  for part in found.values())
+    warnings += [f"{root}: no {part} images; going on without them"
+                 for part in parts if found[part] is None]
+    nothing = Subset(first[0], [], "none")
+    train, val = (found[part][0] if found.get(part) else nothing for part in ("train", "val"))
     return _split(choice, "WIDER FACE", root, train, val, warnings)
 
 
@@ -113,6 +114,9 @@ def _split(choice: DataChoice, name: str, root: Path | None, train: ImageSet, va
     if choice.fraction < 1:
         train = Subset(train, drawn(train, choice.fraction, "fraction")[0], train.name)
     held, learnt = drawn(train, choice.holdout, "holdout")
+    if len(train) and not (held and learnt):
+        raise UserError(f"{choice.path}: {len(train)} training images are too few to hold out "
+                        f"{choice.holdout:g} of them; raise fraction or add images")
     return Data(name=name, root=root, train=Subset(train, learnt, train.name),
                 holdout=Subset(train, held, f"{name} hold-out"), all_train=train, val=val,
                 warnings=warnings)

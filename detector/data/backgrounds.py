@@ -23,8 +23,16 @@ def clouds(size: tuple[int, int], rng: np.random.Generator, octaves: int = 5) ->
 
 def mix(share: np.ndarray, first, second) -> np.ndarray:
     """uint8 [H, W, 3]: `first` where the share is 0, `second` where it is 1."""
-    first, second = np.float32(first), np.float32(second)
-    return (first + share[..., None] * (second - first)).clip(0, 255).astype(np.uint8)
+    steps = np.linspace(0, 1, 256)[:, None]
+    table = (first + steps * (np.asarray(second) - first)).clip(0, 255).astype(np.uint8)
+    level = cv2.convertScaleAbs(np.maximum(share, 0), alpha=255)
+    return cv2.LUT(cv2.merge([level] * 3), table[None])
+
+
+def tones(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
+    """float [count, 3]: colours of low, high or no saturation, as walls and clothes have."""
+    grey = rng.uniform(low, high, (count, 1))
+    return grey + rng.uniform(0, 0.8, (count, 1)) * (rng.uniform(low, high, (count, 3)) - grey)
 
 
 def ramp(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
@@ -37,24 +45,24 @@ def ramp(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
 
 def _gradient(size, rng):
     share = ramp(size, rng) + 0.3 * (clouds(size, rng) - 0.5)
-    return mix(share, *rng.uniform(40, 230, (2, 3)))
+    return mix(share, *tones(rng, 2, 40, 230))
 
 
 def _noise(size, rng):
-    picture = mix(clouds(size, rng) * 1.4 - 0.2, *rng.uniform(20, 200, (2, 3)))
+    picture = mix(clouds(size, rng) * 1.4 - 0.2, *tones(rng, 2, 20, 200))
     for x, y in rng.random((60, 2)) * size:  # a crowd's clothes, far away
         radius = int(rng.integers(3, 14))
-        cv2.circle(picture, (int(x), int(y)), radius, rng.uniform(10, 240, 3).tolist(), -1,
+        cv2.circle(picture, (int(x), int(y)), radius, tones(rng, 1, 10, 240)[0].tolist(), -1,
                    cv2.LINE_AA)
     return cv2.GaussianBlur(picture, (0, 0), 1.5)
 
 
 def _blocks(size, rng):
-    picture = mix(ramp(size, rng), *rng.uniform(60, 230, (2, 3)))
+    picture = mix(ramp(size, rng), *tones(rng, 2, 60, 230))
     for _ in range(int(rng.integers(4, 9))):
         x, y = (rng.random(2) * size).astype(int).tolist()
         w, h = rng.integers(30, 130, 2).tolist()
-        colour = rng.uniform(30, 220, 3)
+        colour = tones(rng, 1, 30, 220)[0]
         cv2.rectangle(picture, (x, y), (x + w, y + h), colour.tolist(), -1)
         step, hole = int(rng.integers(10, 24)), (colour * rng.uniform(0.3, 1.4)).clip(0, 255)
         for a in range(x + 4, x + w - 6, step):
@@ -78,7 +86,7 @@ def _stripes(size, rng):
     phase = (x[None] * np.cos(angle) + y[:, None] * np.sin(angle)) * (2 * np.pi / period)
     share = 0.5 + 0.5 * np.tanh(rng.uniform(0.5, 4) * np.sin(phase + 2 * clouds(size, rng, 2)))
     share = 0.6 * share.astype(np.float32) + 0.4 * clouds(size, rng)
-    return mix(share, *rng.uniform(20, 230, (2, 3)))
+    return mix(share, *tones(rng, 2, 20, 230))
 
 
 def _leaves(size, rng):

@@ -14,6 +14,7 @@ import numpy as np
 
 from detector.data.splits import fingerprint
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage
+from detector.errors import UserError
 
 _VERSION = 1
 
@@ -36,14 +37,14 @@ class CachedImages:
         lengths = [h * w * 3 for h, w in self._shapes]
         self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
         pixels = self.folder / "pixels.bin"
-        self._pixels = (np.memmap(pixels, np.uint8, "r") if pixels.stat().st_size
+        self._pixels = (np.memmap(pixels, np.uint8, "c") if pixels.stat().st_size
                         else np.empty(0, np.uint8))
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def image(self, index: int) -> np.ndarray:
-        """uint8 [H, W, 3], BGR, read-only: a view of the file."""
+        """uint8 [H, W, 3], BGR: a view of the file; writing to it changes this process's copy."""
         start, end = self._starts[index], self._starts[index + 1]
         return np.asarray(self._pixels[start:end]).reshape(*self._shapes[index], 3)
 
@@ -61,21 +62,32 @@ def cache_images(images: ImageSet, folder: Path, max_side: int | None) -> Cached
     Args:
         folder: where caches live; made if missing.
         max_side: px, or none: as they are.
+
+    Raises:
+        UserError: no image can be decoded, or the folder cannot be written.
     """
     print_ = fingerprint("cache", _VERSION, images.fingerprint, max_side)
     target = Path(folder) / f"images-{print_}"
     if not target.is_dir():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
         try:
-            _write(images, aside, max_side, print_)
-            os.rename(aside, target)
-        except OSError:
-            if not target.is_dir():  # else another process was first
-                raise
-        finally:
-            shutil.rmtree(aside, ignore_errors=True)
+            _build(images, target, max_side, print_)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror}); make room, give "
+                            "another --runs-dir or a smaller cache_size") from error
     return CachedImages(target)
+
+
+def _build(images: ImageSet, target: Path, max_side: int | None, print_: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    try:
+        _write(images, aside, max_side, print_)
+        os.rename(aside, target)
+    except OSError:
+        if not target.is_dir():  # else another process was first
+            raise
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
 
 
 def _write(images: ImageSet, folder: Path, max_side: int | None, print_: str) -> None:
@@ -94,6 +106,9 @@ def _write(images: ImageSet, folder: Path, max_side: int | None, print_: str) ->
             labels.append(fitted)
             shapes.append(image.shape[:2])
             dropped += lost
+    if skipped and not labels:
+        raise UserError(f"{images.name}: none of its {len(skipped)} images can be decoded, the "
+                        f"first is {skipped[0]}; fetch them again")
     np.savez(folder / "labels.npz", shapes=np.array(shapes, np.int64).reshape(-1, 2),
              **_pack(labels))
     (folder / "index.json").write_text(json.dumps({

@@ -94,16 +94,18 @@ def tilt(points: np.ndarray, roll: float) -> np.ndarray:
 
 
 class Patch:
-    """A square cut-out around one item, drawn finer than the picture and then blended in."""
+    """A cut-out around one item, drawn finer than the picture and then blended in."""
 
-    def __init__(self, x: float, y: float, unit: float, reach: float, colour):
-        """`unit`: px of the picture; `reach`: units from the centre to the patch's edge."""
-        self.fine = int(np.clip(np.ceil(28 / unit), 1, 5))
-        self.left, self.top = int(x - reach * unit), int(y - reach * unit)
-        self.side = int(2 * reach * unit) + 2
+    def __init__(self, x: float, y: float, unit: float, reach: tuple[float, float, float], colour):
+        """`unit`: px of the picture; `reach`: units from the centre to the patch's sides, top
+        and bottom."""
+        self.fine = int(np.clip(np.ceil(22 / unit), 1, 4))
+        aside, up, down = (r * unit for r in reach)
+        self.left, self.top = int(np.floor(x - aside)), int(np.floor(y - up))
+        self.size = int(2 * aside) + 3, int(up + down) + 3  # width, height
         self.unit = unit * self.fine
         self.centre = np.array([x - self.left, y - self.top]) * self.fine
-        shape = (self.side * self.fine,) * 2
+        shape = self.size[1] * self.fine, self.size[0] * self.fine
         self.pixels = np.full((*shape, 3), colour, np.uint8)
         self.mask = np.zeros(shape, np.uint8)
 
@@ -123,30 +125,28 @@ class Patch:
 
     def shade(self, light: tuple[float, float], strength: float, rim: float) -> None:
         """Brighter towards `light`, darker towards the rim of the unit circle."""
-        grid = (np.arange(24) + 0.5) / 24 * self.side * self.fine
-        x = ((grid - self.centre[0]) / self.unit)[None]
-        y = ((grid - self.centre[1]) / self.unit)[:, None]
+        x, y = ((np.arange(20) + 0.5) / 20 * self.fine * side for side in self.size)
+        x, y = (x - self.centre[0]) / self.unit, ((y - self.centre[1]) / self.unit)[:, None]
         gain = 1 + strength * (x * light[0] + y * light[1]) - rim * (x**2 + y**2)
         gain = cv2.resize(gain.clip(0.25, 1.6).astype(np.float32), self.mask.shape[::-1])
         cv2.multiply(self.pixels, cv2.merge([gain] * 3), dst=self.pixels, dtype=cv2.CV_8U)
 
     def soften(self, units: float) -> None:
-        if units * self.unit > 0.4:
+        if units * self.unit / self.fine > 0.4:  # else it would not be seen
             self.pixels = cv2.GaussianBlur(self.pixels, (0, 0), units * self.unit)
 
     def blend(self, picture: np.ndarray, blur: float, strength: float = 1.0) -> None:
         """Into the picture; `blur` in its px."""
         pixels, mask = self.pixels, self.mask
-        if blur * self.fine > 0.4:
-            pixels = cv2.GaussianBlur(pixels, (0, 0), blur * self.fine)
-            mask = cv2.GaussianBlur(mask, (0, 0), blur * self.fine)
         if self.fine > 1:
-            size = (self.side, self.side)
-            pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
-            mask = cv2.resize(mask, size, interpolation=cv2.INTER_AREA)
+            pixels = cv2.resize(pixels, self.size, interpolation=cv2.INTER_AREA)
+            mask = cv2.resize(mask, self.size, interpolation=cv2.INTER_AREA)
+        if blur > 0.4:
+            pixels = cv2.GaussianBlur(pixels, (0, 0), blur)
+            mask = cv2.GaussianBlur(mask, (0, 0), blur)
         height, width = picture.shape[:2]
         top, left = max(self.top, 0), max(self.left, 0)
-        bottom, right = min(self.top + self.side, height), min(self.left + self.side, width)
+        bottom, right = min(self.top + self.size[1], height), min(self.left + self.size[0], width)
         inner = np.s_[top - self.top:bottom - self.top, left - self.left:right - self.left]
         share = (mask[inner].astype(np.float32) * (strength / 255))[..., None]
         target = picture[top:bottom, left:right]
@@ -183,16 +183,16 @@ def _expose(picture: np.ndarray, style: str, rng: np.random.Generator) -> np.nda
         gain *= rng.uniform(0.5, 1.15, 3)
     if rng.random() < 0.35:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.45, 1.1))
+    lit = cv2.LUT(picture, (np.arange(256)[:, None] * gain).clip(0, 255).astype(np.uint8)[None])
     noise = rng.standard_normal((height, width), np.float32) * rng.uniform(1, 7)
-    lit = picture * gain.astype(np.float32) + noise[..., None]
-    return lit.clip(0, 255).astype(np.uint8)
+    return cv2.add(lit, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
 
 
 def _paint_face(picture: np.ndarray, face: Face, light, rng: np.random.Generator) -> None:
     skin, hair = _tone(SKIN, rng), _tone(HAIR, rng)
     shirt = rng.uniform(20, 235, 3)
     half = face.height / 2
-    patch = Patch(face.x, face.y, half, 2.5, skin * 0.8)
+    patch = Patch(face.x, face.y, half, (2.0, 1.75, 2.5), skin * 0.8)
     w, roll = face.width, face.roll
 
     def on(points, depth=0.0):  # the face's surface
@@ -201,13 +201,7 @@ def _paint_face(picture: np.ndarray, face: Face, light, rng: np.random.Generator
     def feature(x, y, rx, ry, colour):
         patch.polygon(on(_oval(x, y, rx, ry)), colour, alpha=False)
 
-    # body, neck and the hair behind
-    shoulders = rng.uniform(1.3, 1.8)
-    patch.polygon(np.array([(-0.35, 1.0), (0.35, 1.0), (0.6, 1.25), (shoulders, 1.6),
-                            (shoulders * 1.1, 2.5), (-shoulders * 1.1, 2.5), (-shoulders, 1.6),
-                            (-0.6, 1.25)]), shirt)
-    patch.polygon(np.array([(-0.36, 0.6), (0.36, 0.6), (0.4, 1.3), (0, 1.55), (-0.4, 1.3)]),
-                  skin * 0.72)
+    _body(patch, skin, shirt, rng)
     cut = rng.choice(("short", "long", "bald", "hat"), p=(0.45, 0.3, 0.1, 0.15))
     if cut == "long":
         patch.polygon(tilt(_oval(0, 0.15, w * 1.3, 1.32), roll), hair * 0.8)
@@ -230,8 +224,18 @@ def _paint_face(picture: np.ndarray, face: Face, light, rng: np.random.Generator
     patch.shade(light, rng.uniform(0.05, 0.3), 0.1)
     if face.cover:
         _cover(patch, face, on, skin, rng)
-    blur = rng.uniform(0.3, 0.8) + (0.05 * half * rng.random() if rng.random() < 0.2 else 0)
+    blur = rng.uniform(0.2, 0.7) + (0.05 * half * rng.random() if rng.random() < 0.2 else 0)
     patch.blend(picture, blur, rng.uniform(0.6, 0.9) if rng.random() < 0.2 else 1.0)
+
+
+def _body(patch: Patch, skin, shirt, rng: np.random.Generator) -> None:
+    """Shoulders and neck; the head's hair and ears come in front."""
+    wide = rng.uniform(1.3, 1.8)
+    patch.polygon(np.array([(-0.35, 1.0), (0.35, 1.0), (0.6, 1.25), (wide, 1.6),
+                            (wide * 1.1, 2.5), (-wide * 1.1, 2.5), (-wide, 1.6),
+                            (-0.6, 1.25)]), shirt)
+    patch.polygon(np.array([(-0.36, 0.6), (0.36, 0.6), (0.4, 1.3), (0, 1.55), (-0.4, 1.3)]),
+                  skin * 0.72)
 
 
 def _tone(palette: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -323,7 +327,7 @@ def _cover(patch: Patch, face: Face, on, skin, rng: np.random.Generator) -> None
 def _paint_thing(picture: np.ndarray, thing: Thing, light, rng: np.random.Generator) -> None:
     skin = _tone(SKIN, rng)
     colour = skin if rng.random() < 0.4 else rng.uniform(30, 230, 3)
-    patch = Patch(thing.x, thing.y, thing.height / 2, 1.6, colour * 0.8)
+    patch = Patch(thing.x, thing.y, thing.height / 2, (2.0, 1.3, 2.5), colour * 0.8)
 
     def spot(x, y, rx, ry, shade):
         patch.polygon(_oval(x, y, rx, ry), shade)
@@ -334,8 +338,10 @@ def _paint_thing(picture: np.ndarray, thing: Thing, light, rng: np.random.Genera
         patch.soften(0.15)
     elif thing.kind == "blank":  # a head from behind, or an egg
         if rng.random() < 0.6:
-            spot(0, -0.1, 0.86, 1.05, _tone(HAIR, rng))
-        spot(0, 0.1 * rng.random(), rng.uniform(0.7, 0.8), 0.95, skin)
+            _body(patch, skin, rng.uniform(20, 235, 3), rng)
+        spot(0, 0, rng.uniform(0.7, 0.8), 1, skin)
+        if rng.random() < 0.6:
+            spot(0, -0.1, 0.84, 0.95, _tone(HAIR, rng))
         patch.soften(0.07)
     elif thing.kind == "clock":
         spot(0, 0, 1, 1, (60, 60, 60))
@@ -365,4 +371,4 @@ def _paint_thing(picture: np.ndarray, thing: Thing, light, rng: np.random.Genera
             spot(x, y, 0.07, 0.07, (25, 25, 25))
         spot(rng.uniform(-0.3, 0.3), rng.choice((-0.65, 0.1)), 0.28, 0.08, skin * (0.5, 0.5, 0.85))
     patch.shade(light, rng.uniform(0.05, 0.3), 0.1)
-    patch.blend(picture, rng.uniform(0.3, 0.8))
+    patch.blend(picture, rng.uniform(0.2, 0.7))

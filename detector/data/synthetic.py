@@ -37,14 +37,14 @@ class Style:
 
 
 STYLES = (
-    Style("0--Plain", (1, 4), 34, 0.5, 2, "gradient"),
-    Style("1--Crowd", (6, 12), 15, 0.3, 1, "noise", 0.0),
-    Style("2--Street", (3, 9), 16, 0.4, 4, "blocks"),
-    Style("3--Night", (2, 7), 19, 0.4, 3, "dark"),
-    Style("4--Stage", (2, 6), 22, 0.4, 3, "stripes"),
-    Style("5--Park", (3, 9), 15, 0.4, 4, "leaves"),
-    Style("6--Portrait", (1, 2), 85, 0.4, 2, "gradient", 0.0),
-    Style("7--Office", (2, 8), 18, 0.4, 5, "blocks", 0.15),
+    Style("0--Plain", (1, 4), 42, 0.5, 2, "gradient"),
+    Style("1--Crowd", (7, 12), 15, 0.3, 1, "noise", 0.0),
+    Style("2--Street", (3, 9), 16, 0.45, 4, "blocks"),
+    Style("3--Night", (2, 7), 20, 0.45, 3, "dark"),
+    Style("4--Stage", (2, 6), 25, 0.5, 3, "stripes"),
+    Style("5--Park", (3, 9), 15, 0.45, 4, "leaves"),
+    Style("6--Portrait", (1, 3), 80, 0.35, 2, "gradient", 0.0),
+    Style("7--Office", (2, 8), 19, 0.45, 5, "blocks", 0.15),
 )
 _SPLITS = {"train": 0, "val": 1}
 
@@ -85,35 +85,39 @@ def compose(split: str, index: int, seed: int = SEED) -> Scene:
     count = 0 if rng.random() < style.empty else int(rng.integers(style.faces[0],
                                                                   style.faces[1] + 1))
     typical = style.height * np.exp(style.spread * rng.standard_normal())
-    taken: list[tuple[float, float, float]] = []  # x, y, radius
     items: list[Face | Thing] = []
-    for _ in range(count):
-        height = float(np.clip(typical * np.exp(0.25 * rng.standard_normal()), 7, 0.85 * size[1]))
-        place = _place(size, height, 0.55, taken, rng)
-        if place is not None:
-            items.append(Face.random(*place, height, rng))
-    for _ in range(int(rng.integers(0, style.things + 1))):
-        height = float(np.clip(typical * np.exp(0.5 * rng.standard_normal()), 8, 0.5 * size[1]))
-        place = _place(size, height, 0.6, taken, rng)
-        if place is not None:
-            items.append(Thing.random(*place, height, rng))
+    for kind, number, spread in ((Face, count, 0.25),
+                                 (Thing, int(rng.integers(0, style.things + 1)), 0.5)):
+        for _ in range(number):
+            height = typical * np.exp(spread * rng.standard_normal())
+            height = float(np.clip(height, 7, 0.8 * size[1]))
+            for x, y in rng.random((12, 2)):
+                item = kind.random(*(_within(x, size[0], height), _within(y, size[1], height)),
+                                   height, rng)
+                if all(_apart(item, other) for other in items):
+                    items.append(item)
+                    break
     items.sort(key=lambda item: item.height)  # what is large is near, and in front
     return Scene(f"{style.name}/scene_{index:04d}.jpg", size, style.background, tuple(items))
 
 
-def _place(size: tuple[int, int], height: float, radius: float,
-           taken: list[tuple[float, float, float]],
-           rng: np.random.Generator) -> tuple[float, float] | None:
-    """A centre whose circle touches none of those taken; none after 30 tries."""
-    margin = 0.5 * height
-    radius *= height
-    for x, y in rng.random((30, 2)):
-        x = margin + x * max(size[0] - 2 * margin, 0)
-        y = margin + y * max(size[1] - 2 * margin, 0)
-        if all((x - a) ** 2 + (y - b) ** 2 > (radius + r) ** 2 for a, b, r in taken):
-            taken.append((x, y, radius))
-            return float(x), float(y)
-    return None
+def _within(share: float, side: float, height: float) -> float:
+    """A coordinate at which something of this height lies inside the picture."""
+    return height / 2 + share * max(side - height, 0)
+
+
+def _apart(a: Face | Thing, b: Face | Thing) -> bool:
+    """Whether the heads hardly touch, and the nearer one's body hides little of the other."""
+    distance = np.hypot(a.x - b.x, a.y - b.y)
+    if distance < 0.55 * (a.height + b.height):
+        return False
+    near, far = (a, b) if a.height > b.height else (b, a)
+    if not isinstance(near, Face):
+        return True
+    # shoulders reach 1.8 half heights to each side, from the chin to 2.5 below the centre
+    below = (far.y + 0.3 * far.height > near.y + 0.6 * near.height
+             and far.y - 0.5 * far.height < near.y + 1.25 * near.height)
+    return not below or abs(far.x - near.x) > 0.9 * near.height + 0.2 * far.height
 
 
 def label_of(scene: Scene) -> ImageLabel:

@@ -73,8 +73,8 @@ def choose_window(size: tuple[int, int], faces: Faces, scales: tuple[float, ...]
     """A random square x, y, side in whole px, as RetinaFace draws it.
 
     Its side is a random share of the image's short side. Of TRIES squares the first one that
-    holds a whole face is taken, else the first that holds a face's centre, else the largest
-    around one face. An image without faces takes the first.
+    holds a whole face is taken, else the first that holds a face's centre, else one drawn around
+    a face. An image without faces takes the first.
     """
     width, height = size
     sides = np.maximum(1, np.rint(min(size) * rng.choice(scales, TRIES))).astype(int)
@@ -92,10 +92,11 @@ def choose_window(size: tuple[int, int], faces: Faces, scales: tuple[float, ...]
         if found.any():
             i = int(found.argmax())
             return int(corners[i, 0]), int(corners[i, 1]), int(sides[i])
-    side = int(sides.max())
+    side = int(sides[0])
     centre = learnt.centres[rng.integers(len(learnt.boxes))]
+    corner = np.floor(centre - side * rng.uniform(0.2, 0.8, 2))
     limits = np.array(size) - side
-    corner = np.clip(np.rint(centre - side / 2), np.minimum(limits, 0), np.maximum(limits, 0))
+    corner = np.clip(corner, np.minimum(limits, 0), np.maximum(limits, 0))
     return int(corner[0]), int(corner[1]), side
 
 
@@ -137,14 +138,14 @@ def flip(image: np.ndarray, faces: Faces) -> tuple[np.ndarray, Faces]:
 
 
 def distort(image: np.ndarray, probability: float, rng: np.random.Generator) -> None:
-    """Brightness ±32, contrast and saturation × 0.5–1.5, hue ±18°, each with `probability`.
+    """Brightness ±32, contrast and saturation × 0.5–1.5, hue ±36°, each with `probability`.
 
     SSD's ranges. Writes to `image` (uint8 [H, W, 3] BGR). All four are one affine map of the
     colours: saturation scales the distance from grey, hue turns around the grey axis.
     """
     on = rng.random(4) < probability
     brightness, contrast, saturation, hue = rng.uniform(
-        (-32, 0.5, 0.5, -18), (32, 1.5, 1.5, 18))
+        (-32, 0.5, 0.5, -36), (32, 1.5, 1.5, 36))
     if not on.any():
         return
     matrix = np.eye(3)

@@ -14,8 +14,11 @@ from detector.data.splits import fingerprint, label_bytes
 from detector.data.types import ImageLabel, UnreadableImage
 from detector.errors import UserError
 
-LAYOUTS = ("WIDER_train/images with wider_face_split/wider_face_train_bbx_gt.txt (official) or "
-           "train/label.txt with train/images (RetinaFace)")
+
+def layouts(part: str) -> str:
+    """What a folder with this part looks like, for messages."""
+    return (f"WIDER_{part}/images and wider_face_split/wider_face_{part}_bbx_gt.txt (official "
+            f"layout), or {part}/images and {part}/label.txt (RetinaFace's)")
 
 
 class FolderImages:
@@ -82,17 +85,18 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     files = _file_sizes(folder)
     labels = [label for label in annotation.labels if label.name in files]
     missing = [label.name for label in annotation.labels if label.name not in files]
+    if not annotation.labels:
+        raise UserError(f"{text}: lists no images; give the annotation file as published")
     if not labels:
-        first = f"; the first is {missing[0]}" if missing else ""
-        raise UserError(f"{folder}: none of the {len(missing)} images that {text} lists is there"
-                        f"{first}; unpack the {part} images to this folder")
+        raise UserError(f"{folder}: none of the {len(missing)} images that {text} lists is there, "
+                        f"the first is {missing[0]}; unpack the {part} images to this folder")
     warnings = []
     if missing:
         warnings.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
                         f"missing in {folder}, the first is {missing[0]}; going on without them")
     if annotation.dropped:
-        warnings.append(f"{text}: {annotation.dropped} boxes of no size or outside their image "
-                        "are left out")
+        warnings.append(f"{text}: left out {annotation.dropped} boxes of no size or outside "
+                        "their image")
     if read is read_names:
         warnings.append(f"{text}: lists images without boxes; they can be scored by the official "
                         "ground truth only")
@@ -102,16 +106,16 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
 
 def _find(root: Path, part: str):
     """Annotation file, image folder and parser of the layout that is there; none if none is."""
-    split = root / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt"
     folder = root / f"WIDER_{part}" / "images"
-    if folder.is_dir() or split.is_file():
-        return split, folder, read_wider
+    if folder.is_dir():
+        return root / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt", folder, read_wider
     folder = root / part / "images"
+    if not folder.is_dir():
+        return None
     names = root / part / f"wider_{part}.txt"
-    text = root / part / "label.txt"
-    if text.is_file() or not names.is_file():
-        return (text, folder, read_retinaface) if text.is_file() or folder.is_dir() else None
-    return names, folder, read_names
+    if names.is_file() and not (root / part / "label.txt").is_file():
+        return names, folder, read_names
+    return root / part / "label.txt", folder, read_retinaface
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
