@@ -83,4 +83,5 @@ class Normalise(nn.Module):
         x = images.to(self.mean.dtype)
         if self.pixels.order == "rgb":
             x = x.flip(1)
-        return (x - self.mean) / self.std
+        x = x - self.mean
+        return x if self.pixels.std == (1.0, 1.0, 1.0) else x / self.std

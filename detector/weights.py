@@ -204,10 +204,11 @@ def _download(config: Detector) -> dict[str, Tensor]:
                  if canonical(Detector(backbone=backbone, neck=config.neck))["backbone"] == built),
                 None)
     if name is None:
-        raise UserError(f"weights: {IMAGENET} has none for this backbone (kind {config.backbone.kind}"
-                        f", widths {list(config.backbone.widths)}, activation "
-                        f"{config.backbone.activation}); it must be exactly one of "
-                        f"{', '.join(TORCHVISION_BACKBONES)}, or train from scratch")
+        backbone = config.backbone
+        raise UserError(f"weights: {IMAGENET} has none for this backbone (kind {backbone.kind}, "
+                        f"widths {list(backbone.widths)}, activation {backbone.activation}); it "
+                        f"must be exactly one of {', '.join(TORCHVISION_BACKBONES)}, or train "
+                        "from scratch")
     import torchvision  # takes seconds
 
     weights = torchvision.models.get_model_weights(name).IMAGENET1K_V1
