@@ -1,0 +1,39 @@
+"""A study's folder → its records."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from detector.errors import UserError
+from trials.record import RECORD_ATTRIBUTE, TrialRecord
+
+DATABASE = "study.db"
+
+
+def load_records(folder: Path) -> list[TrialRecord]:
+    """All records of the study in `folder`, by number; reads only.
+
+    Raises:
+        UserError: there is no study, or its storage cannot be read.
+    """
+    path = Path(folder) / DATABASE
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; give the folder of a study, such as "
+                        "runs/retina-001")
+    import optuna
+
+    try:
+        trials = optuna.load_study(
+            study_name=None, storage=f"sqlite:///{path.resolve()}").get_trials(deepcopy=False)
+        # A trial taken up again after its end stands twice: the later one counts.
+        records = {record.number: record for record in (
+            TrialRecord.from_dict(json.loads(trial.user_attrs[RECORD_ATTRIBUTE]))
+            for trial in trials)}
+    except UserError:
+        raise
+    except Exception as error:  # whatever sqlite, SQLAlchemy or Optuna make of a damaged file
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{path}: not a readable study ({reason}); "
+                        "restore it from a copy") from error
+    return [records[number] for number in sorted(records)]
