@@ -7,6 +7,8 @@ import json
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 
+from detector.config import Detector
+from detector.cost import cost
 from detector.structs import Struct
 
 RECORD_ATTRIBUTE = "record"
@@ -38,6 +40,12 @@ class Cost(Struct):
     """Median forward time of one 640×640 image; none where not measured."""
     machine: str | None = None
     """Where the latency was measured."""
+
+    @classmethod
+    def of(cls, detector: Detector) -> Cost:
+        """Exact, from the configuration alone."""
+        params, macs = cost(detector)
+        return cls(params=params, macs=macs)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,8 +129,13 @@ class TrialRecord(Struct):
     @property
     def identity(self) -> str:
         """Same design, same recipe (budget and seed included): the same trial."""
-        text = json.dumps([self.design, self.recipe], sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return identity_of(self.design, self.recipe)
 
     def but(self, **changes) -> TrialRecord:
         return replace(self, **changes)
+
+
+def identity_of(design: str, recipe: dict) -> str:
+    """Identity of a trial, 12 hex digits: a design's `arch_hash` and its recipe as plain data."""
+    text = json.dumps([design, recipe], sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,42 @@
+"""Short names of designs, for people; `arch_hash` is the identity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from detector.config import Detector, canonical
+from detector.families import family, scaled
+
+
+def describe(detector: Detector | Mapping) -> str:
+    """What gets built, in one line: "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm".
+
+    Args:
+        detector: a configuration, or the plain data of one.
+
+    w is the width multiplier where the published widths times it are the design's, else the
+    channels of each row; d the blocks of each row; fpn the channels of the neck.
+    """
+    if not isinstance(detector, Detector):
+        detector = Detector.from_dict(dict(detector))
+    built, neck = canonical(detector)["backbone"], detector.neck
+    shape = family(detector.backbone.kind, detector.backbone.block)
+    widths, depths = built["widths"], built["depths"]
+    width = widths[-1] / shape.widths[len(widths) - 1]
+    is_scaled = [scaled(w * width) for w in shape.widths[:len(widths)]] == widths
+    levels = neck.levels
+    adjacent = levels == tuple(range(levels[0], levels[-1] + 1))
+    parts = [
+        shape.short,
+        f"w{width:.4g}" if is_scaled else "w" + "-".join(map(str, widths)),
+        "d" + "-".join(map(str, depths)),
+        *([f"stem{built['stem']}"] if built["stem"] != scaled(shape.stem * width) else []),
+        *([f"e{built['expansion']}"] if built.get("expansion", 6) != 6 else []),
+        f"fpn{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else ""),
+        f"P{levels[0]}-P{levels[-1]}" if adjacent and len(levels) > 1
+        else "".join(f"P{level}" for level in levels),
+        *({"ssh": ["ssh"], "ssh_shared": ["ssh-shared"], "none": []}[detector.context.kind]),
+        detector.anchors.name or f"{len(detector.anchor_shapes()[0])} anchors",
+        *(["lm"] if detector.head.landmarks else []),
+    ]
+    return " ".join(parts)

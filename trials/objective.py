@@ -1,0 +1,57 @@
+"""The competition's score: speed_score + 2 × accuracy_score, each in [0, 1]."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from detector.errors import ConfigError
+from detector.structs import Struct
+from trials.record import Cost
+
+# Where the speed score is 1 and where it is 0, for each measure of cost.
+ANCHORS: dict[str, tuple[float, float]] = {
+    "macs": (0.1e9, 100e9),
+    "latency_ms": (2.0, 2_000.0),
+    "params": (0.05e6, 45e6),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Objective(Struct):
+    """How accuracy and cost become one number."""
+
+    metric: str = "macs"
+    """The cost that counts: macs (at 640×640), latency_ms or params."""
+    best: float | None = None
+    """Cost with speed score 1, and below; none: the metric's usual one (ANCHORS)."""
+    worst: float | None = None
+    """Cost with speed score 0, and above; in between it is linear in the cost's logarithm."""
+
+    def __post_init__(self):
+        if self.metric not in ANCHORS:
+            raise ConfigError(f"objective.metric: {self.metric!r} is not one of "
+                              f"{', '.join(ANCHORS)}")
+        for key, usual in zip(("best", "worst"), ANCHORS[self.metric]):
+            if getattr(self, key) is None:
+                object.__setattr__(self, key, usual)
+        if not 0 < self.best < self.worst:
+            raise ConfigError(f"objective.best: {self.best:g} must be above 0 and below worst, "
+                              f"{self.worst:g}: less cost is better")
+
+    def speed_score(self, cost: Cost) -> float:
+        """In [0, 1]; with the default anchors halving the MACs is worth 0.1.
+
+        Raises:
+            ValueError: the metric was not measured.
+        """
+        value = getattr(cost, self.metric)
+        if value is None:
+            raise ValueError(f"{self.metric} was not measured")
+        share = math.log(value / self.best) / math.log(self.worst / self.best)
+        return min(max(1.0 - share, 0.0), 1.0)
+
+    @staticmethod
+    def score(accuracy_score: float, speed_score: float) -> float:
+        """The number that trials are compared by, in [0, 3]."""
+        return speed_score + 2 * accuracy_score
