@@ -9,7 +9,7 @@ from detector.errors import UserError
 WIDER = """\
 0--Parade/a.jpg
 3
-10 20 30 40 0 0 0 0 2 0 
+10 20 30 40 0 0 0 0 2 0
 5 6 0 8 1 0 0 0 0 0
 -4 -5 10 12 2 0 0 1 0 0
 1--Party/none.jpg
@@ -30,7 +30,8 @@ def _write(folder, text):
 
 
 def test_wider_boxes_flags_and_empty_images(tmp_path):
-    found = read_wider(_write(tmp_path, WIDER))
+    trailing = WIDER.replace("2 0\n", "2 0 \n")  # the official file has such blanks
+    found = read_wider(_write(tmp_path, trailing))
     assert [label.name for label in found.labels] == [
         "0--Parade/a.jpg", "1--Party/none.jpg", "1--Party/bare.jpg", "2--Last/z.jpg"]
     first = found.labels[0]
