@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.pareto import front_of
+from detector.config import arch_hash
+from detector.cost import cost
 from detector.errors import UserError
 from nas import scheduler
 from nas.gate import draw
@@ -21,6 +23,7 @@ from trials.run import Segment, SegmentReport
 from trials.tracking import Tracker
 
 MAX_RETRIES = 1
+MANY_FAILURES = 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +52,8 @@ class Driver:
         self._proposer = Proposer(space, sampler, seed=seed)
         self._seed = seed
         self._running: set[int] = set()  # numbers that a worker of this run has
+        self.exhausted: UserError | None = None
+        """Why no more designs can be drawn."""
         self.started = time.time()
         self.epochs_before = sum(len(r.epochs) for r in study.records)
 
@@ -69,26 +74,43 @@ class Driver:
     def finished(self) -> bool:
         """Whether nothing is left to train."""
         records = self.records
-        return (bool(records) and self.sampled() >= self.trials and not self._unfinished(records)
+        drawn = self.sampled() >= self.trials or self.exhausted is not None
+        return (bool(records) and drawn and not self._unfinished(records)
                 and scheduler.promotable(records, self.rungs, self.space.eta) is None
                 and scheduler.last_promotion(records, self.rungs) is None)
+
+    def failure(self) -> UserError | None:
+        """Why the search should not go on: the baseline failed, which every number is compared
+        with, or most trials did, which is no accident."""
+        records = self.records
+        failed = [r for r in records if r.status is Status.FAILED]
+        baseline = bool(failed) and failed[0].number == 0
+        if not baseline and (len(failed) < MANY_FAILURES or 2 * len(failed) <= len(records)):
+            return None
+        return UserError(
+            f"study {self.study.name} stops: {len(failed)} of {len(records)} trials failed, "
+            + ("the baseline among them, " if baseline else "")
+            + f"the last one with: {failed[-1].reason}; mend the cause and start a new study")
 
     # -- SegmentSource ------------------------------------------------------------------------
 
     def next_segment(self) -> Segment | None:
         records = self.records
-        for record in self._unfinished(records):
-            if record.number not in self._running:
-                return self._start(record)
-        if not records:
-            return self._start(self._baseline())
-        record = scheduler.promotable(records, self.rungs, self.space.eta)
-        if record is None and self.sampled() < self.trials:
-            record = self._draw()
+        waiting = [r for r in self._unfinished(records) if r.number not in self._running]
+        if self.failure():
+            record = None
+        elif waiting:
+            record = waiting[0]
+        elif not records:
+            record = self._baseline()
+        else:
+            record = scheduler.promotable(records, self.rungs, self.space.eta)
+            if record is None and self.exhausted is None and self.sampled() < self.trials:
+                record = self._draw()
+            if record is None and not self._running:
+                record = scheduler.last_promotion(records, self.rungs)
         if record is None and not self._running:
-            record = scheduler.last_promotion(records, self.rungs)
-            if record is None:
-                raise StopIteration
+            raise StopIteration
         return self._start(record) if record is not None else None
 
     def take(self, report: SegmentReport) -> None:
@@ -141,14 +163,18 @@ class Driver:
 
     def _baseline(self) -> TrialRecord:
         detector, recipe = self.space.baseline
-        cost = Cost.of(detector)
-        return self._record(detector, recipe, params={}, cost=cost, source="baseline")
+        params, macs = cost(detector)
+        return self._record(detector, recipe, params={}, cost=Cost(params=params, macs=macs),
+                            source="baseline")
 
-    def _draw(self) -> TrialRecord:
+    def _draw(self) -> TrialRecord | None:
         """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
         while True:
-            records = self.records
-            found = draw(self.space, self._proposer, records)
+            try:
+                found = draw(self.space, self._proposer, self.records)
+            except UserError as error:  # the space has no more
+                self.exhausted = error
+                return None
             record = self._record(found.detector, found.recipe, params=found.params,
                                   cost=found.cost, source="sampled", violation=found.violation)
             if found.violation is None:
@@ -156,8 +182,6 @@ class Driver:
 
     def _record(self, detector, recipe, *, params: dict, cost: Cost, source: str,
                 violation: str | None = None) -> TrialRecord:
-        from detector.config import arch_hash
-
         now = time.time()
         record = TrialRecord(
             number=len(self.study.records), design=arch_hash(detector), detector=detector.to_dict(),
@@ -199,13 +223,6 @@ class Driver:
         self._store(record.but(status=Status.FAILED, reason=failure.reason,
                                traceback=failure.traceback, ended=time.time()))
         shutil.rmtree(self.workdir(record), ignore_errors=True)
-        failed = self.count(Status.FAILED)
-        if record.number == 0:
-            raise UserError(f"the baseline failed: {failure.reason}; every number is compared with "
-                            "it, so the search stops here; mend the cause and add --resume")
-        if failed >= 5 and failed > len(self.records) / 2:
-            raise UserError(f"{failed} of {len(self.records)} trials failed, the last one with: "
-                            f"{failure.reason}; mend the cause and add --resume")
 
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from argparse import Namespace
 
 SHOWN = 10
+STEPS = 3  # timed
 
 
 def dry_run(space, args: Namespace) -> dict:
@@ -14,15 +14,17 @@ def dry_run(space, args: Namespace) -> dict:
     The time is scaled by MACs from a few timed training steps of the baseline on this machine.
     """
     from detector.config import arch_hash
+    from detector.cost import cost
     from detector.data import open_data, resolve_data
     from nas import cli
-    from nas.gate import draw
+    from nas.gate import check, draw
     from nas.samplers import Proposer
     from nas.search import _resources
     from nas.watch import count, duration, epochs_expected
     from trials.names import describe
-    from trials.record import Cost, Status, TrialRecord
+    from trials.record import Status, TrialRecord
 
+    check(space)
     concurrency, _ = _resources(args)
     path, line = resolve_data(args.data)
     print(line)
@@ -32,10 +34,10 @@ def dry_run(space, args: Namespace) -> dict:
     proposer = Proposer(space, args.sampler or "tpe", seed=args.seed)
     records: list[TrialRecord] = []
     base_detector, base_recipe = space.baseline
-    base = Cost.of(base_detector)
+    base_params, base_macs = cost(base_detector)
     macs, infeasible = [], 0
-    print(f"   0  {describe(base_detector.to_dict())}: {count(base.params)} params, "
-          f"{count(base.macs)} MACs (baseline)")
+    print(f"   0  {describe(base_detector.to_dict())}: {count(base_params)} params, "
+          f"{count(base_macs)} MACs (baseline)")
     while len(macs) < min(trials, 50):
         found = draw(space, proposer, records)
         legal = found.violation is None
@@ -54,7 +56,7 @@ def dry_run(space, args: Namespace) -> dict:
     seconds = _baseline_epoch(base_detector, base_recipe, data)
     mean = sum(macs) / len(macs)
     # halves of the time grow with MACs, the rest (loading, matching, post-processing) does not
-    epoch = seconds * (0.4 + 0.6 * mean / base.macs)
+    epoch = seconds * (0.4 + 0.6 * mean / base_macs)
     total = epochs_expected(trials, rungs, space.eta) * epoch / concurrency
     print(f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
           f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
@@ -65,22 +67,22 @@ def dry_run(space, args: Namespace) -> dict:
 
 
 def _baseline_epoch(detector, recipe, data) -> float:
-    """Seconds of one epoch of the baseline's proxy on one thread, from a few timed steps."""
+    """Seconds of one epoch of the baseline's proxy on one thread, from a few steps.
+
+    Of two short epochs the second is timed: the first one also sets things up.
+    """
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
     import torch
 
-    from detector.data import batches
-    from detector.fit import Trainer
+    from detector.data import Subset, cache_images
+    from detector.fit import fit
 
     torch.set_num_threads(1)
-    trainer = Trainer(detector, recipe)
-    steps, started = 0, None
-    for batch in batches(data.train, recipe, epoch=1, seed=0):
-        trainer.step(batch)
-        if started is None:
-            started = time.perf_counter()  # the first step also sets things up
-            continue
-        steps += 1
-        if steps == 3:
-            break
-    per_step = (time.perf_counter() - started) / max(steps, 1)
-    return per_step * max(1, len(data.train) // recipe.batch_size)
+    few = Subset(data.train, range(min(len(data.train), STEPS * recipe.batch_size)), "a few images")
+    with TemporaryDirectory() as folder:
+        cached = cache_images(few, Path(folder), recipe.cache_size)
+        *_, timed = fit(detector, recipe, cached, None, workdir=Path(folder) / "fit", until=2,
+                        device="cpu")
+    return timed.seconds * len(data.train) / timed.images

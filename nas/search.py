@@ -70,21 +70,19 @@ def run(args: Namespace) -> dict | None:
 
 
 def _search(args: Namespace, study, space, data) -> dict:
-    from nas.driver import Caches, Driver
+    from nas.driver import Driver
     from nas.watch import LiveLine
 
     manifest = study.manifest
     trials = args.trials or manifest["trials"]
     rungs = space.rungs if manifest["scheduler"] == "halving" else space.rungs[-1:]
     concurrency, gpus = _resources(args)
-    caches = Caches(train=study.folder / "cache" / "train", holdout=study.folder / "cache" / "holdout")
     driver = Driver(study, space, _tracker(args, study, space), trials=trials,
-                    sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs, caches=caches,
-                    device=args.device, threads=args.cpus_per_trial)
+                    sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
+                    caches=_caches(study, space, data), device=args.device, threads=args.cpus_per_trial)
     if not driver.finished():
         driver.reopen()
     if not driver.finished():
-        _fill(caches, space, data)
         live = LiveLine(driver)
         from trials.ray_trainable import run_on_ray
 
@@ -97,7 +95,11 @@ def _search(args: Namespace, study, space, data) -> dict:
             raise
         finally:
             live.close()
+        if driver.failure():
+            raise driver.failure()
         driver.close()
+    if driver.exhausted:
+        print(f"note: {driver.exhausted}")
     from nas.summary import summarise
 
     return summarise(driver)
@@ -106,7 +108,8 @@ def _search(args: Namespace, study, space, data) -> dict:
 def _open_study(args: Namespace, space):
     """The study to work on, and its images. New ones are made only when all is known to be well."""
     from detector.data import open_data, resolve_data
-    from nas.store import Study, newest, new_name
+    from nas.gate import check
+    from nas.store import Study, new_name, newest
 
     name = args.study
     if name is None:
@@ -143,6 +146,7 @@ def _open_study(args: Namespace, space):
                             f"{data.fingerprint}); give the same --data, --fraction and --holdout, "
                             "or start a new study")
         return study, data
+    check(space)
     manifest = {
         "name": name, "space": space.name, "created": time.time(), "trials": args.trials or 50,
         "seed": args.seed, "sampler": args.sampler or "tpe",
@@ -173,16 +177,19 @@ def _check_same(args: Namespace, study, space) -> None:
                             "the flag out, or start a new study")
 
 
-def _fill(caches, space, data) -> None:
+def _caches(study, space, data):
+    """The decoded images that all trials share; made once for a study."""
     from detector.data import cache_images
+    from nas.driver import Caches
 
-    recipe = space.proxy
-    for images, folder, side in ((data.train, caches.train, recipe.cache_size),
-                                 (data.selection, caches.holdout, recipe.evaluation.size)):
-        cached = cache_images(images, folder, side)
+    recipe, made = space.proxy, []
+    for images, side in ((data.train, recipe.cache_size), (data.selection, recipe.evaluation.size)):
+        cached = cache_images(images, study.folder / "cache", side)
+        made.append(cached.folder)
         if cached.skipped:
             print(f"note: {len(cached.skipped)} of {len(images)} images of {images.name} cannot be "
                   f"read and are left out, the first is {cached.skipped[0]}")
+    return Caches(train=made[0], holdout=made[1])
 
 
 def _resources(args: Namespace) -> tuple[int, float]:

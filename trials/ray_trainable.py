@@ -8,6 +8,7 @@ trials' folders.
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import tempfile
@@ -57,7 +58,7 @@ class SegmentTrainable(tune.Trainable):
 
     def step(self) -> dict:
         report = next(self._reports)
-        return {"report": report.to_dict(), tune.result.DONE: report.ended}
+        return {"report": json.dumps(report.to_dict()), tune.result.DONE: report.ended}
 
     def save_checkpoint(self, checkpoint_dir: str):
         """Nothing: `fit` has its own, in the trial's folder."""
@@ -70,10 +71,9 @@ class _Hand(Searcher):
     """Ray's questions, answered by a SegmentSource."""
 
     def __init__(self, source: SegmentSource):
-        super().__init__(metric="none", mode="max")
+        super().__init__(metric="training_iteration", mode="max")  # not looked at
         self._source = source
         self._running: dict[str, int] = {}
-        self._errors: dict[str, str] = {}
 
     def suggest(self, trial_id: str):
         try:
@@ -86,7 +86,7 @@ class _Hand(Searcher):
         return {"segment": segment.to_dict()}
 
     def on_trial_result(self, trial_id: str, result: dict) -> None:
-        report = SegmentReport.from_dict(result["report"])
+        report = _read(result)
         if report.ended:
             self._running.pop(trial_id, None)
         self._source.take(report)
@@ -94,7 +94,7 @@ class _Hand(Searcher):
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False):
         number = self._running.pop(trial_id, None)
         if number is not None and result and "report" in result and not error:
-            self._source.take(SegmentReport.from_dict(result["report"]))
+            self._source.take(_read(result))
         elif number is not None:
             self._source.take(SegmentReport(number=number, ended=True, failure=Failure(
                 reason="the worker process died (killed, or out of memory)", may_pass=True)))
@@ -104,6 +104,10 @@ class _Hand(Searcher):
 
     def restore(self, checkpoint_path: str):
         """Nothing to restore."""
+
+
+def _read(result: dict) -> SegmentReport:
+    return SegmentReport.from_dict(json.loads(result["report"]))
 
 
 class _Watch(tune.Callback):

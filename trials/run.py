@@ -74,7 +74,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     import torch
 
     from detector.cost import thop_cost
-    from detector.data import open_cache
+    from detector.data import CachedImages
     from detector.fit import fit
 
     torch.set_num_threads(segment.threads)
@@ -85,7 +85,8 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     if not (workdir / "last.pt").exists():
         params, macs = thop_cost(detector, (640, 640))
         notes["thop"] = {"params": params, "macs": macs}
-    epochs = fit(detector, recipe, open_cache(Path(segment.train)), open_cache(Path(segment.holdout)),
+    epochs = fit(detector, recipe, CachedImages(Path(segment.train)),
+                 CachedImages(Path(segment.holdout)),
                  workdir=workdir, device=segment.device, until=segment.until,
                  evaluate_at=segment.evaluate_at)
     for epoch in epochs:

@@ -1,0 +1,222 @@
+"""The search's decisions, played by an executor that only pretends to train."""
+
+import random
+from pathlib import Path
+
+import pytest
+
+from nas.driver import Caches, Driver
+from nas.space import SearchSpace
+from nas.store import Study
+from trials.record import EpochResult, Status
+from trials.run import Failure, SegmentReport
+from trials.tracking import NullTracker
+
+SPACE = """
+name: tiny
+baseline: retinaface_mobile025
+dimensions:
+  backbone.width: {choice: [0.125, 0.25, 0.5, 3.0]}
+  neck.width: {choice: [16, 32, 64]}
+  context.kind: {choice: [ssh, none]}
+proxy: {size: 64, batch_size: 4}
+rungs: [1, 2, 4]
+eta: 2
+constraints: {max_params: 20000000}
+"""
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SPACE)
+    return SearchSpace.load(path)
+
+
+def make(tmp_path, space, study=None, trials=10, name="s", **changes):
+    study = study or Study.create(tmp_path, name, {"name": name, "space": "tiny", "created": 1.0})
+    settings = {"trials": trials, "sampler": "random", "seed": 0, "rungs": space.rungs,
+                "caches": Caches(train=Path("a"), holdout=Path("b")), "device": "cpu", "threads": 1}
+    return Driver(study, space, NullTracker(), **settings | changes)
+
+
+def pretend(driver, segment, epoch):
+    """An accuracy that depends on design and epoch alone."""
+    chance = random.Random(f"{driver.records[segment.number].design}/{epoch}")
+    value = 0.5 * chance.random() + 0.05 * epoch
+    ap = {"easy": value, "medium": value, "hard": value} if epoch in segment.evaluate_at else None
+    return EpochResult(epoch=epoch, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap)
+
+
+def work(driver, segment, fault=None, stop_after=None):
+    """One segment to its end; leaves a checkpoint as `fit` does. False: killed in the middle."""
+    record = driver.records[segment.number]
+    folder = Path(segment.workdir)
+    folder.mkdir(parents=True, exist_ok=True)
+    for epoch in range(len(record.epochs) + 1, segment.until + 1):
+        if fault and (failure := fault(segment, epoch)):
+            driver.take(SegmentReport(number=segment.number, ended=True, failure=failure))
+            return True
+        if stop_after is not None and stop_after():
+            return False
+        (folder / "last.pt").write_text(str(epoch))
+        driver.take(SegmentReport(number=segment.number, epoch=pretend(driver, segment, epoch),
+                                  ended=epoch == segment.until))
+    return True
+
+
+def play(driver, **how):
+    """The whole search, one segment at a time. False: killed in the middle."""
+    while True:
+        try:
+            segment = driver.next_segment()
+        except StopIteration:
+            driver.close()
+            return True
+        if not work(driver, segment, **how):
+            return False
+
+
+def test_a_search_draws_the_designs_it_was_asked_for(tmp_path, space):
+    driver = make(tmp_path, space, trials=12)
+    play(driver)
+    records = driver.records
+    legal = [r for r in records if r.number and r.status is not Status.INFEASIBLE]
+    assert len(legal) == 12
+    assert len({r.identity for r in records}) == len(records)
+    assert records[0].source == "baseline"
+    assert records[0].status is Status.COMPLETED
+    assert len(records[0].epochs) == 4
+    infeasible = [r for r in records if r.status is Status.INFEASIBLE]
+    assert infeasible
+    assert all("max_params" in r.reason and r.cost.params > 20_000_000 and not r.epochs
+               for r in infeasible)
+    assert {r.status for r in records} == {Status.COMPLETED, Status.PRUNED, Status.INFEASIBLE}
+    assert driver.finished()
+
+
+def test_rungs_spare_epochs_and_only_full_budgets_complete(tmp_path, space):
+    driver = make(tmp_path, space, trials=12)
+    play(driver)
+    legal = [r for r in driver.records if r.number and r.status is not Status.INFEASIBLE]
+    assert all(len(r.epochs) == 4 for r in legal if r.status is Status.COMPLETED)
+    assert all(len(r.epochs) in (1, 2) for r in legal if r.status is Status.PRUNED)
+    assert 3 <= sum(r.status is Status.COMPLETED for r in legal) < 12
+
+
+def test_no_scheduler_trains_everything_in_full(tmp_path, space):
+    driver = make(tmp_path, space, trials=5, rungs=(4,))
+    play(driver)
+    assert [len(r.epochs) for r in driver.records if r.status is not Status.INFEASIBLE] == [4] * 6
+
+
+def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space):
+    whole = make(tmp_path, space, name="whole")
+    play(whole)
+    for kill in range(1, 30, 3):
+        name = f"killed-{kill}"
+        chance = random.Random(kill)
+        killed = make(tmp_path, space, name=name)
+        for _ in range(20):
+            countdown = iter(range(chance.randrange(1, 6)))
+            if play(killed, stop_after=lambda left=countdown: next(left, None) is None):
+                break
+            killed = make(tmp_path, space, study=Study.open(tmp_path, name))
+        play(killed)
+
+        def facts(driver):
+            return [r.but(started=None, ended=None) for r in driver.records]
+        assert facts(killed) == facts(whole)
+
+
+def test_more_trials_extend_a_finished_study(tmp_path, space):
+    driver = make(tmp_path, space, trials=4)
+    play(driver)
+    before = {r.number: r.identity for r in driver.records}
+    more = make(tmp_path, space, study=Study.open(tmp_path, "s"), trials=12)
+    assert not more.finished()
+    more.reopen()
+    play(more)
+    assert sum(r.number != 0 and r.status is not Status.INFEASIBLE for r in more.records) == 12
+    assert {n: more.records[n].identity for n in before} == before
+    assert Study.open(tmp_path, "s").records == more.records
+
+
+def test_an_exhausted_space_ends_the_search_with_a_reason(tmp_path, space):
+    driver = make(tmp_path, space, trials=500)
+    play(driver)
+    assert "exhausted" in str(driver.exhausted)
+    assert driver.sampled() <= 24
+    assert driver.finished()
+
+
+def test_a_fault_that_may_pass_is_tried_once_more(tmp_path, space):
+    seen = []
+
+    def once(segment, epoch):
+        if segment.number == 3 and epoch == 1 and not seen:
+            seen.append(segment)
+            return Failure(reason="killed", may_pass=True)
+        return None
+
+    driver = make(tmp_path, space)
+    play(driver, fault=once)
+    assert driver.records[seen[0]].retries == 1
+    assert driver.records[seen[0]].epochs
+
+
+def test_a_lasting_fault_fails_one_trial_alone(tmp_path, space):
+    seen = []
+
+    def nan(segment, epoch):
+        if segment.number and seen in ([], [segment.number]):
+            seen[:] = [segment.number]
+            return Failure(reason="TrainingError: nan", traceback="…")
+        return None
+
+    driver = make(tmp_path, space)
+    play(driver, fault=nan)
+    failed = [r for r in driver.records if r.status is Status.FAILED]
+    assert [(r.number, r.reason, r.traceback) for r in failed] == [
+        (seen[0], "TrainingError: nan", "…")]
+    assert driver.failure() is None
+    assert not driver.workdir(failed[0]).exists()
+
+
+def test_a_search_in_which_most_trials_fail_stops(tmp_path, space):
+    def all_but_the_baseline(segment, epoch):
+        return Failure(reason="broken") if segment.number else None
+
+    driver = make(tmp_path, space)
+    play(driver, fault=all_but_the_baseline)
+    assert "5 of" in str(driver.failure())
+    assert len([r for r in driver.records if r.status is Status.FAILED]) == 5
+
+
+def test_without_the_baseline_there_is_no_yardstick(tmp_path, space):
+    driver = make(tmp_path, space)
+    play(driver, fault=lambda segment, epoch: Failure(reason="broken"))
+    assert "the baseline among them" in str(driver.failure())
+    assert len(driver.records) == 1
+
+
+def test_checkpoints_stay_for_the_front_the_best_and_the_paused(tmp_path, space):
+    driver = make(tmp_path, space, trials=15, rungs=(4,))
+    play(driver)
+    from analysis.pareto import front_of
+
+    completed = [r for r in driver.records if r.status is Status.COMPLETED]
+    kept = {r.number for r in completed if (driver.workdir(r) / "last.pt").exists()}
+    best = max(completed, key=lambda r: r.score).number
+    assert kept == {r.number for r in front_of(completed)} | {best}
+
+
+def test_a_lost_checkpoint_means_training_anew(tmp_path, space):
+    driver = make(tmp_path, space)
+    for _ in range(4):
+        work(driver, driver.next_segment())
+    paused = next(r for r in driver.records if r.status is Status.PAUSED)
+    (driver.workdir(paused) / "last.pt").unlink()
+    play(driver)
+    record = driver.records[paused.number]
+    assert [e.epoch for e in record.epochs] == list(range(1, len(record.epochs) + 1))
