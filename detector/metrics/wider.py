@@ -1,4 +1,4 @@
-"""WIDER FACE average precision (easy, medium, hard), every digit as the usual evaluator computes it.
+"""WIDER FACE average precision (easy, medium, hard), every digit as the usual evaluator has it.
 
 S. Yang, P. Luo, C. C. Loy, X. Tang: WIDER FACE: A Face Detection Benchmark, CVPR 2016.
 Boxes are x, y, w, h in pixels here, and a box covers w + 1 by h + 1 of them, as in that protocol.

@@ -13,6 +13,7 @@ from detector.errors import UserError
 LEVELS = ("easy", "medium", "hard")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _NO_BOXES = np.zeros((0, 5))
+_NO_BOXES.setflags(write=False)  # shared by all images without detections
 
 
 def image_key(name: str) -> str:
@@ -50,7 +51,7 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
 
     events, files, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
     keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, files) for file in rows]
-    boxes = [np.asarray(face[0], dtype=np.float64).reshape(-1, 4) for rows in faces for face in rows]
+    boxes = [np.asarray(cell[0], dtype=np.float64).reshape(-1, 4) for rows in faces for cell in rows]
     kept = {}
     for level in LEVELS:
         (lists,) = read(f"wider_{level}_val.mat", "gt_list")
