@@ -19,7 +19,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.SGD:
     groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
               {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
     return torch.optim.SGD([g for g in groups if g["params"]], lr=settings.lr,
-                           momentum=settings.momentum)
+                           momentum=settings.momentum, fused=True)
 
 
 def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
