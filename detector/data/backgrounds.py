@@ -13,12 +13,12 @@ def background(style: str, size: tuple[int, int], rng: np.random.Generator) -> n
 
 def clouds(size: tuple[int, int], rng: np.random.Generator, octaves: int = 5) -> np.ndarray:
     """float32 [H, W] around 0.5: noise whose detail halves in strength with its size."""
-    total = np.zeros(size[::-1], np.float32)
-    for octave in range(octaves):
-        cells = 3 * 2**octave
-        grid = rng.random((cells, cells), np.float32) - 0.5
-        total += cv2.resize(grid, size, interpolation=cv2.INTER_CUBIC) * 0.6**octave
-    return total * 0.8 + 0.5
+    total = np.zeros((3, 3), np.float32)
+    for octave in range(octaves):  # each on the enlarged sum of the coarser ones
+        side = 3 * 2**octave
+        total = cv2.resize(total, (side, side), interpolation=cv2.INTER_LINEAR)
+        total += (rng.random((side, side), np.float32) - 0.5) * 0.8 * 0.6**octave
+    return cv2.resize(total, size, interpolation=cv2.INTER_CUBIC) + 0.5
 
 
 def mix(share: np.ndarray, first, second) -> np.ndarray:

@@ -7,6 +7,7 @@ head shows them turned, and its landmarks follow.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import cv2
@@ -19,8 +20,8 @@ SKIN = np.array([(190, 208, 238), (160, 186, 226), (125, 160, 208), (90, 125, 17
                  (60, 88, 135), (42, 60, 96)], float)
 HAIR = np.array([(30, 28, 32), (38, 52, 78), (50, 80, 120), (95, 150, 190), (165, 165, 165),
                  (40, 60, 140)], float)
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 28, endpoint=False)),
-                    np.sin(np.linspace(0, 2 * np.pi, 28, endpoint=False))], axis=1)
+_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 24, endpoint=False)),
+                    np.sin(np.linspace(0, 2 * np.pi, 24, endpoint=False))], axis=1)
 # left eye, right eye, nose tip, left and right mouth corner of a face that looks straight ahead
 POINTS = np.array([(-0.33, -0.12), (0.33, -0.12), (0, 0.26), (-0.25, 0.53), (0.25, 0.53)])
 COVERS = ("mask", "hand", "scarf", "bar")
@@ -84,13 +85,15 @@ def landmarks_of(face: Face) -> np.ndarray:
 def turn(points: np.ndarray, width: float, yaw: float, depth: float | np.ndarray = 0.0):
     """Points [N, 2] on the front of the ellipsoid, after the head turned by `yaw`."""
     x, y = points.T
-    z = width * np.sqrt(np.maximum(0, 1 - (x / width) ** 2 - y**2)) + depth
-    return np.stack([x * np.cos(yaw) + z * np.sin(yaw), y], axis=1)
+    z = width * np.sqrt(np.maximum(0, 1 - (x / width) ** 2 - y * y)) + depth
+    turned = points.astype(float)
+    turned[:, 0] = x * math.cos(yaw) + z * math.sin(yaw)
+    return turned
 
 
 def tilt(points: np.ndarray, roll: float) -> np.ndarray:
-    cos, sin = np.cos(roll), np.sin(roll)
-    return points @ np.array([[cos, sin], [-sin, cos]])
+    cos, sin = math.cos(roll), math.sin(roll)
+    return points @ np.array(((cos, sin), (-sin, cos)))
 
 
 class Patch:
@@ -99,7 +102,7 @@ class Patch:
     def __init__(self, x: float, y: float, unit: float, reach: tuple[float, float, float], colour):
         """`unit`: px of the picture; `reach`: units from the centre to the patch's sides, top
         and bottom."""
-        self.fine = int(np.clip(np.ceil(22 / unit), 1, 4))
+        self.fine = int(np.clip(np.ceil(16 / unit), 1, 3))
         aside, up, down = (r * unit for r in reach)
         self.left, self.top = int(np.floor(x - aside)), int(np.floor(y - up))
         self.size = int(2 * aside) + 3, int(up + down) + 3  # width, height
@@ -157,8 +160,8 @@ def _bgr(colour) -> tuple[int, int, int]:
     return tuple(int(min(max(c, 0), 255)) for c in colour)
 
 
-def _oval(x: float, y: float, rx: float, ry: float, roll: float = 0.0) -> np.ndarray:
-    return tilt(_CIRCLE * (rx, ry), roll) + (x, y)
+def _oval(x: float, y: float, rx: float, ry: float) -> np.ndarray:
+    return _CIRCLE * (rx, ry) + (x, y)
 
 
 def _block(x1: float, y1: float, x2: float, y2: float) -> np.ndarray:

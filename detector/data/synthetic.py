@@ -112,7 +112,7 @@ def _apart(a: Face | Thing, b: Face | Thing) -> bool:
     if distance < 0.55 * (a.height + b.height):
         return False
     near, far = (a, b) if a.height > b.height else (b, a)
-    if not isinstance(near, Face):
+    if isinstance(near, Thing) and near.kind != "blank":  # no body
         return True
     # shoulders reach 1.8 half heights to each side, from the chin to 2.5 below the centre
     below = (far.y + 0.3 * far.height > near.y + 0.6 * near.height
