@@ -203,14 +203,15 @@ class Driver:
         return Segment(
             number=record.number, detector=record.detector, recipe=record.recipe,
             until=scheduler.target_epoch(record, self.rungs), evaluate_at=self.rungs,
+            told=len(record.epochs),
             workdir=str(self.workdir(record)), train=str(self._caches.train.resolve()),
             holdout=str(self._caches.holdout.resolve()), device=self._device, threads=self._threads)
 
     def _behind_checkpoint(self, record: TrialRecord) -> TrialRecord:
         """`record` without epochs that its checkpoint lacks (none is there: from the start).
 
-        A worker stores its checkpoint before it reports an epoch, so a checkpoint may also be one
-        epoch ahead of the record; `fit` tells that epoch again."""
+        A worker stores its checkpoint before it reports an epoch, so a checkpoint may also be
+        ahead of the record; `fit` then tells what the record lacks."""
         if record.epochs and not (self.workdir(record) / "last.pt").exists():
             record = record.but(epochs=(), rung=-1)
             self.study.put(record)
@@ -227,7 +228,8 @@ class Driver:
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""
         completed = [r for r in self.records if r.status is Status.COMPLETED]
-        kept = {r.number for r in front_of(completed)} | {max(completed, key=lambda r: r.score).number}
+        best = max(completed, key=lambda r: r.score)
+        kept = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:
             if record.number not in kept:
                 (self.workdir(record) / "last.pt").unlink(missing_ok=True)

@@ -25,7 +25,8 @@ def target_epoch(record: TrialRecord, rungs: Sequence[int]) -> int:
     return rungs[min(rung_reached(record, rungs) + 1, len(rungs) - 1)]
 
 
-def promotable(records: Sequence[TrialRecord], rungs: Sequence[int], eta: float) -> TrialRecord | None:
+def promotable(records: Sequence[TrialRecord], rungs: Sequence[int],
+               eta: float) -> TrialRecord | None:
     """The paused trial to train further now: highest rung first, then best score; or none."""
     for rung in reversed(range(len(rungs) - 1)):
         ranked = _ranking(records, rungs, rung)

@@ -79,7 +79,8 @@ def _search(args: Namespace, study, space, data) -> dict:
     concurrency, gpus = _resources(args)
     driver = Driver(study, space, _tracker(args, study, space), trials=trials,
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
-                    caches=_caches(study, space, data), device=args.device, threads=args.cpus_per_trial)
+                    caches=_caches(study, space, data), device=args.device,
+                    threads=args.cpus_per_trial)
     if not driver.finished():
         driver.reopen()
     if not driver.finished():
@@ -109,7 +110,7 @@ def _open_study(args: Namespace, space):
     """The study to work on, and its images. New ones are made only when all is known to be well."""
     from detector.data import open_data, resolve_data
     from nas.gate import check
-    from nas.store import Study, new_name, newest
+    from nas.store import Study, already_there, new_name, newest
 
     name = args.study
     if name is None:
@@ -117,8 +118,7 @@ def _open_study(args: Namespace, space):
         name = name or new_name(args.runs_dir, space.name)
     exists = (args.runs_dir / name / "study.json").exists()
     if exists and not args.resume:
-        raise UserError(f"study {name} exists in {args.runs_dir}; add --resume to go on with it, or "
-                        "choose another --study")
+        raise already_there(args.runs_dir, name)
     if exists:
         study = Study.open(args.runs_dir, name)
         _check_same(args, study, space)

@@ -173,12 +173,9 @@ class SearchSpace:
         by_name = {d.name: d for d in self.dimensions}
         for dimension in self.dimensions:
             for value in dimension.ends():
-                settings = {dimension.sets: value}
-                waiting = dict(dimension.when)
-                while waiting:  # what must hold for it to be active
-                    name, values = waiting.popitem()
-                    settings[by_name[name].sets] = values[0]
-                    waiting |= by_name[name].when
+                settings = {by_name[name].sets: values[0]  # what must hold for it to be active
+                            for name, values in _all_conditions(dimension, by_name).items()}
+                settings[dimension.sets] = value
                 try:
                     resolve(self.base, self.proxy, settings)
                 except ConfigError as error:
@@ -285,7 +282,7 @@ def _dimensions(document: Document) -> tuple[Dimension, ...]:
             for parent, values in dimension.when.items():
                 _check_condition(parent, values, found, entries)
             for other in found.values():
-                _check_apart(dimension, other)
+                _check_apart(dimension, other, found)
         except ConfigError as error:
             raise document.error(("dimensions", str(name)), str(error)) from error
         found[dimension.name] = dimension
@@ -308,13 +305,22 @@ def _check_condition(parent: str, values: tuple, found: dict[str, Dimension],
                               f"{', '.join(map(str, found[parent].values()))}")
 
 
-def _check_apart(dimension: Dimension, other: Dimension) -> None:
+def _check_apart(dimension: Dimension, other: Dimension, found: dict[str, Dimension]) -> None:
     """Two dimensions of one place must never be active at once."""
-    if dimension.sets == other.sets and not any(
-            name in other.when and not set(values) & set(other.when[name])
-            for name, values in dimension.when.items()):
+    if dimension.sets != other.sets:
+        return
+    mine, theirs = _all_conditions(dimension, found), _all_conditions(other, found)
+    if not any(set(mine[name]).isdisjoint(theirs[name]) for name in mine if name in theirs):
         raise ConfigError(f"fills {dimension.sets} as {other.name} does; give both a `when` on the "
                           "same dimension with different values")
+
+
+def _all_conditions(dimension: Dimension, found: dict[str, Dimension]) -> dict[str, tuple]:
+    """Its own conditions and those under which they can hold."""
+    inherited: dict[str, tuple] = {}
+    for name in dimension.when:
+        inherited |= _all_conditions(found[name], found)
+    return inherited | dimension.when
 
 
 def _text(params: Mapping) -> str:

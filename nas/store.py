@@ -64,8 +64,7 @@ class Study:
         """
         folder = runs_dir / checked_name(name)
         if (folder / MANIFEST).exists():
-            raise UserError(f"study {name} exists in {runs_dir}; add --resume to go on with it, or "
-                            "choose another --study")
+            raise already_there(runs_dir, name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -155,6 +154,12 @@ class Study:
         self._trial_ids[record.number] = trial_id
         self._records[record.number] = record
         (self._finished.add if ended else self._finished.discard)(record.number)
+
+
+def already_there(runs_dir: Path, name: str) -> UserError:
+    """The complaint about a new study under a name that is taken."""
+    return UserError(f"study {name} exists in {runs_dir}; add --resume to go on with it, or choose "
+                     "another --study")
 
 
 def read_manifest(folder: Path) -> dict:

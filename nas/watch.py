@@ -49,7 +49,7 @@ class LiveLine:
         return " · ".join(parts)
 
     def _time_left(self, records: Sequence[TrialRecord]) -> float | None:
-        """Seconds, by the epochs that rungs let a mean design have; none before the first epochs."""
+        """Seconds, by the epochs that rungs let a mean design have; none before the first one."""
         driver = self._driver
         done = sum(len(r.epochs) for r in records) - driver.epochs_before
         if done < 1:

@@ -1,4 +1,4 @@
-"""The vocabulary of a search: Status, EpochResult, TrialRecord. Plain data; imports nothing heavy."""
+"""The vocabulary of a search: Status, EpochResult, TrialRecord. Plain data, light to import."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Status(StrEnum):
     RUNNING = "running"          # a worker has it; checkpoint of its last epoch
     PAUSED = "paused"            # waits at a rung, may be promoted; checkpoint
     COMPLETED = "completed"      # full budget; checkpoint of the best and of the front
-    PRUNED = "pruned"            # paused when the search ended; checkpoint until the study is closed
+    PRUNED = "pruned"            # paused when the search ended; checkpoint, for a longer search
     INFEASIBLE = "infeasible"    # over a cap: never trained; nothing
     FAILED = "failed"            # reason and traceback in the record; nothing
 

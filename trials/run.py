@@ -25,6 +25,8 @@ class Segment(Struct):
     """Epoch (1-based) after which the segment ends."""
     evaluate_at: tuple[int, ...]
     """Epochs that are evaluated: the rungs."""
+    told: int
+    """Epochs that the record has already."""
     workdir: str
     """Absolute folder of the trial; `fit` continues from the checkpoint it finds there."""
     train: str
@@ -88,7 +90,8 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     epochs = fit(detector, recipe, CachedImages(Path(segment.train)),
                  CachedImages(Path(segment.holdout)),
                  workdir=workdir, device=segment.device, until=segment.until,
-                 evaluate_at=segment.evaluate_at)
+                 evaluate_at=segment.evaluate_at,
+                 told=segment.told)
     for epoch in epochs:
         result = EpochResult(epoch=epoch.epoch, losses=epoch.losses, lr=epoch.lr,
                              seconds=epoch.seconds, ap=epoch.ap)

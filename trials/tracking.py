@@ -1,4 +1,4 @@
-"""Views of a search in MLflow. Only the driver calls this; all of it can be made anew from the study."""
+"""Views of a search in MLflow, made by the driver alone; they can be made anew from the study."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class MlflowTracker:
             self._logged[number] = int(run.data.tags.get("epochs_logged", 0))
 
     def trial(self, record: TrialRecord, title: str, params: Mapping[str, object]) -> None:
-        from mlflow.entities import Metric, Param, RunTag
+        from mlflow.entities import Metric
 
         number, first = record.number, record.number not in self._runs
         if first:
@@ -85,9 +85,7 @@ class MlflowTracker:
                 "epochs_logged": len(record.epochs), "retries": record.retries}
         if record.reason:
             tags["reason"] = record.reason
-        self._client.log_batch(
-            self._runs[number], metrics=metrics, tags=[RunTag(k, v) for k, v in _texts(tags).items()],
-            params=[Param(k, v) for k, v in _texts(params).items()] if first else [])
+        _log(self._client, self._runs[number], metrics, tags, params if first else {})
         self._logged[number] = len(record.epochs)
         if record.status.ended:
             state = "FAILED" if record.status is Status.FAILED else "FINISHED"
@@ -132,20 +130,30 @@ def log_run(uri: str, experiment: str, name: str, *, tags: Mapping[str, object],
     Raises:
         UserError: the store cannot be used.
     """
-    from mlflow.entities import Metric, Param, RunTag
+    from mlflow.entities import Metric
 
     store = client(uri)
     run = store.create_run(experiment_id(store, experiment), run_name=name).info.run_id
     stamp = _milliseconds(None)
     points = [Metric(key, value, stamp, step) for key, value, step in metrics]
-    for start in range(0, max(len(points), 1), 900):  # a batch holds at most 1,000 entries
-        store.log_batch(run, metrics=points[start:start + 900],
-                        params=[Param(k, v) for k, v in _texts(params).items()] if not start else [],
-                        tags=[RunTag(k, v) for k, v in _texts(tags).items()] if not start else [])
+    _log(store, run, points, tags, params)
     for path in files:
         store.log_artifact(run, str(path))
     store.set_terminated(run, "FINISHED")
     return run
+
+
+def _log(store, run: str, points: list, tags: Mapping[str, object],
+         params: Mapping[str, object]) -> None:
+    """All of a run in as few calls as MLflow's limits allow (1,000 entries, 100 of them params)."""
+    from mlflow.entities import Param, RunTag
+
+    texts = [Param(key, value) for key, value in _texts(params).items()]
+    labels = [RunTag(key, value) for key, value in _texts(tags).items()]
+    for start in range(0, max(len(points), 1), 800):
+        first = start == 0
+        store.log_batch(run, metrics=points[start:start + 800], params=texts if first else [],
+                        tags=labels if first else [])
 
 
 def client(uri: str):

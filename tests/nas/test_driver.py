@@ -154,8 +154,8 @@ def test_a_fault_that_may_pass_is_tried_once_more(tmp_path, space):
     seen = []
 
     def once(segment, epoch):
-        if segment.number == 3 and epoch == 1 and not seen:
-            seen.append(segment)
+        if segment.number and not seen:
+            seen.append(segment.number)
             return Failure(reason="killed", may_pass=True)
         return None
 

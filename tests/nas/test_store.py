@@ -109,7 +109,8 @@ def test_one_writer(tmp_path):
 def test_new_studies_are_numbered_and_the_newest_is_found(tmp_path):
     assert newest(tmp_path) is None
     assert new_name(tmp_path, "tiny") == "tiny-001"
-    for created, name, space in ((1, "tiny-001", "tiny"), (3, "tiny-007", "tiny"), (5, "x", "other")):
+    for created, name, space in ((1, "tiny-001", "tiny"), (3, "tiny-007", "tiny"),
+                                 (5, "x", "other")):
         Study.create(tmp_path, name, {"name": name, "space": space, "created": created})
     assert new_name(tmp_path, "tiny") == "tiny-008"
     assert newest(tmp_path) == "x"
