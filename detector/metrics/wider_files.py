@@ -51,7 +51,7 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
 
     events, files, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
     keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, files) for file in rows]
-    boxes = [np.asarray(cell[0], dtype=np.float64).reshape(-1, 4) for rows in faces for cell in rows]
+    boxes = [np.asarray(cell[0], np.float64).reshape(-1, 4) for rows in faces for cell in rows]
     kept = {}
     for level in LEVELS:
         (lists,) = read(f"wider_{level}_val.mat", "gt_list")
@@ -114,7 +114,7 @@ def parse_predictions(text: bytes, path: str) -> np.ndarray:
         raise UserError(f"{path}:{min(len(header), 2)}: line 1 must be the image's name and line 2 "
                         "the number of boxes")
     count = int(header[1])
-    body = b"" if header_end < 0 else text[header_end + 1:].rstrip() + b"\n"
+    body = (b"" if header_end < 0 else text[header_end + 1:].rstrip()) + b"\n"
     rows = _parse_even_rows(body)
     if rows is None:
         rows = _parse_lines(body, path)
@@ -131,10 +131,10 @@ def _parse_even_rows(body: bytes) -> np.ndarray | None:
     if blank[0]:
         return _NO_BOXES if len(body.strip()) == 0 else None
     ends = np.flatnonzero(characters == 10)
-    starts = np.flatnonzero(blank[:-1] & ~blank[1:])  # of every number but the first
+    starts = np.flatnonzero(blank[:-1] & ~blank[1:])  # just before every number but the first
     if starts.size != 5 * ends.size - 1:
         return None
-    if (starts[3::5] > ends).any() or (starts[4::5] < ends[:-1]).any():
+    if (starts[3::5] >= ends).any() or (starts[4::5] < ends[:-1]).any():
         return None
     try:
         numbers = np.fromstring(body, dtype=np.float64, sep=" ")

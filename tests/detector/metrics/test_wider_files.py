@@ -1,0 +1,106 @@
+"""Prediction files: a round trip, the quick way against the careful one, and bad lines named."""
+
+import numpy as np
+import pytest
+
+from detector.errors import UserError
+from detector.metrics import wider_files
+from detector.metrics.wider_files import (
+    image_key,
+    parse_predictions,
+    read_predictions,
+    write_predictions,
+)
+
+
+def test_what_is_written_comes_back_equal(tmp_path):
+    rng = np.random.default_rng(0)
+    whole = np.concatenate([rng.integers(-5, 900, (7, 4)), rng.random((7, 1))], axis=1)
+    broken = rng.normal(0, 100, (3, 5))
+    tiny = np.array([[1, 2, 3, 4, np.float64(np.float32(2.5e-7))]])
+    written = {"a/x.jpg": whole, "a/y": broken, "b/z.png": np.zeros((0, 5)), "b/w.jpg": tiny}
+    write_predictions(tmp_path, written)
+    read, missing = read_predictions(tmp_path, written)
+    assert missing == []
+    assert list(read) == list(written)
+    for name, rows in written.items():
+        assert read[name].shape == rows.shape
+        assert (read[name] == rows).all()
+    first = (tmp_path / "a" / "x.txt").read_text().splitlines()
+    assert first[:2] == ["x", "7"]
+    assert first[2].split()[:4] == [str(int(v)) for v in whole[0, :4]]
+
+
+@pytest.mark.parametrize("text", [
+    b"x\n2\n1 2 3 4 0.5 \n5 6 7 8 2.5e-07 \n",
+    b"a/x.jpg\r\n2\r\n1 2 3 4 0.5\r\n5 6 7 8 2.5e-07\r\n",
+    b"x\n2 \n1 2 3 4 0.5\n5 6 7 8 2.5e-07",
+    b"x\n2\n  1 2 3 4 .5\t\n\n5  6 7\t8 2.5e-07\n\n \n",
+])
+def test_the_same_boxes_however_they_are_spaced(text):
+    assert parse_predictions(text, "f").tolist() == [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 2.5e-07]]
+
+
+@pytest.mark.parametrize("text", [b"x\n0\n", b"x\n0", b"x\n0\n\n", b"x\r\n0\r\n \r\n"])
+def test_no_boxes(text):
+    assert parse_predictions(text, "f").shape == (0, 5)
+
+
+@pytest.mark.parametrize(("text", "place"), [
+    (b"", "f:1: line 1 must be"),
+    (b"x\n", "f:2: line 1 must be"),
+    (b"x\nmany\n1 2 3 4 0.5\n", "f:2: line 1 must be"),
+    (b"x\n2\n1 2 3 4 0.5\n1 2 3 4\n", "f:4: '1 2 3 4' is not"),
+    (b"x\n2\n1 2 3 4 0.5\n1 2 3 4 0.5 6\n", "f:4: "),
+    (b"x\n2\n1 2 3 4\n0.5 1 2 3 4 0.5\n", "f:3: "),  # ten numbers, in the wrong lines
+    (b"x\n2\n1 2 3 4 0.5\n\n1 2 three 4 0.5\n", "f:5: '1 2 three 4 0.5' is not"),
+    (b"x\n1\n1 2 3 4 nan\n", "f:3: "),
+    (b"x\n1\n1 2 inf 4 0.5\n", "f:3: "),
+    (b"x\n1\n1,2,3,4,0.5\n", "f:3: "),
+    (b"x\n3\n1 2 3 4 0.5\n", "f:2: says 3 boxes, but 1 follow"),
+    (b"x\n1\n1 2 3 4 \xff\n", "f:3: "),
+])
+def test_bad_lines_are_named(text, place):
+    with pytest.raises(UserError) as caught:
+        parse_predictions(text, "f")
+    assert str(caught.value).startswith(place)
+    assert "\n" not in str(caught.value)
+
+
+def test_quick_and_careful_reading_agree():
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        lines = []
+        for _ in range(rng.integers(1, 5)):
+            numbers = [repr(float(v)) for v in rng.normal(0, 10.0 ** rng.integers(-9, 9), 5)]
+            if rng.random() < 0.2:
+                numbers = numbers[:4] if rng.random() < 0.5 else [*numbers, "7"]
+            lines.append(" ".join(numbers) + " " * rng.integers(0, 2))
+        body = ("\n".join(lines) + "\n").encode()
+        quick = wider_files._parse_even_rows(body)
+        try:
+            careful = wider_files._parse_lines(body, "f")
+        except UserError:
+            assert quick is None
+        else:
+            assert (quick == careful).all()
+
+
+def test_missing_files_are_told_and_bad_ones_named(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "x.txt").write_text("x\n1\n1 2 3 4 0.5\n")
+    read, missing = read_predictions(tmp_path, ["a/w.jpg", "a/x.jpg", "b/v"])
+    assert missing == ["a/w.jpg", "b/v"]
+    assert [len(rows) for rows in read.values()] == [0, 1, 0]
+    (tmp_path / "a" / "x.txt").write_text("x\n1\n1 2 3 4 half\n")
+    with pytest.raises(UserError, match=r"a/x\.txt:3: "):
+        read_predictions(tmp_path, ["a/x.jpg"])
+    with pytest.raises(UserError, match="no such folder"):
+        read_predictions(tmp_path / "none", ["a/x.jpg"])
+
+
+def test_names_lose_the_suffix_of_images_only():
+    assert image_key("0--Parade/0_Parade_1.jpg") == "0--Parade/0_Parade_1"
+    assert image_key("a/b.PNG") == "a/b"
+    assert image_key("a/jpg") == "a/jpg"
+    assert image_key("a/v1.5") == "a/v1.5"
