@@ -155,7 +155,9 @@ def _open_study(args: Namespace, space):
         "data_fingerprint": data.fingerprint,
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
         "objective": space.objective.to_dict(), "versions": _versions()}
-    return Study.create(args.runs_dir, name, manifest), data
+    study = Study.create(args.runs_dir, name, manifest)
+    cli.write_text(study.folder / "space.yaml", manifest["space_text"])
+    return study, data
 
 
 def _check_same(args: Namespace, study, space) -> None:

@@ -164,10 +164,10 @@ def client(uri: str):
     """
     import logging
 
-    logging.getLogger("alembic").setLevel(logging.ERROR)  # tells every table it makes
-    logging.getLogger("mlflow").setLevel(logging.ERROR)
     import mlflow
 
+    for name in ("mlflow", "alembic"):  # they tell every table they make
+        logging.getLogger(name).setLevel(logging.ERROR)
     try:
         made = mlflow.MlflowClient(tracking_uri=uri)
         made.search_experiments(max_results=1)

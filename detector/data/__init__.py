@@ -37,7 +37,9 @@ class Data:
     train: ImageSet
     """What trials learn from: neither hold-out nor val."""
     holdout: ImageSet
-    """What trials are compared on: a part of train."""
+    """A part of the training images that is kept out of `train`."""
+    selection: ImageSet
+    """What trials are compared on: the hold-out, or val where the user says so."""
     all_train: ImageSet
     """Train and hold-out together."""
     val: ImageSet
@@ -117,6 +119,7 @@ def _split(choice: DataChoice, name: str, root: Path | None, train: ImageSet, va
     if len(train) and not (held and learnt):
         raise UserError(f"{choice.path}: {len(train)} training images are too few to hold out "
                         f"{choice.holdout:g} of them; raise fraction or add images")
-    return Data(name=name, root=root, train=Subset(train, learnt, train.name),
-                holdout=Subset(train, held, f"{name} hold-out"), all_train=train, val=val,
+    holdout = Subset(train, held, f"{name} hold-out")
+    return Data(name=name, root=root, train=Subset(train, learnt, train.name), holdout=holdout,
+                selection=val if choice.select_on == "val" else holdout, all_train=train, val=val,
                 warnings=warnings)
