@@ -1,0 +1,171 @@
+"""Shipped spaces hold together, conditions and presets hold, a draw is a pure function."""
+
+import pickle
+
+import optuna
+import pytest
+
+from detector.config import arch_hash
+from detector.cost import cost
+from detector.errors import UserError
+from nas.space import PRESETS, SPACES, RandomTrial, SearchSpace, load_preset
+
+SHIPPED = sorted(SPACES.glob("*.yaml"))
+TINY = """
+name: tiny
+baseline: retinaface_mobile025
+dimensions:
+  backbone.kind: {choice: [mobilenet_v1, resnet]}
+  v1.width: {sets: backbone.width, choice: [0.125, 0.25], when: {backbone.kind: mobilenet_v1}}
+  res.block: {sets: backbone.block, choice: [basic, bottleneck], when: {backbone.kind: resnet}}
+  res.width: {sets: backbone.width, float: [0.125, 0.25], when: {res.block: bottleneck}}
+  neck.levels: {choice: [P3-P5, P2-P4]}
+  head.landmarks: {choice: [true, false]}
+  recipe.optimizer.lr: {float: [1e-3, 1e-1], log: true}
+proxy: {size: 160}
+rungs: [1, 3]
+"""
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return SearchSpace.load(path)
+
+
+def draws(space, count, seed="draws"):
+    trial = RandomTrial(seed)
+    return [space.suggest(trial) for _ in range(count)]
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_draws_of_shipped_spaces_resolve_cost_and_hash(path):
+    space = SearchSpace.load(path)
+    assert space.name == path.stem
+    designs = set()
+    for params in draws(space, 200):
+        detector, recipe = space.resolve(params)
+        again, recipe_again = space.resolve(dict(reversed(params.items())))
+        assert (again, recipe_again) == (detector, recipe)
+        count, macs = cost(detector)
+        assert count > 0 and macs > 0
+        assert all(w % 8 == 0 for w in (*detector.backbone.widths, detector.neck.width))
+        assert recipe.epochs == space.rungs[-1]
+        designs.add(arch_hash(detector))
+    assert len(designs) > 150
+    assert space.size() is None or space.size() >= len(designs)
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
+def test_number_of_designs_in_the_header_is_right(path):
+    assert f"{SearchSpace.load(path).size():,}" in path.read_text()
+
+
+def test_flagship_is_mostly_cheap_and_seldom_infeasible():
+    space = SearchSpace.load(SPACES / "retina.yaml")
+    found = [cost(space.resolve(params)[0]) for params in draws(space, 500)]
+    macs = sorted(macs for _, macs in found)
+    assert 0.8e9 < macs[250] < 3e9
+    assert macs[440] < 12e9
+    assert macs[75] < 0.6e9
+    assert 1 <= sum(params > 45e6 for params, _ in found) <= 25
+
+
+BASELINE_POINT = {
+    "backbone.kind": "mobilenet_v1", "v1.width": 0.25, "v1.stem": 8, "v1.width3": 1, "v1.width5": 1,
+    "v1.depth2": 2, "v1.depth3": 2, "v1.depth4": 6, "v1.depth5": 2, "neck.levels": "P3-P5",
+    "neck.width": 64, "context.kind": "ssh", "activation": "leaky_relu",
+    "anchors.name": "retinaface", "head.landmarks": True, "recipe.optimizer.lr": 0.03}
+RESNET50_POINT = {
+    "backbone.kind": "resnet", "res.block": "bottleneck", "bottleneck.width": 1.0, "res.depth2": 3,
+    "res.depth3": 4, "res.depth4": 6, "res.depth5": 3, "neck.levels": "P3-P5",
+    "res.neck.width": 256, "context.kind": "ssh", "activation": "relu",
+    "anchors.name": "retinaface", "head.landmarks": True, "recipe.optimizer.lr": 0.03}
+
+
+@pytest.mark.parametrize("preset, point", [("retinaface_mobile025", BASELINE_POINT),
+                                           ("retinaface_resnet50", RESNET50_POINT)])
+def test_presets_are_points_of_the_flagship(preset, point):
+    space = SearchSpace.load(SPACES / "retina.yaml")
+    assert arch_hash(space.resolve(point)[0]) == arch_hash(load_preset(preset)[0])
+
+
+@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
+def test_every_preset_loads(path):
+    detector, recipe = load_preset(path.stem)
+    assert cost(detector)[0] > 0 and recipe.epochs > 1
+
+
+def test_unknown_preset_lists_the_known_ones():
+    with pytest.raises(UserError, match=r"'resnet' is unknown; there are .*retinaface_mobile025"):
+        load_preset("resnet")
+
+
+def test_conditions_follow_their_parents(tiny):
+    seen = {frozenset(params) for params in draws(tiny, 200)}
+    always = {"backbone.kind", "neck.levels", "head.landmarks", "recipe.optimizer.lr"}
+    assert seen == {frozenset(always | extra) for extra in (
+        {"v1.width"}, {"res.block"}, {"res.block", "res.width"})}
+
+
+def test_what_is_not_varied_stays_as_in_the_baseline(tiny):
+    point = {"backbone.kind": "mobilenet_v1", "v1.width": 0.25, "neck.levels": "P3-P5",
+             "head.landmarks": True, "recipe.optimizer.lr": 0.01}
+    detector, recipe = tiny.resolve(point)
+    assert detector == tiny.baseline[0] == load_preset("retinaface_mobile025")[0]
+    assert (recipe.size, recipe.epochs, recipe.optimizer.lr) == (160, 3, 0.01)
+    detector, _ = tiny.resolve(point | {"neck.levels": "P2-P4", "v1.width": 0.125})
+    assert detector.neck.levels == (2, 3, 4)
+    assert (detector.backbone.stem, detector.backbone.widths) == (8, (8, 16, 32, 64, 128))
+    basic = {"backbone.kind": "resnet", "res.block": "basic", "neck.levels": "P3-P5",
+             "head.landmarks": True, "recipe.optimizer.lr": 0.01}
+    backbone = tiny.resolve(basic)[0].backbone
+    assert (backbone.stem, backbone.widths, backbone.depths) == (
+        64, (64, 128, 256, 512), (2, 2, 2, 2))
+    assert backbone.activation == "leaky_relu"  # of the baseline
+
+
+def test_blocks_of_a_level_are_spread_over_its_rows(tmp_path):
+    path = tmp_path / "v2.yaml"
+    path.write_text("name: v2\nbaseline: retinaface_mobile025\ndimensions:\n"
+                    "  backbone.kind: {choice: [mobilenet_v2]}\n"
+                    "  backbone.depth4: {int: [2, 9]}\n  backbone.width5: {choice: [0.5, 1]}\n"
+                    "proxy: {}\nrungs: [1]\n")
+    space = SearchSpace.load(path)
+    rows = {blocks: space.resolve({"backbone.kind": "mobilenet_v2", "backbone.depth4": blocks,
+                                   "backbone.width5": 0.5})[0].backbone
+            for blocks in range(2, 10)}
+    assert [rows[n].depths[3:5] for n in (2, 3, 4, 7)] == [(1, 1), (2, 1), (2, 2), (4, 3)]
+    assert all(sum(rows[n].depths[3:5]) == n for n in rows)
+    assert rows[2].widths == (16, 24, 32, 64, 96, 80, 160)
+
+
+def test_params_of_another_space_are_refused(tiny):
+    point = draws(tiny, 1)[0]
+    for wrong in (point | {"v1.depth3": 2}, {k: point[k] for k in list(point)[1:]},
+                  point | {"neck.levels": "P3-P6"}, point | {"head.landmarks": 1}):
+        with pytest.raises(UserError, match="do not fit this space"):
+            tiny.resolve(wrong)
+
+
+def test_distributions_rebuild_a_draw(tiny):
+    study = optuna.create_study()
+    for params in draws(tiny, 20):
+        distributions = tiny.distributions(params)
+        assert list(distributions) == list(params)
+        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0.0))
+        trial = optuna.trial.FixedTrial(tiny.coded(params))
+        assert tiny.suggest(trial) == params  # an Optuna trial's answers lead to the same
+    assert tiny.distributions({}) == {}
+
+
+def test_a_space_goes_to_another_process(tiny):
+    assert pickle.loads(pickle.dumps(tiny)) == tiny
+
+
+def test_size_counts_designs(tiny, tmp_path):
+    assert tiny.size() is None  # res.width is continuous
+    path = tmp_path / "counted.yaml"
+    path.write_text(TINY.replace("float: [0.125, 0.25],", "float: [0.125, 0.25], step: 0.0625,"))
+    assert SearchSpace.load(path).size() == (2 + 1 + 3) * 2 * 2

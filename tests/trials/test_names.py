@@ -1,0 +1,33 @@
+"""A name tells what gets built."""
+
+from dataclasses import replace
+
+import pytest
+
+from detector.config import Anchors, Context, Head
+from nas.space import load_preset
+from trials.names import describe
+
+BASE, _ = load_preset("retinaface_mobile025")
+
+
+@pytest.mark.parametrize("preset, name", [
+    ("retinaface_mobile025", "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm"),
+    ("retinaface_resnet50", "resb w1 d3-4-6-3 fpn256 P3-P5 ssh retinaface lm"),
+    ("retinaface_resnet18", "res w1 d2-2-2-2 fpn64s P2-P6 ssh-shared 6 anchors lm"),
+])
+def test_presets(preset, name):
+    detector, _ = load_preset(preset)
+    assert describe(detector) == describe(detector.to_dict()) == name
+
+
+def test_what_differs_is_named():
+    backbone = replace(BASE.backbone, stem=16, widths=(16, 32, 96, 128, 128))
+    design = replace(BASE, backbone=backbone, context=Context(kind="none"),
+                     head=Head(landmarks=False), anchors=Anchors(name="single"))
+    assert describe(design) == "mnv1 w16-32-96-128-128 d1-2-2-6-2 stem16 fpn64 P3-P5 single"
+
+
+def test_rows_that_are_not_built_are_not_named():
+    design = replace(BASE, neck=replace(BASE.neck, levels=(3, 4)))
+    assert describe(design) == "mnv1 w0.25 d1-2-2-6 fpn64 P3-P4 ssh retinaface lm"
