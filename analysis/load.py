@@ -23,6 +23,7 @@ def load_records(folder: Path) -> list[TrialRecord]:
                         "runs/retina-001")
     import optuna
 
+    optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells which study it took
     try:
         trials = optuna.load_study(
             study_name=None, storage=f"sqlite:///{path.resolve()}").get_trials(deepcopy=False)

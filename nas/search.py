@@ -64,19 +64,19 @@ def run(args: Namespace) -> dict | None:
         from nas.dryrun import dry_run
 
         return dry_run(space, args)
+    resources = _resources(args)
     study, data = _open_study(args, space)
     with study.writing():
-        return _search(args, study, space, data)
+        return _search(args, study, space, data, *resources)
 
 
-def _search(args: Namespace, study, space, data) -> dict:
+def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:
     from nas.driver import Driver
     from nas.watch import LiveLine
 
     manifest = study.manifest
     trials = args.trials or manifest["trials"]
     rungs = space.rungs if manifest["scheduler"] == "halving" else space.rungs[-1:]
-    concurrency, gpus = _resources(args)
     driver = Driver(study, space, _tracker(args, study, space), trials=trials,
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
                     caches=_caches(study, space, data), device=args.device,

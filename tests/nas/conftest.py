@@ -1,0 +1,75 @@
+"""Commands run as the user runs them, each in a process of its own."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+LOOPBACK = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+SPACE = """
+name: tiny
+baseline: retinaface_mobile025
+dimensions:
+  backbone.width: {choice: [0.125, 0.1875]}
+  neck.width: {choice: [16, 32, 48]}
+  context.kind: {choice: [ssh, none]}
+proxy: {size: 64, batch_size: 16, evaluation: {every: 0}}
+rungs: [1, 2]
+eta: 2
+"""
+
+
+@functools.cache
+def _loopback_alone() -> list[str]:
+    """A prefix that leaves a command no network but loopback, where the system allows that.
+
+    Ray's ports listen on all addresses of the machine."""
+    if shutil.which("unshare") and shutil.which("ip"):
+        tried = subprocess.run([*LOOPBACK, "true"], capture_output=True)
+        if tried.returncode == 0:
+            return LOOPBACK
+    return []
+
+
+@pytest.fixture
+def start(tmp_path):
+    """`start("nas.search", "--trials", "2")` → Popen in an empty folder; ended with the test."""
+    running = []
+
+    def run(module: str, *args: str) -> subprocess.Popen:
+        process = subprocess.Popen(
+            [*_loopback_alone(), sys.executable, "-m", module, *map(str, args)], cwd=tmp_path,
+            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+        running.append(process)
+        return process
+
+    yield run
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def command(start):
+    """`command("nas.search", …)` → (exit code, stdout, stderr) of a command run to its end."""
+    def run(module: str, *args: str) -> tuple[int, str, str]:
+        process = start(module, *args)
+        out, err = process.communicate(timeout=300)
+        return process.returncode, out, err
+
+    return run
+
+
+@pytest.fixture
+def tiny_space(tmp_path) -> Path:
+    path = tmp_path / "tiny.yaml"
+    path.write_text(SPACE)
+    return path

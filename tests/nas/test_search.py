@@ -1,0 +1,162 @@
+"""python -m nas.search as the user runs it: Ray, storage, MLflow and all."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+
+import pytest
+
+from analysis.load import load_records
+from trials.record import Status
+
+SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3")
+
+
+def mlflow_runs(folder):
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    experiment = client.get_experiment_by_name("tiny")
+    return client, client.search_runs([experiment.experiment_id])
+
+
+def test_search_resume_and_extend(command, tiny_space, tmp_path):
+    code, out, err = command(*SEARCH, "--trials", "3", "--study", "one", "--json", "r.json")
+    assert code == 0, err
+    # on loopback alone Ray says that it sees no other network
+    assert [line for line in err.splitlines() if "network_util" not in line] == []
+    told = json.loads((tmp_path / "r.json").read_text())
+    records = load_records(tmp_path / "runs" / "one")
+    assert told["study"] == "one"
+    assert told["trials"]["completed"] + told["trials"]["pruned"] == len(records) == 4
+    assert set(told["best"]) >= {"number", "score", "accuracy_score", "speed_score", "params",
+                                 "macs"}
+    assert told["front"]
+    assert records[0].status is Status.COMPLETED
+    assert records[0].notes["thop"] == {"params": 426_608, "macs": records[0].cost.macs}
+    assert "python -m nas.retrain --best --study one" in out
+    folder = tmp_path / "runs" / "one"
+    assert all((folder / name).stat().st_size for name in (
+        "front.csv", "front.png", "front.html", "trials.csv", "space.yaml"))
+
+    client, runs = mlflow_runs(tmp_path)
+    trials = [run for run in runs if run.data.tags["role"] == "trial"]
+    assert sorted(run.data.tags["trial"] for run in trials) == ["0", "1", "2", "3"]
+    (parent,) = [run for run in runs if run.data.tags["role"] == "study"]
+    assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
+    assert parent.data.metrics["best_score"] == pytest.approx(told["best"]["score"])
+    assert "front.png" in {a.path for a in client.list_artifacts(parent.info.run_id)}
+
+    before = [r.to_dict() for r in records]
+    code, _, err = command(*SEARCH, "--study", "one", "--resume", "--json", "again.json")
+    assert code == 0, err
+    assert json.loads((tmp_path / "again.json").read_text()) == told
+    assert [r.to_dict() for r in load_records(folder)] == before
+
+    code, _, err = command(*SEARCH, "--trials", "5", "--study", "one", "--resume")
+    assert code == 0, err
+    records = load_records(folder)
+    assert [r.number for r in records] == list(range(6))
+    assert all(r.status.ended for r in records)
+    _, runs = mlflow_runs(tmp_path)
+    assert sorted(run.data.tags.get("trial", "") for run in runs) == ["", *"012345"]
+
+
+@pytest.mark.slow
+def test_killed_driver_loses_nothing(command, start, tiny_space, tmp_path):
+    whole = command(*SEARCH, "--trials", "4", "--study", "whole", "--tracking-uri", "none")
+    assert whole[0] == 0, whole[2]
+    for wait in (7, 9, 11):
+        process = start(*SEARCH, "--trials", "4", "--study", "killed", "--resume")
+        time.sleep(wait)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    code, _, err = command(*SEARCH, "--trials", "4", "--study", "killed", "--resume")
+    assert code == 0, err
+
+    def facts(name):
+        # who was proposed to whom depends on which of two workers was faster: compare by design
+        return {r.identity: [e.losses for e in r.epochs]
+                for r in load_records(tmp_path / "runs" / name) if r.number < 2}
+    assert facts("killed") == facts("whole")
+    records = load_records(tmp_path / "runs" / "killed")
+    assert len(records) == 5
+    assert all([e.epoch for e in r.epochs] == list(range(1, len(r.epochs) + 1)) for r in records)
+    _, runs = mlflow_runs(tmp_path)
+    assert sorted(run.data.tags.get("trial", "") for run in runs) == ["", *"01234"]
+
+
+@pytest.mark.slow
+def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
+    process = start(*SEARCH, "--trials", "4", "--study", "one", "--concurrency", "1")
+    killed = False
+    while process.poll() is None:
+        names = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
+        workers = [int(line.split()[0]) for line in names.splitlines()
+                   if "ray::SegmentTrainable.train" in line]
+        if workers and not killed:
+            time.sleep(0.5)
+            os.kill(workers[0], signal.SIGKILL)
+            killed = True
+        time.sleep(0.2)
+    _, err = process.communicate()
+    assert killed
+    assert process.returncode == 0, err
+    records = load_records(tmp_path / "runs" / "one")
+    assert len(records) == 5
+    assert sum(r.retries for r in records) == 1
+    assert all(r.status in (Status.COMPLETED, Status.PRUNED) for r in records)
+
+
+@pytest.mark.parametrize(("args", "message"), [
+    (("--trials", "0"), "--trials 0: must be at least 1"),
+    (("--space", "other.yaml"), "other.yaml: no such file"),
+    (("--data", "nowhere"), "nowhere: no such folder"),
+    (("--study", "../x"), "use letters, digits"),
+    (("--holdout", "2"), "holdout: 2.0 must be between 0 and 1"),
+    (("--device", "cuda"), "--device cuda: no CUDA device"),
+    (("--json", "no/r.json"), "folder no does not exist"),
+    (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+])
+def test_bad_input_is_one_line(run_here, args, message):
+    code, out, err = run_here(*SEARCH[1:], "--trials", "2", *args)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert message in err
+    assert not list(run_here.folder.glob("runs/*"))
+
+
+def test_an_existing_study_needs_resume(run_here):
+    from nas.store import Study
+
+    Study.create(run_here.folder / "runs", "one", {"name": "one", "space": "tiny", "created": 1})
+    code, _, err = run_here(*SEARCH[1:], "--trials", "2", "--study", "one")
+    assert code == 2
+    assert "study one exists in runs; add --resume" in err
+
+
+def test_dry_run_writes_nothing(run_here):
+    code, out, _ = run_here(*SEARCH[1:], "--trials", "4", "--dry-run")
+    assert code == 0
+    assert "(baseline)" in out
+    assert "estimated time for 4 trials" in out
+    assert not (run_here.folder / "runs").exists()
+
+
+@pytest.fixture
+def run_here(tiny_space, tmp_path, monkeypatch, capsys):
+    """The command in this process: for what ends before anything is trained."""
+    from nas import cli, search
+
+    class Run:
+        folder = tmp_path
+
+        def __call__(self, *args):
+            capsys.readouterr()
+            code = cli.main(search.make_parser(), search.run, [str(a) for a in args])
+            return code, *capsys.readouterr()
+
+    monkeypatch.chdir(tmp_path)
+    return Run()
