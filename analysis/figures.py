@@ -79,6 +79,7 @@ def front_png(records: Sequence[TrialRecord], path: Path, *, title: str,
                      facecolors="none", edgecolors=BEST, linewidths=1.8,
                      label=f"best score: {data.best.score:.3f}", zorder=4)
         axes.set_xscale("log")
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         for params in size_marks([r.cost.params for r in data.front + data.dominated]):
             axes.scatter([], [], s=dot_area(params), color="white", edgecolors="#606060",
                          linewidths=0.6, label=f"{params / 1e6:g} M parameters")

@@ -1,0 +1,128 @@
+"""What a retrain trains: a design of a study or a preset, and its recipe. Light to import."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from detector.config import Detector
+from detector.errors import UserError
+from detector.recipe import Augmentation, DataChoice, Evaluation, Recipe
+from trials.objective import Objective
+from trials.record import Status
+
+EPOCHS = 100
+SIZE = 640
+WATCH_SIZE = 640  # long side at which the hold-out is looked at while training
+LOOKS = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """What is to be trained, before the flags change its recipe."""
+
+    config: Detector
+    recipe: Recipe
+    proxy: bool
+    """The recipe is a search's short one."""
+    title: str
+    folder: Path
+    """Where the model goes."""
+    data: DataChoice | None = None
+    """Of its study."""
+    fingerprint: str | None = None
+    study: str | None = None
+    space: str | None = None
+    objective: Objective = field(default_factory=Objective)
+
+
+def choose(args: Namespace) -> Candidate:
+    """The design and its recipe, from a study's records or a preset.
+
+    Raises:
+        UserError: no such study, trial or preset, or none that can be trained.
+    """
+    from nas.space import load_preset
+    from nas.store import Study, checked_name, newest
+
+    # A preset with its own --data needs no study; else it is trained as the newest one's trials.
+    alone = args.preset is not None and args.data is not None
+    name = args.study or (None if alone else newest(args.runs_dir))
+    if name is None and args.preset is None:
+        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
+                        "search_spaces/quick.yaml first, or give --preset NAME")
+    if name is None:
+        config, recipe = load_preset(args.preset)
+        return Candidate(config=config, recipe=recipe, proxy=False, title=f"preset {args.preset}",
+                         folder=args.runs_dir / checked_name(args.preset) / "best")
+    if args.preset is not None:
+        load_preset(args.preset)  # unknown? Say so before the study is opened
+    study = Study.open(args.runs_dir, name)
+    manifest, records = study.manifest, study.records
+    shared = {"proxy": True, "study": name, "space": manifest["space"],
+              "data": DataChoice.from_dict(manifest["data"]),
+              "fingerprint": manifest["data_fingerprint"],
+              "objective": Objective.from_dict(manifest["objective"])}
+    retrained = study.folder / "retrained"
+    if args.preset is not None:
+        if not records:
+            raise UserError(f"study {name} has no trial yet to take the recipe from; let the "
+                            "search begin, or give --data for a retrain without a study")
+        return Candidate(config=load_preset(args.preset)[0],
+                         recipe=Recipe.from_dict(records[0].recipe),
+                         title=f"preset {args.preset}, as study {name}",
+                         folder=retrained / args.preset, **shared)
+    if args.trial is not None:
+        record = next((r for r in records if r.number == args.trial), None)
+        if record is None:
+            raise UserError(f"--trial {args.trial}: study {name} has the trials 0 to "
+                            f"{len(records) - 1}")
+        if record.status is Status.INFEASIBLE:
+            raise UserError(f"--trial {args.trial}: it is infeasible ({record.reason}); choose "
+                            "another")
+        folder = retrained / f"r{record.number:03d}"
+    else:
+        completed = [r for r in records if r.status is Status.COMPLETED]
+        if not completed:
+            raise UserError(f"study {name} has no completed trial yet; go on with the search "
+                            "(--resume), or choose one with --trial N")
+        record, folder = max(completed, key=lambda r: r.score), study.folder / "best"
+    return Candidate(config=Detector.from_dict(record.detector),
+                     recipe=Recipe.from_dict(record.recipe),
+                     title=f"trial {record.number} of study {name}", folder=folder, **shared)
+
+
+def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
+    """The recipe of the retrain.
+
+    A published one keeps its schedule. A proxy's keeps what the search tuned (rate, decay, batch
+    size, losses) and gets a cosine over the epochs, a warm-up of at most 3 of them, RetinaFace's
+    crops and all photometric changes. The rate follows the batch size.
+    """
+    base = candidate.recipe
+    for flag, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
+        if value is not None and value < 1:
+            raise UserError(f"{flag} {value}: must be at least 1")
+    if args.size is not None and (args.size < 32 or args.size % 32):
+        raise UserError(f"--size {args.size}: must be a multiple of 32, such as 416 or 640")
+    epochs = args.epochs or (EPOCHS if candidate.proxy else base.epochs)
+    batch_size = args.batch_size or base.batch_size
+    optimizer = replace(base.optimizer, lr=base.optimizer.lr * batch_size / base.batch_size)
+    augmentation = base.augmentation
+    if candidate.proxy:
+        optimizer = replace(optimizer, schedule="cosine",
+                            warmup_epochs=min(3.0, max(1.0, 0.05 * epochs)))
+        augmentation = Augmentation(min_face=augmentation.min_face)
+    return replace(
+        base, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
+        size=args.size or (SIZE if candidate.proxy else base.size), augmentation=augmentation,
+        cache_size=None, weights=args.weights or base.weights, seed=args.seed,
+        evaluation=Evaluation(size=WATCH_SIZE, every=max(1, epochs // LOOKS)))
+
+
+def fitting_size(size: int, labels) -> int:
+    """`size`, or the multiple of 32 above the images' short side where that is less: larger crops
+    would only be scaled up. Sizes that are not known yet do not count."""
+    shorts = sorted(min(label.size) for label in labels if label.size[0])
+    return min(size, -(-shorts[len(shorts) // 2] // 32) * 32) if shorts else size

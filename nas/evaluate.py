@@ -1,0 +1,286 @@
+"""python -m nas.evaluate: AP on the val images, cost, score and the competition's rules."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from detector.errors import UserError
+from detector.recipe import DataChoice, Evaluation
+from nas import cli
+from trials.objective import Objective
+from trials.record import Cost
+
+DESCRIPTION = """\
+Score a model, or prediction files, on the val images: easy, medium and hard AP by WIDER FACE's
+protocol. Of a model it also tells parameters, MACs, latency, the score and each rule of the
+competition with its evidence.
+
+  python -m nas.evaluate                                  (the model that was retrained last)
+  python -m nas.evaluate --study retina-001
+  python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
+  python -m nas.evaluate --predictions DIR --data data/widerface
+
+A model sees the images at original size (score above 0.02, 5,000 boxes into NMS at 0.4, 750
+kept), those that the annotation lists. Prediction files are scored on all 3,226 images of the
+official lists, or with --listed-only on those that the annotation lists."""
+
+GROUND_TRUTH = "ground_truth"  # folder of the official lists inside a data folder
+LEVELS = ("easy", "medium", "hard")
+
+
+def make_parser() -> ArgumentParser:
+    made = cli.parser("nas.evaluate", DESCRIPTION)
+    what = made.add_argument_group("what to score")
+    what.add_argument("--checkpoint", metavar="FILE", type=Path,
+                      help="weights: of this program, or with --preset of another")
+    what.add_argument("--preset", metavar="NAME",
+                      help="the design of --checkpoint: the stem of a file in "
+                           "search_spaces/presets")
+    what.add_argument("--predictions", metavar="DIR", type=Path,
+                      help="prediction files, DIR/<event>/<image>.txt")
+    on = made.add_argument_group("images and faces")
+    on.add_argument("--data", metavar="PATH",
+                    help="folder of WIDER FACE, or synthetic (default: what the model was trained "
+                         "on; else data/widerface where it is there, else synthetic)")
+    on.add_argument("--ground-truth", metavar="DIR", type=Path,
+                    help="folder of the official lists, wider_*_val.mat (default: ground_truth in "
+                         "the data folder; without it faces count by their height)")
+    on.add_argument("--listed-only", action="store_true",
+                    help="with --predictions: only the images that the annotation lists")
+    on.add_argument("--output", metavar="DIR", type=Path,
+                    help="write the model's prediction files into this new folder, too")
+    cli.add_device_flag(made)
+    return made
+
+
+def run(args: Namespace) -> dict:
+    """Evaluate as told on the command line; returns what --json writes."""
+    given = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
+                                      ("--predictions", args.predictions)) if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: give one of them")
+    for flag, value, other, needed in (("--preset", args.preset, "--checkpoint", args.checkpoint),
+                                       ("--listed-only", args.listed_only or None,
+                                        "--predictions", args.predictions)):
+        if value is not None and needed is None:
+            raise UserError(f"{flag}: goes with {other} only; add that, or leave it out")
+    if args.output is not None and args.predictions is not None:
+        raise UserError("--output: goes with a model; these are prediction files already")
+    if args.output is not None and args.output.exists() and any(args.output.iterdir()):
+        raise UserError(f"--output {args.output}: is not empty; give a new folder")
+    return _predictions(args) if args.predictions is not None else _model(args)
+
+
+# -- prediction files -------------------------------------------------------------------------
+
+
+def _predictions(args: Namespace) -> dict:
+    from detector.metrics.wider import official_ground_truth, wider_ap
+    from detector.metrics.wider_files import read_predictions
+
+    path, line = _data_path(args, None)
+    lists = _official(args, path)
+    if lists is None or args.listed_only:
+        print(line)
+        truth, names = _truth(args, path, _val(path))
+    else:
+        truth, names = official_ground_truth(lists), f"all images of the official lists in {lists}"
+    found, missing = read_predictions(args.predictions, truth.names)
+    ap = wider_ap(found, truth)
+    print(f"{args.predictions}: {len(truth):,} images ({names})")
+    if missing:
+        print(f"note: {len(missing):,} of them have no prediction file, the first is {missing[0]}; "
+              "they count as having no detections")
+    accuracy = sum(ap.values()) / len(ap)
+    _print_ap(ap, accuracy, exact=True)  # to be compared with other evaluators
+    return {"predictions": str(args.predictions), "ap": ap, "accuracy_score": accuracy,
+            "images": len(truth), "missing": len(missing), "ground_truth": names}
+
+
+def _print_ap(ap: dict, accuracy: float, exact: bool = False) -> None:
+    levels = "  ".join(f"{level} {ap[level]!r}" if exact else f"{level} {ap[level]:.4f}"
+                       for level in LEVELS)
+    print(f"AP       {levels}  mean {accuracy:.4f}")
+
+
+# -- models -----------------------------------------------------------------------------------
+
+
+def _model(args: Namespace) -> dict:
+    from detector.cost import thop_cost
+    from detector.fit import choose_device
+    from detector.metrics.wider import wider_ap
+    from nas.rules import check_rules
+    from trials.names import describe
+
+    if args.tracking_uri != "none":
+        from trials.tracking import client
+
+        client(args.tracking_uri)  # a wrong one is better told now
+    device = choose_device(args.device)
+    model = _load(args)
+    print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
+    path, line = _data_path(args, model)
+    print(line)
+    images = _val(path)
+    truth, faces = _truth(args, path, images)
+    print(f"  {len(images)} val images at original size; {faces}")
+    found, unreadable = _detect(model, images, device)
+    ap = wider_ap(found, truth)
+    if args.output is not None:
+        _write(args.output, found)
+    measured = _latency(model, device)
+    cost = replace(Cost.of(model.config), latency_ms=measured.median_ms, machine=measured.machine)
+    objective = model.origin.objective if model.origin else Objective()
+    accuracy, speed = sum(ap.values()) / len(ap), objective.speed_score(cost)
+    rules = check_rules(cost, thop_cost(model.config), model.recipe, model.origin)
+    result = {
+        "model": model.title, "checkpoint": str(model.path), "describe": describe(model.config),
+        "ap": ap, "params": cost.params, "macs": cost.macs, "latency_ms": measured.median_ms,
+        "latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms,
+        "machine": measured.machine, "accuracy_score": accuracy, "speed_score": speed,
+        "score": objective.score(accuracy, speed), "rules": [rule.to_dict() for rule in rules],
+        "data": path, "images": len(images), "unreadable": unreadable, "ground_truth": faces}
+    _print_model(result, objective, measured)
+    if model.folder is not None:
+        cli.write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    _track(args, model, result)
+    return result
+
+
+def _load(args: Namespace):
+    """The model to score."""
+    from nas.models import METRICS, WEIGHTS, last_retrained, load_model
+    from nas.store import checked_name
+
+    if args.checkpoint is not None:
+        return load_model(args.checkpoint, args.preset)
+    if args.study is None:
+        return load_model(last_retrained(args.runs_dir) / WEIGHTS)
+    folder = args.runs_dir / checked_name(args.study) / "best"
+    if not (folder / METRICS).is_file():
+        from nas.store import Study
+
+        Study.open(args.runs_dir, args.study)  # unknown? It lists the known ones
+        raise UserError(f"{folder}: no retrained model of study {args.study} yet; run python -m "
+                        f"nas.retrain --best --study {args.study}")
+    return load_model(folder / WEIGHTS)
+
+
+def _detect(model, images, device) -> tuple[dict, list[str]]:
+    from detector.predict import detect
+    from nas.progress import ImagesBar
+
+    unreadable: list[str] = []
+    with ImagesBar("val images") as bar:
+        found = detect(model.net, model.config, images, Evaluation(), device, progress=bar.update,
+                       unreadable=unreadable)
+    if unreadable:
+        print(f"note: {len(unreadable)} of {len(images)} images cannot be read, the first is "
+              f"{unreadable[0]}; they count as having no detections")
+    return found, unreadable
+
+
+def _write(folder: Path, found: dict) -> None:
+    from detector.metrics.wider_files import write_predictions
+
+    try:
+        write_predictions(folder, found)
+    except OSError as error:
+        raise UserError(f"--output {folder}: cannot be written ({error.strerror}); give another "
+                        "folder") from error
+    print(f"  prediction files: {folder}")
+
+
+def _latency(model, device):
+    """One image of 640×640, on one thread where it is a CPU."""
+    from detector.latency import latency
+
+    return latency(model.net, device=device)
+
+
+def _print_model(result: dict, objective: Objective, measured) -> None:
+    _print_ap(result["ap"], result["accuracy_score"])
+    print(f"size     {result['params']:,} parameters\n"
+          f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
+          f"latency  {measured.median_ms:.1f} ms median, {measured.p10_ms:.1f}–"
+          f"{measured.p90_ms:.1f} ms in the middle 80 % of {measured.repeats} runs (one image, "
+          f"640×640; {measured.machine})")
+    print(f"score    {result['score']:.4f} = speed {result['speed_score']:.4f} (by "
+          f"{objective.metric}: 1 at {objective.best:,.0f}, 0 at {objective.worst:,.0f}) "
+          f"+ 2 × accuracy {result['accuracy_score']:.4f}")
+    print("rules")
+    answers = {True: "yes", False: "NO", None: "not known"}
+    for rule in result["rules"]:
+        print(f"  {answers[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")
+
+
+def _track(args: Namespace, model, result: dict) -> None:
+    if args.tracking_uri == "none":
+        return
+    from trials.tracking import log_run
+
+    origin = model.origin
+    numbers = ("params", "macs", "latency_ms", "accuracy_score", "speed_score", "score")
+    log_run(args.tracking_uri, (origin and origin.space) or "presets", f"evaluate {model.title}",
+            tags={"role": "evaluate", "study": (origin and origin.study) or "none",
+                  "ground_truth": result["ground_truth"], "machine": result["machine"]},
+            params={"checkpoint": result["checkpoint"], "data": result["data"],
+                    "images": result["images"], "describe": result["describe"]},
+            metrics=[(name, result[name], 0) for name in numbers]
+            + [(f"ap_{level}", result["ap"][level], 0) for level in LEVELS])
+
+
+# -- images and faces -------------------------------------------------------------------------
+
+
+def _data_path(args: Namespace, model) -> tuple[str, str]:
+    """The data to score on, and a line that says which."""
+    from detector.data import resolve_data
+
+    if args.data is None and model is not None and model.origin is not None:
+        path = model.origin.data.path
+        return path, f"data: {path} (what the model was trained on)"
+    return resolve_data(args.data)
+
+
+def _val(path: str):
+    """The val images of a data folder."""
+    from detector.data import open_data
+
+    data = open_data(DataChoice(path=path), parts=("val",))
+    for warning in data.warnings:
+        print(f"note: {warning}")
+    return data.val
+
+
+def _official(args: Namespace, path: str) -> Path | None:
+    """Folder of the official lists, or none."""
+    if args.ground_truth is not None:
+        return args.ground_truth
+    folder = Path(path) / GROUND_TRUTH
+    return folder if path != "synthetic" and folder.is_dir() else None
+
+
+def _truth(args: Namespace, path: str, images):
+    """The faces of the images listed, and a line that says which of them count."""
+    from detector.metrics.wider import height_ground_truth, official_ground_truth
+
+    lists = _official(args, path)
+    if lists is not None:
+        truth = official_ground_truth(lists).only(label.name for label in images.labels)
+        return truth, f"faces by the official lists in {lists}, those of these images"
+    if path != "synthetic" and not any(len(label.boxes) for label in images.labels):
+        raise UserError(f"{path}: its val annotation has no boxes and there is no folder "
+                        f"{GROUND_TRUTH}; add the official lists there, or give --ground-truth")
+    return height_ground_truth(images.labels), (
+        "faces by their height (at least 51, 31, 11 px for easy, medium, hard), as there are no "
+        "official lists")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(make_parser(), run))

@@ -1,0 +1,288 @@
+"""python -m nas.retrain: train one design in full, and keep it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from detector.config import arch_hash
+from detector.errors import TrainingError, UserError
+from detector.recipe import DataChoice, Recipe
+from nas import cli
+from nas.candidate import EPOCHS, SIZE, Candidate, choose, fitting_size, full_recipe
+from nas.models import CONFIG, METRICS, Origin, read_metrics, save_model, sha256_of
+from trials.record import Cost
+
+DESCRIPTION = """\
+Train the winner of a search in full: more epochs and larger images than its proxy had. It
+learns the training images without the hold-out and is scored on the hold-out, at original
+image size; `nas.evaluate` then scores it on the val images.
+
+  python -m nas.retrain --best
+  python -m nas.retrain --best --study retina-001 --epochs 40 --size 416
+  python -m nas.retrain --preset retinaface_mobile025 --study retina-001    (the baseline beside it)
+
+The newest study is used where --study names none; a preset without any study is trained as
+published. A retrain that was stopped goes on with the same command and --resume. The model is
+RUNS_DIR/STUDY/best (weights.pt, config.yaml, metrics.json); of --trial 7 it is
+RUNS_DIR/STUDY/retrained/r007, of a preset .../retrained/PRESET, without a study
+RUNS_DIR/PRESET/best."""
+
+def make_parser() -> ArgumentParser:
+    made = cli.parser("nas.retrain", DESCRIPTION)
+    what = made.add_argument_group("what to train").add_mutually_exclusive_group()
+    what.add_argument("--best", action="store_true",
+                      help="the completed trial with the best score (default)")
+    what.add_argument("--trial", metavar="N", type=int, help="this trial of the study")
+    what.add_argument("--preset", metavar="NAME",
+                      help="a fixed design: the stem of a file in search_spaces/presets")
+    how = made.add_argument_group("how to train")
+    how.add_argument("--epochs", metavar="N", type=int,
+                     help=f"(default: {EPOCHS}; of a preset without a study, as published)")
+    how.add_argument("--size", metavar="PX", type=int,
+                     help="side of the square training crops, a multiple of 32 "
+                          f"(default: {SIZE}, less for smaller images)")
+    how.add_argument("--batch-size", metavar="B", type=int,
+                     help="images a step; the learning rate follows in proportion "
+                          "(default: the recipe's)")
+    how.add_argument("--weights", metavar="PATH",
+                     help="start from this file of weights, or from imagenet: torchvision's "
+                          "(default: as the trial did, in a search from scratch)")
+    how.add_argument("--with-holdout", action="store_true",
+                     help="train on the hold-out, too, for the final entry; the record says so, "
+                          "and there is no AP on it")
+    how.add_argument("--resume", action="store_true",
+                     help="go on with a retrain that was stopped; one that is finished is shown")
+    cli.add_device_flag(how)
+    data = made.add_argument_group("data")
+    data.add_argument("--data", metavar="PATH",
+                      help="folder of WIDER FACE, or synthetic (default: the study's; without one "
+                           "data/widerface where it is there, else synthetic)")
+    data.add_argument("--fraction", metavar="SHARE", type=float,
+                      help="share of the training images to use (default: the study's, else 1)")
+    data.add_argument("--holdout", metavar="SHARE", type=float,
+                      help="share of those held out (default: the study's, else 0.2)")
+    return made
+
+
+def run(args: Namespace) -> dict:
+    """Retrain as told on the command line; returns what --json writes: metrics.json."""
+    candidate = choose(args)
+    recipe = full_recipe(candidate, args)  # checks the flags before anything is opened
+    if args.tracking_uri != "none":
+        from trials.tracking import client
+
+        client(args.tracking_uri)  # a wrong one is better told now than after the training
+    choice, data = _open(args, candidate)
+    train = data.all_train if args.with_holdout else data.train
+    if args.size is None:
+        recipe = replace(recipe, size=fitting_size(recipe.size, train.labels))
+    origin = Origin(
+        title=candidate.title, study=candidate.study, space=candidate.space, data=choice,
+        data_name=data.name, data_fingerprint=data.fingerprint, images=len(train),
+        with_holdout=args.with_holdout, weights_sha256=_weights_sha256(recipe.weights),
+        objective=candidate.objective)
+    if args.resume and (stored := _finished(candidate, recipe, origin)):
+        print(f"{candidate.title} is retrained already:")
+        _print_result(candidate, stored, args)
+        return stored
+    _print_plan(candidate, recipe, data, train, args)
+    workdir = _workdir(candidate, origin, args)
+    net, history = _train(candidate, recipe, data, train, workdir, args)
+    metrics = _metrics(candidate, recipe, origin, history,
+                       _holdout_ap(candidate, recipe, net, data, args))
+    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
+    shutil.rmtree(workdir, ignore_errors=True)
+    _print_result(candidate, metrics, args)
+    _track(args, candidate, recipe, origin, metrics)
+    return metrics
+
+
+def _open(args: Namespace, candidate: Candidate):
+    from detector.data import open_data, resolve_data
+
+    kept = candidate.data
+    if args.data is None and kept is not None:
+        path, line = kept.path, f"data: {kept.path} (as study {candidate.study})"
+    else:
+        path, line = resolve_data(args.data)
+    base = kept or DataChoice(seed=args.seed)
+    given = {key: getattr(args, key) for key in ("fraction", "holdout")
+             if getattr(args, key) is not None}
+    choice = replace(base, path=path, **given)
+    print(line)
+    data = open_data(choice)
+    for warning in data.warnings:
+        print(f"note: {warning}")
+    if candidate.fingerprint not in (None, data.fingerprint):
+        if choice == kept:
+            raise UserError(f"{path}: other images than study {candidate.study} had (fingerprint "
+                            f"{candidate.fingerprint}, now {data.fingerprint}); restore them, or "
+                            "give --data to train on what is there")
+        print("note: these are not the images, or not the hold-out, of the study")
+    return choice, data
+
+
+def _weights_sha256(weights: str | None) -> str | None:
+    return sha256_of(Path(weights)) if weights and Path(weights).is_file() else None
+
+
+def _finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
+    """metrics.json of the very same retrain, if it has ended."""
+    stored = read_metrics(candidate.folder)
+    same = stored and (stored["origin"], stored["recipe"], stored["design"]) == (
+        origin.to_dict(), recipe.to_dict(), arch_hash(candidate.config))
+    return stored if same else None
+
+
+def _workdir(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
+    """The folder to train in; with --resume it may hold a training to go on with."""
+    workdir = candidate.folder.with_name(f"{candidate.folder.name}-training")
+    noted = workdir / "origin.json"
+    if (workdir / "last.pt").exists():
+        if not args.resume:
+            raise UserError(f"{workdir}: holds a retrain that was stopped; add --resume to go on "
+                            "with it, or remove the folder")
+        if noted.exists() and json.loads(noted.read_text()) != origin.to_dict():
+            raise UserError(f"{workdir}: holds a retrain of something else (other images, hold-out "
+                            "or trial; see origin.json there); use its flags, or remove the folder")
+    else:
+        shutil.rmtree(workdir, ignore_errors=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{workdir}: cannot be made ({error.strerror}); choose another "
+                        "--runs-dir") from error
+    cli.write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
+    return workdir
+
+
+def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, args: Namespace):
+    """The trained network and its epochs."""
+    from detector import checkpoint
+    from detector.data import cache_images
+    from detector.fit import LAST, fit
+    from detector.model import build_detector
+    from nas.progress import TrainingBar
+
+    cached = cache_images(train, workdir / "cache", recipe.cache_size)
+    if cached.skipped:
+        print(f"note: {len(cached.skipped)} of {len(train)} images cannot be read and are left "
+              f"out, the first is {cached.skipped[0]}")
+    holdout = None if args.with_holdout else cache_images(
+        data.holdout, workdir / "cache", recipe.evaluation.size)
+    try:
+        with TrainingBar(recipe.epochs) as bar:
+            for epoch in fit(candidate.config, recipe, cached, holdout, workdir=workdir,
+                             device=args.device, progress=bar.step):
+                bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
+    except KeyboardInterrupt:
+        print("stopped; the last finished epoch is kept: the same command with --resume goes on")
+        raise
+    except TrainingError as error:
+        raise UserError(f"{error}; here a smaller --batch-size lowers it, too") from error
+    saved = checkpoint.load(workdir / LAST)
+    net = build_detector(candidate.config)
+    net.load_state_dict(saved.model)
+    return net.eval(), saved.state["history"]
+
+
+def _holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
+    """AP of the hold-out at original image size."""
+    from detector.fit import choose_device
+    from detector.predict import evaluate
+    from nas.progress import ImagesBar
+
+    if args.with_holdout:
+        return None
+    with ImagesBar("hold-out") as bar:
+        return evaluate(net, candidate.config, data.holdout, replace(recipe.evaluation, size=None),
+                        choose_device(args.device), progress=bar.update)
+
+
+def _metrics(candidate: Candidate, recipe: Recipe, origin: Origin, history: list[dict],
+             ap: dict | None) -> dict:
+    from trials.names import describe
+
+    cost = Cost.of(candidate.config)
+    speed = None if candidate.objective.metric == "latency_ms" else (
+        candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
+    accuracy = sum(ap.values()) / len(ap) if ap else None
+    score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
+    return {
+        "title": candidate.title, "design": arch_hash(candidate.config),
+        "describe": describe(candidate.config), "params": cost.params, "macs": cost.macs,
+        "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
+        "nothing: trained on the hold-out, too",
+        "accuracy_score": accuracy, "speed_score": speed, "score": score,
+        "folder": str(candidate.folder), "finished": time.time(),
+        "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
+        "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}
+
+
+def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespace) -> None:
+    from trials.names import describe
+
+    start = f"from {recipe.weights}" if recipe.weights else "from scratch"
+    print(f"retrain: {candidate.title} ({describe(candidate.config)})\n"
+          f"  {recipe.epochs} epochs, {recipe.size} px, batch {recipe.batch_size}, lr "
+          f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), {start}")
+    print(f"  {len(train)} training images, " + (
+        f"the hold-out of {len(data.holdout)} among them" if args.with_holdout else
+        f"without the hold-out of {len(data.holdout)}"))
+    if candidate.config.head.landmarks and not data.has_landmarks:
+        print("note: these images have no landmarks, so the landmark loss is zero")
+    if candidate.data is not None and candidate.data.select_on == "val":
+        print("note: the study compared its designs on the val images, so their AP is no longer "
+              "an honest estimate")
+
+
+def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
+    from nas.watch import duration
+
+    if metrics["ap"]:
+        levels = "  ".join(f"{level} {value:.4f}" for level, value in metrics["ap"].items())
+        print(f"hold-out, original image size: AP {levels}  mean {metrics['accuracy_score']:.4f}")
+        if metrics["score"] is not None:
+            print(f"score on the hold-out: {metrics['score']:.4f} (speed "
+                  f"{metrics['speed_score']:.4f}, {metrics['params']:,} parameters, "
+                  f"{metrics['macs'] / 1e9:.4f} G MACs)")
+    else:
+        print("trained on the hold-out, too: no AP on it to report")
+    runs = f" --runs-dir {args.runs_dir}" if args.runs_dir != Path("runs") else ""
+    print(f"saved to {candidate.folder} after {duration(metrics['seconds'])} of training\nnext:\n"
+          f"  python -m nas.evaluate{runs}")
+
+
+def _track(args: Namespace, candidate: Candidate, recipe: Recipe, origin: Origin,
+           metrics: dict) -> None:
+    if args.tracking_uri == "none":
+        return
+    from trials.tracking import log_run
+
+    last, ap = recipe.epochs, metrics["ap"] or {}
+    points = [(name, metrics[name], last)
+              for name in ("accuracy_score", "speed_score", "score", "params", "macs")
+              if metrics[name] is not None]
+    points += [(f"ap_{level}", value, last) for level, value in ap.items()]
+    for epoch in metrics["epochs"]:
+        values = {f"loss_{name}": value for name, value in epoch["losses"].items()}
+        values |= {f"watched_ap_{level}": value for level, value in (epoch["ap"] or {}).items()}
+        points += [(name, value, epoch["epoch"]) for name, value in values.items()]
+    log_run(args.tracking_uri, candidate.space or "presets", f"retrain {candidate.title}",
+            tags={"role": "retrain", "design": metrics["design"],
+                  "study": candidate.study or "none", "with_holdout": origin.with_holdout,
+                  "data_fingerprint": origin.data_fingerprint},
+            params={"epochs": last, "size": recipe.size, "batch_size": recipe.batch_size,
+                    "lr": recipe.optimizer.lr, "weights": recipe.weights or "scratch",
+                    "images": origin.images, "describe": metrics["describe"]},
+            metrics=points, files=[candidate.folder / METRICS, candidate.folder / CONFIG])
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(make_parser(), run))

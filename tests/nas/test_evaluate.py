@@ -1,0 +1,131 @@
+import json
+
+import numpy as np
+import pytest
+
+from detector.config import Detector
+from detector.model import build_detector
+from detector.recipe import DataChoice, Recipe
+from nas import cli, evaluate
+from nas.models import Origin, last_retrained, save_model
+from trials.objective import Objective
+
+
+@pytest.fixture
+def evaluated(tiny_study, capsys):
+    """Function: flags → (exit code, stdout, stderr) of nas.evaluate in the tiny study's folder."""
+    def call(*flags: str) -> tuple[int, str, str]:
+        code = cli.main(evaluate.make_parser(), evaluate.run, [
+            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return call
+
+
+def kept(study, number: int, folder, finished: float):
+    """A model that looks like a retrained one; its weights are untrained."""
+    config = Detector.from_dict(study.records[number].detector)
+    origin = Origin(title=f"trial {number} of study tiny", study="tiny", space="quick",
+                    data=DataChoice(), data_name="synthetic", data_fingerprint="0" * 12,
+                    images=20, objective=Objective())
+    save_model(folder, build_detector(config), config, Recipe(), origin, {"finished": finished})
+    return folder
+
+
+def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
+    kept(tiny_study, 0, tiny_study.folder / "retrained" / "r000", finished=5.0)
+    best = kept(tiny_study, 1, tiny_study.folder / "best", finished=9.0)
+    code, out, err = evaluated("--json", str(tmp_path / "e.json"),
+                               "--output", str(tmp_path / "out"))
+    assert (code, err) == (0, "")
+    result = json.loads((tmp_path / "e.json").read_text())
+    record = tiny_study.records[1]
+    assert (result["params"], result["macs"]) == (record.cost.params, record.cost.macs)
+    assert result["latency_p10_ms"] <= result["latency_ms"] <= result["latency_p90_ms"]
+    assert result["score"] == pytest.approx(
+        record.speed_score + 2 * np.mean(list(result["ap"].values())))
+    assert [rule["holds"] for rule in result["rules"]] == [True, True, False, True]
+    assert "8 val images at original size; faces by their height" in out
+    assert "trial 1 of study tiny" in out and "1 thread" in out
+    assert json.loads((best / "evaluation.json").read_text()) == result
+
+    # The files it wrote, scored as any other's, give the same AP.
+    code, out, _ = evaluated("--predictions", str(tmp_path / "out"), "--data", "synthetic",
+                           "--json", str(tmp_path / "p.json"))
+    assert code == 0
+    assert json.loads((tmp_path / "p.json").read_text())["ap"] == pytest.approx(result["ap"])
+
+    assert evaluated("--study", "tiny")[0] == 0
+    assert "not empty" in evaluated("--output", str(tmp_path / "out"))[2]
+
+
+def test_newer_retrain_is_the_last(tiny_study):
+    runs = tiny_study.folder.parent
+    kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
+    newer = kept(tiny_study, 0, runs / "retinaface_mobile025" / "best", finished=2.0)
+    assert last_retrained(runs) == newer
+    kept(tiny_study, 1, tiny_study.folder / "best", finished=3.0)  # replaced as a whole
+    assert last_retrained(runs) == tiny_study.folder / "best"
+    assert not list(tiny_study.folder.glob(".best*"))
+
+
+BAD_INPUT = [
+    ([], "no retrained model there yet"),
+    (["--study", "other"], "study other is not in"),
+    (["--study", "tiny"], "python -m nas.retrain --best --study tiny"),
+    (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
+    (["--preset", "retinaface_mobile025"], "--preset: goes with --checkpoint only"),
+    (["--listed-only"], "--listed-only: goes with --predictions only"),
+    (["--study", "tiny", "--predictions", "x"], "--study and --predictions: give one of them"),
+    (["--predictions", "nowhere", "--data", "synthetic"], "nowhere: no such folder"),
+]
+
+
+def test_bad_input_is_one_line(evaluated):
+    for flags, told in BAD_INPUT:
+        code, _, err = evaluated(*flags)
+        assert code == 2 and told in err and err.count("\n") == 1
+
+
+def test_checkpoint_of_another_design(evaluated, tiny_study):
+    folder = kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
+    code, _, err = evaluated("--checkpoint", str(folder / "weights.pt"),
+                           "--preset", "retinaface_mobile025", "--data", "synthetic")
+    assert code == 2 and "weights of another design: backbone.stem is 4 there, 8 here" in err
+
+
+def test_foreign_weights_need_a_preset(evaluated, tmp_path):
+    import torch
+
+    torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
+    code, _, err = evaluated("--checkpoint", str(tmp_path / "foreign.pth"))
+    assert code == 2 and "--preset" in err and err.count("\n") == 1
+
+
+def test_bad_line_and_missing_files_of_predictions(evaluated, tmp_path):
+    import detector.data
+
+    val = detector.data.open_data(DataChoice()).val
+    names = [label.name.removesuffix(".jpg") for label in val.labels]
+    for name in names[1:]:
+        path = tmp_path / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{name}\n1\n10 10 20 20 0.9\n")
+    code, out, _ = evaluated("--predictions", str(tmp_path), "--data", "synthetic")
+    assert code == 0 and f"1 of them have no prediction file, the first is {names[0]}" in out
+    path.write_text(f"{name}\n2\n10 10 20 20 0.9\n10 10 oops\n")
+    code, _, err = evaluated("--predictions", str(tmp_path), "--data", "synthetic")
+    assert code == 2 and f"{path}:4: '10 10 oops'" in err
+
+
+def test_published_predictions_digit_by_digit(wider_root, capsys, tmp_path):
+    import tarfile
+
+    with tarfile.open(wider_root.parent / "predictions" / "retinaface_mobile025.tar.gz") as tar:
+        tar.extractall(tmp_path, filter="data")
+    code = cli.main(evaluate.make_parser(), evaluate.run, [
+        "--predictions", str(tmp_path), "--data", str(wider_root), "--listed-only"])
+    out = capsys.readouterr().out
+    assert code == 0 and "488 images" in out
+    assert ("easy 0.9271978013894713  medium 0.8987260677236961  hard 0.734930773171812"
+            in out)

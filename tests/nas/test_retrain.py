@@ -1,0 +1,179 @@
+import json
+
+import pytest
+import torch
+import yaml
+
+from detector.config import Detector, arch_hash
+from detector.recipe import Augmentation, Recipe
+from nas import cli, retrain
+from nas.candidate import choose, fitting_size, full_recipe
+from nas.models import load_model
+
+
+@pytest.fixture
+def retrained(tiny_study, capsys):
+    """Function: flags → (exit code, stdout, stderr) of nas.retrain in the tiny study's folder."""
+    def call(*flags: str) -> tuple[int, str, str]:
+        code = cli.main(retrain.make_parser(), retrain.run, [
+            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return call
+
+
+def parse(tiny_study, *flags: str):
+    return retrain.make_parser().parse_args(["--runs-dir", str(tiny_study.folder.parent), *flags])
+
+
+def test_best_is_trained_and_kept(retrained, tiny_study, tmp_path):
+    code, out, err = retrained("--best", "--epochs", "2", "--json", str(tmp_path / "r.json"))
+    assert (code, err) == (0, "")
+    assert "trial 1 of study tiny" in out and "from scratch" in out
+    assert "10 training images, without the hold-out of 9" in out
+    best = tiny_study.folder / "best"
+    metrics = json.loads((best / "metrics.json").read_text())
+    assert metrics == json.loads((tmp_path / "r.json").read_text())
+    assert metrics["ap_on"].startswith("hold-out") and set(metrics["ap"]) == {
+        "easy", "medium", "hard"}
+    assert metrics["score"] == pytest.approx(
+        metrics["speed_score"] + 2 * sum(metrics["ap"].values()) / 3)
+    assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
+    assert not list(tiny_study.folder.glob("*-training"))  # only the result stays
+    written = yaml.safe_load((best / "config.yaml").read_text())
+    assert Detector.from_dict(written["detector"]).to_dict() == tiny_study.records[1].detector
+    assert Recipe.from_dict(written["recipe"]).epochs == 2
+    model = load_model(best / "weights.pt")
+    assert arch_hash(model.config) == tiny_study.records[1].design
+    assert model.origin.images == 10 and not model.origin.with_holdout
+
+    code, out, _ = retrained("--best", "--epochs", "2", "--resume")  # finished: shown again
+    assert code == 0 and "retrained already" in out and "hold-out, original" in out
+
+
+def test_stopped_and_resumed_equals_uninterrupted(retrained, tiny_study, monkeypatch):
+    import detector.fit
+
+    flags = ("--trial", "0", "--epochs", "2", "--seed", "3")
+    retrained(*flags)
+    folder = tiny_study.folder / "retrained" / "r000"
+    whole = load_model(folder / "weights.pt").net.state_dict()
+
+    def killed(*args, **kwargs):
+        for number, epoch in enumerate(original(*args, **kwargs)):
+            yield epoch
+            if number == 0:
+                raise KeyboardInterrupt
+    original = detector.fit.fit
+    with monkeypatch.context() as patch:
+        patch.setattr(detector.fit, "fit", killed)
+        code, out, _ = retrained(*flags)
+    assert code == 130 and "--resume goes on" in out
+
+    code, _, err = retrained(*flags)
+    assert code == 2 and "r000-training: holds a retrain that was stopped" in err
+    code, _, err = retrained(*flags, "--resume", "--with-holdout")
+    assert code == 2 and "something else" in err
+    assert retrained(*flags, "--resume")[0] == 0
+    resumed = load_model(folder / "weights.pt").net.state_dict()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_with_holdout_has_no_ap(retrained, tiny_study):
+    code, out, _ = retrained("--best", "--epochs", "1", "--with-holdout")
+    assert code == 0 and "no AP on it to report" in out
+    metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
+    assert metrics["ap"] is None and metrics["score"] is None
+    assert metrics["origin"]["with_holdout"] and metrics["origin"]["images"] == 19
+
+
+def test_a_study_lends_a_preset_its_recipe_and_images(tiny_study):
+    args = parse(tiny_study, "--preset", "retinaface_mobile025", "--study", "tiny")
+    candidate = choose(args)
+    assert candidate.folder == tiny_study.folder / "retrained" / "retinaface_mobile025"
+    assert candidate.fingerprint == tiny_study.manifest["data_fingerprint"]
+    assert full_recipe(candidate, args) == full_recipe(
+        choose(parse(tiny_study, "--best")), args)  # the winner's, so the two compare
+
+
+def test_a_preset_alone_keeps_its_published_recipe(tiny_study):
+    args = parse(tiny_study, "--preset", "retinaface_mobile025", "--data", "synthetic",
+                 "--epochs", "40", "--batch-size", "8")
+    candidate = choose(args)
+    recipe = full_recipe(candidate, args)
+    assert candidate.folder == tiny_study.folder.parent / "retinaface_mobile025" / "best"
+    assert (recipe.optimizer.schedule, recipe.size, recipe.epochs) == ("step", 640, 40)
+    assert recipe.optimizer.lr == pytest.approx(1e-3 / 4)  # 8 instead of 32 images a step
+
+
+def test_a_proxys_recipe_grows(tiny_study):
+    recipe = full_recipe(choose(parse(tiny_study)), parse(tiny_study, "--batch-size", "8"))
+    assert (recipe.epochs, recipe.size, recipe.optimizer.schedule) == (100, 640, "cosine")
+    assert recipe.optimizer.lr == pytest.approx(0.04)
+    assert recipe.optimizer.weight_decay == 1e-4  # what the search tuned stays
+    assert recipe.augmentation == Augmentation() and recipe.optimizer.warmup_epochs == 3
+    assert recipe.evaluation.every == 10 and recipe.cache_size is None
+
+
+def test_crops_are_not_larger_than_the_images(tiny_study):
+    from detector.data.synthetic import DrawnImages
+
+    labels = DrawnImages("train", 8).labels
+    assert fitting_size(640, labels) in (256, 288)
+    assert fitting_size(128, labels) == 128
+    assert fitting_size(640, []) == 640
+
+
+BAD_INPUT = [
+    (["--study", "other"], "study other is not in"),
+    (["--trial", "9"], "--trial 9: study tiny has the trials 0 to 2"),
+    (["--trial", "2"], "it is infeasible (too many)"),
+    (["--preset", "retina"], "there are retinaface_mobile025"),
+    (["--size", "100"], "--size 100: must be a multiple of 32"),
+    (["--epochs", "0"], "--epochs 0: must be at least 1"),
+    (["--weights", "nowhere.pt", "--epochs", "1"], "nowhere.pt: no such file"),
+    (["--data", "nowhere"], "nowhere: no such folder"),
+    (["--best", "--trial", "1"], "not allowed with"),
+]
+
+
+def test_bad_input_is_one_line(retrained, tiny_study):
+    for flags, told in BAD_INPUT:  # one study for all: making it takes longer than a case
+        code, _, err = retrained(*flags)
+        assert code == 2 and told in err and err.count("\n") == 1
+    assert not (tiny_study.folder / "best").exists()
+
+
+def test_a_diverging_training_is_one_line(retrained, monkeypatch):
+    import detector.fit
+    from detector.errors import TrainingError
+
+    def diverges(*args, **kwargs):
+        raise TrainingError("loss not finite at epoch 1")
+        yield
+    monkeypatch.setattr(detector.fit, "fit", diverges)
+    code, _, err = retrained("--best")
+    assert code == 2 and "loss not finite" in err and "--batch-size" in err
+
+
+def test_changed_images_are_noticed(retrained, tiny_study):
+    manifest = tiny_study.folder / "study.json"
+    manifest.write_text(json.dumps(tiny_study.manifest | {"data_fingerprint": "0" * 12}))
+    code, _, err = retrained("--best", "--epochs", "1")
+    assert code == 2 and "other images than study tiny had" in err
+
+
+def test_tracking_is_told_everything(tiny_study, monkeypatch, capsys):
+    import trials.tracking
+
+    told = {}
+    monkeypatch.setattr(trials.tracking, "client", lambda uri: None)
+    monkeypatch.setattr(trials.tracking, "log_run", lambda uri, experiment, name, **rest:
+                        told.update(uri=uri, experiment=experiment, name=name, **rest))
+    code = cli.main(retrain.make_parser(), retrain.run, [
+        "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "sqlite:///x.db",
+        "--epochs", "1"])
+    assert code == 0 and told["experiment"] == "quick"
+    names = {name for name, _, _ in told["metrics"]}
+    assert {"ap_easy", "score", "loss_total", "watched_ap_hard", "macs"} <= names
+    assert all(path.exists() for path in told["files"])
