@@ -181,13 +181,13 @@ def paint(size: tuple[int, int], style: str, items, rng: np.random.Generator) ->
 def _expose(picture: np.ndarray, style: str, rng: np.random.Generator) -> np.ndarray:
     """The camera: darkness, coloured light, blur and noise."""
     height, width = picture.shape[:2]
-    gain = rng.uniform(0.75, 1.1, 3) * (rng.uniform(0.3, 0.5) if style == "dark" else 1.0)
+    gain = rng.uniform(0.75, 1.1, 3) * (rng.uniform(0.4, 0.65) if style == "dark" else 1.0)
     if style == "stripes":
         gain *= rng.uniform(0.5, 1.15, 3)
-    if rng.random() < 0.35:
+    if rng.random() < 0.25:
         picture = cv2.GaussianBlur(picture, (0, 0), rng.uniform(0.45, 1.1))
     lit = cv2.LUT(picture, (np.arange(256)[:, None] * gain).clip(0, 255).astype(np.uint8)[None])
-    noise = rng.standard_normal((height, width), np.float32) * rng.uniform(1, 7)
+    noise = rng.standard_normal((height, width), np.float32) * rng.uniform(1, 5)
     return cv2.add(lit, cv2.merge([noise] * 3), dtype=cv2.CV_8U)
 
 
@@ -228,7 +228,7 @@ def _paint_face(picture: np.ndarray, face: Face, light, rng: np.random.Generator
     if face.cover:
         _cover(patch, face, on, skin, rng)
     blur = rng.uniform(0.2, 0.7) + (0.05 * half * rng.random() if rng.random() < 0.2 else 0)
-    patch.blend(picture, blur, rng.uniform(0.6, 0.9) if rng.random() < 0.2 else 1.0)
+    patch.blend(picture, blur, rng.uniform(0.65, 0.9) if rng.random() < 0.15 else 1.0)
 
 
 def _body(patch: Patch, skin, shirt, rng: np.random.Generator) -> None:

@@ -37,14 +37,14 @@ class Style:
 
 
 STYLES = (
-    Style("0--Plain", (1, 4), 42, 0.5, 2, "gradient"),
-    Style("1--Crowd", (7, 12), 15, 0.3, 1, "noise", 0.0),
-    Style("2--Street", (3, 9), 16, 0.45, 4, "blocks"),
-    Style("3--Night", (2, 7), 20, 0.45, 3, "dark"),
-    Style("4--Stage", (2, 6), 25, 0.5, 3, "stripes"),
-    Style("5--Park", (3, 9), 15, 0.45, 4, "leaves"),
-    Style("6--Portrait", (1, 3), 80, 0.35, 2, "gradient", 0.0),
-    Style("7--Office", (2, 8), 19, 0.45, 5, "blocks", 0.15),
+    Style("0--Plain", (1, 4), 55, 0.4, 2, "gradient"),
+    Style("1--Crowd", (8, 12), 17, 0.3, 1, "noise", 0.0),
+    Style("2--Street", (4, 10), 19, 0.45, 3, "blocks"),
+    Style("3--Night", (3, 8), 22, 0.45, 2, "dark"),
+    Style("4--Stage", (3, 7), 30, 0.45, 2, "stripes"),
+    Style("5--Park", (4, 10), 17, 0.45, 3, "leaves"),
+    Style("6--Portrait", (1, 3), 90, 0.3, 2, "gradient", 0.0),
+    Style("7--Office", (3, 9), 22, 0.45, 4, "blocks", 0.15),
 )
 _SPLITS = {"train": 0, "val": 1}
 

@@ -30,10 +30,12 @@ def test_sizes_and_splits(data):
 def test_face_heights_follow_wider(data):
     heights = np.concatenate([label.boxes[:, 3] - label.boxes[:, 1]
                               for label in data.all_train.labels])
-    assert 0.62 < (heights < 25).mean() < 0.78
-    assert 0.1 < (heights < 11).mean() < 0.25
-    assert (heights < 8).mean() < 0.08
-    assert (heights >= 51).mean() > 0.06 and heights.max() > 150
+    # WIDER's faces in images 1024 px wide: 55 % below 25 px, 20 % of at least 51 px, 15 % below
+    # 11 px; all of the data set, crowds included, 71 % below 25 px
+    assert 0.55 < (heights < 25).mean() < 0.71
+    assert 0.06 < (heights < 11).mean() < 0.2
+    assert (heights < 8).mean() < 0.05
+    assert (heights >= 51).mean() > 0.08 and heights.max() > 150
 
 
 def test_faces_an_image(data):
