@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from detector.optim import lr_at, make_optimizer, set_lr
 from detector.recipe import Recipe
 
 LAST = "last.pt"
+NORM_IMAGES = 96  # at least so many of an epoch's last ones give the statistics of normalisation
 
 Progress = Callable[[int, int, int, Mapping[str, float]], None]
 
@@ -92,6 +94,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         steps = max(len(train) // recipe.batch_size, 1)
         sums: dict[str, float] = {}
         images = 0
+        recent = deque(maxlen=-(-NORM_IMAGES // recipe.batch_size))
         for step, batch in enumerate(batches(train, recipe, epoch=epoch, seed=recipe.seed,
                                              workers=workers)):
             lr = lr_at((epoch - 1) * steps + step, steps, recipe)
@@ -104,12 +107,15 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
             for name, value in losses.items():
                 sums[name] = sums.get(name, 0.0) + value
             images += len(batch.images)
+            recent.append(batch.images)
             if progress:
                 progress(epoch, step + 1, steps, losses)
         every = recipe.evaluation.every
-        evaluated = holdout is not None and (epoch == last or epoch in evaluate_at
-                                             or (every and epoch % every == 0))
-        ap = _evaluate(model, config, recipe, holdout, chosen, autocast) if evaluated else None
+        ap = None
+        if epoch == last or epoch in evaluate_at or (every and epoch % every == 0):
+            settle_norms(model, recent, recipe, autocast)
+            if holdout is not None:
+                ap = _evaluate(model, config, recipe, holdout, chosen, autocast)
         result = Epoch(epoch=epoch, losses={name: total / steps for name, total in sums.items()},
                        lr=lr, seconds=time.perf_counter() - started, ap=ap, images=images)
         history.append(asdict(result))
@@ -138,6 +144,31 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
     optimizer.step()
     values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # one transfer
     return dict(zip(losses, values))
+
+
+@torch.no_grad()
+def settle_norms(model: nn.Module, images: Iterable[Tensor], recipe: Recipe,
+                 autocast: AbstractContextManager) -> None:
+    """Batch normalisation's running statistics, taken anew from the weights as they are.
+
+    Running averages trail the weights by some tens of steps, more than an epoch of a proxy, and
+    would make its early evaluations measure that lag. Training itself never reads them.
+
+    Args:
+        images: batches [B, 3, H, W] to take them from.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+    momenta = [norm.momentum for norm in norms]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over the batches
+    model.train()
+    device = next(model.parameters()).device
+    for batch in images:
+        with autocast:
+            model(batch.to(device, memory_format=layout(recipe)))
+    for norm, momentum in zip(norms, momenta):
+        norm.momentum = momentum
 
 
 def choose_device(name: str) -> torch.device:

@@ -1,4 +1,4 @@
-"""SGD as detectors are trained with it, and the learning rate as a function of the step alone."""
+"""Optimisers as detectors are trained with, and the learning rate as a function of the step."""
 
 from __future__ import annotations
 
@@ -11,15 +11,19 @@ from detector.recipe import Optimizer, Recipe
 
 WARMUP_START = 1e-3  # share of lr at the first step of the warm-up
 COSINE_END = 1e-2    # share of lr at the last step of the cosine
+BETA2 = 0.98         # of adamw: averages 50 steps, since a proxy has not many more
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.SGD:
-    """SGD with momentum; the weight decay spares biases and normalisation (all 1-d parameters)."""
+def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
+    """The optimiser; its weight decay spares biases and normalisation (all 1-d parameters)."""
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
               {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
-    return torch.optim.SGD([g for g in groups if g["params"]], lr=settings.lr,
-                           momentum=settings.momentum, fused=True)
+    groups = [group for group in groups if group["params"]]
+    if settings.kind == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, BETA2),
+                                 fused=True)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
 
 
 def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:

@@ -168,3 +168,20 @@ def test_devices(monkeypatch):
         fit.choose_device("cuda")
     with pytest.raises(UserError, match="'tpu' is not one of auto, cpu, cuda"):
         fit.choose_device("tpu")
+
+
+def test_settled_norms_are_the_statistics_of_the_images():
+    """Evaluated with them, a batch gives what it gave in training (its variance is unbiased)."""
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(0))
+    recipe = replace(RECIPE, autocast=False)
+    model = build_detector(CONFIG)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(7.0)
+    fit.settle_norms(model, [images], recipe, fit.precision(recipe, CPU))
+    first = model.backbone.stages[0][0].conv(model.normalise(images))
+    norm = model.backbone.stages[0][0].norm
+    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-3)
+    assert torch.allclose(norm.running_var, first.var((0, 2, 3)), rtol=1e-4)
+    assert norm.momentum == 0.1

@@ -53,3 +53,15 @@ def test_decay_spares_biases_and_normalisation():
     after = list(model.parameters())
     assert torch.allclose(after[0], before[0] * 0.9)
     assert all(a.equal(b) for a, b in zip(after[1:], before[1:]))
+
+
+def test_adamw_has_its_own_averages():
+    model = nn.Conv2d(3, 4, 3)
+    optimizer = make_optimizer(model, Optimizer(kind="adamw", lr=0.01, momentum=0.8))
+    assert isinstance(optimizer, torch.optim.AdamW)
+    assert [g["betas"][0] for g in optimizer.param_groups] == [0.8, 0.8]
+    assert [g["weight_decay"] for g in optimizer.param_groups] == [5e-4, 0.0]
+    model(torch.ones(1, 3, 5, 5)).sum().backward()
+    before = model.bias.detach().clone()
+    optimizer.step()  # the first step of Adam moves each weight by lr
+    assert torch.allclose((model.bias - before).abs(), torch.full((4,), 0.01), rtol=1e-3)
