@@ -19,16 +19,17 @@ MAY_IMPORT = {
     "analysis": {"analysis", "trials", "detector"},
     "nas": {"nas", "trials", "detector", "analysis"},
 }
-# Where search, tracking and parallel running may be known.
-MAY_IMPORT_RAY = {"trials/ray_trainable.py", "nas/driver.py"}
+MAY_IMPORT_RAY = {"trials/ray_trainable.py"}
+# Packages of others that a package of ours must not know.
 FOREIGN_TO = {
     "detector": {"ray", "optuna", "mlflow"},
     "trials": {"optuna"},
     "analysis": {"torch", "torchvision", "ray", "mlflow", "thop", "cv2"},
 }
 LIGHT = ("detector.config", "detector.recipe", "detector.plan", "detector.cost", "trials.record",
-         "trials.objective", "trials.constraints", "nas.space", "nas.cli", "nas.rules",
-         "analysis.load", "analysis.pareto", "analysis.figures")
+         "trials.objective", "trials.constraints", "trials.names", "nas.space", "nas.cli",
+         "nas.search", "nas.retrain", "nas.evaluate", "nas.rules",
+         "analysis.load", "analysis.pareto", "analysis.tables", "analysis.figures")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas")
 
 
