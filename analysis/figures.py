@@ -70,7 +70,7 @@ def front_png(records: Sequence[TrialRecord], path: Path, *, title: str,
     dots(data.front, color=FRONT, edgecolors="white", label="front", zorder=3)
     for record in data.front if len(data.front) <= 12 else ():
         axes.annotate(name_of(record), (value(record), record.accuracy_score), fontsize=7,
-                      xytext=(5, -9), textcoords="offset points", color="#404040")
+                      xytext=(6, -12), textcoords="offset points", color="#404040")
     if data.baseline is not None:
         axes.scatter([value(data.baseline)], [data.baseline.accuracy_score], marker="*", s=170,
                      color=BASELINE, edgecolors="white", linewidths=0.8, label="baseline", zorder=5)
@@ -80,6 +80,8 @@ def front_png(records: Sequence[TrialRecord], path: Path, *, title: str,
                      label=f"best score: {data.best.score:.3f}", zorder=4)
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.xaxis.set_minor_formatter(  # 2 and 5 of each decade
+            lambda value, _: f"{value:g}" if f"{value:e}"[0] in "25" else "")
         for params in size_marks([r.cost.params for r in data.front + data.dominated]):
             axes.scatter([], [], s=dot_area(params), color="white", edgecolors="#606060",
                          linewidths=0.6, label=f"{params / 1e6:g} M parameters")

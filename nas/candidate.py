@@ -98,7 +98,7 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
 
     A published one keeps its schedule. A proxy's keeps what the search tuned (rate, decay, batch
     size, losses) and gets a cosine over the epochs, a warm-up of at most 3 of them, RetinaFace's
-    crops and all photometric changes. The rate follows the batch size.
+    crops and all photometric changes. The rate follows the batch size (adamw: its square root).
     """
     base = candidate.recipe
     for flag, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
@@ -108,7 +108,9 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
         raise UserError(f"--size {args.size}: must be a multiple of 32, such as 416 or 640")
     epochs = args.epochs or (EPOCHS if candidate.proxy else base.epochs)
     batch_size = args.batch_size or base.batch_size
-    optimizer = replace(base.optimizer, lr=base.optimizer.lr * batch_size / base.batch_size)
+    share = batch_size / base.batch_size
+    optimizer = replace(base.optimizer, lr=base.optimizer.lr * (
+        share if base.optimizer.kind == "sgd" else share**0.5))
     augmentation = base.augmentation
     if candidate.proxy:
         optimizer = replace(optimizer, schedule="cosine",
