@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from detector.boxes import iou
+from detector.boxes import area, iou
 from detector.recipe import Loss
 
 POSITIVE, NEGATIVE, NEITHER = 1, 0, -1
@@ -70,14 +70,12 @@ def _neither(faces: Tensor, overlaps: Tensor, best: Tensor, vague: Tensor, count
     hits = torch.zeros(len(counts), len(anchors), dtype=torch.int32, device=anchors.device)
     rows = vague.nonzero(as_tuple=True)[0]
     if len(rows):
+        ious = overlaps[rows]
         # At least its best anchors (a tiny face lies in several, with equal IoU) …
-        near = overlaps[rows] >= best[rows].clamp(max=settings.match_iou)[:, None]
-        near &= overlaps[rows] > 0
-        # … and those mostly inside it (a region of a crowd).
-        low = torch.maximum(faces[rows, None, :2], anchors[None, :, :2])
-        high = torch.minimum(faces[rows, None, 2:], anchors[None, :, 2:])
-        area = (anchors[:, 2:] - anchors[:, :2]).prod(1)
-        near |= (high - low).clamp(min=0).prod(2) >= INSIDE * area
+        near = (ious >= best[rows].clamp(max=settings.match_iou)[:, None]) & (ious > 0)
+        # … and those mostly inside it (a region of a crowd): IoU = I / (a + b - I), solved for I.
+        own = area(anchors)
+        near |= ious * (area(faces[rows])[:, None] + own) / (1 + ious) >= INSIDE * own
         image = torch.arange(len(counts), device=anchors.device).repeat_interleave(
             torch.tensor(counts, device=anchors.device))
         hits.index_add_(0, image[rows], near.int())

@@ -1,0 +1,105 @@
+"""A training step of the baseline against plain float32 NCHW, in the same run on one thread."""
+
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from detector.anchors import anchors
+from detector.config import Detector
+from detector.data.loader import Batch
+from detector.fit import fast_bf16, layout, precision, train_step
+from detector.losses import detection_losses, total_loss
+from detector.model import build_detector
+from detector.optim import make_optimizer
+from detector.recipe import Optimizer, Recipe
+
+PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
+CPU = torch.device("cpu")
+BATCH, REPEATS = 8, 7
+
+pytestmark = pytest.mark.benchmark
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def baseline():
+    preset = yaml.safe_load((PRESETS / "retinaface_mobile025.yaml").read_text())
+    return Detector.from_dict(preset["detector"])
+
+
+def drawn_batch(size):
+    """Noise with WIDER's twelve faces an image, most of them small."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (BATCH, size, size, 3), dtype=torch.uint8, generator=generator)
+    targets = []
+    for _ in range(BATCH):
+        side = 6 + size * 0.3 * torch.rand(12, 1, generator=generator) ** 3
+        corner = torch.rand(12, 2, generator=generator) * (size - side)
+        boxes = torch.cat((corner, corner + side), 1)
+        points = torch.rand(12, 5, 2, generator=generator) * side[:, None] + corner[:, None]
+        targets.append({"boxes": boxes, "landmarks": points,
+                        "ignore": torch.zeros(12, dtype=torch.bool)})
+    return Batch(images.permute(0, 3, 1, 2), targets)
+
+
+@pytest.mark.parametrize("size", [320, 640])
+def test_step_takes_three_quarters_of_plain_float32(baseline, size, record_property):
+    if not fast_bf16(CPU):
+        pytest.skip("this CPU has no bf16 instructions")
+    batch = drawn_batch(size)
+    contenders = []
+    for autocast in (True, False):
+        recipe = Recipe(size=size, batch_size=BATCH, autocast=autocast,
+                        optimizer=Optimizer(lr=1e-4))
+        model = build_detector(baseline).to(memory_format=layout(recipe))
+        contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
+                           precision(recipe, CPU)))
+    times = ([], [])
+    for repeat in range(REPEATS + 2):
+        for contender, taken in zip(contenders, times):  # in turns: they share the noise
+            start = time.process_time()
+            train_step(*contender)
+            if repeat >= 2:
+                taken.append(time.process_time() - start)
+    fast, plain = map(statistics.median, times)
+    record_property("ratio", fast / plain)
+    print(f"\n{size} px, batch {BATCH}: {1e3 * fast:.0f} ms, plain {1e3 * plain:.0f} ms, "
+          f"ratio {fast / plain:.2f}")
+    assert fast <= 0.75 * plain
+
+
+@pytest.mark.parametrize("size", [320, 640])
+def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
+    batch, recipe = drawn_batch(size), Recipe(size=size, batch_size=BATCH)
+    recipe = replace(recipe, optimizer=Optimizer(lr=1e-4))
+    model = build_detector(baseline).to(memory_format=layout(recipe))
+    optimizer, autocast = make_optimizer(model, recipe.optimizer), precision(recipe, CPU)
+    boxes = anchors(baseline, (size, size))
+    with torch.no_grad(), autocast:
+        outputs = model(batch.images)
+    whole, part = [], []
+    for repeat in range(REPEATS + 2):
+        start = time.process_time()
+        train_step(model, optimizer, batch, baseline, recipe, autocast)
+        middle = time.process_time()
+        leaves = {name: value.clone().requires_grad_() for name, value in outputs.items()}
+        total_loss(detection_losses(leaves, batch.targets, boxes, recipe.loss),
+                   recipe.loss).backward()
+        if repeat >= 2:
+            whole.append(middle - start)
+            part.append(time.process_time() - middle)
+    share = statistics.median(part) / statistics.median(whole)
+    print(f"\n{size} px: matching and losses {1e3 * statistics.median(part):.1f} ms, {share:.1%}")
+    assert share <= 0.05
