@@ -11,6 +11,7 @@ from torch import Tensor
 
 CENTER_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
+MAX_LOG_SIZE = 16.0
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -41,10 +42,13 @@ def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
 
 
 def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
-    """Boxes [..., 4] xyxy px from deltas [..., 4]: the inverse of `encode`."""
+    """Boxes [..., 4] xyxy px from deltas [..., 4]: the inverse of `encode`.
+
+    No box is more than exp(MAX_LOG_SIZE) times as large as its anchor, so that none is infinite.
+    """
     anchor_centers, anchor_sizes = _center_size(anchors)
     centers = anchor_centers + deltas[..., :2] * CENTER_VARIANCE * anchor_sizes
-    half = anchor_sizes * (deltas[..., 2:] * SIZE_VARIANCE).exp() / 2
+    half = anchor_sizes * (deltas[..., 2:] * SIZE_VARIANCE).clamp(max=MAX_LOG_SIZE).exp() / 2
     return torch.cat((centers - half, centers + half), dim=-1)
 
 

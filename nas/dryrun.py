@@ -29,6 +29,7 @@ def dry_run(space, args: Namespace) -> dict:
     path, line = resolve_data(args.data)
     print(line)
     data = open_data(cli.data_choice(args, path))
+    space = space.on(data)
     rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
     trials = args.trials or 50
     proposer = Proposer(space, args.sampler or "tpe", seed=args.seed)

@@ -67,7 +67,7 @@ def run(args: Namespace) -> dict | None:
     resources = _resources(args)
     study, data = _open_study(args, space)
     with study.writing():
-        return _search(args, study, space, data, *resources)
+        return _search(args, study, space.on(data), data, *resources)
 
 
 def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:

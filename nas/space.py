@@ -10,7 +10,7 @@ import itertools
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 from detector.config import Detector
@@ -25,7 +25,8 @@ from trials.objective import Objective
 SPACES = Path(__file__).resolve().parents[1] / "search_spaces"
 PRESETS = SPACES / "presets"
 
-_KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "objective", "constraints")
+_KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "objective", "constraints",
+         "proxy_synthetic")
 _REQUIRED = _KEYS[:5]
 _TRIED = 100  # random draws that a space must resolve before it is believed
 
@@ -42,6 +43,8 @@ class SearchSpace:
     """The baseline's design; what no dimension varies stays as it is here."""
     proxy: Recipe
     """How every trial is trained, where no dimension varies that."""
+    proxy_synthetic: Recipe
+    """The same for the built-in scenes, which are smaller than photographs."""
     rungs: tuple[int, ...]
     """Epochs at which a trial may be paused, ascending; the last one is the full budget."""
     eta: float
@@ -63,6 +66,10 @@ class SearchSpace:
         if proxy.epochs != rungs[-1]:
             raise document.error(("rungs",), f"{list(rungs)} must end at the proxy's epochs, "
                                  f"{proxy.epochs}; change one of them")
+        synthetic = document.data.get("proxy_synthetic") or {}
+        if not isinstance(synthetic, dict) or "epochs" in synthetic:
+            raise document.error(("proxy_synthetic",), "must be a mapping of the proxy's keys that "
+                                 "differ, without epochs: the rungs are the same")
         eta = document.data.get("eta", 3)
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
             raise document.error(("eta",), f"{eta!r} must be a number above 1, such as 3")
@@ -76,11 +83,16 @@ class SearchSpace:
             raise document.error(("baseline",), str(error)) from error
         space = cls(
             name=name, path=document.path, base=base, proxy=proxy, rungs=rungs, eta=eta,
+            proxy_synthetic=_section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
             dimensions=_dimensions(document),
             objective=_section(document, "objective", Objective, {}),
             constraints=_section(document, "constraints", Constraints, {}))
         space._try_out(document)
         return space
+
+    def on(self, data) -> SearchSpace:
+        """The space with the proxy that fits the data (a `detector.data.Data`)."""
+        return replace(self, proxy=self.proxy_synthetic) if data.root is None else self
 
     @property
     def baseline(self) -> tuple[Detector, Recipe]:
@@ -252,11 +264,18 @@ def _section(document: Document, key: str, struct, defaults: dict):
         raise document.error((key,), f"{data!r} must be a mapping with keys among "
                              f"{', '.join(f.name for f in fields(struct))}")
     try:
-        return struct.from_dict(defaults | data)
+        return struct.from_dict(merged(defaults, data))
     except ConfigError as error:
         path, _, rule = str(error).partition(": ")
         path = path.removeprefix(f"{key}.")
         raise document.error((key, *path.split(".")), rule) from error
+
+
+def merged(base: dict, changes: dict) -> dict:
+    """`base` with `changes` on top, mapping by mapping."""
+    return base | {key: merged(base[key], value)
+                   if isinstance(value, dict) and isinstance(base.get(key), dict) else value
+                   for key, value in changes.items()}
 
 
 def _rungs(document: Document) -> tuple[int, ...]:

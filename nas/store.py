@@ -35,8 +35,8 @@ class Study:
         path = folder / DATABASE
         try:
             self._optuna = optuna.create_study(
-                study_name=manifest["name"], storage=f"sqlite:///{path.resolve()}", direction="maximize",
-                load_if_exists=True)
+                study_name=manifest["name"], storage=f"sqlite:///{path.resolve()}",
+                direction="maximize", load_if_exists=True)
             self._storage = self._optuna._storage
             self._trial_ids: dict[int, int] = {}
             self._finished: set[int] = set()

@@ -46,7 +46,8 @@ def summarise(driver) -> dict:
     study, records = driver.study, driver.records
     completed = [r for r in records if r.status is Status.COMPLETED]
     front, folder = front_of(completed), study.folder
-    files = [folder / "space.yaml", trials_csv(front, folder / "front.csv"), trials_csv(records, folder / "trials.csv"),
+    files = [folder / "space.yaml", trials_csv(front, folder / "front.csv"),
+             trials_csv(records, folder / "trials.csv"),
              front_png(records, folder / "front.png", title=study.name),
              front_html(records, folder / "front.html", title=study.name)]
     told = result(study.name, records)

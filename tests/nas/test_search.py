@@ -121,7 +121,7 @@ def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
 ])
 def test_bad_input_is_one_line(run_here, args, message):
-    code, out, err = run_here(*SEARCH[1:], "--trials", "2", *args)
+    code, _, err = run_here(*SEARCH[1:], "--trials", "2", *args)
     assert code == 2
     assert len(err.splitlines()) == 1
     assert message in err
