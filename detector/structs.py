@@ -7,9 +7,11 @@ import difflib
 import enum
 import types
 import typing
-from functools import lru_cache
+from functools import cache
 
 from detector.errors import ConfigError
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 class Struct:
@@ -28,16 +30,15 @@ class Struct:
         """
         prefix = f"{where}." if where else ""
         if not isinstance(data, dict):
-            raise ConfigError(f"{where or cls.__name__}: {data!r} must be a mapping of keys to values")
+            raise ConfigError(f"{where or cls.__name__}: {data!r} must be a mapping of keys to "
+                              "values")
         hints = _hints(cls)
         for key in data:
             if key not in hints:
                 close = difflib.get_close_matches(str(key), hints, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(hints)}"
                 raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
-        required = {f.name for f in dataclasses.fields(cls)
-                    if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING}
-        for key in sorted(required - set(data)):
+        for key in sorted(_required(cls) - set(data)):
             raise ConfigError(f"{prefix}{key}: missing key; add it")
         return cls(**{key: _read(hints[key], value, prefix + key) for key, value in data.items()})
 
@@ -46,9 +47,16 @@ class Struct:
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
-@lru_cache(maxsize=None)
+@cache
 def _hints(cls) -> dict[str, object]:
     return typing.get_type_hints(cls)
+
+
+@cache
+def _required(cls) -> frozenset[str]:
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(cls)
+                     if f.default is missing and f.default_factory is missing)
 
 
 def _plain(value):
@@ -90,5 +98,5 @@ def _read(hint, value, where: str):
     if hint is int and isinstance(value, float) and value == int(value):
         return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where}: {value!r} must be a {hint.__name__}")
+        raise ConfigError(f"{where}: {value!r} must be {_NAMES.get(hint, hint.__name__)}")
     return value

@@ -60,6 +60,9 @@ def run(args: Namespace) -> dict | None:
     space = SearchSpace.load(args.space)
     if args.trials is not None and args.trials < 1:
         raise UserError(f"--trials {args.trials}: must be at least 1")
+    if space.objective.metric == "latency_ms":
+        raise UserError(f"{args.space}: objective.metric latency_ms: a search weighs designs "
+                        "before they are built, so by macs or params; latency is for nas.evaluate")
     if args.dry_run:
         from nas.dryrun import dry_run
 

@@ -95,8 +95,8 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
         warnings.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
                         f"missing in {folder}, the first is {missing[0]}; going on without them")
     if annotation.dropped:
-        warnings.append(f"{text}: left out {annotation.dropped} boxes of no size or outside "
-                        "their image")
+        warnings.append(f"{text}: boxes of no size or outside their image, left out: "
+                        f"{annotation.dropped}")
     if read is read_names:
         warnings.append(f"{text}: lists images without boxes; they can be scored by the official "
                         "ground truth only")

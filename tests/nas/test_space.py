@@ -1,6 +1,7 @@
 """Shipped spaces hold together, conditions and presets hold, a draw is a pure function."""
 
 import pickle
+from types import SimpleNamespace
 
 import optuna
 import pytest
@@ -169,3 +170,19 @@ def test_size_counts_designs(tiny, tmp_path):
     path = tmp_path / "counted.yaml"
     path.write_text(TINY.replace("float: [0.125, 0.25],", "float: [0.125, 0.25], step: 0.0625,"))
     assert SearchSpace.load(path).size() == (2 + 1 + 3) * 2 * 2
+
+
+def test_the_built_in_scenes_have_a_proxy_of_their_own(tmp_path):
+    """What it names differs, all else is the proxy's."""
+    path = tmp_path / "two.yaml"
+    path.write_text("name: two\nbaseline: retinaface_mobile025\nrungs: [1, 3]\n"
+                    "proxy: {size: 192, evaluation: {size: 448, keep: 9}}\n"
+                    "proxy_synthetic: {size: 96, evaluation: {size: 160}}\n"
+                    "dimensions: {neck.width: {choice: [16, 32]}}\n")
+    space = SearchSpace.load(path)
+    photographs = space.on(SimpleNamespace(root=tmp_path)).proxy
+    drawn = space.on(SimpleNamespace(root=None)).proxy
+    assert [(r.size, r.evaluation.size, r.evaluation.keep) for r in (photographs, drawn)] == [
+        (192, 448, 9), (96, 160, 9)]
+    assert photographs.epochs == drawn.epochs == 3
+    assert space.on(SimpleNamespace(root=None)).baseline[1] == drawn
