@@ -46,10 +46,11 @@ def summarise(driver) -> dict:
     study, records = driver.study, driver.records
     completed = [r for r in records if r.status is Status.COMPLETED]
     front, folder = front_of(completed), study.folder
+    metric = study.manifest["objective"]["metric"]
     files = [folder / "space.yaml", trials_csv(front, folder / "front.csv"),
              trials_csv(records, folder / "trials.csv"),
-             front_png(records, folder / "front.png", title=study.name),
-             front_html(records, folder / "front.html", title=study.name)]
+             front_png(records, folder / "front.png", title=study.name, metric=metric),
+             front_html(records, folder / "front.html", title=study.name, metric=metric)]
     told = result(study.name, records)
     numbers = {"best_score": told["best"]["score"], "front_size": len(front),
                "hypervolume": hypervolume_of(completed), "epochs_spent": told["epochs"]}
