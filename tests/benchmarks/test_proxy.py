@@ -1,0 +1,36 @@
+"""The flagship's proxy on the built-in data: short, and long enough that accuracy counts."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.data import cache_images, open_data
+from detector.fit import fit
+from detector.recipe import DataChoice
+from nas.space import SPACES, SearchSpace
+
+LIMIT_SECONDS = 10.0
+LEAST_AP = 0.3
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("name", ["retina", "quick"])
+def test_baseline_at_full_budget(name, tmp_path: Path):
+    torch.set_num_threads(1)  # as a trial has
+    data = open_data(DataChoice(path="synthetic"))
+    space = SearchSpace.load(SPACES / f"{name}.yaml").on(data)
+    config, recipe = space.baseline
+    train = cache_images(data.train, tmp_path, recipe.cache_size)
+    holdout = cache_images(data.holdout, tmp_path, recipe.evaluation.size)
+    started = time.perf_counter()
+    epochs = list(fit(config, recipe, train, holdout, workdir=tmp_path / "fit", device="cpu",
+                      evaluate_at=space.rungs))
+    seconds = time.perf_counter() - started
+    ap = {epoch.epoch: sum(epoch.ap.values()) / 3 for epoch in epochs if epoch.ap}
+    print(f"\n{name}: {recipe.epochs} epochs in {seconds:.1f} s (limit {LIMIT_SECONDS:g}); mean AP "
+          + ", ".join(f"{value:.3f} after epoch {epoch}" for epoch, value in ap.items())
+          + f" (at least {LEAST_AP} at the end)")
+    assert ap[recipe.epochs] >= LEAST_AP
+    assert seconds <= LIMIT_SECONDS
