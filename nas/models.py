@@ -75,8 +75,8 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     """
     from detector import checkpoint
     from detector.model import build_detector
+    from detector.presets import load_preset
     from detector.weights import load_weights
-    from nas.space import load_preset
 
     config = load_preset(preset)[0] if preset is not None else None
     try:
