@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
 
 from detector import cli
 from detector.cli import EXIT_INTERRUPTED, EXIT_PARTLY, EXIT_USER_ERROR, Partly, main, write_text
+from detector.errors import UserError
+from detector.recipe import DataChoice, Evaluation
 
 __all__ = ["EXIT_INTERRUPTED", "EXIT_PARTLY", "EXIT_USER_ERROR", "Partly", "add_data_flags",
-           "add_device_flag", "data_choice", "main", "parser", "write_text"]
+           "add_detection_flags", "add_device_flag", "add_model_flags", "data_choice",
+           "detection_settings", "main", "parser", "write_text"]
+
+_EVALUATION = Evaluation().to_dict()
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
@@ -53,18 +59,50 @@ def add_data_flags(made: argparse.ArgumentParser) -> None:
                            "(default: holdout)")
 
 
+def add_model_flags(what) -> None:
+    """Flags that choose trained weights, beside --study; read back by `nas.models.chosen_model`."""
+    what.add_argument("--checkpoint", metavar="FILE", type=Path,
+                      help="weights: of this program, or with --preset of another")
+    what.add_argument("--preset", metavar="NAME",
+                      help="the design of --checkpoint: the stem of a file in "
+                           "search_spaces/presets")
+
+
+def add_detection_flags(made) -> None:
+    """Flags that choose the faces to keep; read back by `detection_settings`."""
+    made.add_argument("--confidence", metavar="SCORE", type=float,
+                      help="faces of a higher score only, in 0–1 (default: {score_threshold})"
+                           .format(**_EVALUATION))
+    made.add_argument("--nms", metavar="IOU", type=float,
+                      help="of two faces that overlap by more, the better one is kept, in 0–1 "
+                           "(default: {nms_iou})".format(**_EVALUATION))
+    made.add_argument("--keep-top-k", metavar="N", type=cli.count,
+                      help="most faces of an image (default: {keep})".format(**_EVALUATION))
+
+
+def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluation:
+    """`default` with what the flags of `add_detection_flags` say.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+    given = {"score_threshold": args.confidence, "nms_iou": args.nms, "keep": args.keep_top_k}
+    for flag, value in (("--confidence", args.confidence), ("--nms", args.nms)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{flag} {value}: must be between 0 and 1")
+    return replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
 def add_device_flag(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                       help="auto takes a GPU where there is one (default: auto)")
 
 
-def data_choice(args: argparse.Namespace, path: str):
+def data_choice(args: argparse.Namespace, path: str) -> DataChoice:
     """The flags of `add_data_flags` as a `DataChoice`, with the resolved path.
 
     Raises:
         UserError: a share out of its range.
     """
-    from detector.recipe import DataChoice
-
     return DataChoice(path=path, fraction=args.fraction, holdout=args.holdout,
                       select_on=args.select_on, seed=args.seed)
