@@ -7,16 +7,21 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector import cli
-from detector.cli import EXIT_INTERRUPTED, EXIT_PARTLY, EXIT_USER_ERROR, Partly, main, write_text
+from detector.cli import (
+    EXIT_INTERRUPTED,
+    EXIT_PARTLY,
+    EXIT_USER_ERROR,
+    Partly,
+    count,
+    main,
+    write_text,
+)
 from detector.errors import UserError
 from detector.recipe import DataChoice, Evaluation
 
 __all__ = ["EXIT_INTERRUPTED", "EXIT_PARTLY", "EXIT_USER_ERROR", "Partly", "add_data_flags",
-           "add_detection_flags", "add_device_flag", "add_model_flags", "data_choice",
+           "add_detection_flags", "add_device_flag", "add_model_flags", "count", "data_choice",
            "detection_settings", "main", "parser", "write_text"]
-
-_EVALUATION = Evaluation().to_dict()
-
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
     """A parser with the flags every command has.
@@ -68,16 +73,16 @@ def add_model_flags(what) -> None:
                            "search_spaces/presets")
 
 
-def add_detection_flags(made) -> None:
+def add_detection_flags(made, default: Evaluation) -> None:
     """Flags that choose the faces to keep; read back by `detection_settings`."""
     made.add_argument("--confidence", metavar="SCORE", type=float,
-                      help="faces of a higher score only, in 0–1 (default: {score_threshold})"
-                           .format(**_EVALUATION))
+                      help="faces of a higher score only, in 0–1 "
+                           f"(default: {default.score_threshold})")
     made.add_argument("--nms", metavar="IOU", type=float,
                       help="of two faces that overlap by more, the better one is kept, in 0–1 "
-                           "(default: {nms_iou})".format(**_EVALUATION))
-    made.add_argument("--keep-top-k", metavar="N", type=cli.count,
-                      help="most faces of an image (default: {keep})".format(**_EVALUATION))
+                           f"(default: {default.nms_iou})")
+    made.add_argument("--keep-top-k", metavar="N", type=count,
+                      help=f"most faces of an image (default: {default.keep})")
 
 
 def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluation:

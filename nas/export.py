@@ -42,7 +42,7 @@ def make_parser() -> ArgumentParser:
     to.add_argument("--post", choices=tuple(POST), default="none",
                     help="; ".join(f"{name}: {text}" for name, text in POST.items())
                          + " (default: none)")
-    cli.add_detection_flags(to)
+    cli.add_detection_flags(to, Evaluation())
     return made
 
 

@@ -48,8 +48,11 @@ class FolderImages:
         return read_image(self._folder / self.labels[index].name)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """uint8 [H, W, 3] BGR, as stored: annotations refer to pixels before any EXIF rotation.
+
+    Args:
+        upright: turned as its EXIF says, as people see it.
 
     Raises:
         UnreadableImage: not an image, or a JPEG that ends early.
@@ -62,7 +65,7 @@ def read_image(path: Path) -> np.ndarray:
     cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:].tobytes()
     try:
         image = None if cut or not data.size else cv2.imdecode(
-            data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            data, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error:
         image = None
     if image is None:
