@@ -16,11 +16,15 @@ import torch
 from torch import nn
 
 from detector.config import Detector
+from detector.data.cache import limit
 from detector.data.types import UnreadableImage
 from detector.drawing import draw, to_plain
 from detector.inputs import Frame, Source, Video, batched, read_pictures
 from detector.predict import detect_batch
 from detector.recipe import Evaluation
+
+MAX_JPEG = 65_500
+"""Longest side in px that the format has room for."""
 
 
 @dataclass
@@ -72,17 +76,19 @@ class Finder:
 
     def _pictures(self, sources: Iterable[Source], output: Path, visualize: bool,
                   ) -> Iterator[Found]:
-        for frame, faces in self._faces(read_pictures(sources, self.max_size, self.workers)):
+        frames = read_pictures(sources, self.max_size, visualize, self.workers)
+        for frame, faces in self._faces(frames):
             found = Found(frame.source, fault=frame.fault)
-            if frame.image is not None:
-                height, width = frame.image.shape[:2]
+            if frame.seen is not None:
+                height, width = frame.size
                 found.frames, found.faces = 1, len(faces)
                 found.notes = self._scaled(frame)
                 _write(_place(output, frame.source, ".json"), json.dumps({
                     "file_name": frame.source.name, "width": width, "height": height,
                     "annotations": faces}).encode())
                 if visualize:
-                    _, data = cv2.imencode(".jpg", draw(frame.image, faces))
+                    drawn = limit(draw(frame.image, faces), MAX_JPEG)
+                    _, data = cv2.imencode(".jpg", drawn)
                     _write(_place(output, frame.source, ".drawn.jpg"), data.tobytes())
             yield found
 
@@ -90,8 +96,8 @@ class Finder:
         found, rows, writer = Found(source), [], None
         try:
             with Video(source) as video, contextlib.ExitStack() as closing:
-                for frame, faces in self._faces(video.frames(self.max_size)):
-                    height, width = frame.image.shape[:2]
+                for frame, faces in self._faces(video.frames(self.max_size, visualize)):
+                    height, width = frame.size
                     rows.append({"index": frame.index, "annotations": faces})
                     found.faces += len(faces)
                     if frame.index == 0:
@@ -127,11 +133,11 @@ class Finder:
                 found = detect_batch(self.model, self.config, np.stack([f.seen for f in batch]),
                                      self.settings, self.device)
             for frame, detections in zip(batch, found):
-                yield frame, to_plain(detections, frame.seen.shape[:2], frame.image.shape[:2])
+                yield frame, to_plain(detections, frame.seen.shape[:2], frame.size)
 
     def _scaled(self, frame: Frame) -> list[str]:
         """A note where a picture is too large to be looked at as it is."""
-        (height, width), (low, narrow) = frame.image.shape[:2], frame.seen.shape[:2]
+        (height, width), (low, narrow) = frame.size, frame.seen.shape[:2]
         if (low, narrow) == (height, width) or self.max_size == max(low, narrow):
             return []
         return [f"{frame.source.path}: {width:,}×{height:,} px, looked at in {narrow:,}×{low:,}"]

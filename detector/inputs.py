@@ -41,10 +41,12 @@ class Frame:
     source: Source
     index: int
     """0 for an image."""
-    image: np.ndarray | None
-    """uint8 [H, W, 3] BGR, upright; none where it cannot be read."""
-    seen: np.ndarray | None
-    """The same, scaled down to what the network sees."""
+    size: tuple[int, int] = (0, 0)
+    """(height, width) of the picture, upright."""
+    seen: np.ndarray | None = None
+    """uint8 [h, w, 3] BGR: scaled down to what the network sees; none where it cannot be read."""
+    image: np.ndarray | None = None
+    """uint8 [H, W, 3]: the picture itself, where it is to be drawn on."""
     fault: str = ""
     """Why it cannot be read."""
 
@@ -77,24 +79,27 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     return [Source(path, name) for name, path in by_name.items()]
 
 
-def read_picture(source: Source, max_size: int | None = None) -> Frame:
-    """An image file, upright as its EXIF says."""
+def read_picture(source: Source, max_size: int | None = None, keep: bool = False) -> Frame:
+    """An image file, upright as its EXIF says; with the picture itself where it is to be kept."""
     try:
-        return _frame(source, 0, read_image(source.path, upright=True), max_size)
+        return _frame(source, 0, read_image(source.path, upright=True), max_size, keep)
     except UnreadableImage as error:
-        return Frame(source, 0, None, None, str(error))
+        return Frame(source, 0, fault=str(error))
 
 
-def read_pictures(sources: Iterable[Source], max_size: int | None = None,
+def read_pictures(sources: Iterable[Source], max_size: int | None = None, keep: bool = False,
                   workers: int = 2) -> Iterator[Frame]:
     """The images in their order, read ahead by `workers` threads; memory holds two each."""
     sources = iter(sources)
-    with ThreadPoolExecutor(max(1, workers)) as pool:
-        waiting = [pool.submit(read_picture, s, max_size)
-                   for s in islice(sources, 2 * max(1, workers))]
+    with ThreadPoolExecutor(workers) as pool:
+        def ask(count: int) -> list:
+            return [pool.submit(read_picture, source, max_size, keep)
+                    for source in islice(sources, count)]
+
+        waiting = ask(2 * workers)
         while waiting:
             yield waiting.pop(0).result()
-            waiting += [pool.submit(read_picture, s, max_size) for s in islice(sources, 1)]
+            waiting += ask(1)
 
 
 class Video:
@@ -118,10 +123,10 @@ class Video:
     def __exit__(self, *error) -> None:
         self._capture.release()
 
-    def frames(self, max_size: int | None = None) -> Iterator[Frame]:
+    def frames(self, max_size: int | None = None, keep: bool = False) -> Iterator[Frame]:
         index = 0
         while self._next:
-            yield _frame(self.source, index, self._image, max_size)
+            yield _frame(self.source, index, self._image, max_size, keep)
             self._next, self._image = self._capture.read()
             index += 1
 
@@ -142,10 +147,11 @@ def batched(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
         yield batch
 
 
-def _frame(source: Source, index: int, image: np.ndarray, max_size: int | None) -> Frame:
+def _frame(source: Source, index: int, image: np.ndarray, max_size: int | None,
+           keep: bool) -> Frame:
     height, width = image.shape[:2]
     most = max_size
     if height * width > MAX_PIXELS:
         fitting = int(max(height, width) * (MAX_PIXELS / (height * width)) ** 0.5)
         most = min(fitting, max_size or fitting)
-    return Frame(source, index, image, limit(image, most))
+    return Frame(source, index, (height, width), limit(image, most), image if keep else None)

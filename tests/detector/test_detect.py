@@ -116,7 +116,7 @@ def test_odd_pictures(net, tmp_path):
         told = json.loads((tmp_path / "out" / f"{name}.json").read_text())
         return told["width"], told["height"]
     assert size("pixel.png") == (1, 1) and size("turned.jpg") == (60, 80)  # upright
-    red = read_picture(find_sources([folder / "cmyk.jpg"])[0]).image
+    red = read_picture(find_sources([folder / "cmyk.jpg"])[0]).seen
     assert red[20, 25, 2] > 200 > 60 > red[20, 25, 0]
 
 
@@ -129,6 +129,13 @@ def test_20000_px_are_looked_at_in_fewer_and_that_is_told(net, tmp_path, monkeyp
     assert height * width <= 200 * 200 and width > 5000
     (face,) = json.loads((tmp_path / "out" / "wide.png.json").read_text())["annotations"]
     assert face["bbox"] == pytest.approx([10_000, 10, 20_000, 20], abs=0.1)
+
+
+def test_a_picture_too_long_for_a_jpeg_is_drawn_smaller(net, tmp_path):
+    cv2.imwrite(str(tmp_path / "long.png"), np.zeros((8, 70_000, 3), np.uint8))
+    (found,) = found_in(net, [tmp_path / "long.png"], tmp_path / "out", True, max_size=500)
+    assert (found.faces, found.fault) == (1, "")
+    assert cv2.imread(str(tmp_path / "out" / "long.png.drawn.jpg")).shape[1] == 65_500
 
 
 def test_neighbours_of_one_shape_share_a_batch_and_order_stays(net, tmp_path):
