@@ -18,10 +18,14 @@ def anchors(config: Detector, size: Size, device: torch.device | str = "cpu") ->
     cells, the anchors of a cell innermost. Cell i of a level is centred at (i + 0.5) · stride,
     which may lie outside an image whose side is no multiple of the stride. Not clipped.
     """
-    return _anchors(config.anchor_shapes(), config.neck.levels, tuple(size), torch.device(device))
+    return _cached(config.anchor_shapes(), config.neck.levels, tuple(size), torch.device(device))
 
 
-@lru_cache(maxsize=16)
+def symbolic_anchors(config: Detector, size: Size) -> Tensor:
+    """The same for a size that is not known yet, while a graph is exported."""
+    return _anchors(config.anchor_shapes(), config.neck.levels, size, torch.device("cpu"))
+
+
 def _anchors(shapes: tuple, levels: tuple[int, ...], size: Size, device: torch.device) -> Tensor:
     result = []
     for level_shapes, level in zip(shapes, levels):
@@ -34,3 +38,6 @@ def _anchors(shapes: tuple, levels: tuple[int, ...], size: Size, device: torch.d
         centers = centers[:, :, None]
         result.append(torch.cat((centers - half, centers + half), dim=-1).reshape(-1, 4))
     return torch.cat(result).to(device)
+
+
+_cached = lru_cache(maxsize=16)(_anchors)

@@ -154,7 +154,8 @@ def level_size(size: Size, level: int) -> Size:
     Rounded up: each halving is a padded stride-2 layer with an odd kernel.
     """
     stride = 2**level
-    return -(-size[0] // stride), -(-size[1] // stride)
+    # Nothing negative: in an exported graph division goes towards 0.
+    return (size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride
 
 
 def _reduced(size: Size, kernel: int, stride: int) -> Size:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,23 +38,37 @@ def postprocess(outputs: Mapping[str, Tensor], anchors: Tensor,
         outputs: class_logits [B, A, 2], box_deltas [B, A, 4], maybe landmark_deltas [B, A, 10].
         anchors: float32 [A, 4] xyxy px, in the order of the outputs.
     """
-    scores = outputs["class_logits"].float().softmax(dim=-1)[..., 1]
-    landmark_deltas = outputs.get("landmark_deltas")
-    return [_one_image(scores[i], outputs["box_deltas"][i],
-                       None if landmark_deltas is None else landmark_deltas[i], anchors, settings)
-            for i in range(len(scores))]
+    scores = face_scores(outputs)
+    boxes, points = outputs["box_deltas"], outputs.get("landmark_deltas")
+
+    def one(i: int) -> Detections:
+        # Decoded only where chosen: few of the anchors are.
+        return select(
+            scores[i], lambda chosen: decode(boxes[i][chosen].float(), anchors[chosen]),
+            None if points is None
+            else lambda chosen: decode_landmarks(points[i][chosen].float(), anchors[chosen]),
+            settings)
+
+    return [one(i) for i in range(len(scores))]
 
 
-def _one_image(scores: Tensor, box_deltas: Tensor, landmark_deltas: Tensor | None,
-               anchors: Tensor, settings: Evaluation) -> Detections:
+def face_scores(outputs: Mapping[str, Tensor]) -> Tensor:
+    """float32 [B, A] in [0, 1]: the probability of a face."""
+    return outputs["class_logits"].float().softmax(dim=-1)[..., 1]
+
+
+def select(scores: Tensor, boxes_of: Callable[[Tensor], Tensor],
+           landmarks_of: Callable[[Tensor], Tensor] | None, settings: Evaluation) -> Detections:
+    """The detections of one image, in the order that `postprocess` tells.
+
+    Args:
+        scores: float32 [A].
+        boxes_of, landmarks_of: indices [n] of anchors → float32 [n, 4] and [n, 5, 2].
+    """
     chosen = (scores > settings.score_threshold).nonzero()[:, 0]
     scores, order = scores[chosen].sort(descending=True, stable=True)
     scores, chosen = scores[:settings.pre_nms], chosen[order[:settings.pre_nms]]
-    # Decoded only now: few of the anchors get here.
-    boxes = decode(box_deltas[chosen].float(), anchors[chosen])
+    boxes = boxes_of(chosen)
     kept = nms(boxes, scores, settings.nms_iou)[:settings.keep]
-    landmarks = None
-    if landmark_deltas is not None:
-        chosen = chosen[kept]
-        landmarks = decode_landmarks(landmark_deltas[chosen].float(), anchors[chosen])
-    return Detections(boxes[kept], scores[kept], landmarks)
+    return Detections(boxes[kept], scores[kept],
+                      landmarks_of(chosen[kept]) if landmarks_of else None)

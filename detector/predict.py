@@ -12,6 +12,7 @@ from detector.anchors import anchors
 from detector.config import Detector
 from detector.data.cache import limit
 from detector.data.types import ImageSet, UnreadableImage
+from detector.exported import Exported
 from detector.metrics.wider import GroundTruth, height_ground_truth, wider_ap
 from detector.postprocess import Detections, postprocess
 from detector.recipe import Evaluation
@@ -27,8 +28,8 @@ def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evalu
     """Faces in each image, as the rows of a WIDER prediction file.
 
     Args:
-        model: `build_detector(config)` with its weights; it is moved to `device`, used in
-            evaluation mode, and left in the mode it was in.
+        model: `build_detector(config)` with its weights, moved to `device`, used in evaluation
+            mode, and left in the mode it was in; or a model that `load_exported` made.
         settings: `size` limits the long side of what the network sees; nothing is scaled up or
             padded.
         progress: called with the images done and all of them, after each batch.
@@ -65,12 +66,14 @@ def detect_batch(model: nn.Module, config: Detector, images: np.ndarray, setting
     """Detections in images of one size, in pixels of these, on the CPU.
 
     Args:
-        model: on `device`, in evaluation mode.
+        model: on `device`, in evaluation mode; or one that `load_exported` made.
         images: uint8 [B, H, W, 3], BGR.
     """
     device = torch.device(device)
     # Of the order of bytes of the images themselves: channels last.
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
+    if isinstance(model, Exported):
+        return model.detections(pixels, settings)
     found = postprocess(model(pixels), anchors(config, images.shape[1:3], device), settings)
     return [Detections(d.boxes.cpu(), d.scores.cpu(),
                        None if d.landmarks is None else d.landmarks.cpu()) for d in found]

@@ -130,7 +130,7 @@ class DataChoice(Struct):
     """Which images a study trains on and compares its trials on."""
 
     path: str = "synthetic"
-    """Folder of WIDER FACE (either layout), or synthetic."""
+    """Folder of WIDER FACE (any layout of `detector.data.wider`), or synthetic."""
     fraction: float = 1.0
     """Share of the training images used, stratified by event."""
     holdout: float = 0.2

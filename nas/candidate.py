@@ -43,7 +43,7 @@ def choose(args: Namespace) -> Candidate:
     Raises:
         UserError: no such study, trial or preset, or none that can be trained.
     """
-    from nas.space import load_preset
+    from detector.presets import load_preset
     from nas.store import Study, checked_name, newest
 
     # A preset with its own --data needs no study; else it is trained as the newest one's trials.

@@ -1,27 +1,27 @@
-"""What all commands share: flags, one-line errors, exit codes, the JSON result. Light to import."""
+"""The flags that the commands of a study share. Light to import."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import tempfile
-from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+from detector import cli
+from detector.cli import (
+    EXIT_INTERRUPTED,
+    EXIT_PARTLY,
+    EXIT_USER_ERROR,
+    Partly,
+    count,
+    main,
+    write_text,
+)
 from detector.errors import UserError
+from detector.recipe import DataChoice, Evaluation
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose error is one line (the usage stands in --help)."""
-
-    def error(self, message: str):
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
-
+__all__ = ["EXIT_INTERRUPTED", "EXIT_PARTLY", "EXIT_USER_ERROR", "Partly", "add_data_flags",
+           "add_detection_flags", "add_device_flag", "add_model_flags", "count", "data_choice",
+           "detection_settings", "main", "parser", "write_text"]
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
     """A parser with the flags every command has.
@@ -30,8 +30,7 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         prog: as typed after `python -m`, such as "nas.search".
         description: what the command does, for a newcomer.
     """
-    made = _Parser(prog=f"python -m {prog}", description=description, allow_abbrev=False,
-                   formatter_class=argparse.RawDescriptionHelpFormatter)
+    made = cli.parser(prog, description)
     shared = made.add_argument_group("common to all commands")
     shared.add_argument("--study", metavar="NAME",
                         help="the study (one search) to use; its folder is RUNS_DIR/NAME "
@@ -43,8 +42,6 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
                              "(default: sqlite:///mlflow.db, which `mlflow ui` opens)")
     shared.add_argument("--seed", metavar="N", type=int, default=0,
                         help="of everything drawn by chance (default: 0)")
-    shared.add_argument("--json", metavar="FILE", type=Path, dest="json_file",
-                        help="write the result as JSON to FILE, too")
     return made
 
 
@@ -52,9 +49,9 @@ def add_data_flags(made: argparse.ArgumentParser) -> None:
     """Flags that choose the images; read back by `data_choice`."""
     data = made.add_argument_group("data")
     data.add_argument("--data", metavar="PATH",
-                      help="folder of WIDER FACE (official layout or RetinaFace's), or synthetic "
-                           "for the built-in set (default: data/widerface where it is there, "
-                           "else synthetic)")
+                      help="folder of WIDER FACE (official layout, RetinaFace's, or with JSON "
+                           "or COCO labels), or synthetic for the built-in set (default: "
+                           "data/widerface where it is there, else synthetic)")
     data.add_argument("--fraction", metavar="SHARE", type=float, default=1.0,
                       help="share of the training images to use, drawn evenly from all events; "
                            "the competition's third is 0.333 (default: 1)")
@@ -67,65 +64,50 @@ def add_data_flags(made: argparse.ArgumentParser) -> None:
                            "(default: holdout)")
 
 
+def add_model_flags(what) -> None:
+    """Flags that choose trained weights, beside --study; read back by `nas.models.chosen_model`."""
+    what.add_argument("--checkpoint", metavar="FILE", type=Path,
+                      help="weights: of this program, or with --preset of another")
+    what.add_argument("--preset", metavar="NAME",
+                      help="the design of --checkpoint: the stem of a file in "
+                           "search_spaces/presets")
+
+
+def add_detection_flags(made, default: Evaluation) -> None:
+    """Flags that choose the faces to keep; read back by `detection_settings`."""
+    made.add_argument("--confidence", metavar="SCORE", type=float,
+                      help="faces of a higher score only, in 0–1 "
+                           f"(default: {default.score_threshold})")
+    made.add_argument("--nms", metavar="IOU", type=float,
+                      help="of two faces that overlap by more, the better one is kept, in 0–1 "
+                           f"(default: {default.nms_iou})")
+    made.add_argument("--keep-top-k", metavar="N", type=count,
+                      help=f"most faces of an image (default: {default.keep})")
+
+
+def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluation:
+    """`default` with what the flags of `add_detection_flags` say.
+
+    Raises:
+        UserError: a number out of its range.
+    """
+    given = {"score_threshold": args.confidence, "nms_iou": args.nms, "keep": args.keep_top_k}
+    for flag, value in (("--confidence", args.confidence), ("--nms", args.nms)):
+        if value is not None and not 0 <= value <= 1:
+            raise UserError(f"{flag} {value}: must be between 0 and 1")
+    return replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
 def add_device_flag(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                       help="auto takes a GPU where there is one (default: auto)")
 
 
-def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], dict | None],
-         argv: list[str] | None = None) -> int:
-    """Parse, run, write the JSON result.
-
-    Returns:
-        The exit code: 0; 2 for what the user can mend (one line on stderr); 130 after Ctrl-C.
-    """
-    try:
-        args = made.parse_args(argv)
-        if args.json_file is not None and not args.json_file.parent.is_dir():
-            raise UserError(f"--json {args.json_file}: folder {args.json_file.parent} does not "
-                            "exist; make it first")
-        result = run(args)
-        if args.json_file is not None and result is not None:
-            write_text(args.json_file, json.dumps(result, indent=2) + "\n")
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `| head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write all of `text` or nothing: aside first, then renamed.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); "
-                        "free some space or choose another place") from error
-
-
-def data_choice(args: argparse.Namespace, path: str):
+def data_choice(args: argparse.Namespace, path: str) -> DataChoice:
     """The flags of `add_data_flags` as a `DataChoice`, with the resolved path.
 
     Raises:
         UserError: a share out of its range.
     """
-    from detector.recipe import DataChoice
-
     return DataChoice(path=path, fraction=args.fraction, holdout=args.holdout,
                       select_on=args.select_on, seed=args.seed)

@@ -22,6 +22,7 @@ competition with its evidence.
   python -m nas.evaluate                                  (the model that was retrained last)
   python -m nas.evaluate --study retina-001
   python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
+  python -m nas.evaluate --model model.onnx --data data/widerface
   python -m nas.evaluate --predictions DIR --data data/widerface
 
 A model sees the images at original size (score above 0.02, 5,000 boxes into NMS at 0.4, 750
@@ -35,11 +36,9 @@ LEVELS = ("easy", "medium", "hard")
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.evaluate", DESCRIPTION)
     what = made.add_argument_group("what to score")
-    what.add_argument("--checkpoint", metavar="FILE", type=Path,
-                      help="weights: of this program, or with --preset of another")
-    what.add_argument("--preset", metavar="NAME",
-                      help="the design of --checkpoint: the stem of a file in "
-                           "search_spaces/presets")
+    cli.add_model_flags(what)
+    what.add_argument("--model", metavar="FILE", type=Path,
+                      help="a model that nas.export wrote, .onnx or .xml")
     what.add_argument("--predictions", metavar="DIR", type=Path,
                       help="prediction files, DIR/<event>/<image>.txt")
     on = made.add_argument_group("images and faces")
@@ -59,15 +58,14 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Evaluate as told on the command line; returns what --json writes."""
-    given = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
-                                      ("--predictions", args.predictions)) if value is not None]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)}: give one of them")
-    for flag, value, other, needed in (("--preset", args.preset, "--checkpoint", args.checkpoint),
-                                       ("--listed-only", args.listed_only or None,
-                                        "--predictions", args.predictions)):
-        if value is not None and needed is None:
-            raise UserError(f"{flag}: goes with {other} only; add that, or leave it out")
+    others = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
+                                       ("--model", args.model)) if value is not None]
+    if args.predictions is not None and others:
+        raise UserError(f"{others[0]} and --predictions: give one of them")
+    if args.listed_only and args.predictions is None:
+        raise UserError("--listed-only: goes with --predictions only; add that, or leave it out")
+    if args.preset is not None and args.checkpoint is None:
+        raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
     if args.output is not None and args.predictions is not None:
         raise UserError("--output: goes with a model; these are prediction files already")
     if args.output is not None and args.output.exists() and any(args.output.iterdir()):
@@ -114,6 +112,7 @@ def _model(args: Namespace) -> dict:
     from detector.cost import thop_cost
     from detector.fit import choose_device
     from detector.metrics.wider import wider_ap
+    from nas.models import chosen_model
     from nas.rules import check_rules
     from trials.names import describe
 
@@ -122,7 +121,7 @@ def _model(args: Namespace) -> dict:
 
         client(args.tracking_uri)  # a wrong one is better told now
     device = choose_device(args.device)
-    model = _load(args)
+    model = chosen_model(args)
     print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
     path, line = _data_path(args, model)
     print(line)
@@ -152,25 +151,6 @@ def _model(args: Namespace) -> dict:
     return result
 
 
-def _load(args: Namespace):
-    """The model to score."""
-    from nas.models import METRICS, WEIGHTS, last_retrained, load_model
-    from nas.store import checked_name
-
-    if args.checkpoint is not None:
-        return load_model(args.checkpoint, args.preset)
-    if args.study is None:
-        return load_model(last_retrained(args.runs_dir) / WEIGHTS)
-    folder = args.runs_dir / checked_name(args.study) / "best"
-    if not (folder / METRICS).is_file():
-        from nas.store import Study
-
-        Study.open(args.runs_dir, args.study)  # unknown? It lists the known ones
-        raise UserError(f"{folder}: no retrained model of study {args.study} yet; run python -m "
-                        f"nas.retrain --best --study {args.study}")
-    return load_model(folder / WEIGHTS)
-
-
 def _detect(model, images, device) -> tuple[dict, list[str]]:
     from detector.predict import detect
     from nas.progress import ImagesBar
@@ -198,8 +178,12 @@ def _write(folder: Path, found: dict) -> None:
 
 def _latency(model, device):
     """One image of 640×640, on one thread where it is a CPU."""
+    from detector.exported import Exported, load_exported
     from detector.latency import latency
 
+    if isinstance(model.net, Exported):
+        measured = latency(load_exported(model.path, threads=1))
+        return replace(measured, machine=f"{measured.machine}, {model.net.runtime}")
     return latency(model.net, device=device)
 
 

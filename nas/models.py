@@ -75,8 +75,8 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     """
     from detector import checkpoint
     from detector.model import build_detector
+    from detector.presets import load_preset
     from detector.weights import load_weights
-    from nas.space import load_preset
 
     config = load_preset(preset)[0] if preset is not None else None
     try:
@@ -93,6 +93,39 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     origin = saved.state.get("origin") if saved else None
     return Model(config=config, net=net.eval(), recipe=saved.recipe if saved else None, path=path,
                  origin=Origin.from_dict(origin, f"{path}: origin") if origin else None)
+
+
+def chosen_model(args) -> Model:
+    """The model that --checkpoint (with --preset), --model or --study names, else the one that was
+    retrained last.
+
+    Raises:
+        UserError: more than one is named, or there is none.
+    """
+    from nas.store import Study, checked_name
+
+    exported = getattr(args, "model", None)
+    given = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
+                                      ("--model", exported)) if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: give one of them")
+    if args.preset is not None and args.checkpoint is None:
+        raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
+    if exported is not None:
+        from detector.exported import load_exported
+
+        net = load_exported(exported)
+        return Model(config=net.config, net=net, recipe=None, origin=None, path=exported)
+    if args.checkpoint is not None:
+        return load_model(args.checkpoint, args.preset)
+    if args.study is None:
+        return load_model(last_retrained(args.runs_dir) / WEIGHTS)
+    folder = args.runs_dir / checked_name(args.study) / "best"
+    if not (folder / METRICS).is_file():
+        Study.open(args.runs_dir, args.study)  # unknown? It lists the known ones
+        raise UserError(f"{folder}: no retrained model of study {args.study} yet; run python -m "
+                        f"nas.retrain --best --study {args.study}")
+    return load_model(folder / WEIGHTS)
 
 
 def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, origin: Origin,

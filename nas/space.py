@@ -10,20 +10,20 @@ import itertools
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.config import Detector
 from detector.errors import ConfigError, UserError
+from detector.presets import PRESETS, load_preset, section
 from detector.recipe import Recipe
+from detector.yaml_file import Document, read
 from nas.dimensions import Dimension, Params, parse
 from nas.resolve import check_place, resolve
-from nas.space_yaml import Document, read
 from trials.constraints import Constraints
 from trials.objective import Objective
 
-SPACES = Path(__file__).resolve().parents[1] / "search_spaces"
-PRESETS = SPACES / "presets"
+SPACES = PRESETS.parent
 
 _KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "objective", "constraints",
          "proxy_synthetic")
@@ -62,7 +62,7 @@ class SearchSpace:
         document = read(Path(path))
         _check_keys(document)
         rungs = _rungs(document)
-        proxy = _section(document, "proxy", Recipe, {"epochs": rungs[-1]})
+        proxy = section(document, "proxy", Recipe, {"epochs": rungs[-1]})
         if proxy.epochs != rungs[-1]:
             raise document.error(("rungs",), f"{list(rungs)} must end at the proxy's epochs, "
                                  f"{proxy.epochs}; change one of them")
@@ -83,10 +83,10 @@ class SearchSpace:
             raise document.error(("baseline",), str(error)) from error
         space = cls(
             name=name, path=document.path, base=base, proxy=proxy, rungs=rungs, eta=eta,
-            proxy_synthetic=_section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
+            proxy_synthetic=section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
             dimensions=_dimensions(document),
-            objective=_section(document, "objective", Objective, {}),
-            constraints=_section(document, "constraints", Constraints, {}))
+            objective=section(document, "objective", Objective, {}),
+            constraints=section(document, "constraints", Constraints, {}))
         space._try_out(document)
         return space
 
@@ -224,28 +224,6 @@ class RandomTrial:
         return self._random.uniform(low, high)
 
 
-def load_preset(name: str) -> tuple[Detector, Recipe]:
-    """A fixed design and its published training recipe.
-
-    Args:
-        name: stem of a file in search_spaces/presets.
-
-    Raises:
-        UserError: there is none of that name, or its file breaks a rule.
-    """
-    path = PRESETS / f"{name}.yaml"
-    if not path.is_file() or Path(name).name != name:
-        known = ", ".join(sorted(p.stem for p in PRESETS.glob("*.yaml")))
-        raise UserError(f"preset {name!r} is unknown; there are {known}")
-    document = read(path)
-    for key in document.data:
-        if key not in ("detector", "recipe"):
-            raise document.error((key,), "unknown key; known keys: detector, recipe")
-    if "detector" not in document.data:
-        raise document.error((), "detector: missing key; add it")
-    return _section(document, "detector", Detector, {}), _section(document, "recipe", Recipe, {})
-
-
 def _check_keys(document: Document) -> None:
     for key in document.data:
         if key not in _KEYS:
@@ -255,27 +233,6 @@ def _check_keys(document: Document) -> None:
     for key in _REQUIRED:
         if document.data.get(key) is None:
             raise document.error((), f"{key}: missing key; add it")
-
-
-def _section(document: Document, key: str, struct, defaults: dict):
-    """A part of the file as a configuration dataclass."""
-    data = document.data.get(key) or {}
-    if not isinstance(data, dict):
-        raise document.error((key,), f"{data!r} must be a mapping with keys among "
-                             f"{', '.join(f.name for f in fields(struct))}")
-    try:
-        return struct.from_dict(merged(defaults, data))
-    except ConfigError as error:
-        path, _, rule = str(error).partition(": ")
-        path = path.removeprefix(f"{key}.")
-        raise document.error((key, *path.split(".")), rule) from error
-
-
-def merged(base: dict, changes: dict) -> dict:
-    """`base` with `changes` on top, mapping by mapping."""
-    return base | {key: merged(base[key], value)
-                   if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-                   for key, value in changes.items()}
 
 
 def _rungs(document: Document) -> tuple[int, ...]:

@@ -26,9 +26,11 @@ FOREIGN_TO = {
     "trials": {"optuna"},
     "analysis": {"torch", "torchvision", "ray", "mlflow", "thop", "cv2"},
 }
-LIGHT = ("detector.config", "detector.recipe", "detector.plan", "detector.cost", "trials.record",
+LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_cli",
+         "detector.recipe", "detector.plan", "detector.cost", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "nas.space", "nas.cli",
-         "nas.search", "nas.retrain", "nas.evaluate", "nas.rules",
+         "nas.search", "nas.retrain", "nas.evaluate", "nas.export", "nas.detect",
+         "nas.rules",
          "analysis.load", "analysis.pareto", "analysis.tables", "analysis.figures")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas")
 

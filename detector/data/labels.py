@@ -1,24 +1,15 @@
-"""Parsers of the two text formats that WIDER FACE's faces come in."""
+"""The two text formats that WIDER FACE's faces come in, read and written."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
-from detector.data.types import ImageLabel
+from detector.data.annotation import LARGEST, Annotation, faces, number, read_text
 from detector.errors import UserError
 
-
-@dataclass(eq=False)
-class Annotation:
-    """What an annotation file says."""
-
-    labels: list[ImageLabel] = field(default_factory=list)
-    """Sizes unknown; boxes have area and reach into the image's upper left."""
-    dropped: int = 0
-    """Boxes of no width or height, or wholly left of or above the image."""
+WIDER_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
 def read_wider(path: Path) -> Annotation:
@@ -59,9 +50,8 @@ def read_wider(path: Path) -> Annotation:
                 raise _bad(path, at, f"one face more than the {count} announced for {name}; "
                            "correct the number or the rows")
             at += 1
-        boxes = np.array([row[:4] for row in rows], np.float32).reshape(-1, 4)
-        ignore = np.array([len(row) > 7 and row[7] == 1 for row in rows], bool)
-        _add(annotation, name, boxes, _unknown(len(rows)), ignore)
+        flags = [dict(zip(WIDER_FLAGS, map(number, row[4:]))) for row in rows]
+        annotation.images.append(faces(name, [row[:4] for row in rows], None, flags))
     return annotation
 
 
@@ -78,15 +68,9 @@ def read_retinaface(path: Path) -> Annotation:
     name, rows = None, []
 
     def finish():
-        if name is None:
-            return
-        boxes = np.array([row[:4] for row in rows], np.float32).reshape(-1, 4)
-        landmarks = _unknown(len(rows))
-        for points, row in zip(landmarks, rows):
-            if len(row) > 4:
-                points[:] = np.array(row[4:19], np.float32).reshape(5, 3)[:, :2]
-                points[(points < 0).any(axis=1)] = np.nan
-        _add(annotation, name, boxes, landmarks, np.zeros(len(rows), bool))
+        if name is not None:
+            points, attributes = zip(*map(_points, rows)) if rows else ((), ())
+            annotation.images.append(faces(name, [row[:4] for row in rows], points, attributes))
 
     for i, line in enumerate(_lines(path)):
         if line.startswith("#"):
@@ -110,29 +94,62 @@ def read_names(path: Path) -> Annotation:
         if line:
             name = line.lstrip("/")
             _check_name(path, i, name, names)
-            _add(annotation, name, np.empty((0, 4), np.float32), _unknown(0), np.zeros(0, bool))
+            annotation.images.append(faces(name, []))
     return annotation
 
 
-def _add(annotation: Annotation, name: str, boxes: np.ndarray, landmarks: np.ndarray,
-         ignore: np.ndarray) -> None:
-    """Appends an image; `boxes` are x y w h."""
-    kept = (boxes[:, 2:] > 0).all(axis=1) & (boxes[:, :2] + boxes[:, 2:] > 0).all(axis=1)
-    boxes = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1).clip(0)
-    annotation.labels.append(ImageLabel(name, (0, 0), boxes[kept], landmarks[kept], ignore[kept]))
-    annotation.dropped += int((~kept).sum())
+def write_wider(annotation: Annotation) -> str:
+    """The text of WIDER's format. It has no room for landmarks, blur scores and sizes of images."""
+    lines = []
+    for image in annotation.images:
+        lines += [image.name, str(len(image.boxes))]
+        lines += [_row([*box, *(face.get(flag, 0) for flag in WIDER_FLAGS)])
+                  for box, face in zip(image.boxes, image.attributes)]
+        if not len(image.boxes):
+            lines.append(_row([0] * 10))
+    return "\n".join(lines) + "\n"
 
 
-def _unknown(count: int) -> np.ndarray:
-    return np.full((count, 5, 2), np.nan, np.float32)
+def write_retinaface(annotation: Annotation) -> str:
+    """The text of RetinaFace's format. It has no room for WIDER's flags, sizes of images, and
+    landmarks left of or above the image."""
+    known = any(np.isfinite(image.landmarks).any() or any("blur_score" in face
+                                                          for face in image.attributes)
+                for image in annotation.images)
+    lines = []
+    for image in annotation.images:
+        lines.append(f"# {image.name}")
+        for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
+            row = [*box]
+            if known:
+                flags = face.get("landmark_flags") or [0] * 5
+                for (x, y), flag in zip(points, flags):
+                    row += [-1, -1, -1] if not min(x, y) >= 0 else [x, y, flag]
+                if "blur_score" in face:
+                    row.append(face["blur_score"])
+            lines.append(_row(row))
+    return "\n".join(lines) + "\n"
+
+
+def _row(numbers) -> str:
+    return " ".join(f"{number(n)}" for n in numbers)
+
+
+def _points(row: list[float]) -> tuple[np.ndarray, dict]:
+    """Landmarks [5, 2] and attributes of a face's row."""
+    if len(row) == 4:
+        return np.full((5, 2), np.nan), {}
+    triples = np.array(row[4:19]).reshape(5, 3)
+    points, flags = triples[:, :2].copy(), triples[:, 2]
+    points[(points < 0).any(axis=1)] = np.nan
+    attributes = {"blur_score": number(row[19])} if len(row) == 20 else {}
+    if (flags > 0).any():
+        attributes["landmark_flags"] = [number(max(flag, 0)) for flag in flags]
+    return points, attributes
 
 
 def _lines(path: Path) -> list[str]:
-    try:
-        return [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); "
-                        "give the annotation file as published") from error
+    return [line.strip() for line in read_text(path).splitlines()]
 
 
 def _numbers(line: str) -> list[float] | None:
@@ -141,7 +158,7 @@ def _numbers(line: str) -> list[float] | None:
         numbers = [float(word) for word in line.split()]
     except ValueError:
         return None
-    return numbers if numbers and all(abs(n) < 1e9 for n in numbers) else None
+    return numbers if numbers and all(abs(n) < LARGEST for n in numbers) else None
 
 
 def _check_name(path: Path, line: int, name: str, names: set[str]) -> None:

@@ -1,4 +1,4 @@
-"""WIDER FACE on disk, in its official layout or in RetinaFace's."""
+"""Images and annotation on disk: WIDER FACE in its official layout or RetinaFace's, or JSON."""
 
 from __future__ import annotations
 
@@ -9,16 +9,25 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from detector.data.labels import read_names, read_retinaface, read_wider
+from detector.data.formats import read_any
+from detector.data.labels import read_names
 from detector.data.splits import fingerprint, label_bytes
 from detector.data.types import ImageLabel, UnreadableImage
 from detector.errors import UserError
+
+# Where a part's annotation may be, the first one found is read, and where its images.
+_ANNOTATIONS = ("wider_face_split/wider_face_{part}_bbx_gt.txt", "{part}/label.txt",
+                "{part}/label.json", "annotations/{part}.json", "annotations/instances_{part}.json")
+_NAMES = "{part}/wider_{part}.txt"
+_IMAGES = ("WIDER_{part}/images", "{part}/images")
+_IMAGES_OF_JSON = (*_IMAGES, "{part}", "images")
 
 
 def layouts(part: str) -> str:
     """What a folder with this part looks like, for messages."""
     return (f"WIDER_{part}/images and wider_face_split/wider_face_{part}_bbx_gt.txt (official "
-            f"layout), or {part}/images and {part}/label.txt (RetinaFace's)")
+            f"layout), {part}/images and {part}/label.txt (RetinaFace's), or a list of images or "
+            f"COCO in {part}/label.json or annotations/{part}.json")
 
 
 class FolderImages:
@@ -39,8 +48,11 @@ class FolderImages:
         return read_image(self._folder / self.labels[index].name)
 
 
-def read_image(path: Path) -> np.ndarray:
+def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """uint8 [H, W, 3] BGR, as stored: annotations refer to pixels before any EXIF rotation.
+
+    Args:
+        upright: turned as its EXIF says, as people see it.
 
     Raises:
         UnreadableImage: not an image, or a JPEG that ends early.
@@ -53,7 +65,7 @@ def read_image(path: Path) -> np.ndarray:
     cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:].tobytes()
     try:
         image = None if cut or not data.size else cv2.imdecode(
-            data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION)
+            data, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error:
         image = None
     if image is None:
@@ -77,11 +89,12 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     found = _find(root, part)
     if found is None:
         return None
-    text, folder, read = found
+    text, folder, others = found
     if not text.is_file():
         raise UserError(f"{text}: missing annotation of {folder}; add the file from "
                         "WIDER FACE's wider_face_split or RetinaFace's labels")
-    annotation = read(text)
+    bare = text == root / _NAMES.format(part=part)
+    annotation = read_names(text) if bare else read_any(text)
     files = _file_sizes(folder)
     labels = [label for label in annotation.labels if label.name in files]
     missing = [label.name for label in annotation.labels if label.name not in files]
@@ -90,39 +103,44 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     if not labels:
         raise UserError(f"{folder}: none of the {len(missing)} images that {text} lists is there, "
                         f"the first is {missing[0]}; unpack the {part} images to this folder")
-    warnings = []
+    warnings = list(annotation.notes)
+    if others:
+        warnings.append(f"{text}: read for {part}; {others[0]} is there, too, and was not read")
     if missing:
         warnings.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
                         f"missing in {folder}, the first is {missing[0]}; going on without them")
     if annotation.dropped:
         warnings.append(f"{text}: boxes of no size or outside their image, left out: "
-                        f"{annotation.dropped}")
-    if read is read_names:
+                        f"{annotation.dropped}, the first is {annotation.first_dropped}")
+    if bare:
         warnings.append(f"{text}: lists images without boxes; they can be scored by the official "
                         "ground truth only")
     sizes = [files[label.name] for label in labels]
     return FolderImages(f"WIDER {part}", folder, labels, sizes), warnings
 
 
-def _find(root: Path, part: str):
-    """Annotation file, image folder and parser of the layout that is there; none if none is."""
-    folder = root / f"WIDER_{part}" / "images"
-    if folder.is_dir():
-        return root / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt", folder, read_wider
-    folder = root / part / "images"
-    if not folder.is_dir():
+def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
+    """Annotation file, image folder, and annotation files that are there, too; none without
+    images. The annotation may be missing."""
+    def there(patterns: tuple[str, ...]) -> list[Path]:
+        return [path for path in (root / p.format(part=part) for p in patterns) if path.exists()]
+
+    texts = there((*_ANNOTATIONS, _NAMES))
+    folders = there(_IMAGES_OF_JSON if texts and texts[0].suffix == ".json" else _IMAGES)
+    if not folders:
         return None
-    names = root / part / f"wider_{part}.txt"
-    if names.is_file() and not (root / part / "label.txt").is_file():
-        return names, folder, read_names
-    return root / part / "label.txt", folder, read_retinaface
+    if not texts:
+        layout = _IMAGES.index(str(folders[0].relative_to(root)).replace(part, "{part}"))
+        texts = [root / _ANNOTATIONS[layout].format(part=part)]
+    return texts[0], folders[0], [t for t in texts[1:] if t != root / _NAMES.format(part=part)]
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file, by `<event>/<file name>`."""
+    """Bytes of each file, by its path below `folder`."""
     sizes = {}
     for directory, _, files in os.walk(folder):
         prefix = os.path.relpath(directory, folder).replace(os.sep, "/")
+        prefix = "" if prefix == "." else f"{prefix}/"
         for name in files:
-            sizes[f"{prefix}/{name}"] = os.path.getsize(os.path.join(directory, name))
+            sizes[f"{prefix}{name}"] = os.path.getsize(os.path.join(directory, name))
     return sizes

@@ -1,0 +1,121 @@
+"""python -m detector.cost: parameters, MACs by two counters, and latency of a design."""
+
+from __future__ import annotations
+
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
+
+from detector import cli
+from detector.config import Detector
+from detector.cost import cost, counters, layer_costs
+from detector.presets import load_design, load_preset
+
+DESCRIPTION = """\
+What a design costs: parameters and multiply-accumulates (MACs, thop's convention) for one image,
+thop and torch's own counter side by side, and latency in torch and in ONNX Runtime.
+
+  python -m detector.cost retinaface_mobile025
+  python -m detector.cost retinaface_mobile025 --size 640x480 --per-layer
+  python -m detector.cost runs/retina-001/best/config.yaml --no-latency --json cost.json
+
+Weights are drawn by chance: they change neither cost nor, to speak of, latency."""
+
+REASONS = {
+    "Conv2d": "the same products; neither counts the bias",
+    "BatchNorm2d": "thop: 4 for each element; torch counts no element-wise work",
+}
+
+
+def make_parser() -> ArgumentParser:
+    made = cli.parser("detector.cost", DESCRIPTION)
+    made.add_argument("design", metavar="PRESET|CONFIG",
+                      help="the stem of a file in search_spaces/presets, or a .yaml file of that "
+                           "form")
+    made.add_argument("--size", metavar="WxH", type=cli.size, default=(640, 640),
+                      help="width and height of the image in px (default: 640x640)")
+    made.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
+    made.add_argument("--no-latency", action="store_true", help="measure no time")
+    made.add_argument("--threads", metavar="N", type=cli.count, default=1,
+                      help="of torch and ONNX Runtime while measuring (default: 1)")
+    made.add_argument("--repeats", metavar="N", type=cli.count, default=30,
+                      help="timed passes of each, taken in turns (default: 30)")
+    return made
+
+
+def run(args: Namespace) -> dict:
+    """Count and measure as told on the command line; returns what --json writes."""
+    is_file = args.design.endswith((".yaml", ".yml"))
+    config, _ = load_design(Path(args.design)) if is_file else load_preset(args.design)
+    height, width = args.size
+    params, macs = cost(config, args.size)
+    layers = layer_costs(config, args.size)
+    print(f"{args.design}, one image of {width}×{height}\n"
+          f"parameters  {params:,}\n"
+          f"MACs        {macs:,} ({macs / 1e9:.4f} G)")
+    if args.per_layer:
+        _print_layers(layers, params, macs)
+    result = {"design": args.design, "params": params, "macs": macs, "size": [width, height],
+              "layers": [{"name": name, "params": p, "macs": m} for name, p, m in layers],
+              "counters": _print_counters(config, args.size)}
+    if not args.no_latency:
+        result["latency"] = _print_latency(config, args)
+    return result
+
+
+def _print_layers(layers: list[tuple[str, int, int]], params: int, macs: int) -> None:
+    wide = max(len(name) for name, _, _ in layers)
+    print(f"\n{'layer':<{wide}}  {'parameters':>11}  {'share':>6}  {'MACs':>15}  {'share':>6}")
+    for name, p, m in layers:
+        print(f"{name:<{wide}}  {p:>11,}  {p / params:>6.1%}  {m:>15,}  {m / macs:>6.1%}")
+
+
+def _print_counters(config: Detector, size: tuple[int, int]) -> dict:
+    kinds = {kind: both for kind, both in counters(config, size).items() if any(both)}
+    print(f"\n{'MACs of':<14}{'thop':>16}{'torch':>16}  (FlopCounterMode, FLOPs / 2)")
+    for kind, (by_thop, by_torch) in kinds.items():
+        print(f"{kind:<14}{by_thop:>16,}{by_torch:>16,}  {reason(kind, by_thop, by_torch)}")
+    thop, torch = (sum(both[i] for both in kinds.values()) for i in (0, 1))
+    print(f"{'all':<14}{thop:>16,}{torch:>16,}  apart by {thop - torch:,}")
+    return {"thop": thop, "torch": torch, "kinds": {
+        kind: {"thop": a, "torch": b, "reason": reason(kind, a, b)}
+        for kind, (a, b) in kinds.items()}}
+
+
+def reason(kind: str, by_thop: int, by_torch: int) -> str:
+    """Why the two counters differ on a kind of module, or agree."""
+    if kind in REASONS:
+        return REASONS[kind]
+    if by_thop == by_torch:
+        return "the same in both"
+    if not by_torch:
+        return "element-wise work, which torch does not count"
+    if not by_thop:
+        return "thop has no rule for it"
+    return "counted by different rules"
+
+
+def _print_latency(config: Detector, args: Namespace) -> dict:
+    from detector.export import export
+    from detector.exported import load_exported
+    from detector.latency import latencies
+    from detector.model import build_detector
+
+    model = build_detector(config)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = load_exported(export(model, config, Path(folder) / "model.onnx"), args.threads)
+    measured = latencies({"torch": model, exported.runtime: exported}, args.size, args.threads,
+                         args.repeats)
+    machine = measured["torch"].machine
+    print(f"\nlatency of one image, {args.repeats} runs in turns ({machine})")
+    result = {"machine": machine, "repeats": args.repeats, "threads": args.threads}
+    for name, time in measured.items():
+        print(f"{name:<22}{time.median_ms:>8.1f} ms median, {time.p10_ms:.1f}–{time.p90_ms:.1f} ms "
+              "in the middle 80 %")
+        key = "torch" if name == "torch" else "onnxruntime"
+        result[key] = {"median_ms": time.median_ms, "p10_ms": time.p10_ms, "p90_ms": time.p90_ms}
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.main(make_parser(), run, argv)

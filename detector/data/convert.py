@@ -1,0 +1,131 @@
+"""python -m detector.data.convert: annotation from one format to another."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from detector import cli
+from detector.data.annotation import Annotation
+from detector.data.formats import FORMATS, format_of
+from detector.data.types import UnreadableImage
+from detector.data.wider import read_image
+from detector.errors import UserError
+
+DESCRIPTION = """\
+Turn an annotation file of faces into another format: wider (WIDER's text), retinaface
+(RetinaFace's label.txt), json (a list of images with bbox x1 y1 x2 y2 and landmarks) or coco
+(COCO with the one class face).
+
+  python -m detector.data.convert label.txt label.json --to json
+  python -m detector.data.convert wider_face_val_bbx_gt.txt val.json --to coco --images FOLDER
+
+What is written is read back at once and compared: whatever the new format cannot hold is told.
+Numbers are kept to a millionth of a pixel."""
+
+
+def make_parser() -> ArgumentParser:
+    made = cli.parser("detector.data.convert", DESCRIPTION)
+    made.add_argument("source", metavar="SOURCE", type=Path, help="the file to read")
+    made.add_argument("target", metavar="TARGET", type=Path, help="the file to write; a new one")
+    made.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format of TARGET")
+    made.add_argument("--from", choices=tuple(FORMATS), dest="source_format",
+                      help="the format of SOURCE (default: told from how it begins)")
+    made.add_argument("--images", metavar="DIR", type=Path,
+                      help="folder of the images: their width and height are written, too (COCO "
+                           "wants them); images that are missing there are told")
+    return made
+
+
+def run(args: Namespace) -> dict:
+    """Convert as told on the command line; returns what --json writes."""
+    if args.target.exists():
+        raise UserError(f"{args.target}: is there already; give a new file")
+    if not args.target.parent.is_dir():
+        raise UserError(f"{args.target.parent}: no such folder; make it first")
+    source_format = args.source_format or format_of(args.source)
+    annotation = FORMATS[source_format].read(args.source)
+    if not annotation.images:
+        raise UserError(f"{args.source}: lists no images as {FORMATS[source_format].title}; check "
+                        "the file, or name its format with --from")
+    notes = list(annotation.notes)
+    if args.images is not None:
+        annotation = with_sizes(annotation, args.images, notes)
+    text = FORMATS[args.to].write(annotation)
+    cli.write_text(args.target, text)
+    try:
+        losses = lost(annotation, FORMATS[args.to].read(args.target))
+    except UserError as error:
+        args.target.unlink()
+        raise UserError(f"{args.source}: cannot be held by {FORMATS[args.to].title}: {error}"
+                        ) from error
+    notes += [f"{FORMATS[args.to].title} has no room for {what}: {count} left behind"
+              for what, count in losses.items()]
+    if annotation.dropped:
+        notes.append(f"boxes of no size or outside their image, kept here, left out in training: "
+                     f"{annotation.dropped}, the first is {annotation.first_dropped}")
+    for note in notes:
+        print(f"note: {note}")
+    faces = sum(len(image.boxes) for image in annotation.images)
+    print(f"{args.target}: {len(annotation.images):,} images, {faces:,} faces as "
+          f"{FORMATS[args.to].title}")
+    return {"source": str(args.source), "target": str(args.target), "from": source_format,
+            "to": args.to, "images": len(annotation.images), "faces": faces, "lost": losses,
+            "notes": notes}
+
+
+def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annotation:
+    """The same with the sizes of the images in `folder`; adds to `notes` which cannot be read.
+
+    Raises:
+        UserError: none of them can be read.
+    """
+    images, unreadable = [], []
+    for image in annotation.images:
+        try:
+            height, width = read_image(folder / image.name).shape[:2]
+        except UnreadableImage as error:
+            unreadable.append(error)
+            images.append(image)
+        else:
+            images.append(replace(image, size=(width, height)))
+    if len(unreadable) == len(images):
+        raise UserError(f"{folder}: none of the {len(images)} images can be read there, the first "
+                        f"is {images[0].name}; give the folder that their names start in")
+    if unreadable:
+        notes.append(f"{folder}: {len(unreadable)} of {len(images)} images cannot be read, the "
+                     f"first: {unreadable[0]}; their faces are kept, their sizes unknown")
+    return Annotation(images)
+
+
+def lost(before: Annotation, after: Annotation) -> dict[str, int]:
+    """How many faces or images `after` knows less of than `before`, by what it is."""
+    counts: dict[str, int] = {}
+
+    def count(what: str, number: int) -> None:
+        if number:
+            counts[what] = counts.get(what, 0) + int(number)
+
+    for old, new in zip(before.images, after.images, strict=True):
+        if old.name != new.name or not np.allclose(old.boxes, new.boxes, rtol=0, atol=1.1e-6):
+            raise AssertionError(f"{old.name}: its faces changed on the way")
+        count("sizes of images", old.size not in ((0, 0), new.size))
+        same = np.isclose(old.landmarks, new.landmarks, rtol=0, atol=1.1e-6)
+        count("landmarks", (~same & np.isfinite(old.landmarks)).any(axis=(1, 2)).sum())
+        for name in sorted({name for face in old.attributes for name in face}):
+            count(name, sum(_told(a, name) and a.get(name) != b.get(name)
+                            for a, b in zip(old.attributes, new.attributes)))
+    return counts
+
+
+def _told(face: dict, name: str) -> bool:
+    """Whether an attribute says more than that nothing is special."""
+    return face.get(name) not in (None, 0, [0] * 5)
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(make_parser(), run))

@@ -1,0 +1,263 @@
+"""Annotation formats: any into any and back, what each cannot hold, and files with faults."""
+
+import json
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from detector import cli
+from detector.data import open_data
+from detector.data.annotation import Annotation, faces
+from detector.data.convert import lost, make_parser, run
+from detector.data.formats import FORMATS, format_of, read_any
+from detector.data.labels import WIDER_FLAGS
+from detector.errors import UserError
+from detector.recipe import DataChoice
+
+pixel = st.integers(-50_000, 2_000_000).map(lambda n: n / 1000)  # files have three decimals
+extent = st.integers(-1000, 900_000).map(lambda n: n / 1000)
+inside = st.integers(0, 2_000_000).map(lambda n: n / 1000)
+point = st.one_of(st.none(), st.tuples(inside, inside))
+flags = st.fixed_dictionaries({}, optional={name: st.integers(0, 2) for name in WIDER_FLAGS})
+
+
+@st.composite
+def annotations(draw, landmarks=True, attributes=flags, size=True):
+    images = []
+    for at in range(draw(st.integers(1, 4))):
+        count = draw(st.integers(0, 3))
+        boxes = [draw(st.tuples(pixel, pixel, extent, extent)) for _ in range(count)]
+        points = [[p or (np.nan, np.nan) for p in draw(st.tuples(*[point] * 5))]
+                  for _ in range(count)] if landmarks else None
+        images.append(faces(
+            f"{draw(st.integers(0, 9))}--Éte/{at} a.jpg", boxes, points,
+            [draw(attributes) for _ in range(count)],
+            draw(st.sampled_from([(0, 0), (640, 481)])) if size else (0, 0)))
+    return Annotation(images)
+
+
+score = st.integers(0, 100).map(lambda n: n / 100)
+scored = st.fixed_dictionaries({}, optional={"blur_score": score})
+HOLDS = {
+    "wider": annotations(landmarks=False, size=False),
+    "retinaface": annotations(attributes=scored, size=False),
+    "json": annotations(attributes=st.one_of(flags, scored)),
+    "coco": annotations(attributes=st.one_of(flags, scored)),
+}
+
+
+def through(annotation, name, folder):
+    path = folder / "labels"
+    path.write_text(FORMATS[name].write(annotation), encoding="utf-8")
+    return FORMATS[name].read(path)
+
+
+@pytest.mark.parametrize("first", HOLDS)
+@pytest.mark.parametrize("second", ["json", "coco"])
+@settings(max_examples=25, deadline=None)
+@given(data=st.data())
+def test_what_a_format_holds_comes_back_through_any_that_hold_it(tmp_path_factory, first, second,
+                                                                 data):
+    folder = tmp_path_factory.mktemp("x")
+    annotation = data.draw(HOLDS[first])
+    there = through(annotation, first, folder)
+    assert lost(annotation, there) == {}
+    again = through(through(there, second, folder), first, folder)
+    assert FORMATS[first].write(again) == FORMATS[first].write(there)
+    for a, b in zip(there.labels, again.labels, strict=True):
+        np.testing.assert_array_equal(a.boxes, b.boxes)
+        np.testing.assert_array_equal(a.landmarks, b.landmarks)
+        np.testing.assert_array_equal(a.ignore, b.ignore)
+
+
+def test_what_a_format_cannot_hold_is_counted(tmp_path):
+    points = [[[1, 2], [3, 2], [-4, 3], [1, 5], [3, 5]]]
+    before = Annotation([faces("a/b.jpg", [[1, 1, 5, 6]], points,
+                               [{"blur": 2, "pose": 0, "blur_score": 0.5}], (20, 10))])
+    assert lost(before, through(before, "wider", tmp_path)) == {
+        "sizes of images": 1, "landmarks": 1, "blur_score": 1}
+    assert lost(before, through(before, "retinaface", tmp_path)) == {
+        "sizes of images": 1, "landmarks": 1, "blur": 1}
+
+
+def test_hidden_landmarks_are_cocos_visibility(tmp_path):
+    path = tmp_path / "label.txt"
+    path.write_text("# a/b.jpg\n1 2 3 4 1 1 0 2 1 1 -1 -1 -1 1 2 0 2 2 0 0.25\n")
+    coco = json.loads(FORMATS["coco"].write(read_any(path)))
+    assert coco["annotations"][0]["keypoints"] == [1, 1, 2, 2, 1, 1, 0, 0, 0, 1, 2, 2, 2, 2, 2]
+    assert coco["annotations"][0]["num_keypoints"] == 4
+    assert coco["annotations"][0]["bbox"] == [1, 2, 3, 4]
+    assert coco["categories"][0]["name"] == "face"
+
+
+LIST = [{"file_name": "0--Parade/a.jpg", "annotations": [
+    {"bbox": [449, 330, 571, 720], "landmarks": [[488.906, 373.643], [542.089, 376.442],
+     [515.031, 412.83], [485.174, 425.893], [538.357, 431.491]]}, {"bbox": [1, 2, 3, 4]}]},
+    {"file_name": "0--Parade/b.jpg", "annotations": []}]
+
+
+def test_the_list_of_the_lightning_retinaface(tmp_path):
+    path = tmp_path / "label.json"
+    path.write_text(json.dumps(LIST))
+    first, second = read_any(path).labels
+    np.testing.assert_array_equal(first.boxes, [[449, 330, 571, 720], [1, 2, 3, 4]])
+    np.testing.assert_allclose(first.landmarks[0, 2], (515.031, 412.83), rtol=1e-6)
+    assert np.isnan(first.landmarks[1]).all() and len(second.boxes) == 0
+    assert json.loads(FORMATS["json"].write(read_any(path))) == LIST
+
+
+def _list(**face):
+    return [{"file_name": "a/b.jpg", "annotations": [{"bbox": [1, 2, 3, 4]}, face]}]
+
+
+def _coco(images=({"id": 1, "file_name": "a/b.jpg"},), classes=("face",), **face):
+    return {"images": list(images), "categories": [
+        {"id": i, "name": name} for i, name in enumerate(classes, start=1)],
+        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]} | face]}
+
+
+@pytest.mark.parametrize("content, says", [
+    (_list(bbox=[1, float("nan"), 3, 4]), "a/b.jpg: face 2: bbox .* four finite numbers"),
+    (_list(bbox=[1, 2, 3]), "a/b.jpg: face 2: bbox"),
+    (_list(), "a/b.jpg: face 2: bbox None"),
+    (_list(bbox=[1, 2, 3, 4], landmarks=[[1, 2]]), "a/b.jpg: face 2: landmarks"),
+    ([{"annotations": []}], "image 1: file_name None"),
+    ([{"file_name": "../a.jpg"}], "image 1: file_name"),
+    ([{"file_name": "a.jpg"}, {"file_name": "a.jpg"}], "image 2: a.jpg is listed twice"),
+    ([{"file_name": "a.jpg", "width": 0, "height": 4}], "a.jpg: width 0"),
+    ({"annotations": []}, "lists images, annotations and categories"),
+    (_coco(bbox=[1, 2, float("inf"), 4]), "annotation 7: bbox .* finite"),
+    (_coco(image_id=5), "annotation 7: image_id 5 is not among images"),
+    (_coco(classes=("person",)), "no class face, only person"),
+    (_coco(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]),
+     "image 2: id 1 is taken"),
+    (_coco(keypoints=[1, 2, 3]), "annotation 7: keypoints must be 15"),
+])
+def test_faults_are_named_in_one_line(tmp_path, content, says):
+    path = tmp_path / "label.json"
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=says) as error:
+        read_any(path)
+    assert str(error.value).startswith(str(path)) and "\n" not in str(error.value)
+
+
+def test_cut_json_and_negative_sizes(tmp_path):
+    path = tmp_path / "label.json"
+    path.write_text(json.dumps(LIST)[:-9])
+    with pytest.raises(UserError, match="not valid JSON"):
+        read_any(path)
+    path.write_text(json.dumps(_coco(bbox=[5, 6, -3, 4])))
+    found = read_any(path)
+    assert found.dropped == 1 and found.first_dropped == "face 1 of a/b.jpg (5 6 -3 4)"
+    assert len(found.labels[0].boxes) == 0
+
+
+def test_other_classes_of_coco_are_left_out_and_told(tmp_path):
+    path = tmp_path / "label.json"
+    path.write_text(json.dumps(_coco(classes=("Person", "Face"))))
+    found = read_any(path)
+    assert len(found.images[0].boxes) == 0
+    assert "other classes than face, left out: 1" in found.notes[0]
+    path.write_text(json.dumps(_coco(iscrowd=1)))
+    assert read_any(path).labels[0].ignore.tolist() == [True]
+
+
+# -- as its user runs it ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def converted(capsys):
+    def call(*argv) -> tuple[int, str, str]:
+        code = cli.main(make_parser(), run, [str(a) for a in argv])
+        return (code, *capsys.readouterr())
+    return call
+
+
+def test_a_chain_of_conversions_ends_where_it_began(converted, tmp_path):
+    start = tmp_path / "a.txt"
+    start.write_text("a/b.jpg\n2\n10 20 30 40 0 1 0 0 2 0\n-4 5 0 8 1 0 0 1 0 0\n"
+                     "a/none.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n")
+    for source, target, to in (("a.txt", "b.json", "coco"), ("b.json", "c.json", "json"),
+                               ("c.json", "d.txt", "wider")):
+        code, out, err = converted(tmp_path / source, tmp_path / target, "--to", to,
+                                   "--json", tmp_path / "result.json")
+        assert (code, err) == (0, "")
+        assert "2 images, 2 faces" in out and "face 2 of a/b.jpg (-4 5 0 8)" in out
+    assert (tmp_path / "d.txt").read_text() == start.read_text()
+    assert json.loads((tmp_path / "result.json").read_text())["lost"] == {}
+    code, out, _ = converted(tmp_path / "c.json", tmp_path / "e.txt", "--to", "retinaface")
+    assert code == 0 and "has no room for expression: 1 left behind" in out
+    assert [format_of(tmp_path / f) for f in ("a.txt", "b.json", "c.json", "e.txt")] == [
+        "wider", "coco", "json", "retinaface"]
+
+
+def test_an_older_file_is_kept_and_a_failed_one_taken_away(converted, tmp_path):
+    source, target = tmp_path / "a.json", tmp_path / "b.txt"
+    source.write_text(json.dumps([{"file_name": "flat.jpg"}]))
+    code, _, err = converted(source, target, "--to", "wider")
+    assert code == 2 and "event/file.jpg" in err and not target.exists()
+    target.write_text("mine")
+    code, _, err = converted(source, target, "--to", "json")
+    assert code == 2 and "is there already" in err and target.read_text() == "mine"
+    code, _, err = converted(tmp_path / "nowhere", tmp_path / "c", "--to", "json")
+    assert code == 2 and err.count("\n") == 1 and "cannot be read" in err
+
+
+def _images(folder, names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(folder / name), np.full((30, 40, 3), 9, np.uint8))
+
+
+def test_sizes_from_the_images(converted, tmp_path):
+    source = tmp_path / "a.json"
+    source.write_text(json.dumps(LIST))
+    _images(tmp_path / "images", ["0--Parade/a.jpg"])
+    code, out, _ = converted(source, tmp_path / "b.json", "--to", "coco", "--images",
+                             tmp_path / "images")
+    assert code == 0 and "1 of 2 images cannot be read" in out
+    images = json.loads((tmp_path / "b.json").read_text())["images"]
+    assert (images[0]["width"], images[0]["height"]) == (40, 30) and "width" not in images[1]
+    code, _, err = converted(source, tmp_path / "c.json", "--to", "coco", "--images", tmp_path)
+    assert code == 2 and "none of the 2 images" in err
+
+
+@pytest.mark.parametrize("name", ["json", "coco"])
+@pytest.mark.parametrize("text, folder", [("{}/label.json", "{}/images"),
+                                          ("annotations/instances_{}.json", "{}"),
+                                          ("annotations/{}.json", "WIDER_{}/images")])
+def test_json_is_read_for_training_and_evaluation(tmp_path, name, text, folder):
+    points = np.arange(10.0).reshape(1, 5, 2)
+    files = [f"{i}.jpg" for i in range(4)]
+    for part in ("train", "val"):
+        path = tmp_path / text.format(part)
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(FORMATS[name].write(Annotation(
+            [faces(file, [[1, 2, 9, 12]], points) for file in files] + [faces("gone.jpg", [])])))
+        _images(tmp_path / folder.format(part), files)
+    data = open_data(DataChoice(path=str(tmp_path), holdout=0.25))
+    assert (len(data.train), len(data.holdout), len(data.val)) == (3, 1, 4)
+    assert data.has_landmarks and data.val.image(0).shape == (30, 40, 3)
+    np.testing.assert_array_equal(data.val.labels[0].boxes, [[1, 2, 10, 14]])
+    assert ["1 of 5 listed images are missing" in line and "gone.jpg" in line
+            for line in data.warnings] == [True, True]
+
+
+def test_the_annotation_that_was_not_read_is_told(tmp_path):
+    _images(tmp_path / "val" / "images", ["a/b.jpg"])
+    (tmp_path / "val" / "label.txt").write_text("# a/b.jpg\n1 2 3 4\n")
+    (tmp_path / "val" / "label.json").write_text("[]")
+    data = open_data(DataChoice(path=str(tmp_path)), parts=("val",))
+    assert "label.txt: read for val" in data.warnings[0] and "label.json" in data.warnings[0]
+
+
+def test_the_real_annotation_is_the_same_after_every_format(wider_root, tmp_path):
+    start = wider_root / "wider_face_split" / "wider_face_val_bbx_gt.txt"
+    annotation = read_any(start)
+    for name in ("coco", "json"):
+        annotation = through(annotation, name, tmp_path)
+    lines = [line.strip() for line in start.read_text().splitlines()]
+    assert FORMATS["wider"].write(annotation).splitlines() == lines
