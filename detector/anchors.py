@@ -1,7 +1,8 @@
-"""Anchors: the boxes that predictions are offsets from."""
+"""Anchors: boxes laid over the image, each with a prediction of its own."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -15,20 +16,51 @@ def anchors(config: Detector, size: Size, device: torch.device | str = "cpu") ->
     """float32 [A, 4] xyxy px for an image of `size` (height, width) px; not to be written to.
 
     In the order of the detector's outputs: level by level (finest first), row by row over the
-    cells, the anchors of a cell innermost. Cell i of a level is centred at (i + 0.5) · stride,
-    which may lie outside an image whose side is no multiple of the stride. Not clipped.
+    cells, the anchors of a cell innermost. Those of cell i of a level are centred at
+    (i + anchors.offset) · stride, which may lie outside an image whose side is no multiple of the
+    stride. Not clipped.
     """
-    return _anchors(config.anchor_shapes(), config.neck.levels, tuple(size), torch.device(device))
+    return priors(config, size, device).anchors
+
+
+@dataclass(frozen=True, eq=False)
+class Priors:
+    """Where the predictions for an image size are, and what they are relative to."""
+
+    anchors: Tensor
+    """float32 [A, 4] xyxy px, what faces are matched with; see `anchors`."""
+    references: Tensor
+    """float32 [A, 4] xyxy px, what deltas are decoded against: the anchors, or, around the same
+    centres, squares of one stride where head.coding counts in strides."""
+    counts: tuple[int, ...]
+    """Anchors of each level, finest first; their sum is A."""
+    coding: str = "anchor"
+    """As head.coding."""
+
+
+def priors(config: Detector, size: Size, device: torch.device | str = "cpu") -> Priors:
+    """The priors of a design for an image of `size` (height, width) px; not to be written to."""
+    size, device = tuple(size), torch.device(device)
+    levels, offset, shapes = config.neck.levels, config.anchors.offset, config.anchor_shapes()
+    boxes = _boxes(shapes, levels, offset, size, device)
+    references = boxes
+    if config.head.coding != "anchor":
+        squares = tuple(((2**level, 2**level),) * len(own) for level, own in zip(levels, shapes))
+        references = _boxes(squares, levels, offset, size, device)
+    cells = [level_size(size, level) for level in levels]
+    counts = tuple(height * width * len(own) for (height, width), own in zip(cells, shapes))
+    return Priors(boxes, references, counts, config.head.coding)
 
 
 @lru_cache(maxsize=16)
-def _anchors(shapes: tuple, levels: tuple[int, ...], size: Size, device: torch.device) -> Tensor:
+def _boxes(shapes: tuple, levels: tuple[int, ...], offset: float, size: Size,
+           device: torch.device) -> Tensor:
     result = []
     for level_shapes, level in zip(shapes, levels):
         height, width = level_size(size, level)
         stride = 2**level
-        y = (torch.arange(height, dtype=torch.float32) + 0.5) * stride
-        x = (torch.arange(width, dtype=torch.float32) + 0.5) * stride
+        y = (torch.arange(height, dtype=torch.float32) + offset) * stride
+        x = (torch.arange(width, dtype=torch.float32) + offset) * stride
         centers = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)  # [H, W, (x, y)]
         half = torch.tensor(level_shapes, dtype=torch.float32) / 2  # [N, (w, h)]
         centers = centers[:, :, None]

@@ -197,7 +197,7 @@ def test_imagenet_without_a_network_is_one_line(preset, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    config = preset("retinaface_resnet18")
+    config = preset("retinaface_resnet18_p2p6")
     with pytest.raises(UserError, match=r"resnet18 could not be downloaded .*no route to host"):
         load_weights(build_detector(config), config, "imagenet")
 
