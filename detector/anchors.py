@@ -32,6 +32,8 @@ class Priors:
     references: Tensor
     """float32 [A, 4] xyxy px, what deltas are decoded against: the anchors, or, around the same
     centres, squares of one stride where head.coding counts in strides."""
+    cells: Tensor
+    """float32 [A, 4] xyxy px, the cell of its feature map that each prediction comes from."""
     counts: tuple[int, ...]
     """Anchors of each level, finest first; their sum is A."""
     coding: str = "anchor"
@@ -42,17 +44,17 @@ def priors(config: Detector, size: Size, device: torch.device | str = "cpu") -> 
     """The priors of a design for an image of `size` (height, width) px; not to be written to."""
     size, device = tuple(size), torch.device(device)
     levels, offset, shapes = config.neck.levels, config.anchors.offset, config.anchor_shapes()
+    squares = tuple(((2**level, 2**level),) * len(own) for level, own in zip(levels, shapes))
     boxes = _boxes(shapes, levels, offset, size, device)
-    references = boxes
-    if config.head.coding != "anchor":
-        squares = tuple(((2**level, 2**level),) * len(own) for level, own in zip(levels, shapes))
-        references = _boxes(squares, levels, offset, size, device)
-    cells = [level_size(size, level) for level in levels]
-    counts = tuple(height * width * len(own) for (height, width), own in zip(cells, shapes))
-    return Priors(boxes, references, counts, config.head.coding)
+    references = (boxes if config.head.coding == "anchor"
+                  else _boxes(squares, levels, offset, size, device))
+    counts = tuple(height * width * len(own) for own, (height, width)
+                   in zip(shapes, (level_size(size, level) for level in levels)))
+    return Priors(boxes, references, _boxes(squares, levels, 0.5, size, device), counts,
+                  config.head.coding)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=32)
 def _boxes(shapes: tuple, levels: tuple[int, ...], offset: float, size: Size,
            device: torch.device) -> Tensor:
     result = []

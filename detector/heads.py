@@ -7,8 +7,13 @@ import math
 import torch
 from torch import Tensor, nn
 
+from detector.boxes import DISTANCE
 from detector.modules import build
 from detector.plan import HeadPlan
+
+FIRST_DISTANCE = 1.0
+"""Of all four sides before training, in strides, where boxes are told by distances: a box without
+area has no overlap to improve."""
 
 FACE_PRIOR = 0.01
 """Face probability of every anchor before training (focal loss paper, Lin et al. 2017): the many
@@ -46,13 +51,14 @@ class Heads(nn.Module):
         return modules[self.plan.index(level_index, modules)]
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Small weights in the last convolutions, and a bias that gives every anchor `FACE_PRIOR`:
-        in the class, or in the objectness where there is one."""
+        """Small weights in the last convolutions, a bias that gives every anchor `FACE_PRIOR` (in
+        the class, or in the objectness where there is one), and `FIRST_DISTANCE`."""
         for predictor in self.plan.predictors:
             for unit in getattr(self, predictor.name):
                 last = _last_conv(unit)
                 nn.init.normal_(last.weight, std=0.01, generator=generator)
-                nn.init.zeros_(last.bias)
+                is_distance = predictor.name == "box_deltas" and self.plan.coding == DISTANCE
+                nn.init.constant_(last.bias, FIRST_DISTANCE if is_distance else 0.0)
         log_odds = math.log(FACE_PRIOR / (1 - FACE_PRIOR))
         names = [predictor.name for predictor in self.plan.predictors]
         for unit in getattr(self, "objectness" if "objectness" in names else "class_logits"):

@@ -144,6 +144,8 @@ class HeadPlan:
     predictors: tuple[Predictor, ...]
     scales: tuple[Scale, ...]
     """Factor of each level's box outputs where the head is shared."""
+    coding: str
+    """As head.coding: decides what boxes it starts with."""
 
     @staticmethod
     def index(level_index: int, parts: tuple) -> int:
@@ -242,7 +244,8 @@ def _heads(config: Detector) -> HeadPlan:
         predictors=tuple(
             Predictor(name, size, tuple(_predictor(head.predictor, cin, n * size) for n in anchors))
             for name, size in sizes.items()),
-        scales=(Scale(),) * len(levels) if head.shared else ())
+        scales=(Scale(),) * len(levels) if head.shared else (),
+        coding=head.coding)
 
 
 def _tower_layer(head: Head, cin: int) -> Layer:

@@ -15,7 +15,7 @@ SETTINGS = Evaluation()
 
 
 def detections(outputs, anchors, settings):
-    return postprocess(outputs, Priors(anchors, anchors, (len(anchors),)), settings)
+    return postprocess(outputs, Priors(anchors, anchors, anchors, (len(anchors),)), settings)
 
 
 def outputs_for(boxes, scores, anchors, landmarks=None):
@@ -127,7 +127,7 @@ def test_each_coding_is_undone(coding):
     outputs = {"class_logits": torch.linspace(3, 2, 5).view(1, 5, 1),
                "box_deltas": encode(boxes, references, coding)[None],
                "landmark_deltas": encode_landmarks(points, references, coding)[None]}
-    (found,) = postprocess(outputs, Priors(boxes, references, (5,), coding), SETTINGS)
+    (found,) = postprocess(outputs, Priors(boxes, references, boxes, (5,), coding), SETTINGS)
     torch.testing.assert_close(found.boxes, boxes)
     torch.testing.assert_close(found.landmarks, points)
     torch.testing.assert_close(found.scores, torch.linspace(3, 2, 5).sigmoid())
