@@ -186,8 +186,9 @@ def test_own_state_comes_back_equal(random_design, tmp_path):
         assert torch.equal(value, two.state_dict()[name])
 
 
-def test_imagenet_is_for_exact_backbones(preset):
-    config = preset("retinaface_mobile025")
+@pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_10g", "yunet_n", "tiny_ssd300"])
+def test_imagenet_is_for_exact_backbones(preset, name):
+    config = preset(name)
     with pytest.raises(UserError, match=r"imagenet has none for this backbone .*resnet18"):
         load_weights(build_detector(config), config, "imagenet")
 
