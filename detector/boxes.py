@@ -1,7 +1,10 @@
 """Boxes as pure functions on tensors: xyxy in pixels, corners without the +1 convention.
 
-Deltas are SSD's (Liu et al. 2016): centre offsets in anchor sizes over 0.1, log size ratios over
-0.2; landmarks are offsets of points from the anchor's centre, like those of centres.
+Deltas are relative to a reference box, in one of three codings. `anchor`, SSD's (Liu et al. 2016):
+centre offsets in sizes of the reference over 0.1, log size ratios over 0.2. `point` (YOLOX, Ge et
+al. 2021): the same without those divisors. `distance` (FCOS, Tian et al. 2019): distances from the
+reference's centre to the left, top, right and bottom side, in sizes of the reference. Landmarks are
+offsets of points from the reference's centre, like those of centres.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ from torch import Tensor
 CENTER_VARIANCE = 0.1
 SIZE_VARIANCE = 0.2
 MAX_LOG_SIZE = 16.0
+ANCHOR, DISTANCE, POINT = "anchor", "distance", "point"
 
 
 def area(boxes: Tensor) -> Tensor:
@@ -33,36 +37,47 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
     return overlap.div_(union.clamp_(min=torch.finfo(union.dtype).tiny))
 
 
-def encode(boxes: Tensor, anchors: Tensor) -> Tensor:
-    """Deltas [..., 4] of boxes [..., 4] of positive size against anchors [..., 4]."""
+def encode(boxes: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
+    """Deltas [..., 4] of boxes [..., 4] of positive size against references [..., 4]."""
+    origins, units = _center_size(references)
+    if coding == DISTANCE:
+        return torch.cat((origins - boxes[..., :2], boxes[..., 2:] - origins),
+                         dim=-1) / torch.cat((units, units), dim=-1)
     centers, sizes = _center_size(boxes)
-    anchor_centers, anchor_sizes = _center_size(anchors)
-    return torch.cat(((centers - anchor_centers) / (anchor_sizes * CENTER_VARIANCE),
-                      (sizes / anchor_sizes).log() / SIZE_VARIANCE), dim=-1)
+    center_variance, size_variance = _variances(coding)
+    return torch.cat(((centers - origins) / (units * center_variance),
+                      (sizes / units).log() / size_variance), dim=-1)
 
 
-def decode(deltas: Tensor, anchors: Tensor) -> Tensor:
+def decode(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
     """Boxes [..., 4] xyxy px from deltas [..., 4]: the inverse of `encode`.
 
-    No box is more than exp(MAX_LOG_SIZE) times as large as its anchor, so that none is infinite.
+    No box is more than exp(MAX_LOG_SIZE) times as large as its reference, so that none is infinite.
+    By `distance`, negative ones may turn a box inside out.
     """
-    anchor_centers, anchor_sizes = _center_size(anchors)
-    centers = anchor_centers + deltas[..., :2] * CENTER_VARIANCE * anchor_sizes
-    half = anchor_sizes * (deltas[..., 2:] * SIZE_VARIANCE).clamp(max=MAX_LOG_SIZE).exp() / 2
+    origins, units = _center_size(references)
+    if coding == DISTANCE:
+        return torch.cat((origins - deltas[..., :2] * units,
+                          origins + deltas[..., 2:] * units), dim=-1)
+    center_variance, size_variance = _variances(coding)
+    centers = origins + deltas[..., :2] * center_variance * units
+    half = units * (deltas[..., 2:] * size_variance).clamp(max=MAX_LOG_SIZE).exp() / 2
     return torch.cat((centers - half, centers + half), dim=-1)
 
 
-def encode_landmarks(points: Tensor, anchors: Tensor) -> Tensor:
-    """Deltas [..., 10] of points [..., 5, 2] px against anchors [..., 4]; NaN stays NaN."""
-    centers, sizes = _center_size(anchors)
-    deltas = (points - centers[..., None, :]) / (sizes[..., None, :] * CENTER_VARIANCE)
+def encode_landmarks(points: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
+    """Deltas [..., 10] of points [..., 5, 2] px against references [..., 4]; NaN stays NaN."""
+    centers, sizes = _center_size(references)
+    variance, _ = _variances(coding)
+    deltas = (points - centers[..., None, :]) / (sizes[..., None, :] * variance)
     return deltas.flatten(-2)
 
 
-def decode_landmarks(deltas: Tensor, anchors: Tensor) -> Tensor:
+def decode_landmarks(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
     """Points [..., 5, 2] px from deltas [..., 10]: the inverse of `encode_landmarks`."""
-    centers, sizes = _center_size(anchors)
-    offsets = deltas.unflatten(-1, (5, 2)) * CENTER_VARIANCE * sizes[..., None, :]
+    centers, sizes = _center_size(references)
+    variance, _ = _variances(coding)
+    offsets = deltas.unflatten(-1, (5, 2)) * variance * sizes[..., None, :]
     return centers[..., None, :] + offsets
 
 
@@ -76,3 +91,8 @@ def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
 def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
     low, high = boxes[..., :2], boxes[..., 2:]
     return (low + high) / 2, high - low
+
+
+def _variances(coding: str) -> tuple[float, float]:
+    """Of centres and of log sizes."""
+    return (CENTER_VARIANCE, SIZE_VARIANCE) if coding == ANCHOR else (1.0, 1.0)

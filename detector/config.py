@@ -21,6 +21,8 @@ BACKBONE_ROWS: dict[str, tuple[int, ...]] = {
     "mobilenet_v1": (1, 2, 3, 4, 5),
     "mobilenet_v2": (1, 2, 3, 4, 4, 5, 5),
     "resnet": (2, 3, 4, 5),
+    "mobilenet_v2_s16": (1, 2, 3, 4, 4, 4, 4),  # never coarser than stride 16
+    "yunet": (1, 2, 2, 3, 4, 5),
 }
 ACTIVATIONS = ("relu", "leaky_relu", "relu6")
 
@@ -36,6 +38,8 @@ ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] =
                          7: (4096, 8192)}, (1.25,)),
     # One size a level, 4 strides wide: the cheapest head.
     "single": ({k: (4.0 * 2**k,) for k in LEVELS}, (1.0,)),
+    # The cell itself: for heads that predict from points.
+    "cell": ({k: (1.0 * 2**k,) for k in LEVELS}, (1.0,)),
     # Two sizes a level, half an octave apart, from 2 strides up.
     "octave2": ({k: (2.0 * 2**k, 2.0 * 2**k * 2**0.5) for k in LEVELS}, (1.0,)),
     # Three sizes a level, a third of an octave apart (RetinaNet's spacing).
@@ -57,8 +61,15 @@ class Backbone(Struct):
     """Blocks in each row, at least 1; the first one carries the row's stride."""
     block: str = "basic"
     """resnet only: basic or bottleneck."""
+    variant: str = "plain"
+    """resnet only: plain, or d: three 3×3 convolutions as stem, 2×2 max pool, shortcuts that
+    average before they project."""
     expansion: int = 6
-    """mobilenet_v2 only: hidden channels over input channels (the first row has 1)."""
+    """mobilenet_v2 kinds only: hidden channels over input channels (the first row has 1)."""
+    last_expansion: int | None = None
+    """mobilenet_v2 kinds only: that of the last row; none: as the others."""
+    input_norm: bool = False
+    """Batch normalisation of the image itself."""
     activation: str = "relu"
 
     def __post_init__(self):
@@ -73,8 +84,19 @@ class Backbone(Struct):
                 _positive(f"backbone.{key}", value)
         _positive("backbone.stem", self.stem)
         _positive("backbone.expansion", self.expansion)
+        if self.last_expansion is not None:
+            _positive("backbone.last_expansion", self.last_expansion)
         _one_of("backbone.block", self.block, ("basic", "bottleneck"))
+        _one_of("backbone.variant", self.variant, ("plain", "d"))
+        if self.kind == "resnet" and self.variant == "d" and self.stem < 2:
+            raise ConfigError(f"backbone.stem: {self.stem} must be at least 2 with variant d")
         _one_of("backbone.activation", self.activation, ACTIVATIONS)
+
+    def channels(self, level: int) -> int:
+        """Of the feature map at a pyramid level that has rows of blocks."""
+        row = max(i for i, at in enumerate(BACKBONE_ROWS[self.kind]) if at == level)
+        wide = self.kind == "resnet" and self.block == "bottleneck"
+        return self.widths[row] * (4 if wide else 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,18 +105,26 @@ class Neck(Struct):
     """Ascending pyramid levels among 2–7; above 5 they are stride-2 convolutions on top."""
     width: int
     """Channels of every level; a multiple of 4 where a context module follows."""
+    kind: str = "fpn"
+    """fpn (RetinaFace's), pafpn (a way up after the way down; no norms), tfpn (YuNet's: a unit for
+    each level) or none; the last two keep the backbone's channels, which `width` must equal."""
     shared_merge: bool = False
-    """One 3×3 merge convolution for all levels instead of one each."""
+    """fpn: one 3×3 merge convolution for all levels instead of one each."""
     activation: str = "relu"
+    """fpn and tfpn."""
 
     def __post_init__(self):
         levels = self.levels
+        _one_of("neck.kind", self.kind, ("fpn", "pafpn", "tfpn", "none"))
         if not levels or list(levels) != sorted(set(levels)) or not set(levels) <= set(LEVELS):
             raise ConfigError(f"neck.levels: {list(levels)} must be ascending levels among 2–7, "
                               "such as [3, 4, 5]")
         if levels[0] > 5:
             raise ConfigError(f"neck.levels: {list(levels)} has none of the backbone's own levels; "
                               "start at 5 or finer")
+        if levels[-1] > 5 and self.kind != "fpn":
+            raise ConfigError(f"neck.levels: {list(levels)} has levels above 5, which only "
+                              f"neck.kind fpn builds, not {self.kind}")
         _positive("neck.width", self.width)
         _one_of("neck.activation", self.activation, ACTIVATIONS)
 
@@ -115,29 +145,68 @@ class Context(Struct):
 class Head(Struct):
     landmarks: bool = True
     """Predict five landmarks beside class and box."""
+    layers: int = 0
+    """Convolutions before the predictors, common to all outputs."""
+    width: int = 64
+    """Their channels."""
+    block: str = "conv"
+    """Each of them: conv (3×3), separable (depthwise, then pointwise) or unit (the other way)."""
+    norm_groups: int | None = None
+    """conv and separable: group normalisation over so many groups; none: batch normalisation."""
+    predictor: str = "pointwise"
+    """pointwise (1×1), conv3 (3×3), depthwise (3×3, norm, ReLU, then 1×1) or unit."""
+    shared: bool = False
+    """The same weights at all levels, with a learnt factor for the boxes of each."""
+    score: str = "softmax"
+    """softmax (background, face), sigmoid (face alone), or objectness: a second output, the
+    probability of an object, that the face's is multiplied by."""
+    coding: str = "anchor"
+    """What box and landmarks are relative to: anchor (SSD's offsets and log sizes), distance (to
+    the four sides, in strides) or point (offset and log size, in strides)."""
+
+    def __post_init__(self):
+        if self.layers < 0:
+            raise ConfigError(f"head.layers: {self.layers} must be at least 0")
+        _positive("head.width", self.width)
+        _one_of("head.block", self.block, ("conv", "separable", "unit"))
+        _one_of("head.predictor", self.predictor, ("pointwise", "conv3", "depthwise", "unit"))
+        _one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
+        _one_of("head.coding", self.coding, ("anchor", "distance", "point"))
+        if self.norm_groups is not None:
+            _positive("head.norm_groups", self.norm_groups)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Anchors(Struct):
     name: str | None = None
-    """A set of ANCHOR_SETS; or none, and `sizes` given."""
+    """A set of ANCHOR_SETS; or none, and `sizes` or `shapes` given."""
     sizes: tuple[tuple[float, ...], ...] | None = None
     """Sizes in input pixels, one tuple for each level of the neck."""
     ratios: tuple[float, ...] = (1.0,)
     """Height / width, with `sizes`; a size s and ratio r give s/√r × s·√r."""
+    shapes: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    """(width, height) of each anchor by hand, one tuple of pairs for each level of the neck."""
+    offset: float = 0.5
+    """Where in its cell an anchor is centred: 0.5 the middle, 0 the corner towards the origin."""
 
     def __post_init__(self):
-        if (self.name is None) == (self.sizes is None):
-            raise ConfigError("anchors: give either name (one of "
-                              f"{', '.join(ANCHOR_SETS)}) or sizes, not both or none")
+        if sum(given is not None for given in (self.name, self.sizes, self.shapes)) != 1:
+            raise ConfigError(f"anchors: give one of name (of {', '.join(ANCHOR_SETS)}), sizes and "
+                              "shapes, no more and no less")
+        if not 0 <= self.offset < 1:
+            raise ConfigError(f"anchors.offset: {self.offset} must be at least 0 and below 1")
         if self.name is not None:
             _one_of("anchors.name", self.name, tuple(ANCHOR_SETS))
-            if self.ratios != (1.0,):
-                raise ConfigError("anchors.ratios: a named set has its own; give sizes with ratios")
+        if self.sizes is None and self.ratios != (1.0,):
+            raise ConfigError("anchors.ratios: only for sizes; named sets and shapes have their "
+                              "own, leave it out")
         for size in (s for level in self.sizes or () for s in level):
             _positive("anchors.sizes", size)
-        if self.sizes is not None and not all(self.sizes):
-            raise ConfigError("anchors.sizes: a level has no size; give at least one for each")
+        for side in (s for level in self.shapes or () for shape in level for s in shape):
+            _positive("anchors.shapes", side)
+        for key in ("sizes", "shapes"):
+            if not all(getattr(self, key) or (True,)):
+                raise ConfigError(f"anchors.{key}: a level has none; give at least one for each")
         for ratio in self.ratios:
             _positive("anchors.ratios", ratio)
         if not self.ratios:
@@ -174,10 +243,37 @@ class Detector(Struct):
         if self.context.kind != "none" and self.neck.width % 4:
             raise ConfigError(f"neck.width: {self.neck.width} must be a multiple of 4 "
                               f"with context.kind {self.context.kind}")
-        sizes = self.anchors.sizes
-        if sizes is not None and len(sizes) != len(self.neck.levels):
-            raise ConfigError(f"anchors.sizes: {len(sizes)} levels given for neck.levels "
-                              f"{list(self.neck.levels)}; give one tuple for each")
+        for key in ("sizes", "shapes"):
+            given = getattr(self.anchors, key)
+            if given is not None and len(given) != len(self.neck.levels):
+                raise ConfigError(f"anchors.{key}: {len(given)} levels given for neck.levels "
+                                  f"{list(self.neck.levels)}; give one tuple for each")
+        self._check_levels()
+        self._check_head()
+
+    def _check_levels(self) -> None:
+        built = BACKBONE_ROWS[self.backbone.kind]
+        for level in sorted({min(level, 5) for level in self.neck.levels}):
+            if level not in built:
+                raise ConfigError(f"neck.levels: {list(self.neck.levels)} needs level {level}, "
+                                  f"which backbone.kind {self.backbone.kind} does not have")
+            channels = self.backbone.channels(level)
+            if self.neck.kind in ("tfpn", "none") and channels != self.neck.width:
+                raise ConfigError(f"neck.width: {self.neck.width} must equal the backbone's "
+                                  f"{channels} channels at level {level} with neck.kind "
+                                  f"{self.neck.kind}")
+
+    def _check_head(self) -> None:
+        head = self.head
+        if head.layers and head.norm_groups is not None and head.block != "unit":
+            first = [self.neck.width] if head.block == "separable" else []
+            for channels in (*first, head.width):
+                if channels % head.norm_groups:
+                    raise ConfigError(f"head.norm_groups: {head.norm_groups} does not divide the "
+                                      f"{channels} channels that it normalises")
+        if head.shared and len({len(level) for level in self.anchor_shapes()}) > 1:
+            raise ConfigError("head.shared: levels have different numbers of anchors; give each "
+                              "as many, or share no head")
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -186,6 +282,8 @@ class Detector(Struct):
 
     def anchor_shapes(self) -> tuple[tuple[tuple[float, float], ...], ...]:
         """(width, height) in input pixels of each anchor of a cell, for each level of the neck."""
+        if self.anchors.shapes is not None:
+            return self.anchors.shapes
         if self.anchors.name is not None:
             by_level, ratios = ANCHOR_SETS[self.anchors.name]
             sizes = tuple(by_level[level] for level in self.neck.levels)
@@ -196,24 +294,47 @@ class Detector(Struct):
 
 
 def canonical(detector: Detector) -> dict:
-    """The resolved configuration as plain data, without what does not get built."""
+    """The resolved configuration as plain data, without what does not get built.
+
+    What is as in RetinaFace, and not a field of the first version, is left out, too: names given
+    to designs before the field existed stay theirs.
+    """
     design = detector.to_dict()
-    backbone, neck = design["backbone"], detector.neck
+    backbone, neck, head = design["backbone"], detector.neck, design["head"]
+    kind = detector.backbone.kind
     top = min(5, neck.levels[-1])  # rows above the coarsest level used are not built
-    rows = sum(level <= top for level in BACKBONE_ROWS[detector.backbone.kind])
+    rows = sum(level <= top for level in BACKBONE_ROWS[kind])
+    whole = rows == len(backbone["widths"])
     backbone["widths"], backbone["depths"] = backbone["widths"][:rows], backbone["depths"][:rows]
-    if detector.backbone.kind != "resnet":
-        del backbone["block"]
-    if detector.backbone.kind != "mobilenet_v2":
-        del backbone["expansion"]
-    if len([level for level in neck.levels if level <= 5]) < 3:  # one merge at most
-        del design["neck"]["shared_merge"]
+    if kind != "resnet":
+        del backbone["block"], backbone["variant"]
+    if not kind.startswith("mobilenet_v2"):
+        del backbone["expansion"], backbone["last_expansion"]
+    elif not whole or backbone["last_expansion"] == backbone["expansion"]:
+        del backbone["last_expansion"]
+    if neck.kind != "fpn" or len([level for level in neck.levels if level <= 5]) < 3:
+        del design["neck"]["shared_merge"]  # one merge at most
+    if neck.kind in ("pafpn", "none"):
+        del design["neck"]["activation"]
     if detector.context.kind == "none":
         del design["context"]["activation"]
     elif detector.context.kind == "ssh_shared" and len(neck.levels) == 1:
         design["context"]["kind"] = "ssh"
+    if not detector.head.layers:
+        del head["width"], head["block"]
+    if not detector.head.layers or detector.head.block == "unit":
+        del head["norm_groups"]
+    for part, plain in (("backbone", _PLAIN_BACKBONE), ("neck", {"kind": "fpn"}),
+                        ("head", Head().to_dict())):
+        design[part] = {key: value for key, value in design[part].items()
+                        if key == "landmarks" or key not in plain or value != plain[key]}
     design["anchors"] = [[list(shape) for shape in level] for level in detector.anchor_shapes()]
+    if detector.anchors.offset != 0.5:
+        design["anchor_offset"] = detector.anchors.offset
     return design
+
+
+_PLAIN_BACKBONE = {"variant": "plain", "last_expansion": None, "input_norm": False}
 
 
 def arch_hash(detector: Detector) -> str:

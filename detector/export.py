@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.anchors import symbolic_anchors
+from detector.anchors import symbolic_priors
 from detector.boxes import decode, decode_landmarks
 from detector.config import Detector
 from detector.errors import UserError
@@ -50,10 +50,12 @@ class _WithBoxes(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.model(images)
-        anchors = symbolic_anchors(self.config, tuple(images.shape[-2:]))
-        found = {"boxes": decode(outputs["box_deltas"], anchors), "scores": face_scores(outputs)}
+        priors = symbolic_priors(self.config, tuple(images.shape[-2:]))
+        found = {"boxes": decode(outputs["box_deltas"], priors.references, priors.coding),
+                 "scores": face_scores(outputs)}
         if "landmark_deltas" in outputs:
-            found["landmarks"] = decode_landmarks(outputs["landmark_deltas"], anchors)
+            found["landmarks"] = decode_landmarks(
+                outputs["landmark_deltas"], priors.references, priors.coding)
         return found
 
 
@@ -223,7 +225,7 @@ def _compare_faces(model: nn.Module, exported: Exported, batches: list[Tensor]) 
     differences = dict.fromkeys(("boxes", "scores"), 0.0)
     faces = unmatched = 0
     for images in batches:
-        grid = symbolic_anchors(exported.config, tuple(images.shape[-2:]))
+        grid = symbolic_priors(exported.config, tuple(images.shape[-2:]))
         wanted = postprocess(model(images), grid, settings)
         for one, other in zip(wanted, exported.detections(images, settings), strict=True):
             faces += len(one)

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.anchors import anchors
+from detector.anchors import priors
 from detector.config import Detector
 from detector.errors import UserError
+from detector.plan import plan
 from detector.postprocess import Detections, postprocess, select
 from detector.recipe import Evaluation
 from detector.structs import Struct
@@ -41,11 +42,9 @@ class Graph(Struct):
     @property
     def outputs(self) -> tuple[str, ...]:
         if self.post == "none":
-            points, names = "landmark_deltas", ("class_logits", "box_deltas")
-        else:
-            points, names = "landmarks", ("boxes", "scores")
-            names = ("image", *names) if self.post == "nms" else names
-        return (*names, points) if self.detector.head.landmarks else names
+            return tuple(predictor.name for predictor in plan(self.detector).heads.predictors)
+        names = ("boxes", "scores", *(("landmarks",) if self.detector.head.landmarks else ()))
+        return ("image", *names) if self.post == "nms" else names
 
     def to_text(self) -> str:
         return json.dumps(self.to_dict())
@@ -80,7 +79,7 @@ class Exported(nn.Module):
         """
         outputs = self(images)
         if self.graph.post == "none":
-            return postprocess(outputs, anchors(self.config, tuple(images.shape[-2:])), settings)
+            return postprocess(outputs, priors(self.config, images.shape[-2:]), settings)
         points = outputs.get("landmarks")
         if self.graph.post == "boxes":
             return [select(scores, boxes.__getitem__,

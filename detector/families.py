@@ -24,6 +24,10 @@ FAMILIES: dict[tuple[str, str], Family] = {
         "mnv1", 32, (64, 128, 256, 512, 1024), (1, 2, 2, 6, 2)),  # Howard et al. 2017
     ("mobilenet_v2", "basic"): Family(
         "mnv2", 32, (16, 24, 32, 64, 96, 160, 320), (1, 2, 3, 4, 3, 3, 1)),  # Sandler et al. 2018
+    ("mobilenet_v2_s16", "basic"): Family(  # OpenVINO's tiny SSD
+        "mnv2s16", 32, (16, 24, 32, 64, 96, 160, 480), (1, 2, 3, 4, 3, 3, 1)),
+    ("yunet", "basic"): Family(
+        "yunet", 16, (16, 64, 64, 64, 64, 64), (1, 2, 2, 2, 2, 2)),  # YuNet-n, Wu et al. 2023
     ("resnet", "basic"): Family(
         "res", 64, (64, 128, 256, 512), (2, 2, 2, 2)),  # ResNet-18, He et al. 2015
     ("resnet", "bottleneck"): Family(

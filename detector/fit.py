@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import checkpoint
-from detector.anchors import anchors
+from detector.anchors import priors
 from detector.config import Detector, arch_hash
 from detector.data.loader import Batch, batches
 from detector.data.types import ImageSet
@@ -134,7 +134,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
                for target in batch.targets]
     with autocast:
         outputs = model(images)
-    losses = detection_losses(outputs, targets, anchors(config, images.shape[2:], device),
+    losses = detection_losses(outputs, targets, priors(config, images.shape[2:], device),
                               recipe.loss)
     losses["total"] = total_loss(losses, recipe.loss)
     optimizer.zero_grad(set_to_none=True)

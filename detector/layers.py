@@ -4,7 +4,8 @@ A layer knows its channels, its parameters and its multiply-accumulates, and `mo
 it into an `nn.Module`: what is counted is what is built.
 
 MACs follow thop 0.1.1: a convolution counts its products (its bias does not count), batch
-normalisation counts 4 for each element, activations, max pooling and functional calls such as
+normalisation counts 4 for each element, average pooling 1 for each element it gives; group
+normalisation, activations, max pooling, learnt factors and functional calls such as
 `F.interpolate` count 0.
 """
 
@@ -19,7 +20,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A convolution padded by kernel // 2, then batch normalisation, then an activation."""
+    """A convolution padded by kernel // 2, then normalisation, then an activation."""
 
     cin: int
     cout: int
@@ -29,6 +30,8 @@ class Conv:
     bias: bool = False
     norm: bool = True
     activation: str | None = None
+    norm_groups: int | None = None
+    """Group normalisation over so many groups of channels; none: batch normalisation."""
 
     @property
     def params(self) -> int:
@@ -38,10 +41,11 @@ class Conv:
     def macs(self, size: Size) -> int:
         height, width = self.out(size)
         products = (self.cin // self.groups) * self.kernel**2
-        return height * width * self.cout * (products + 4 * self.norm)
+        counted_norm = self.norm and self.norm_groups is None
+        return height * width * self.cout * (products + 4 * counted_norm)
 
     def out(self, size: Size) -> Size:
-        return _reduced(size, self.kernel, self.stride)
+        return _reduced(size, self.stride)
 
     def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
         yield name, self, size
@@ -49,7 +53,8 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class MaxPool:
-    """Maximum over kernel × kernel cells, padded by kernel // 2."""
+    """Maximum over kernel × kernel cells: 3 with a border of one cell, or 2, where a last odd row
+    or column is taken alone."""
 
     cout: int
     kernel: int = 3
@@ -61,7 +66,62 @@ class MaxPool:
         return 0
 
     def out(self, size: Size) -> Size:
-        return _reduced(size, self.kernel, self.stride)
+        return _reduced(size, self.stride)
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, self, size
+
+
+@dataclass(frozen=True, slots=True)
+class AvgPool:
+    """Mean over 2×2 cells; a last odd row or column is taken alone."""
+
+    cout: int
+
+    params = 0
+
+    def macs(self, size: Size) -> int:
+        height, width = self.out(size)
+        return height * width * self.cout
+
+    def out(self, size: Size) -> Size:
+        return _reduced(size, 2)
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, self, size
+
+
+@dataclass(frozen=True, slots=True)
+class Norm:
+    """Batch normalisation alone."""
+
+    cout: int
+
+    @property
+    def params(self) -> int:
+        return 2 * self.cout
+
+    def macs(self, size: Size) -> int:
+        return 4 * size[0] * size[1] * self.cout
+
+    def out(self, size: Size) -> Size:
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, self, size
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """One learnt factor for a whole map."""
+
+    params = 1
+
+    def macs(self, size: Size) -> int:
+        return 0
+
+    def out(self, size: Size) -> Size:
+        return size
 
     def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
         yield name, self, size
@@ -93,7 +153,7 @@ class Residual:
     """activation(body(x) + shortcut(x)); the shortcut is x itself where it is None."""
 
     body: Chain
-    shortcut: Conv | None = None
+    shortcut: Conv | Chain | None = None
     activation: str | None = None
 
     @property
@@ -143,21 +203,35 @@ class SSH:
             yield f"{name}.{part}", getattr(self, part), size
 
 
-Layer = Conv | MaxPool | Chain | Residual | SSH
-Leaf = tuple[str, Conv | MaxPool, Size]
+def separable(cin: int, cout: int, stride: int = 1, activation: str | None = "relu",
+              norm_groups: int | None = None) -> Chain:
+    """Depthwise 3×3, then pointwise (MobileNet, Howard et al. 2017), each normalised."""
+    return Chain((
+        Conv(cin, cin, 3, stride, groups=cin, activation=activation, norm_groups=norm_groups),
+        Conv(cin, cout, activation=activation, norm_groups=norm_groups)))
+
+
+def unit(cin: int, cout: int, activation: str | None = "relu", norm: bool = True) -> Chain:
+    """Pointwise, then depthwise 3×3, normalised once at the end (YuNet, Wu et al. 2023)."""
+    return Chain((
+        Conv(cin, cout, bias=True, norm=False),
+        Conv(cout, cout, 3, groups=cout, bias=True, norm=norm, activation=activation)))
+
+
+Layer = Conv | MaxPool | AvgPool | Norm | Scale | Chain | Residual | SSH
+Leaf = tuple[str, Conv | MaxPool | AvgPool | Norm | Scale, Size]
 """Name of the module, what it is, and the size of its input."""
 
 
 def level_size(size: Size, level: int) -> Size:
     """Cells of pyramid level `level` (stride 2**level) for an image of `size` pixels.
 
-    Rounded up: each halving is a padded stride-2 layer with an odd kernel.
+    Rounded up, as each halving layer does it.
     """
     stride = 2**level
     # Nothing negative: in an exported graph division goes towards 0.
     return (size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride
 
 
-def _reduced(size: Size, kernel: int, stride: int) -> Size:
-    extra = 2 * (kernel // 2) - kernel
-    return (size[0] + extra) // stride + 1, (size[1] + extra) // stride + 1
+def _reduced(size: Size, stride: int) -> Size:
+    return -(-size[0] // stride), -(-size[1] // stride)

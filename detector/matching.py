@@ -1,4 +1,4 @@
-"""Which anchor learns which face."""
+"""Which anchor learns which face: by overlap, and what all rules have in common."""
 
 from __future__ import annotations
 
@@ -38,41 +38,61 @@ def match(boxes: Sequence[Tensor], ignore: Sequence[Tensor], anchors: Tensor,
     """
     faces, ignored = torch.cat(list(boxes)), torch.cat(list(ignore))
     counts = [len(b) for b in boxes]
-    device = anchors.device
-    labels = torch.zeros(len(counts), len(anchors), dtype=torch.int8, device=device)
-    matched = torch.zeros(len(counts), len(anchors), dtype=torch.int64, device=device)
     if not len(faces):
-        return Matches(labels, matched)
+        return no_matches(len(counts), anchors)
 
     overlaps = iou(faces, anchors)  # [F, A], F faces of all images
     best, best_anchor = overlaps.max(1)
     exists = (faces[:, 2:] > faces[:, :2]).all(1)
     learnt = exists & ~ignored & (best >= min(settings.match_iou, settings.force_iou))
-    neither = _neither(faces, overlaps, best, exists & ~learnt, counts, anchors, settings)
+    neither = near_faces(faces, exists & ~learnt, counts, anchors, settings.match_iou, overlaps)
 
     overlaps[~learnt] = -1.0
     claims = (learnt & (best >= settings.force_iou)).nonzero(as_tuple=True)[0]
     overlaps[claims, best_anchor[claims]] += 2.0  # above every IoU, and still in their order
+    return best_faces(overlaps, counts, settings.match_iou, neither)
+
+
+def no_matches(images: int, anchors: Tensor) -> Matches:
+    """All background."""
+    labels = torch.zeros(images, len(anchors), dtype=torch.int8, device=anchors.device)
+    return Matches(labels, labels.long())
+
+
+def best_faces(merits: Tensor, counts: list[int], least: float, neither: Tensor) -> Matches:
+    """Each anchor learns the face of highest merit, if that is at least `least`.
+
+    Args:
+        merits: [F, A], of each face of the batch at each anchor.
+        counts: faces of each image; their sum is F.
+        neither: bool [B, A], of the other anchors those that are not background.
+    """
+    labels = torch.zeros(neither.shape, dtype=torch.int8, device=merits.device)
+    matched = torch.zeros(neither.shape, dtype=torch.int64, device=merits.device)
     start = 0
     for i, count in enumerate(counts):
         if count:
-            overlap, face = overlaps[start:start + count].max(0)
-            labels[i] = overlap >= settings.match_iou
+            merit, face = merits[start:start + count].max(0)
+            labels[i] = merit >= least
             matched[i] = face + start
         start += count
     labels[neither & (labels == NEGATIVE)] = NEITHER
     return Matches(labels, matched)
 
 
-def _neither(faces: Tensor, overlaps: Tensor, best: Tensor, vague: Tensor, counts: list[int],
-             anchors: Tensor, settings: Loss) -> Tensor:
-    """bool [B, A]: anchors on a face that exists but is not learnt (`vague`, bool [F])."""
+def near_faces(faces: Tensor, vague: Tensor, counts: list[int], anchors: Tensor,
+               match_iou: float, overlaps: Tensor | None = None) -> Tensor:
+    """bool [B, A]: anchors on a face that exists but is not learnt (`vague`, bool [F]).
+
+    Args:
+        overlaps: IoU [F, A] of faces and anchors where it is known already.
+    """
     hits = torch.zeros(len(counts), len(anchors), dtype=torch.int32, device=anchors.device)
     rows = vague.nonzero(as_tuple=True)[0]
     if len(rows):
-        ious = overlaps[rows]
+        ious = iou(faces[rows], anchors) if overlaps is None else overlaps[rows]
         # At least its best anchors (a tiny face lies in several, with equal IoU) …
-        near = (ious >= best[rows].clamp(max=settings.match_iou)[:, None]) & (ious > 0)
+        near = (ious >= ious.amax(1, keepdim=True).clamp(max=match_iou)) & (ious > 0)
         # … and those mostly inside it (a region of a crowd): IoU = I / (a + b - I), solved for I.
         own = area(anchors)
         near |= ious * (area(faces[rows])[:, None] + own) / (1 + ious) >= INSIDE * own

@@ -9,7 +9,7 @@ from detector.config import Detector, Pixels
 from detector.context import Context
 from detector.heads import Heads
 from detector.modules import build, initialise
-from detector.neck import FeaturePyramid
+from detector.neck import build_neck
 from detector.plan import BackbonePlan, DetectorPlan, plan
 
 
@@ -35,7 +35,7 @@ class FaceDetector(nn.Module):
         super().__init__()
         self.normalise = Normalise(pixels)
         self.backbone = Backbone(plan.backbone)
-        self.neck = FeaturePyramid(plan.neck)
+        self.neck = build_neck(plan.neck)
         self.context = Context(plan.context)
         self.heads = Heads(plan.heads)
 
@@ -46,8 +46,9 @@ class FaceDetector(nn.Module):
             images: [B, 3, H, W], uint8 or float, raw BGR in 0–255; any H and W.
 
         Returns:
-            class_logits [B, A, 2] (background, face; before the softmax), box_deltas [B, A, 4]
-            and, where the head has them, landmark_deltas [B, A, 10] (x, y of five points).
+            class_logits [B, A, 2] (background, face; before the softmax) or [B, A, 1] (before the
+            sigmoid), box_deltas [B, A, 4] and, where the head has them, landmark_deltas
+            [B, A, 10] (x, y of five points) and objectness [B, A, 1] (before the sigmoid).
         """
         features = self.backbone(self.normalise(images))
         return self.heads(self.context(self.neck(features)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from detector.layers import Chain, Conv, Layer, MaxPool, Residual
+from detector.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
 
@@ -17,14 +17,15 @@ _ACTIVATIONS = {
 
 
 class ConvUnit(nn.Sequential):
-    """Convolution, then batch normalisation and activation where the layer has them."""
+    """Convolution, then normalisation and activation where the layer has them."""
 
     def __init__(self, layer: Conv):
         super().__init__()
         self.conv = nn.Conv2d(layer.cin, layer.cout, layer.kernel, layer.stride,
                               layer.kernel // 2, groups=layer.groups, bias=layer.bias)
         if layer.norm:
-            self.norm = nn.BatchNorm2d(layer.cout)
+            self.norm = (nn.BatchNorm2d(layer.cout) if layer.norm_groups is None
+                         else nn.GroupNorm(layer.norm_groups, layer.cout))
         if layer.activation is not None:
             self.activation = _ACTIVATIONS[layer.activation]()
         self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
@@ -49,13 +50,30 @@ class ResidualUnit(nn.Module):
         return self.activation(self.body(x) + self.shortcut(x))
 
 
+class ScaleUnit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
 def build(layer: Layer) -> nn.Module:
     """The module of a layer; maps [B, cin, H, W] to [B, cout, *layer.out((H, W))]."""
     match layer:
         case Conv():
             return ConvUnit(layer)
         case MaxPool():
-            return nn.MaxPool2d(layer.kernel, layer.stride, layer.kernel // 2)
+            if layer.kernel % 2:
+                return nn.MaxPool2d(layer.kernel, layer.stride, layer.kernel // 2)
+            return nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=True)
+        case AvgPool():
+            return nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+        case Norm():
+            return nn.BatchNorm2d(layer.cout)
+        case Scale():
+            return ScaleUnit()
         case Chain():
             return nn.Sequential(*map(build, layer.layers))
         case Residual():
@@ -65,11 +83,13 @@ def build(layer: Layer) -> nn.Module:
 
 def initialise(model: nn.Module, generator: torch.Generator) -> None:
     """Weights to start training from: He-normal convolutions over their fan-in (right for
-    depthwise ones too), zero biases, unit normalisation."""
+    depthwise ones too), zero biases, unit normalisation and factors."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-        elif isinstance(module, nn.BatchNorm2d):
+        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
             module.reset_parameters()
+        elif isinstance(module, ScaleUnit):
+            nn.init.ones_(module.factor)

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from detector import backbones
-from detector.config import Detector
-from detector.layers import SSH, Chain, Conv, Layer
+from detector.config import Detector, Head
+from detector.layers import SSH, Chain, Conv, Layer, Scale, separable, unit
 
 Use = tuple[str, Layer, int]
 """Name of the module, its layers, pyramid level of the input (0 is the image)."""
@@ -32,7 +33,7 @@ class BackbonePlan:
 
 
 @dataclass(frozen=True)
-class NeckPlan:
+class FPNPlan:
     """A feature pyramid (FPN, Lin et al. 2017, as RetinaFace has it).
 
     Levels up to 5: a 1×1 lateral each; from the second-coarsest of them down, the coarser result
@@ -65,6 +66,52 @@ class NeckPlan:
 
 
 @dataclass(frozen=True)
+class PAFPNPlan:
+    """A path-aggregation pyramid (PANet, Liu et al. 2018, as SCRFD has it); no norms, no
+    activations.
+
+    A 1×1 lateral for each level; the coarser sum is up-sampled (nearest) and added on the way down,
+    a 3×3 convolution follows each sum; on the way up a stride-2 3×3 convolution of the finer level
+    is added, and a 3×3 convolution follows each level but the finest.
+    """
+
+    levels: tuple[int, ...]
+    laterals: tuple[Conv, ...]
+    downs: tuple[Conv, ...]
+    """After the way down, one for each level."""
+    strided: tuple[Conv, ...]
+    """From each level but the coarsest to the next."""
+    ups: tuple[Conv, ...]
+    """After the way up, one for each level but the finest."""
+
+    def uses(self) -> Iterator[Use]:
+        for index, level in enumerate(self.levels):
+            yield f"neck.laterals.{index}", self.laterals[index], level
+            yield f"neck.downs.{index}", self.downs[index], level
+        for index, (fine, coarse) in enumerate(pairwise(self.levels)):
+            # Skipped levels are crossed at once.
+            yield f"neck.strided.{index}", self.strided[index], fine
+            yield f"neck.ups.{index}", self.ups[index], coarse
+
+
+@dataclass(frozen=True)
+class TFPNPlan:
+    """YuNet's pyramid: from the coarsest level down, a unit, then up-sampled (nearest) and added
+    to the finer level; without units the maps pass through as they are."""
+
+    levels: tuple[int, ...]
+    units: tuple[Chain, ...]
+    """One for each level, or none at all."""
+
+    def uses(self) -> Iterator[Use]:
+        for index, (level, layer) in enumerate(zip(self.levels, self.units)):
+            yield f"neck.units.{index}", layer, level
+
+
+NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan
+
+
+@dataclass(frozen=True)
 class ContextPlan:
     levels: tuple[int, ...]
     blocks: tuple[SSH, ...]
@@ -82,22 +129,39 @@ class ContextPlan:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One kind of output: a 1×1 convolution for each level, `size` numbers for each anchor."""
+    """One kind of output: a layer for each level, or a shared one; `size` numbers an anchor."""
 
     name: str
     size: int
-    convs: tuple[Conv, ...]
+    layers: tuple[Layer, ...]
 
 
 @dataclass(frozen=True)
 class HeadPlan:
     levels: tuple[int, ...]
+    towers: tuple[Chain, ...]
+    """What comes before the predictors: one for each level, a single one where shared, or none."""
     predictors: tuple[Predictor, ...]
+    scales: tuple[Scale, ...]
+    """Factor of each level's box outputs where the head is shared."""
+    coding: str
+    """As head.coding: decides what boxes it starts with."""
+
+    @staticmethod
+    def index(level_index: int, parts: tuple) -> int:
+        """Which of `parts` level number `level_index` goes through."""
+        return min(level_index, len(parts) - 1)
 
     def uses(self) -> Iterator[Use]:
+        for index, level in enumerate(self.levels if self.towers else ()):
+            tower = self.index(index, self.towers)
+            yield f"heads.towers.{tower}", self.towers[tower], level
         for predictor in self.predictors:
-            for index, (level, conv) in enumerate(zip(self.levels, predictor.convs)):
-                yield f"heads.{predictor.name}.{index}", conv, level
+            for index, level in enumerate(self.levels):
+                own = self.index(index, predictor.layers)
+                yield f"heads.{predictor.name}.{own}", predictor.layers[own], level
+        for index, (level, scale) in enumerate(zip(self.levels, self.scales)):
+            yield f"heads.scales.{index}", scale, level
 
 
 @dataclass(frozen=True)
@@ -115,24 +179,38 @@ class DetectorPlan:
 
 def plan(config: Detector) -> DetectorPlan:
     """The layers that `config` stands for."""
-    levels, width = config.neck.levels, config.neck.width
+    levels = config.neck.levels
     backbone = BackbonePlan(backbones.stages(config.backbone, top=min(5, levels[-1])))
     return DetectorPlan(
         backbone=backbone,
         neck=_neck(config, backbone),
         context=ContextPlan(levels, _context_blocks(config)),
-        heads=HeadPlan(levels, _predictors(config, width)),
+        heads=_heads(config),
     )
 
 
 def _neck(config: Detector, backbone: BackbonePlan) -> NeckPlan:
     neck, act = config.neck, config.neck.activation
+    levels, width = neck.levels, neck.width
+    if neck.kind in ("tfpn", "none"):
+        units = (unit(width, width, act),) * len(levels)
+        return TFPNPlan(levels, units if neck.kind == "tfpn" else ())
+    if neck.kind == "pafpn":
+        plain = Conv(width, width, 3, bias=True, norm=False)
+        return PAFPNPlan(
+            levels=levels,
+            laterals=tuple(Conv(backbone.channels(level), width, bias=True, norm=False)
+                           for level in levels),
+            downs=(plain,) * len(levels),
+            strided=tuple(Conv(width, width, 3, stride=2**(coarse - fine), bias=True, norm=False)
+                          for fine, coarse in pairwise(levels)),
+            ups=(plain,) * (len(levels) - 1))
     own = [level for level in neck.levels if level <= 5]
     merges = min(1, len(own) - 1) if neck.shared_merge else len(own) - 1
     extras = [Conv(backbone.channels(5) if level == 6 else neck.width, neck.width, 3, stride=2,
                    activation=act)
               for level in range(6, neck.levels[-1] + 1)]
-    return NeckPlan(
+    return FPNPlan(
         levels=neck.levels,
         laterals=tuple(Conv(backbone.channels(level), neck.width, activation=act)
                        for level in own),
@@ -146,11 +224,43 @@ def _context_blocks(config: Detector) -> tuple[SSH, ...]:
     return (SSH.of(config.neck.width, config.context.activation),) * count if count else ()
 
 
-def _predictors(config: Detector, width: int) -> tuple[Predictor, ...]:
-    sizes = {"class_logits": 2, "box_deltas": 4}
-    if config.head.landmarks:
+def _heads(config: Detector) -> HeadPlan:
+    head, levels, cin = config.head, config.neck.levels, config.neck.width
+    copies = 1 if head.shared else len(levels)
+    towers = ()
+    if head.layers:
+        towers = (Chain(tuple(_tower_layer(head, head.width if i else cin)
+                              for i in range(head.layers))),) * copies
+        cin = head.width
+    sizes = {"class_logits": 2 if head.score == "softmax" else 1, "box_deltas": 4}
+    if head.score == "objectness":
+        sizes["objectness"] = 1
+    if head.landmarks:
         sizes["landmark_deltas"] = 10
-    anchors = [len(shapes) for shapes in config.anchor_shapes()]
-    return tuple(
-        Predictor(name, size, tuple(Conv(width, n * size, bias=True, norm=False) for n in anchors))
-        for name, size in sizes.items())
+    anchors = [len(shapes) for shapes in config.anchor_shapes()][:copies]
+    return HeadPlan(
+        levels=levels,
+        towers=towers,
+        predictors=tuple(
+            Predictor(name, size, tuple(_predictor(head.predictor, cin, n * size) for n in anchors))
+            for name, size in sizes.items()),
+        scales=(Scale(),) * len(levels) if head.shared else (),
+        coding=head.coding)
+
+
+def _tower_layer(head: Head, cin: int) -> Layer:
+    if head.block == "unit":
+        return unit(cin, head.width)
+    if head.block == "separable":
+        return separable(cin, head.width, norm_groups=head.norm_groups)
+    return Conv(cin, head.width, 3, activation="relu", norm_groups=head.norm_groups)
+
+
+def _predictor(kind: str, cin: int, cout: int) -> Layer:
+    """The last convolution has a bias, and neither norm nor activation."""
+    if kind == "unit":
+        return unit(cin, cout, activation=None, norm=False)
+    if kind == "depthwise":
+        return Chain((Conv(cin, cin, 3, groups=cin, bias=True, activation="relu"),
+                      Conv(cin, cout, bias=True, norm=False)))
+    return Conv(cin, cout, 3 if kind == "conv3" else 1, bias=True, norm=False)

@@ -1,4 +1,4 @@
-"""Network outputs and anchors → detections."""
+"""Network outputs and priors → detections."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torchvision.ops import nms
 
+from detector.anchors import Priors
 from detector.boxes import decode, decode_landmarks
 from detector.recipe import Evaluation
 
@@ -27,7 +28,7 @@ class Detections:
         return len(self.scores)
 
 
-def postprocess(outputs: Mapping[str, Tensor], anchors: Tensor,
+def postprocess(outputs: Mapping[str, Tensor], priors: Priors,
                 settings: Evaluation) -> list[Detections]:
     """Detections of each image of a batch.
 
@@ -35,26 +36,33 @@ def postprocess(outputs: Mapping[str, Tensor], anchors: Tensor,
     best `keep` of what is left (RetinaFace's order).
 
     Args:
-        outputs: class_logits [B, A, 2], box_deltas [B, A, 4], maybe landmark_deltas [B, A, 10].
-        anchors: float32 [A, 4] xyxy px, in the order of the outputs.
+        outputs: class_logits [B, A, 2 or 1], box_deltas [B, A, 4], maybe landmark_deltas
+            [B, A, 10] and objectness [B, A, 1].
+        priors: of the outputs' design and image size.
     """
     scores = face_scores(outputs)
     boxes, points = outputs["box_deltas"], outputs.get("landmark_deltas")
+    references, coding = priors.references, priors.coding
 
     def one(i: int) -> Detections:
         # Decoded only where chosen: few of the anchors are.
         return select(
-            scores[i], lambda chosen: decode(boxes[i][chosen].float(), anchors[chosen]),
-            None if points is None
-            else lambda chosen: decode_landmarks(points[i][chosen].float(), anchors[chosen]),
+            scores[i],
+            lambda chosen: decode(boxes[i][chosen].float(), references[chosen], coding),
+            None if points is None else lambda chosen: decode_landmarks(
+                points[i][chosen].float(), references[chosen], coding),
             settings)
 
     return [one(i) for i in range(len(scores))]
 
 
 def face_scores(outputs: Mapping[str, Tensor]) -> Tensor:
-    """float32 [B, A] in [0, 1]: the probability of a face."""
-    return outputs["class_logits"].float().softmax(dim=-1)[..., 1]
+    """float32 [B, A] in [0, 1]: probability of a face, times that of an object where predicted."""
+    logits = outputs["class_logits"].float()
+    scores = (logits.sigmoid() if logits.shape[-1] == 1 else logits.softmax(dim=-1))[..., -1]
+    if "objectness" in outputs:
+        scores = scores * outputs["objectness"].float().sigmoid()[..., 0]
+    return scores
 
 
 def select(scores: Tensor, boxes_of: Callable[[Tensor], Tensor],

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from detector.anchors import anchors
+from detector.anchors import priors
 from detector.config import Detector
 from detector.data.cache import limit
 from detector.data.types import ImageSet, UnreadableImage
@@ -74,7 +74,7 @@ def detect_batch(model: nn.Module, config: Detector, images: np.ndarray, setting
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     if isinstance(model, Exported):
         return model.detections(pixels, settings)
-    found = postprocess(model(pixels), anchors(config, images.shape[1:3], device), settings)
+    found = postprocess(model(pixels), priors(config, images.shape[1:3], device), settings)
     return [Detections(d.boxes.cpu(), d.scores.cpu(),
                        None if d.landmarks is None else d.landmarks.cpu()) for d in found]
 

@@ -63,20 +63,42 @@ class Optimizer(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Loss(Struct):
+    assignment: str = "iou"
+    """Which anchors learn a face: iou (RetinaFace), atss (those above the average overlap of its
+    nearest ones) or simota (those whose predictions cost least)."""
     match_iou: float = 0.35
-    """An anchor learns the face it overlaps by at least this IoU."""
+    """iou: an anchor learns the face it overlaps by at least this IoU."""
     force_iou: float = 0.2
-    """Each face's best anchor learns it from this IoU on (RetinaFace: 0.2)."""
+    """iou: each face's best anchor learns it from this IoU on (RetinaFace: 0.2)."""
+    candidates: int = 9
+    """atss: nearest anchors of each level that a face chooses from."""
+    centre_radius: float = 2.5
+    """simota: strides around a face's centre within which cells are preferred."""
+    class_loss: str = "ohem"
+    """ohem (cross entropy over positives and the hardest negatives), cross_entropy (over all),
+    focal or quality_focal (learns the IoU of the predicted box); of objectness where predicted."""
     negatives: float = 7.0
-    """Hardest negatives kept for each positive anchor."""
+    """ohem: hardest negatives kept for each positive anchor."""
+    box_loss: str = "smooth_l1"
+    """smooth_l1 (of the deltas), or giou, diou, eiou (of the boxes)."""
     box_weight: float = 2.0
     landmark_weight: float = 1.0
+    landmark_beta: float = 1.0
+    """Error of a landmark's delta below which its loss is quadratic."""
 
     def __post_init__(self):
+        _one_of("loss.assignment", self.assignment, ("iou", "atss", "simota"))
+        _one_of("loss.class_loss", self.class_loss,
+                ("ohem", "cross_entropy", "focal", "quality_focal"))
+        _one_of("loss.box_loss", self.box_loss, ("smooth_l1", "giou", "diou", "eiou"))
         _within("loss.match_iou", self.match_iou, 0, 1)
         _within("loss.force_iou", self.force_iou, 0, 1)
-        if self.negatives < 1:
-            raise ConfigError(f"loss.negatives: {self.negatives} must be at least 1")
+        for key in ("negatives", "candidates"):
+            if getattr(self, key) < 1:
+                raise ConfigError(f"loss.{key}: {getattr(self, key)} must be at least 1")
+        for key in ("centre_radius", "landmark_beta"):
+            if not getattr(self, key) > 0:
+                raise ConfigError(f"loss.{key}: {getattr(self, key)} must be greater than 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -152,3 +174,8 @@ class DataChoice(Struct):
 def _within(key: str, value: float, low: float, high: float) -> None:
     if not low <= value <= high:
         raise ConfigError(f"{key}: {value} must be between {low} and {high}")
+
+
+def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices)}")

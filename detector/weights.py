@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detector.config import Backbone, Detector, Pixels, canonical
+from detector.config import Backbone, Detector, Neck, Pixels, canonical
 from detector.errors import UserError
 
 IMAGENET = "imagenet"
@@ -200,9 +200,9 @@ def _for_pixels(state: dict[str, Tensor], pixels: Pixels) -> dict[str, Tensor]:
 
 def _download(config: Detector) -> dict[str, Tensor]:
     built = canonical(config)["backbone"]
+    neck = Neck(levels=config.neck.levels, width=4)  # of a neck only the levels matter here
     name = next((name for name, backbone in TORCHVISION_BACKBONES.items()
-                 if canonical(Detector(backbone=backbone, neck=config.neck))["backbone"] == built),
-                None)
+                 if canonical(Detector(backbone=backbone, neck=neck))["backbone"] == built), None)
     if name is None:
         backbone = config.backbone
         raise UserError(f"weights: {IMAGENET} has none for this backbone (kind {backbone.kind}, "

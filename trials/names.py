@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detector.config import Detector, canonical
+from detector.config import Detector, Head, canonical
 from detector.families import family, scaled
 
 
@@ -13,6 +13,8 @@ def describe(detector: Detector | Mapping) -> str:
 
     Args:
         detector: a configuration, or the plain data of one.
+
+    Of the head what is not as in RetinaFace is told.
 
     w is the width multiplier where the published widths times it are the design's, else the
     channels of each row; d the blocks of each row; fpn the channels of the neck.
@@ -27,16 +29,36 @@ def describe(detector: Detector | Mapping) -> str:
     levels = neck.levels
     adjacent = levels == tuple(range(levels[0], levels[-1] + 1))
     parts = [
-        shape.short,
+        shape.short + ("d" if built.get("variant") == "d" else ""),
         f"w{width:.4g}" if is_scaled else "w" + "-".join(map(str, widths)),
         "d" + "-".join(map(str, depths)),
         *([f"stem{built['stem']}"] if built["stem"] != scaled(shape.stem * width) else []),
         *([f"e{built['expansion']}"] if built.get("expansion", 6) != 6 else []),
-        f"fpn{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else ""),
+        *([f"{neck.kind}{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else "")]
+          if neck.kind != "none" else []),
         f"P{levels[0]}-P{levels[-1]}" if adjacent and len(levels) > 1
         else "".join(f"P{level}" for level in levels),
         *({"ssh": ["ssh"], "ssh_shared": ["ssh-shared"], "none": []}[detector.context.kind]),
+        *_head(detector.head),
         detector.anchors.name or f"{len(detector.anchor_shapes()[0])} anchors",
         *(["lm"] if detector.head.landmarks else []),
     ]
     return " ".join(parts)
+
+
+def _head(head: Head) -> list[str]:
+    """Such as head2x64, separable, gn16, by-conv3, shared, sigmoid, distance."""
+    plain = Head()
+    parts = []
+    if head.layers:
+        parts.append(f"head{head.layers}x{head.width}")
+        if head.block != "conv":
+            parts.append(head.block)
+        if head.norm_groups and head.block != "unit":
+            parts.append(f"gn{head.norm_groups}")
+    if head.predictor != plain.predictor:
+        parts.append(f"by-{head.predictor}")
+    if head.shared:
+        parts.append("shared")
+    return parts + [value for value, default in ((head.score, plain.score),
+                                                 (head.coding, plain.coding)) if value != default]

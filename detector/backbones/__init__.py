@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from detector.backbones import mobilenet_v1, mobilenet_v2, resnet
+from detector.backbones import mobilenet_v1, mobilenet_v2, resnet, yunet
 from detector.config import Backbone
-from detector.layers import Chain
+from detector.layers import Chain, Norm
 
 _STAGES = {
     "mobilenet_v1": mobilenet_v1.stages,
     "mobilenet_v2": mobilenet_v2.stages,
+    "mobilenet_v2_s16": mobilenet_v2.stages,
     "resnet": resnet.stages,
+    "yunet": yunet.stages,
 }
 
 
@@ -19,4 +21,7 @@ def stages(config: Backbone, top: int) -> tuple[Chain, ...]:
     Stage i halves the resolution once: its input is at level i (0 is the image, 3 channels), its
     output is the feature map of level i + 1, with `stages[i].cout` channels.
     """
-    return tuple(Chain(tuple(layers)) for layers in _STAGES[config.kind](config, top))
+    layers = _STAGES[config.kind](config, top)
+    if config.input_norm:
+        layers[0].insert(0, Norm(3))
+    return tuple(Chain(tuple(stage)) for stage in layers)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detector.config import BACKBONE_ROWS, Backbone
-from detector.layers import Chain, Conv, Layer
+from detector.layers import Conv, Layer, separable
 
 
 def stages(config: Backbone, top: int) -> list[list[Layer]]:
@@ -19,8 +19,6 @@ def stages(config: Backbone, top: int) -> list[list[Layer]]:
             result.append([])
         for block in range(depth):
             stride = 2 if level > 1 and block == 0 else 1
-            result[-1].append(Chain((
-                Conv(channels, channels, 3, stride, groups=channels, activation=act),
-                Conv(channels, width, activation=act))))
+            result[-1].append(separable(channels, width, stride, act))
             channels = width
     return result

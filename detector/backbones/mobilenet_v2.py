@@ -8,11 +8,16 @@ from detector.layers import Chain, Conv, Layer, Residual
 
 
 def stages(config: Backbone, top: int) -> list[list[Layer]]:
-    """Seven rows; the first row of a level halves the resolution, for level 1 the stem does."""
+    """Seven rows; the first row of a level halves the resolution, for level 1 the stem does.
+
+    The first row has no expansion, the last one may have its own.
+    """
     channels = config.stem
     result: list[list[Layer]] = [[Conv(3, channels, 3, stride=2, activation=config.activation)]]
-    rows = zip(BACKBONE_ROWS["mobilenet_v2"], config.widths, config.depths)
-    for row, (level, width, depth) in enumerate(rows):
+    levels = BACKBONE_ROWS[config.kind]
+    expansions = [1, *[config.expansion] * (len(levels) - 1)]
+    expansions[-1] = config.last_expansion or config.expansion
+    for level, width, depth, expansion in zip(levels, config.widths, config.depths, expansions):
         if level > top:
             break
         new_level = level > len(result)
@@ -20,7 +25,6 @@ def stages(config: Backbone, top: int) -> list[list[Layer]]:
             result.append([])
         for block in range(depth):
             stride = 2 if new_level and block == 0 else 1
-            expansion = 1 if row == 0 else config.expansion
             result[-1].append(_inverted_residual(channels, width, stride, expansion,
                                                  config.activation))
             channels = width

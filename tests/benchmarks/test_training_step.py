@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from detector.anchors import anchors
+from detector.anchors import priors
 from detector.config import Detector
 from detector.data.loader import Batch
 from detector.fit import fast_bf16, layout, precision, train_step
@@ -86,7 +86,7 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
     recipe = replace(recipe, optimizer=Optimizer(lr=1e-4))
     model = build_detector(baseline).to(memory_format=layout(recipe))
     optimizer, autocast = make_optimizer(model, recipe.optimizer), precision(recipe, CPU)
-    boxes = anchors(baseline, (size, size))
+    boxes = priors(baseline, (size, size))
     with torch.no_grad(), autocast:
         outputs = model(batch.images)
     whole, part = [], []

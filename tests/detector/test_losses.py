@@ -5,13 +5,21 @@ import math
 import pytest
 import torch
 
-from detector.losses import detection_losses, total_loss
+from detector import losses
+from detector.anchors import Priors
+from detector.boxes import encode
+from detector.losses import total_loss
 from detector.matching import match
 from detector.recipe import Loss
 
 ANCHORS = torch.tensor([[x - s / 2, y - s / 2, x + s / 2, y + s / 2]
                         for y in range(4, 64, 8) for x in range(4, 64, 8) for s in (16.0, 32.0)])
 SETTINGS = Loss()
+
+
+def detection_losses(predicted, targets, anchors, settings):
+    priors = Priors(anchors, anchors, anchors, (len(anchors),))
+    return losses.detection_losses(predicted, targets, priors, settings)
 
 
 def target(boxes, known=(), ignore=()):
@@ -100,9 +108,9 @@ def test_low_precision_outputs_give_float32_losses():
 
 def test_no_known_landmarks_is_zero_and_differentiable():
     predicted = outputs(2)
-    losses = detection_losses(predicted, [target([[5, 5, 22, 24]]), target([])], ANCHORS, SETTINGS)
-    assert losses["landmark"].item() == 0.0
-    losses["landmark"].backward()
+    found = detection_losses(predicted, [target([[5, 5, 22, 24]]), target([])], ANCHORS, SETTINGS)
+    assert found["landmark"].item() == 0.0
+    found["landmark"].backward()
     assert not predicted["landmark_deltas"].grad.any()
 
 
@@ -120,9 +128,9 @@ def test_a_head_without_landmarks_has_no_such_term():
 
 def test_images_without_faces_teach_background():
     predicted = outputs(2)
-    losses = detection_losses(predicted, [target([]), target([])], ANCHORS, SETTINGS)
-    assert losses["box"].item() == losses["landmark"].item() == 0.0
-    total_loss(losses, SETTINGS).backward()
+    found = detection_losses(predicted, [target([]), target([])], ANCHORS, SETTINGS)
+    assert found["box"].item() == found["landmark"].item() == 0.0
+    total_loss(found, SETTINGS).backward()
     touched = predicted["class_logits"].grad.abs().sum(2) > 0
     assert touched.sum(1).tolist() == [7, 7]
     assert all(p.grad.isfinite().all() for p in predicted.values())
@@ -145,9 +153,9 @@ def test_only_positives_and_the_hardest_negatives_are_learnt():
 
 
 def test_all_anchors_ignored_is_finite():
-    losses = detection_losses(outputs(1), [target([[-99, -99, 199, 199]], ignore=(0,))], ANCHORS,
+    found = detection_losses(outputs(1), [target([[-99, -99, 199, 199]], ignore=(0,))], ANCHORS,
                               SETTINGS)
-    assert all(value.item() == 0.0 for value in losses.values())
+    assert all(value.item() == 0.0 for value in found.values())
 
 
 def test_the_batch_is_the_images_put_together():
@@ -160,3 +168,83 @@ def test_the_batch_is_the_images_put_together():
                                SETTINGS)["class"].item() for i, t in enumerate(BATCH)]
     mean = sum(c * s for c, s in zip(counts, single)) / sum(counts)
     assert whole["class"].item() == pytest.approx(mean, rel=1e-5)
+
+
+# -- every combination of rule, losses and head ------------------------------------------------
+
+PARTS = {
+    "iou": {}, "atss": {"assignment": "atss"}, "simota": {"assignment": "simota"},
+    "cross_entropy": {"class_loss": "cross_entropy"}, "focal": {"class_loss": "focal"},
+    "quality_focal": {"class_loss": "quality_focal"},
+    "giou": {"box_loss": "giou"}, "diou": {"box_loss": "diou"}, "eiou": {"box_loss": "eiou"},
+    "scrfd": {"assignment": "atss", "class_loss": "quality_focal", "box_loss": "diou"},
+    "yunet": {"assignment": "simota", "class_loss": "cross_entropy", "box_loss": "eiou"},
+}
+HEADS = ("softmax", "sigmoid", "objectness")
+COUNTS = (len(ANCHORS) - 12, 12)
+EVERY = pytest.mark.parametrize("settings", [Loss(**part) for part in PARTS.values()],
+                                ids=list(PARTS))
+
+
+def predicted_by(head, batch, seed=0, scale=1.0):
+    found = {name: (value.detach() * scale).requires_grad_()
+             for name, value in outputs(batch, seed).items()}
+    if head != "softmax":
+        found["class_logits"] = found["class_logits"].detach()[..., :1].requires_grad_()
+    if head == "objectness":
+        generator = torch.Generator().manual_seed(seed + 1)
+        found["objectness"] = torch.randn(batch, len(ANCHORS), 1,
+                                          generator=generator).requires_grad_()
+    return found
+
+
+def losses_of(predicted, targets, settings, coding="anchor"):
+    priors = Priors(ANCHORS, ANCHORS, ANCHORS, COUNTS, coding)
+    return losses.detection_losses(predicted, targets, priors, settings)
+
+
+@EVERY
+@pytest.mark.parametrize("head", HEADS)
+@pytest.mark.parametrize("coding", ["anchor", "distance", "point"])
+def test_every_output_gets_a_finite_gradient(settings, head, coding):
+    predicted = predicted_by(head, len(BATCH))
+    found = losses_of(predicted, BATCH, settings, coding)
+    assert list(found) == ["class", *(["objectness"] if head == "objectness" else []), "box",
+                           "landmark"]
+    total_loss(found, settings).backward()
+    for name, output in predicted.items():
+        assert output.grad.isfinite().all(), name
+        assert output.grad.any(), name
+
+
+@EVERY
+@pytest.mark.parametrize("head", HEADS)
+def test_no_face_in_the_batch_teaches_background_alone(settings, head):
+    predicted = predicted_by(head, 2)
+    found = losses_of(predicted, [target([]), target([])], settings)
+    assert found["box"].item() == found["landmark"].item() == 0.0
+    total_loss(found, settings).backward()
+    teacher = predicted["objectness" if head == "objectness" else "class_logits"]
+    assert teacher.grad.any()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in predicted.values())
+
+
+@EVERY
+def test_predictions_that_are_right_cost_less(settings):
+    """Outputs that name the faces of the very anchors that learn them, against random ones."""
+    random = losses_of(predicted_by("sigmoid", len(BATCH)), BATCH, settings)
+    right = {name: value.detach().clone()
+             for name, value in predicted_by("sigmoid", len(BATCH), scale=0.0).items()}
+    right["class_logits"] -= 8
+    priors = Priors(ANCHORS, ANCHORS, ANCHORS, COUNTS)
+    # What is learnt may depend on what is predicted: a few rounds settle it.
+    for _ in range(4):
+        labels, faces = losses.assign(right, BATCH, priors, settings)
+        positive = labels == 1
+        boxes = torch.cat([t["boxes"] for t in BATCH])
+        image, anchor = positive.nonzero(as_tuple=True)
+        right["class_logits"][image, anchor] = 8.0
+        right["box_deltas"][image, anchor] = encode(boxes[faces[image, anchor]], ANCHORS[anchor])
+    found = losses_of(right, BATCH, settings)
+    assert found["box"] < 1e-3
+    assert found["class"] < 0.1 * random["class"]

@@ -186,8 +186,9 @@ def test_own_state_comes_back_equal(random_design, tmp_path):
         assert torch.equal(value, two.state_dict()[name])
 
 
-def test_imagenet_is_for_exact_backbones(preset):
-    config = preset("retinaface_mobile025")
+@pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_10g", "yunet_n", "tiny_ssd300"])
+def test_imagenet_is_for_exact_backbones(preset, name):
+    config = preset(name)
     with pytest.raises(UserError, match=r"imagenet has none for this backbone .*resnet18"):
         load_weights(build_detector(config), config, "imagenet")
 
@@ -197,7 +198,7 @@ def test_imagenet_without_a_network_is_one_line(preset, monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
-    config = preset("retinaface_resnet18")
+    config = preset("retinaface_resnet18_p2p6")
     with pytest.raises(UserError, match=r"resnet18 could not be downloaded .*no route to host"):
         load_weights(build_detector(config), config, "imagenet")
 

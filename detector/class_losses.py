@@ -1,0 +1,68 @@
+"""Losses that tell faces from background; each is a sum over anchors, for one positive.
+
+All take the log odds of a face [B, A], bool masks [B, A] of positives and negatives (what is
+neither is not learnt), and `quality` [P] in [0, 1], the IoU of each positive's predicted box in the
+order of `positive.nonzero()`.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from detector.recipe import Loss
+
+FOCUS = 2.0        # exponent of focal and quality focal loss
+FACE_WEIGHT = 0.25  # of positives in focal loss; negatives have the rest
+
+
+def class_loss(logits: Tensor, positive: Tensor, negative: Tensor, quality: Tensor,
+               settings: Loss) -> Tensor:
+    """The loss that `settings.class_loss` names."""
+    if settings.class_loss == "ohem":
+        return ohem(logits, positive, negative, settings.negatives)
+    learnt = positive | negative
+    if settings.class_loss == "quality_focal":
+        wanted = torch.zeros_like(logits).masked_scatter(positive, quality)
+        terms = quality_focal(logits[learnt], wanted[learnt])
+    else:
+        terms = cross_entropy(logits[learnt], positive[learnt].float())
+        if settings.class_loss == "focal":
+            terms = terms * focus(logits[learnt], positive[learnt].float())
+    return terms.sum() / positive.sum().clamp(min=1)
+
+
+def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Of each log odds against a probability."""
+    return F.binary_cross_entropy_with_logits(logits, wanted, reduction="none")
+
+
+def focus(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Factors that turn cross entropy into focal loss (Lin et al. 2017)."""
+    missing = (logits.sigmoid() - wanted).abs()
+    return missing.pow(FOCUS) * torch.where(wanted > 0, FACE_WEIGHT, 1 - FACE_WEIGHT)
+
+
+def quality_focal(logits: Tensor, wanted: Tensor) -> Tensor:
+    """Generalised focal loss against a quality in [0, 1] (Li et al. 2020)."""
+    return cross_entropy(logits, wanted) * (logits.sigmoid() - wanted).abs().pow(FOCUS)
+
+
+def ohem(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Tensor:
+    """Cross entropy over positives and the hardest negatives (SSD, Liu et al. 2016), of which each
+    image gives `ratio` for each positive, and as many as for one where it has none; divided by the
+    positives counted so."""
+    learnt = positive | _hardest(logits.detach(), positive, negative, ratio)
+    counted = positive.sum(1).clamp(min=1).sum()
+    return cross_entropy(logits[learnt], positive[learnt].float()).sum() / counted
+
+
+def _hardest(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Tensor:
+    """bool [B, A]: for each image the `ratio` × positives negatives most like a face."""
+    wanted = (ratio * positive.sum(1).clamp(min=1)).long()
+    wanted = torch.minimum(wanted, negative.sum(1))
+    most = int(wanted.max())
+    _, order = logits.masked_fill(~negative, -torch.inf).topk(most, dim=1)
+    taken = torch.arange(most, device=logits.device) < wanted[:, None]
+    return torch.zeros_like(negative).scatter_(1, order, taken)
