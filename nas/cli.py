@@ -1,50 +1,32 @@
-"""What all commands share: flags, one-line errors, exit codes, the JSON result. Light to import."""
+"""What the commands of a search share: flags on top of those of `trials.commands`. Light to
+import."""
 
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import sys
-import tempfile
-from collections.abc import Callable
-from pathlib import Path
 
-from detector.errors import UserError
+from trials import commands
+from trials.commands import main, write_text
 
-EXIT_USER_ERROR = 2
-EXIT_INTERRUPTED = 130
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse whose error is one line (the usage stands in --help)."""
-
-    def error(self, message: str):
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+__all__ = ["add_data_flags", "add_device_flag", "data_choice", "main", "parser", "write_text"]
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags every command has.
+    """A parser with the flags every command of a search has.
 
     Args:
         prog: as typed after `python -m`, such as "nas.search".
         description: what the command does, for a newcomer.
     """
-    made = _Parser(prog=f"python -m {prog}", description=description, allow_abbrev=False,
-                   formatter_class=argparse.RawDescriptionHelpFormatter)
-    shared = made.add_argument_group("common to all commands")
+    made, shared = commands.parser(prog, description)
     shared.add_argument("--study", metavar="NAME",
                         help="the study (one search) to use; its folder is RUNS_DIR/NAME "
                              "(default: see above)")
-    shared.add_argument("--runs-dir", metavar="DIR", type=Path, default=Path("runs"),
-                        help="folder that holds all studies (default: runs)")
     shared.add_argument("--tracking-uri", metavar="URI", default="sqlite:///mlflow.db",
                         help="MLflow store or server; none switches MLflow off "
                              "(default: sqlite:///mlflow.db, which `mlflow ui` opens)")
     shared.add_argument("--seed", metavar="N", type=int, default=0,
                         help="of everything drawn by chance (default: 0)")
-    shared.add_argument("--json", metavar="FILE", type=Path, dest="json_file",
-                        help="write the result as JSON to FILE, too")
     return made
 
 
@@ -70,53 +52,6 @@ def add_data_flags(made: argparse.ArgumentParser) -> None:
 def add_device_flag(made: argparse.ArgumentParser) -> None:
     made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
                       help="auto takes a GPU where there is one (default: auto)")
-
-
-def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], dict | None],
-         argv: list[str] | None = None) -> int:
-    """Parse, run, write the JSON result.
-
-    Returns:
-        The exit code: 0; 2 for what the user can mend (one line on stderr); 130 after Ctrl-C.
-    """
-    try:
-        args = made.parse_args(argv)
-        if args.json_file is not None and not args.json_file.parent.is_dir():
-            raise UserError(f"--json {args.json_file}: folder {args.json_file.parent} does not "
-                            "exist; make it first")
-        result = run(args)
-        if args.json_file is not None and result is not None:
-            write_text(args.json_file, json.dumps(result, indent=2) + "\n")
-    except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return EXIT_USER_ERROR
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `| head`: the reader has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    return 0
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write all of `text` or nothing: aside first, then renamed.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); "
-                        "free some space or choose another place") from error
 
 
 def data_choice(args: argparse.Namespace, path: str):
