@@ -30,8 +30,10 @@ LIGHT = ("detector.config", "detector.recipe", "detector.plan", "detector.cost",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "trials.commands", "nas.space", "nas.cli",
          "nas.search", "nas.retrain", "nas.evaluate", "nas.rules",
-         "analysis.load", "analysis.pareto", "analysis.tables", "analysis.figures")
-HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas")
+         "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
+         "analysis.importance", "analysis.tables", "analysis.figures")
+HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
+         "sklearn", "scipy")
 
 
 def relative(path: Path) -> str:
