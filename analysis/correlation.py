@@ -172,5 +172,5 @@ def score_deviation(found: Sequence[Comparison]) -> tuple[float, str]:
     """
     for comparison in reversed(found):
         if not np.isnan(comparison.deviation):
-            return 2 * comparison.deviation, f"{comparison.cheap} → {comparison.dear}"
+            return 2 * comparison.deviation, f"between {comparison.cheap} and {comparison.dear}"
     return np.nan, "no budget was compared"

@@ -110,7 +110,7 @@ def importances_of(records: Sequence[TrialRecord], seed: int = 0) -> Importances
     if len(rows) > MAX_TRIALS:
         kept = np.random.default_rng(seed).choice(len(rows), MAX_TRIALS, replace=False)
         rows = [rows[index] for index in sorted(kept)]
-    values, names = feature_table([resolved(record) for record, _ in rows])
+    values, names, _ = feature_table([resolved(record) for record, _ in rows])
     if not names:
         return None
     target = beyond_cost([accuracy for _, accuracy in rows], [r.cost.macs for r, _ in rows])
@@ -126,9 +126,10 @@ def resolved(record: TrialRecord) -> dict[str, object]:
     their sum and last entry.
     """
     flat: dict[str, object] = {}
-    for name, value in record.params.items():  # the recipe's choices keep their names
-        if name.startswith("recipe."):
-            flat[name] = value
+    for part, content in record.recipe.items():
+        fields = content if isinstance(content, dict) else {"": content}
+        flat |= {f"recipe.{part}.{key}".rstrip("."): value for key, value in fields.items()
+                 if not isinstance(value, (list, dict)) and value is not None}
     for part, content in record.detector.items():
         for key, value in content.items():
             if part == "pixels":
@@ -150,24 +151,29 @@ def resolved(record: TrialRecord) -> dict[str, object]:
     return flat
 
 
-def feature_table(rows: Sequence[Mapping[str, object]]) -> tuple[np.ndarray, list[str]]:
-    """Features as numbers: float [N, D] and the D names, those that vary.
+def feature_table(rows: Sequence[Mapping[str, object]]) -> tuple[
+        np.ndarray, list[str], list[dict[float, str]]]:
+    """Features as numbers: float [N, D], the D names, and for each the text of its numbers (empty
+    where they are numbers to begin with). Only those that vary.
 
     Text is numbered by its values in order of the alphabet; what a row lacks is nan. Features that
     always agree (activation of the neck and of the context) are one.
     """
-    names = list(dict.fromkeys(name for row in rows for name in row))
     columns: dict[str, np.ndarray] = {}
+    texts: list[dict[float, str]] = []
     seen: set[bytes] = set()
-    for name in names:
+    for name in dict.fromkeys(name for row in rows for name in row):
         given = [row.get(name) for row in rows]
-        if any(isinstance(value, str) for value in given):
-            codes = {value: code for code, value in enumerate(sorted({str(v) for v in given if v}))}
-            given = [None if value is None else codes[str(value)] for value in given]
+        words: list[str] = []
+        if any(isinstance(value, (str, bool)) for value in given):
+            words = sorted({str(value) for value in given if value is not None})
+            given = [None if value is None else words.index(str(value)) for value in given]
         column = np.array([np.nan if value is None else float(value) for value in given])
         known = column[~np.isnan(column)]
-        print_ = column.tobytes()
-        if (len(np.unique(known)) > 1 or 0 < len(known) < len(rows)) and print_ not in seen:
-            seen.add(print_)
+        varies = len(np.unique(known)) > 1 or 0 < len(known) < len(rows)
+        if varies and column.tobytes() not in seen:
+            seen.add(column.tobytes())
             columns[name] = column
-    return np.column_stack([*columns.values()]) if columns else np.zeros((len(rows), 0)), [*columns]
+            texts.append(dict(enumerate(words)))
+    values = np.column_stack([*columns.values()]) if columns else np.zeros((len(rows), 0))
+    return values, [*columns], texts

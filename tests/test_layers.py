@@ -31,7 +31,8 @@ LIGHT = ("detector.config", "detector.recipe", "detector.plan", "detector.cost",
          "trials.commands", "nas.space", "nas.cli",
          "nas.search", "nas.retrain", "nas.evaluate", "nas.rules",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
-         "analysis.importance", "analysis.tables", "analysis.figures")
+         "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
+         "analysis.studies", "analysis.report", "analysis.choose")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
          "sklearn", "scipy")
 

@@ -84,5 +84,5 @@ def test_rungs_and_retrains_of_records(generated_study):
     assert rungs.considered == sum(bool(r.epochs) for r in records)
     assert proxy.kendall.value == 1 and proxy.deviation == pytest.approx(0, abs=1e-9)
     deviation, told_from = score_deviation([rungs])
-    assert deviation == 2 * rungs.deviation and told_from == "epoch 3 → epoch 7"
+    assert deviation == 2 * rungs.deviation and told_from == "between epoch 3 and epoch 7"
     assert np.isnan(score_deviation([])[0])

@@ -42,10 +42,10 @@ def test_nothing_is_found_in_noise():
 
 
 def test_table_of_features():
-    values, names = feature_table([{"kind": "b", "same": 1, "w": 8, "twin": 8},
-                                   {"kind": "a", "same": 1, "w": 16, "twin": 16},
-                                   {"kind": "b", "same": 1}])
-    assert names == ["kind", "w"]
+    values, names, texts = feature_table([{"kind": "b", "same": 1, "w": 8, "twin": 8},
+                                          {"kind": "a", "same": 1, "w": 16, "twin": 16},
+                                          {"kind": "b", "same": 1}])
+    assert names == ["kind", "w"] and texts == [{0: "a", 1: "b"}, {}]
     assert values[:, 0].tolist() == [1, 0, 1]
     assert np.isnan(values[2, 1]) and values[1, 1] == 16
 
