@@ -109,8 +109,8 @@ class Comparison:
         """What it means for the one who chooses."""
         tau = self.kendall
         if tau.pairs < MIN_PAIRS or np.isnan(tau.value):
-            return (f"{tau.pairs} designs have both {self.cheap} and {self.dear}: too few to tell "
-                    "whether the one ranks as the other does.")
+            return (f"Designs known at both {self.cheap} and {self.dear}: {tau.pairs}, too few to "
+                    "tell whether the one ranks as the other does.")
         worth = ("ranks the designs as" if tau.low > 0.6 else
                  "ranks the designs roughly as" if tau.low > 0.2 else
                  "tells something of how designs rank at" if tau.low > 0 else

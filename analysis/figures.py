@@ -53,7 +53,7 @@ def front_png(records: Sequence[TrialRecord], path: Path, *, title: str, metric:
     dots(data.front, color=FRONT, edgecolors="white", label="front", zorder=3)
     for record in data.front if len(data.front) <= LABELLED else ():
         axes.annotate(name_of(record), (value(record.cost), record.accuracy_score), fontsize=7,
-                      xytext=(3, 6), textcoords="offset points", color=TEXT)
+                      xytext=(-6, 7), textcoords="offset points", ha="right", color=TEXT)
     if data.baseline is not None:
         axes.scatter([value(data.baseline.cost)], [data.baseline.accuracy_score], marker="*",
                      s=170, color=BASELINE, edgecolors="white", linewidths=0.8, label="baseline",
