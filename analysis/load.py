@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from detector.errors import UserError
+from trials.folders import DATABASE, first_line
 from trials.record import RECORD_ATTRIBUTE, TrialRecord
-
-DATABASE = "study.db"
 
 
 def load_records(folder: Path) -> list[TrialRecord]:
@@ -34,7 +33,6 @@ def load_records(folder: Path) -> list[TrialRecord]:
     except UserError:
         raise
     except Exception as error:  # whatever sqlite, SQLAlchemy or Optuna make of a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{path}: not a readable study ({reason}); "
+        raise UserError(f"{path}: not a readable study ({first_line(error)}); "
                         "restore it from a copy") from error
     return [records[number] for number in sorted(records)]

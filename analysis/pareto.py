@@ -63,3 +63,53 @@ def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
 def hypervolume_of(records: Sequence[TrialRecord]) -> float:
     """Area under the front of accuracy × speed, in [0, 1]: 1 would be perfect in both."""
     return hypervolume_2d(objectives([r for r in records if r.accuracy_score is not None]))
+
+
+def hypervolumes(points: np.ndarray) -> np.ndarray:
+    """`hypervolume_2d` of the first 1, 2, … N points.
+
+    Args:
+        points: float [N, 2] in [0, inf).
+
+    Returns:
+        float [N], never falling.
+    """
+    front, area, areas = np.zeros((0, 2)), 0.0, []
+    for point in np.asarray(points, dtype=float).reshape(-1, 2):
+        if not (front >= point).all(axis=1).any():
+            front = np.vstack([front[~(front <= point).all(axis=1)], point])
+            area = hypervolume_2d(front)
+        areas.append(area)
+    return np.array(areas)
+
+
+def attained(points: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The highest second value among the points whose first is at least `at`: the front as a
+    function.
+
+    Args:
+        points: float [N, 2], each value the larger the better.
+        at: float [K].
+
+    Returns:
+        float [K]; -inf where no point reaches that far.
+    """
+    points = np.asarray(points, dtype=float).reshape(-1, 2)
+    reached = points[None, :, 0] >= np.asarray(at, dtype=float)[:, None]
+    return np.where(reached, points[None, :, 1], -np.inf).max(axis=1, initial=-np.inf)
+
+
+def attainment(fronts: Sequence[np.ndarray], at: np.ndarray, share: float = 0.5) -> np.ndarray:
+    """What at least `share` of several searches attained: their empirical attainment function
+    (Grunert da Fonseca, Fonseca and Hall, EMO 2001).
+
+    Args:
+        fronts: the points of each search, float [N, 2] as for `attained`.
+        at: float [K].
+        share: above 0, at most 1: 1 what all attained, 0.5 what half of them did.
+
+    Returns:
+        float [K]; -inf where fewer of them reached that far.
+    """
+    levels = -np.sort(-np.stack([attained(front, at) for front in fronts]), axis=0)  # best first
+    return levels[int(np.ceil(share * len(levels))) - 1]

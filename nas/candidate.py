@@ -93,6 +93,30 @@ def choose(args: Namespace) -> Candidate:
                      title=f"trial {record.number} of study {name}", folder=folder, **shared)
 
 
+def choose_top(args: Namespace) -> list[Candidate]:
+    """The --top best completed trials by score, best first.
+
+    Raises:
+        UserError: fewer completed trials, or none to choose by.
+    """
+    from nas.store import Study, newest
+
+    if args.top < 1:
+        raise UserError(f"--top {args.top}: must be at least 1")
+    name = args.study or newest(args.runs_dir)
+    if name is None:
+        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
+                        "search_spaces/quick.yaml first")
+    completed = [r for r in Study.open(args.runs_dir, name).records
+                 if r.status is Status.COMPLETED]
+    if len(completed) < args.top:
+        raise UserError(f"--top {args.top}: study {name} has {len(completed)} completed trials; "
+                        "give a smaller number, or go on with the search (--resume)")
+    ranked = sorted(completed, key=lambda r: (-r.score, r.number))
+    return [choose(Namespace(**vars(args) | {"study": name, "trial": record.number}))
+            for record in ranked[:args.top]]
+
+
 def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     """The recipe of the retrain.
 

@@ -18,13 +18,14 @@ from detector.cli import (
 )
 from detector.errors import UserError
 from detector.recipe import DataChoice, Evaluation
+from trials.folders import add_runs_dir
 
 __all__ = ["EXIT_INTERRUPTED", "EXIT_PARTLY", "EXIT_USER_ERROR", "Partly", "add_data_flags",
            "add_detection_flags", "add_device_flag", "add_model_flags", "count", "data_choice",
            "detection_settings", "main", "parser", "write_text"]
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags every command has.
+    """A parser with the flags every command of a search has.
 
     Args:
         prog: as typed after `python -m`, such as "nas.search".
@@ -32,11 +33,10 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     """
     made = cli.parser(prog, description)
     shared = made.add_argument_group("common to all commands")
+    add_runs_dir(shared)
     shared.add_argument("--study", metavar="NAME",
                         help="the study (one search) to use; its folder is RUNS_DIR/NAME "
                              "(default: see above)")
-    shared.add_argument("--runs-dir", metavar="DIR", type=Path, default=Path("runs"),
-                        help="folder that holds all studies (default: runs)")
     shared.add_argument("--tracking-uri", metavar="URI", default="sqlite:///mlflow.db",
                         help="MLflow store or server; none switches MLflow off "
                              "(default: sqlite:///mlflow.db, which `mlflow ui` opens)")

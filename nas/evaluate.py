@@ -112,6 +112,7 @@ def _model(args: Namespace) -> dict:
     from detector.cost import thop_cost
     from detector.fit import choose_device
     from detector.metrics.wider import wider_ap
+    from nas.card import write_examples, write_network
     from nas.models import chosen_model
     from nas.rules import check_rules
     from trials.names import describe
@@ -147,6 +148,9 @@ def _model(args: Namespace) -> dict:
     _print_model(result, objective, measured)
     if model.folder is not None:
         cli.write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
+        write_network(model.folder, model.config)
+        if path == "synthetic":  # photographs are not to be copied
+            write_examples(model.folder, images, found)
     _track(args, model, result)
     return result
 

@@ -5,15 +5,17 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detector.cli import write_text
 from detector.config import Detector
 from detector.errors import UserError
 from detector.recipe import DataChoice, Recipe
 from detector.structs import Struct
-from nas.cli import write_text
+from nas.card import write_network
 from trials.objective import Objective
 
 if TYPE_CHECKING:
@@ -130,8 +132,8 @@ def chosen_model(args) -> Model:
 
 def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, origin: Origin,
                metrics: dict) -> None:
-    """Write weights.pt, config.yaml and metrics.json; an older model in `folder` is replaced
-    once all of the new one is on disk."""
+    """Write weights.pt, config.yaml, metrics.json and network.json; an older model in `folder`
+    is replaced once all of the new one is on disk."""
     import yaml
 
     from detector import checkpoint
@@ -144,6 +146,21 @@ def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, o
                           sort_keys=False, default_flow_style=None, width=100)
     write_text(aside / CONFIG, f"# {origin.title}, in the form of a preset\n{text}")
     write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
+    write_network(aside, config)
+    _replace(folder, aside)
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Make the model in `source` that of `folder`, too, as one retrained just now."""
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    metrics = read_metrics(aside) | {"folder": str(folder), "finished": time.time()}
+    write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
+    _replace(folder, aside)
+
+
+def _replace(folder: Path, aside: Path) -> None:
     before = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(before, ignore_errors=True)
     if folder.exists():

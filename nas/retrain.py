@@ -14,8 +14,24 @@ from detector.config import arch_hash
 from detector.errors import TrainingError, UserError
 from detector.recipe import DataChoice, Recipe
 from nas import cli
-from nas.candidate import EPOCHS, SIZE, Candidate, choose, fitting_size, full_recipe
-from nas.models import CONFIG, METRICS, Origin, read_metrics, save_model, sha256_of
+from nas.candidate import (
+    EPOCHS,
+    SIZE,
+    Candidate,
+    choose,
+    choose_top,
+    fitting_size,
+    full_recipe,
+)
+from nas.models import (
+    CONFIG,
+    METRICS,
+    Origin,
+    copy_model,
+    read_metrics,
+    save_model,
+    sha256_of,
+)
 from trials.record import Cost
 
 DESCRIPTION = """\
@@ -25,19 +41,24 @@ image size; `nas.evaluate` then scores it on the val images.
 
   python -m nas.retrain --best
   python -m nas.retrain --best --study retina-001 --epochs 40 --size 416
+  python -m nas.retrain --top 4      (the 4 best one after the other; the retrained scores choose)
   python -m nas.retrain --preset retinaface_mobile025 --study retina-001    (the baseline beside it)
 
 The newest study is used where --study names none; a preset without any study is trained as
 published. A retrain that was stopped goes on with the same command and --resume. The model is
 RUNS_DIR/STUDY/best (weights.pt, config.yaml, metrics.json); of --trial 7 it is
 RUNS_DIR/STUDY/retrained/r007, of a preset .../retrained/PRESET, without a study
-RUNS_DIR/PRESET/best."""
+RUNS_DIR/PRESET/best. With --top each goes to retrained, and a copy of the best one to best."""
+
 
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.retrain", DESCRIPTION)
     what = made.add_argument_group("what to train").add_mutually_exclusive_group()
     what.add_argument("--best", action="store_true",
                       help="the completed trial with the best score (default)")
+    what.add_argument("--top", metavar="K", type=int,
+                      help="the K completed trials with the best scores; the one whose retrain "
+                           "scores best on the hold-out is kept as the study's best")
     what.add_argument("--trial", metavar="N", type=int, help="this trial of the study")
     what.add_argument("--preset", metavar="NAME",
                       help="a fixed design: the stem of a file in search_spaces/presets")
@@ -71,8 +92,35 @@ def make_parser() -> ArgumentParser:
 
 
 def run(args: Namespace) -> dict:
-    """Retrain as told on the command line; returns what --json writes: metrics.json."""
-    candidate = choose(args)
+    """Retrain as told on the command line; returns what --json writes: metrics.json, of --top
+    those of all K."""
+    return _retrain(choose(args), args) if args.top is None else _top(args)
+
+
+def _top(args: Namespace) -> dict:
+    """Retrain the K best and keep the one that is best on the hold-out."""
+    if args.with_holdout:
+        raise UserError("--top: chooses by the AP on the hold-out, so it has to be left out of "
+                        "training; retrain the chosen one again with --with-holdout")
+    candidates, told = choose_top(args), []
+    for place, candidate in enumerate(candidates, 1):
+        print(f"\n[{place} of {len(candidates)}]")
+        told.append(_retrain(candidate, args))
+
+    def retrained(metrics: dict) -> float:
+        return metrics["accuracy_score"] if metrics["score"] is None else metrics["score"]
+    winner = max(told, key=retrained)  # of equal ones the better proxy
+    folder = candidates[0].folder.parents[1] / "best"
+    copy_model(Path(winner["folder"]), folder)
+    print("\nscores of the retrains on the hold-out, in the order of their proxies:")
+    for metrics in told:
+        mark = "  <- best" if metrics is winner else ""
+        print(f"  {retrained(metrics):.4f}  {metrics['title']} ({metrics['describe']}){mark}")
+    print(f"kept as {folder}")
+    return {"best": winner["title"], "folder": str(folder), "retrained": told}
+
+
+def _retrain(candidate: Candidate, args: Namespace) -> dict:
     recipe = full_recipe(candidate, args)  # checks the flags before anything is opened
     if args.tracking_uri != "none":
         from trials.tracking import client

@@ -9,17 +9,25 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
 
+from detector.cli import write_text
 from detector.errors import UserError
-from nas.cli import write_text
+from trials.folders import (
+    DATABASE,
+    MANIFEST,
+    checked_name,
+    find_study,
+    first_line,
+    new_name,
+    newest,
+    read_manifest,
+)
 from trials.record import RECORD_ATTRIBUTE, Status, TrialRecord
 
-DATABASE = "study.db"
-MANIFEST = "study.json"
+__all__ = ["Study", "already_there", "checked_name", "new_name", "newest", "read_manifest"]
 
 
 class Study:
@@ -52,7 +60,7 @@ class Study:
         except UserError:
             raise
         except Exception as error:
-            raise UserError(f"{path}: this is not a readable study ({_first_line(error)}); restore "
+            raise UserError(f"{path}: this is not a readable study ({first_line(error)}); restore "
                             "the file from a copy, or start a new study") from error
 
     @classmethod
@@ -81,11 +89,7 @@ class Study:
         Raises:
             UserError: unknown (the known ones are listed), or damaged.
         """
-        folder = runs_dir / checked_name(name)
-        if not (folder / MANIFEST).exists():
-            known = [path.name for path in _folders(runs_dir)]
-            listing = f"known: {', '.join(known)}" if known else "there is none yet"
-            raise UserError(f"study {name} is not in {runs_dir} ({listing})")
+        folder = find_study(runs_dir, name)
         return cls(folder, read_manifest(folder))
 
     @property
@@ -162,57 +166,9 @@ def already_there(runs_dir: Path, name: str) -> UserError:
                      "another --study")
 
 
-def read_manifest(folder: Path) -> dict:
-    """study.json of a study's folder.
-
-    Raises:
-        UserError: it cannot be read.
-    """
-    path = folder / MANIFEST
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({_first_line(error)}); restore it from a copy, "
-                        "or start a new study") from error
-
-
-def newest(runs_dir: Path, space: str | None = None) -> str | None:
-    """Name of the study made last (of one space, where given), or none."""
-    made = [(read_manifest(folder), folder.name) for folder in _folders(runs_dir)]
-    made = [(manifest["created"], name) for manifest, name in made
-            if space is None or manifest["space"] == space]
-    return max(made)[1] if made else None
-
-
-def new_name(runs_dir: Path, space: str) -> str:
-    """The first free `<space>-NNN` above all taken ones."""
-    taken = [int(match[1]) for path in (runs_dir.iterdir() if runs_dir.is_dir() else ())
-             if (match := re.fullmatch(rf"{re.escape(space)}-(\d+)", path.name))]
-    return f"{space}-{max(taken, default=0) + 1:03d}"
-
-
-def checked_name(name: str) -> str:
-    """`name` itself, if a folder may bear it.
-
-    Raises:
-        UserError: it has other characters than letters, digits, dot, dash and underscore.
-    """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.-]*", name):
-        raise UserError(f"--study {name!r}: use letters, digits, dot, dash and underscore only")
-    return name
-
-
-def _folders(runs_dir: Path) -> Sequence[Path]:
-    return sorted(path.parent for path in runs_dir.glob(f"*/{MANIFEST}"))
-
-
 def _record_of(trial) -> TrialRecord:
     return TrialRecord.from_dict(json.loads(trial.user_attrs[RECORD_ATTRIBUTE]))
 
 
 def _text(record: TrialRecord) -> str:
     return json.dumps(record.to_dict(), separators=(",", ":"))
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:200]

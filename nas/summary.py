@@ -39,7 +39,8 @@ def row(record: TrialRecord) -> dict:
 def summarise(driver) -> dict:
     """Write front.csv, trials.csv and the front's pictures into the study's folder, hand them to
     the tracker, print the table and what to do next; returns `result`."""
-    from analysis.figures import front_html, front_png
+    from analysis.charts import front_html
+    from analysis.figures import front_png
     from analysis.pareto import hypervolume_of
     from analysis.tables import trials_csv
 

@@ -7,7 +7,9 @@ import cv2
 import optuna
 import pytest
 
-from analysis.figures import dot_area, front_data, front_html, front_png, size_marks
+from analysis.charts import front_html
+from analysis.figures import front_png
+from analysis.front import dot_area, front_data, size_marks
 from analysis.load import load_records
 from analysis.tables import trials_csv
 from detector.errors import UserError
@@ -37,7 +39,7 @@ def test_groups_leave_lower_budgets_out(records):
     assert [r.number for r in data.front] == [2, 0, 1]
     assert [r.number for r in data.dominated] == [3]
     assert (data.baseline.number, data.best.number) == (0, 1)
-    assert "4 completed trials, 3 on the front; 2 not trained in full" in data.caption
+    assert "4 completed trials, 3 on the front; not shown: 1 infeasible, 1 pruned" in data.caption
 
 
 def test_picture_and_page(records, tmp_path):

@@ -1,5 +1,6 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 
@@ -48,6 +49,9 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
     assert "8 val images at original size; faces by their height" in out
     assert "trial 1 of study tiny" in out and "1 thread" in out
     assert json.loads((best / "evaluation.json").read_text()) == result
+    assert cv2.imread(str(best / "examples.png")).shape == (640, 960, 3)
+    network = json.loads((best / "network.json").read_text())
+    assert sum(params for _, params, _ in network["layers"]) == record.cost.params
 
     # The files it wrote, scored as any other's, give the same AP.
     code, out, _ = evaluated("--predictions", str(tmp_path / "out"), "--data", "synthetic",

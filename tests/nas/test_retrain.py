@@ -51,6 +51,22 @@ def test_best_is_trained_and_kept(retrained, tiny_study, tmp_path):
     assert code == 0 and "retrained already" in out and "hold-out, original" in out
 
 
+def test_top_retrains_several_and_keeps_the_best_of_them(retrained, tiny_study, tmp_path):
+    flags = ("--top", "2", "--epochs", "1", "--json", str(tmp_path / "r.json"))
+    code, out, err = retrained(*flags)
+    assert (code, err) == (0, "")
+    told = json.loads((tmp_path / "r.json").read_text())
+    assert [m["title"].split(" of")[0] for m in told["retrained"]] == ["trial 1", "trial 0"]
+    kept = tiny_study.folder / "retrained"
+    assert (kept / "r000" / "weights.pt").exists() and (kept / "r001" / "weights.pt").exists()
+    winner = max(told["retrained"], key=lambda m: m["score"])
+    best = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
+    assert (best["title"], best["folder"]) == (winner["title"], str(tiny_study.folder / "best"))
+    assert "[2 of 2]" in out and out.count("<- best") == 1
+    code, out, _ = retrained(*flags, "--resume")  # finished ones are shown again
+    assert code == 0 and out.count("retrained already") == 2
+
+
 def test_stopped_and_resumed_equals_uninterrupted(retrained, tiny_study, monkeypatch):
     import detector.fit
 
@@ -134,6 +150,10 @@ BAD_INPUT = [
     (["--weights", "nowhere.pt", "--epochs", "1"], "nowhere.pt: no such file"),
     (["--data", "nowhere"], "nowhere: no such folder"),
     (["--best", "--trial", "1"], "not allowed with"),
+    (["--top", "3"], "study tiny has 2 completed trials"),
+    (["--top", "0"], "must be at least 1"),
+    (["--top", "2", "--with-holdout"], "chooses by the AP on the hold-out"),
+    (["--top", "2", "--best"], "not allowed with"),
 ]
 
 

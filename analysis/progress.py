@@ -1,0 +1,79 @@
+"""How a search went: best score and hypervolume by trials and by epochs, and where epochs and time
+went. Numbers alone, no drawing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.pareto import hypervolumes, objectives
+from trials.record import Status, TrialRecord
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One entry for each completed trial, in the order of completion."""
+
+    trials: np.ndarray
+    """int [N], trials begun by then, infeasible ones left out."""
+    epochs: np.ndarray
+    """int [N], epochs of those trials: at least what was spent by then."""
+    best: np.ndarray
+    """float [N], best score of a completed trial so far."""
+    hypervolume: np.ndarray
+    """float [N], area under the front of accuracy × speed so far, in [0, 1]."""
+
+
+def progress_of(records: Sequence[TrialRecord]) -> Progress:
+    """The course of one search.
+
+    Storage tells when a trial began and ended, not when each epoch was trained: an epoch counts
+    from its trial's beginning.
+    """
+    begun = sorted((r for r in records if r.status is not Status.INFEASIBLE),
+                   key=lambda r: (r.started or 0.0, r.number))
+    done = sorted((r for r in begun if r.status is Status.COMPLETED and r.score is not None),
+                  key=lambda r: (r.ended or 0.0, r.number))
+    starts = np.array([r.started or 0.0 for r in begun])
+    spent = np.concatenate([[0], np.cumsum([len(r.epochs) for r in begun])]).astype(int)
+    trials = np.searchsorted(starts, [r.ended or 0.0 for r in done], side="right")
+    scores = np.array([r.score for r in done], dtype=float)
+    return Progress(trials=trials, epochs=spent[trials],
+                    best=np.maximum.accumulate(scores) if len(scores) else scores,
+                    hypervolume=hypervolumes(objectives(done)))
+
+
+def reach(best: np.ndarray, cost: np.ndarray, goal: float) -> float | None:
+    """The cost at which `best` (rising, [N]) first is at least `goal`; none if it never is."""
+    index = int(np.searchsorted(best, goal))
+    return float(cost[index]) if index < len(best) else None
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What the trials with one outcome cost together."""
+
+    outcome: str
+    """A status, for those that were trained less than in full with the epochs they got."""
+    trials: int
+    epochs: int
+    seconds: float
+
+
+def spending(records: Sequence[TrialRecord]) -> list[Spending]:
+    """Where epochs and time went, by status and epochs trained; longest trained first.
+
+    Seconds are those inside trials, of all workers together.
+    """
+    groups: dict[tuple[int, str], list[TrialRecord]] = {}
+    for record in records:
+        trained = record.epochs[-1].epoch if record.epochs else 0
+        name = record.status.value
+        if trained and record.status is not Status.COMPLETED:
+            name = f"{name} at epoch {trained}"
+        groups.setdefault((-trained, name), []).append(record)
+    return [Spending(name, len(group), sum(len(r.epochs) for r in group),
+                     sum(r.seconds for r in group))
+            for (_, name), group in sorted(groups.items())]

@@ -1,0 +1,104 @@
+"""What a report shows of a network, written beside its weights. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from detector.cli import write_text
+from detector.config import Detector
+from detector.cost import layer_costs
+from detector.layers import Conv, Layer, Size, level_size
+from detector.plan import plan
+from trials.names import describe
+
+NETWORK = "network.json"
+EXAMPLES = "examples.png"
+
+
+def network(config: Detector, size: Size = (640, 640)) -> dict:
+    """The design as plain data.
+
+    Args:
+        size: (height, width) px of the image that cost and shapes are told for.
+
+    Returns:
+        `describe` in one line; `input` [height, width]; `steps`, one for each use of a part in the
+        order of the image's way through it (name, what, in and out: [height, width, channels] —
+        channels of `in` are those of the first convolution —, params, macs; a part that levels
+        share has its params at its first use); `layers` as (name, params, macs).
+    """
+    seen: set[str] = set()
+    steps = []
+    for name, layer, level in plan(config).uses():
+        into = level_size(size, level)
+        leaves = list(layer.leaves(into, name))
+        out = layer.out(into)
+        first = next((leaf.cin for _, leaf, _ in leaves if isinstance(leaf, Conv)), layer.cout)
+        steps.append({
+            "name": name, "what": _what(layer), "in": [*into, first], "out": [*out, layer.cout],
+            "params": 0 if name in seen else sum(leaf.params for _, leaf, _ in leaves),
+            "macs": sum(leaf.macs(at) for _, leaf, at in leaves)})
+        seen.add(name)
+    return {"describe": describe(config), "input": list(size), "steps": steps,
+            "layers": [list(row) for row in layer_costs(config, size)]}
+
+
+def write_network(folder: Path, config: Detector) -> Path:
+    """network.json in a model's folder; returns its path."""
+    path = folder / NETWORK
+    write_text(path, json.dumps(network(config), indent=1) + "\n")
+    return path
+
+
+def write_examples(folder: Path, images, found: dict, *, count: int = 6) -> Path:
+    """examples.png: the model's faces on some of the built-in scenes.
+
+    Args:
+        images: ImageSet of drawn scenes; photographs are not to be copied.
+        found: image's name → [n, 5] x, y, w, h, score.
+    """
+    import cv2
+    import numpy as np
+
+    side = 320
+    tiles = []
+    order = sorted(range(len(images)), key=lambda i: -len(images.labels[i].boxes))[:count]
+    for index in order:
+        image = images.image(index)
+        scale = side / max(image.shape[:2])
+        tile = np.full((side, side, 3), 255, np.uint8)
+        small = cv2.resize(image, None, fx=scale, fy=scale)
+        tile[:small.shape[0], :small.shape[1]] = small
+        for x, y, w, h, score in found[images.labels[index].name]:
+            if score >= 0.5:
+                corners = [round(float(v) * scale) for v in (x, y, x + w, y + h)]
+                # White below blue: seen on any ground.
+                cv2.rectangle(tile, corners[:2], corners[2:], (255, 255, 255), 4)
+                cv2.rectangle(tile, corners[:2], corners[2:], (178, 114, 0), 2)
+        tiles.append(tile)
+    rows = [np.hstack(tiles[i:i + 3]) for i in range(0, len(tiles) // 3 * 3, 3)] or tiles[:1]
+    path = folder / EXAMPLES
+    cv2.imwrite(str(path), np.vstack(rows))
+    return path
+
+
+def _what(layer: Layer) -> str:
+    """Such as "conv 3×3 /2" or "6 × Residual"."""
+    if isinstance(layer, Conv):
+        groups = " depthwise" if layer.groups == layer.cin > 1 else ""
+        stride = f" /{layer.stride}" if layer.stride > 1 else ""
+        return f"conv {layer.kernel}×{layer.kernel}{groups}{stride}"
+    parts = getattr(layer, "layers", None)
+    if parts is None:
+        return type(layer).__name__
+    names = [_what(part) if isinstance(part, Conv) else
+             {"Chain": "block", "Residual": "residual block"}.get(
+                 type(part).__name__, type(part).__name__) for part in parts]
+    runs: list[list] = []
+    for name in names:
+        if runs and runs[-1][0] == name:
+            runs[-1][1] += 1
+        else:
+            runs.append([name, 1])
+    return ", ".join(name if many == 1 else f"{many} × {name}" for name, many in runs)

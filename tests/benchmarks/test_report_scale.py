@@ -1,0 +1,27 @@
+"""A report of a long search: time, memory and size of the page, measured in its own process."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.benchmark
+def test_10_000_trials_in_60_s_1_gb_and_10_mb(generated_study, tmp_path):
+    study = generated_study("big", 10_000)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-m", "analysis.report", "--runs-dir", str(study.parent),
+                    "--json", str(tmp_path / "r.json")], cwd=PROJECT, check=True,
+                   env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300)
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
+    memory = used.ru_maxrss * 1024  # of the largest child, this one
+    page = Path(json.loads((tmp_path / "r.json").read_text())["page"]).stat().st_size
+    print(f"{seconds:.0f} s of CPU, {memory / 1e9:.2f} GB, page {page / 1e6:.1f} MB")
+    assert seconds <= 60 and memory <= 1e9 and page <= 10e6
