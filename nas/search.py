@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detector.errors import UserError
 from nas import cli
+from nas.samplers import SAMPLERS
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
@@ -34,8 +35,9 @@ def make_parser() -> ArgumentParser:
     search.add_argument("--resume", action="store_true",
                         help="go on with a study (a larger --trials extends a finished one); one "
                              "that does not exist yet is started")
-    search.add_argument("--sampler", choices=("tpe", "random"), default=None,
-                        help="who proposes designs (default: tpe)")
+    search.add_argument("--sampler", choices=SAMPLERS, default=None,
+                        help="who proposes designs: tpe, nsga2 and gp are Optuna's; frugal models "
+                             "accuracy alone, as cost is exact; random is chance (default: tpe)")
     search.add_argument("--scheduler", choices=("halving", "none"), default=None,
                         help="halving pauses trials at rungs and promotes the best; none trains "
                              "all of them in full (default: halving)")
