@@ -76,7 +76,7 @@ class Driver:
         records = self.records
         drawn = self.sampled() >= self.trials or self.exhausted is not None
         return (bool(records) and drawn and not self._unfinished(records)
-                and scheduler.promotable(records, self.rungs, self.space.eta) is None
+                and self._promotable(records) is None
                 and scheduler.last_promotion(records, self.rungs) is None)
 
     def failure(self) -> UserError | None:
@@ -104,7 +104,7 @@ class Driver:
         elif not records:
             record = self._baseline()
         else:
-            record = scheduler.promotable(records, self.rungs, self.space.eta)
+            record = self._promotable(records)
             if record is None and self.exhausted is None and self.sampled() < self.trials:
                 record = self._draw()
             if record is None and not self._running:
@@ -136,11 +136,12 @@ class Driver:
 
     def close(self) -> None:
         """End a search in which nothing is left to train: what is still paused is pruned."""
+        place = " nor on the front" if self.space.promote == "front" else ""
         for record in self.records:
             if record.status is Status.PAUSED:
                 self._store(record.but(
                     status=Status.PRUNED, ended=time.time(),
-                    reason=f"not among the top 1/{self.space.eta:g} at epoch "
+                    reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
                            f"{record.epochs[-1].epoch}"))
 
     def reopen(self) -> None:
@@ -160,6 +161,9 @@ class Driver:
 
     def _unfinished(self, records: list[TrialRecord]) -> list[TrialRecord]:
         return [r for r in records if r.status is Status.RUNNING]
+
+    def _promotable(self, records: list[TrialRecord]) -> TrialRecord | None:
+        return scheduler.promotable(records, self.rungs, self.space.eta, self.space.promote)
 
     def _baseline(self) -> TrialRecord:
         detector, recipe = self.space.baseline
