@@ -24,6 +24,7 @@ from trials.tracking import Tracker
 
 MAX_RETRIES = 1
 MANY_FAILURES = 5
+BATCH = 100  # infeasible draws that are stored together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +77,7 @@ class Driver:
         records = self.records
         drawn = self.sampled() >= self.trials or self.exhausted is not None
         return (bool(records) and drawn and not self._unfinished(records)
-                and scheduler.promotable(records, self.rungs, self.space.eta) is None
+                and self._promotable(records) is None
                 and scheduler.last_promotion(records, self.rungs) is None)
 
     def failure(self) -> UserError | None:
@@ -104,7 +105,7 @@ class Driver:
         elif not records:
             record = self._baseline()
         else:
-            record = scheduler.promotable(records, self.rungs, self.space.eta)
+            record = self._promotable(records)
             if record is None and self.exhausted is None and self.sampled() < self.trials:
                 record = self._draw()
             if record is None and not self._running:
@@ -136,11 +137,12 @@ class Driver:
 
     def close(self) -> None:
         """End a search in which nothing is left to train: what is still paused is pruned."""
+        place = " nor on the front" if self.space.promote == "front" else ""
         for record in self.records:
             if record.status is Status.PAUSED:
                 self._store(record.but(
                     status=Status.PRUNED, ended=time.time(),
-                    reason=f"not among the top 1/{self.space.eta:g} at epoch "
+                    reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
                            f"{record.epochs[-1].epoch}"))
 
     def reopen(self) -> None:
@@ -161,38 +163,52 @@ class Driver:
     def _unfinished(self, records: list[TrialRecord]) -> list[TrialRecord]:
         return [r for r in records if r.status is Status.RUNNING]
 
+    def _promotable(self, records: list[TrialRecord]) -> TrialRecord | None:
+        return scheduler.promotable(records, self.rungs, self.space.eta, self.space.promote)
+
     def _baseline(self) -> TrialRecord:
         detector, recipe = self.space.baseline
         params, macs = cost(detector)
-        return self._record(detector, recipe, params={}, cost=Cost(params=params, macs=macs),
-                            source="baseline")
+        record = self._record(0, detector, recipe, params={},
+                              cost=Cost(params=params, macs=macs), source="baseline")
+        self._add([record])
+        return record
 
     def _draw(self) -> TrialRecord | None:
         """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
+        stored, new = self.records, []
         while True:
             try:
-                found = draw(self.space, self._proposer, self.records)
+                found = draw(self.space, self._proposer, stored + new)
             except UserError as error:  # the space has no more
                 self.exhausted = error
+                self._add(new)
                 return None
-            record = self._record(found.detector, found.recipe, params=found.params,
-                                  cost=found.cost, source="sampled", violation=found.violation)
+            new.append(self._record(
+                len(stored) + len(new), found.detector, found.recipe, params=found.params,
+                cost=found.cost, source="sampled", violation=found.violation))
             if found.violation is None:
-                return record
+                self._add(new)
+                return new[-1]
+            if len(new) >= BATCH:
+                self._add(new)
+                stored, new = self.records, []
 
-    def _record(self, detector, recipe, *, params: dict, cost: Cost, source: str,
+    def _record(self, number: int, detector, recipe, *, params: dict, cost: Cost, source: str,
                 violation: str | None = None) -> TrialRecord:
         now = time.time()
-        record = TrialRecord(
-            number=len(self.study.records), design=arch_hash(detector), detector=detector.to_dict(),
+        return TrialRecord(
+            number=number, design=arch_hash(detector), detector=detector.to_dict(),
             recipe=recipe.to_dict(), params=params, cost=cost, source=source, reason=violation,
             speed_score=self.space.objective.speed_score(cost), started=now,
             status=Status.RUNNING if violation is None else Status.INFEASIBLE,
             ended=None if violation is None else now)
-        self.study.add(record, self.space.distributions(params))
-        if violation is not None:
-            self._track(record)
-        return record
+
+    def _add(self, new: list[TrialRecord]) -> None:
+        self.study.add_many([(r, self.space.distributions(r.params)) for r in new])
+        for record in new:
+            if record.status is Status.INFEASIBLE:
+                self._track(record)
 
     def _start(self, record: TrialRecord) -> Segment:
         if record.status is not Status.RUNNING:

@@ -1,4 +1,4 @@
-"""Who proposes parameters: by chance, or from what the stored records tell (Optuna's TPE).
+"""Who proposes parameters: by chance, or from what the stored records tell.
 
 A proposal is a function of the seed, the records and the attempt, so that a search that was
 killed goes on with the same proposals.
@@ -8,17 +8,29 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from typing import Protocol
 
 from detector.errors import UserError
 from nas.dimensions import Params
 from nas.space import RandomTrial, SearchSpace
 from trials.record import Status, TrialRecord
 
-SAMPLERS = ("tpe", "random")
+SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
 STARTUP = 20
-"""Trials with a result before TPE models them; random until then."""
+"""Trials with a result before a model of them is asked; chance until then."""
 STUBBORN = 10
 """Attempts after which a sampler that repeats itself is replaced by chance."""
+
+
+class Sampler(Protocol):
+    """Made for a space; may keep what it worked out about records that have not changed."""
+
+    def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
+        """Parameters for the next trial: a function of the arguments.
+
+        Args:
+            records: sampled ones that teach something: neither infeasible nor failed.
+        """
 
 
 class Proposer:
@@ -26,7 +38,7 @@ class Proposer:
 
     Args:
         sampler: one of SAMPLERS.
-        startup: results (completed or at a rung) before TPE takes over from chance.
+        startup: results (completed or at a rung) before a model takes over from chance.
 
     Raises:
         UserError: an unknown sampler.
@@ -34,11 +46,9 @@ class Proposer:
 
     def __init__(self, space: SearchSpace, sampler: str = "tpe", *, seed: int = 0,
                  startup: int = STARTUP):
-        if sampler not in SAMPLERS:
-            raise UserError(f"--sampler {sampler!r}: is not one of {', '.join(SAMPLERS)}")
-        self.space, self.sampler, self.seed, self.startup = space, sampler, seed, startup
+        self.space, self.sampler, self.seed = space, sampler, seed
+        self._sampler = _make(sampler, space, startup)
         self._records: Sequence[TrialRecord] = ()
-        self._frozen: dict[int, tuple[TrialRecord, object]] = {}  # number → record, Optuna's view
 
     def update(self, records: Sequence[TrialRecord]) -> None:
         """Take note of all records of the study, in their present state."""
@@ -47,20 +57,12 @@ class Proposer:
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""
         key = f"{self.seed}/{len(self._records)}/{attempt}"
-        if self.sampler == "random" or attempt >= STUBBORN:
+        if self._sampler is None or attempt >= STUBBORN:
             return self.space.suggest(RandomTrial(key))
-        known = [trial for record in self._records if (trial := self._view(record)) is not None]
+        known = [record for record in self._records if record.params
+                 and record.status not in (Status.INFEASIBLE, Status.FAILED)]
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        return self.space.suggest(_tpe_trial(known, seed, self.startup))
-
-    def _view(self, record: TrialRecord):
-        """A record as Optuna's FrozenTrial; none where it teaches nothing about accuracy."""
-        if not record.params or record.status in (Status.INFEASIBLE, Status.FAILED):
-            return None
-        kept = self._frozen.get(record.number)
-        if kept is None or (kept[0] is not record and kept[0] != record):
-            kept = self._frozen[record.number] = (record, _frozen(self.space, record))
-        return kept[1]
+        return self._sampler.ask(known, seed)
 
 
 def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], seed: int) -> Params:
@@ -70,44 +72,17 @@ def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], se
     return proposer.ask()
 
 
-def _frozen(space: SearchSpace, record: TrialRecord):
-    """Completed: its score. At a rung, whether waiting or promoted: its scores so far. Otherwise
-    running: TPE keeps its distance from those (constant liar)."""
-    from optuna.trial import FrozenTrial, TrialState
+def _make(sampler: str, space: SearchSpace, startup: int) -> Sampler | None:
+    """None: chance. What a sampler needs is imported only where it is chosen."""
+    if sampler not in SAMPLERS:
+        raise UserError(f"--sampler {sampler!r}: is not one of {', '.join(SAMPLERS)}")
+    if sampler == "random":
+        return None
+    if sampler == "frugal":
+        from nas.frugal import Frugal
 
-    scores = record.scores()
-    state = TrialState.PRUNED if scores else TrialState.RUNNING
-    if record.status is Status.COMPLETED:
-        state = TrialState.COMPLETE
-    number = record.number + 1  # 0 is the trial that is asked for
-    return FrozenTrial(
-        number=number, trial_id=number, state=state, params=space.coded(record.params),
-        value=record.score if state is TrialState.COMPLETE else None, datetime_start=None,
-        datetime_complete=None, distributions=space.distributions(record.params, coded=True),
-        user_attrs={}, system_attrs={}, intermediate_values=scores)
+        return Frugal(space, startup)
+    from nas import optuna_samplers
 
-
-def _tpe_trial(known: list, seed: int, startup: int):
-    """An open trial of a study in memory that consists of the known ones."""
-    import warnings
-
-    import optuna
-
-    class Snapshot(optuna.storages.InMemoryStorage):
-        """Reads the known trials as they are: adding them one by one takes three times longer."""
-
-        def get_all_trials(self, study_id, deepcopy=True, states=None):
-            return [t for t in known if states is None or t.state in states]
-
-    verbosity = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-            sampler = optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=startup, multivariate=True, group=True,
-                constant_liar=True)
-            study = optuna.create_study(direction="maximize", storage=Snapshot(), sampler=sampler)
-        return study.ask()
-    finally:
-        optuna.logging.set_verbosity(verbosity)
+    return {"tpe": optuna_samplers.Tpe, "nsga2": optuna_samplers.Nsga2,
+            "gp": optuna_samplers.GaussianProcess}[sampler](space, startup)

@@ -2,14 +2,21 @@
 
 A trial trains to its first rung and is paused there. It is promoted to the next rung once it
 is among the top 1/η of all results at its rung, by score (ASHA, Li et al., MLSys 2020, with
-pausing instead of stopping). The baseline (number 0) trains through and takes nobody's place.
+pausing instead of stopping); with `promote: front` also once nothing at its rung beats it in both
+accuracy and speed. The baseline (number 0) trains through and takes nobody's place.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
+from analysis.pareto import dominated
 from trials.record import Status, TrialRecord
+
+PROMOTE = ("score", "front")
+"""What lets a paused trial go on: the score alone, or a place on its rung's front, too."""
 
 
 def rung_reached(record: TrialRecord, rungs: Sequence[int]) -> int:
@@ -25,12 +32,19 @@ def target_epoch(record: TrialRecord, rungs: Sequence[int]) -> int:
     return rungs[min(rung_reached(record, rungs) + 1, len(rungs) - 1)]
 
 
-def promotable(records: Sequence[TrialRecord], rungs: Sequence[int],
-               eta: float) -> TrialRecord | None:
-    """The paused trial to train further now: highest rung first, then best score; or none."""
+def promotable(records: Sequence[TrialRecord], rungs: Sequence[int], eta: float,
+               promote: str = "score") -> TrialRecord | None:
+    """The paused trial to train further now: highest rung first, then best score; or none.
+
+    Args:
+        promote: one of PROMOTE.
+    """
     for rung in reversed(range(len(rungs) - 1)):
         ranked = _ranking(records, rungs, rung)
-        for record in ranked[:int(len(ranked) / eta)]:
+        top = ranked[:int(len(ranked) / eta)]
+        if promote == "front" and len(ranked) >= eta:  # the first result alone is always a front
+            top += _front(ranked[len(top):], ranked, rungs[rung])
+        for record in top:
             if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
                 return record
     return None
@@ -46,6 +60,14 @@ def last_promotion(records: Sequence[TrialRecord], rungs: Sequence[int]) -> Tria
             if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
                 return record
     return None
+
+
+def _front(among: Sequence[TrialRecord], ranked: Sequence[TrialRecord],
+           epochs: int) -> list[TrialRecord]:
+    """Those of `among` that none of `ranked` beats in both accuracy and speed at a rung."""
+    points = np.array([(r.scores()[epochs] - r.speed_score, r.speed_score) for r in ranked])
+    beaten = {r.number for r, lost in zip(ranked, dominated(points)) if lost}
+    return [r for r in among if r.number not in beaten]
 
 
 def _ranking(records: Sequence[TrialRecord], rungs: Sequence[int], rung: int) -> list[TrialRecord]:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from detector.errors import UserError
 from nas import cli
+from nas.samplers import SAMPLERS
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
@@ -22,6 +23,8 @@ the most promising ones get the full proxy budget. The score is speed_score + 2 
 Without --study a new study is made, named after the space with a number (retina-001);
 --resume without --study takes the newest study of the space. Ctrl-C keeps everything."""
 
+TRIALS = 50
+
 
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.search", DESCRIPTION)
@@ -30,12 +33,13 @@ def make_parser() -> ArgumentParser:
                         help="the search space, such as search_spaces/retina.yaml")
     search.add_argument("--trials", metavar="N", type=int, default=None,
                         help="different, legal designs to draw; the baseline comes on top "
-                             "(default: 50, or with --resume what the study was begun with)")
+                             f"(default: {TRIALS}, or with --resume what the study was begun with)")
     search.add_argument("--resume", action="store_true",
                         help="go on with a study (a larger --trials extends a finished one); one "
                              "that does not exist yet is started")
-    search.add_argument("--sampler", choices=("tpe", "random"), default=None,
-                        help="who proposes designs (default: tpe)")
+    search.add_argument("--sampler", choices=SAMPLERS, default=None,
+                        help="who proposes designs: tpe, nsga2 and gp are Optuna's; frugal models "
+                             "accuracy alone, as cost is exact; random is chance (default: tpe)")
     search.add_argument("--scheduler", choices=("halving", "none"), default=None,
                         help="halving pauses trials at rungs and promotes the best; none trains "
                              "all of them in full (default: halving)")
@@ -112,6 +116,7 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
 def _open_study(args: Namespace, space):
     """The study to work on, and its images. New ones are made only when all is known to be well."""
     from detector.data import open_data, resolve_data
+    from nas.disk import check_disk
     from nas.gate import check
     from nas.store import Study, already_there, new_name, newest
 
@@ -148,10 +153,12 @@ def _open_study(args: Namespace, space):
             raise UserError(f"study {name} was made with other images (fingerprint {known}, now "
                             f"{data.fingerprint}); give the same --data, --fraction and --holdout, "
                             "or start a new study")
+        print(check_disk(study.folder, space, args.trials or study.manifest["trials"]))
         return study, data
     check(space)
+    print(check_disk(args.runs_dir / name, space, args.trials or TRIALS))
     manifest = {
-        "name": name, "space": space.name, "created": time.time(), "trials": args.trials or 50,
+        "name": name, "space": space.name, "created": time.time(), "trials": args.trials or TRIALS,
         "seed": args.seed, "sampler": args.sampler or "tpe",
         "scheduler": args.scheduler or "halving", "space_hash": _hash(args.space),
         "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,

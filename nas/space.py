@@ -20,13 +20,14 @@ from detector.recipe import Recipe
 from detector.yaml_file import Document, read
 from nas.dimensions import Dimension, Params, parse
 from nas.resolve import check_place, resolve
+from nas.scheduler import PROMOTE
 from trials.constraints import Constraints
 from trials.objective import Objective
 
 SPACES = PRESETS.parent
 
-_KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "objective", "constraints",
-         "proxy_synthetic")
+_KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "promote", "objective",
+         "constraints", "proxy_synthetic")
 _REQUIRED = _KEYS[:5]
 _TRIED = 100  # random draws that a space must resolve before it is believed
 
@@ -49,6 +50,8 @@ class SearchSpace:
     """Epochs at which a trial may be paused, ascending; the last one is the full budget."""
     eta: float
     """A trial goes on from a rung when it is among its best 1/eta."""
+    promote: str
+    """`score`: only then; `front`: also when nothing at its rung beats it in accuracy and speed."""
     objective: Objective
     constraints: Constraints
 
@@ -73,6 +76,9 @@ class SearchSpace:
         eta = document.data.get("eta", 3)
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
             raise document.error(("eta",), f"{eta!r} must be a number above 1, such as 3")
+        promote = document.data.get("promote", PROMOTE[0])
+        if promote not in PROMOTE:
+            raise document.error(("promote",), f"{promote!r} is not one of {', '.join(PROMOTE)}")
         name = document.data["name"]
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
             raise document.error(("name",), f"{name!r} must be letters, digits, dash and "
@@ -83,8 +89,8 @@ class SearchSpace:
             raise document.error(("baseline",), str(error)) from error
         space = cls(
             name=name, path=document.path, base=base, proxy=proxy, rungs=rungs, eta=eta,
+            promote=promote, dimensions=_dimensions(document),
             proxy_synthetic=section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
-            dimensions=_dimensions(document),
             objective=section(document, "objective", Objective, {}),
             constraints=section(document, "constraints", Constraints, {}))
         space._try_out(document)

@@ -42,6 +42,28 @@ def test_the_baseline_takes_no_place_and_trains_through():
     assert scheduler.target_epoch(baseline, RUNGS) == 9
 
 
+def test_the_front_goes_on_too_where_asked():
+    records = [record(1, [0.5], speed=0.5), record(2, [0.6], speed=0.2),  # scores 1.5, 1.4
+               record(3, [0.1], speed=0.9), record(4, [0.1], speed=0.8)]  # 1.1, 1.0 and beaten
+    going = []
+    while (chosen := scheduler.promotable(records, RUNGS, 4, "front")) is not None:
+        going.append(chosen.number)
+        records[chosen.number - 1] = record(chosen.number, [chosen.accuracy_score, 0.9],
+                                            Status.RUNNING, chosen.speed_score)
+    assert going == [1, 2, 3]
+    waiting = [r.but(status=Status.PAUSED) for r in records]
+    assert scheduler.promotable(waiting[:3], RUNGS, 4, "front") is None  # too few to compare
+    alone = [record(1, [0.5]), record(2, [0.6]), record(3, [0.1]), record(4, [0.1])]
+    assert scheduler.promotable(alone, RUNGS, 4).number == 2
+
+
+def test_the_front_is_that_of_its_rung():
+    """Later results do not count: a trial that was promoted keeps what it had."""
+    records = [record(1, [0.5, 0.1], Status.COMPLETED), record(2, [0.4]), record(3, [0.3])]
+    assert scheduler.promotable(records, RUNGS, 3, "front") is None
+    assert scheduler.promotable(records, RUNGS, 3, "score") is None
+
+
 def test_higher_rungs_first():
     low = [record(i, [0.9]) for i in range(1, 7)]
     high = [record(i, [0.95, 0.2]) for i in range(7, 10)]

@@ -128,6 +128,17 @@ def test_bad_input_is_one_line(run_here, args, message):
     assert not list(run_here.folder.glob("runs/*"))
 
 
+def test_a_full_disk_is_said_before_a_study_is_made(run_here, monkeypatch):
+    from nas import disk
+
+    monkeypatch.setattr(disk, "checkpoints_needed", lambda space, trials: 10**18)
+    code, _, err = run_here(*SEARCH[1:], "--trials", "2")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "the checkpoints of 2 trials need about 1000000000.0 GB" in err
+    assert not list(run_here.folder.glob("runs/*"))
+
+
 def test_an_existing_study_needs_resume(run_here):
     from nas.store import Study
 

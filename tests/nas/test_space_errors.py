@@ -30,6 +30,7 @@ CASES = {
     "rungs end early": (GOOD.replace("{size: 160}", "{size: 160, epochs: 9}"),
                         ":3: rungs: [1, 3] must end at the proxy's epochs, 9"),
     "eta": (GOOD + "eta: 1\n", ":7: eta: 1 must be a number above 1"),
+    "promote": (GOOD + "promote: all\n", ":7: promote: 'all' is not one of score, front"),
     "name": (GOOD.replace("name: bad", "name: a/b"), ":1: name: 'a/b' must be letters"),
     "proxy key": (GOOD.replace("{size: 160}", "\n  optimizer:\n    lrr: 0.1"),
                   ":6: proxy → optimizer → lrr: unknown key; did you mean lr?"),

@@ -1,0 +1,59 @@
+"""Disk that a search needs for checkpoints, told before it starts."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from statistics import fmean
+
+from detector.errors import UserError
+from detector.recipe import Recipe
+from nas.space import RandomTrial, SearchSpace
+from trials.record import Cost
+
+DRAWS = 100
+BESIDE = 64 * 1024
+"""Bytes of a checkpoint beside its numbers: names, design, recipe, history; the readable file."""
+
+
+def checkpoint_bytes(params: int, recipe: Recipe) -> int:
+    """Size of last.pt and last.json: weights and the optimiser's averages of them, in float32."""
+    numbers = 3 if recipe.optimizer.kind == "adamw" else 2
+    return 4 * numbers * params + BESIDE
+
+
+def checkpoints_needed(space: SearchSpace, trials: int) -> int:
+    """Bytes at once at most: paused trials keep a checkpoint each, also when the search has ended
+    (a longer one may promote them). By the mean of random legal designs."""
+    sizes = []
+    for seed in range(DRAWS):
+        detector, recipe = space.resolve(space.suggest(RandomTrial(f"disk/{seed}")))
+        cost = Cost.of(detector)
+        if space.constraints.broken(cost) is None:
+            sizes.append(checkpoint_bytes(cost.params, recipe))
+    detector, recipe = space.baseline
+    baseline = checkpoint_bytes(Cost.of(detector).params, recipe)
+    return baseline + round(trials * fmean(sizes or [baseline]))
+
+
+def check_disk(folder: Path, space: SearchSpace, trials: int) -> str:
+    """One line about the checkpoints of a study in `folder`, which need not exist yet; those that
+    it has already count as fitting.
+
+    Raises:
+        UserError: they cannot fit.
+    """
+    there = sum(path.stat().st_size for path in folder.glob("trials/*/last.*"))
+    needed = max(0, checkpoints_needed(space, trials) - there)
+    existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
+    free = shutil.disk_usage(existing).free
+    if needed > free:
+        raise UserError(f"{folder}: the checkpoints of {trials} trials need about {_size(needed)}, "
+                        f"{_size(free)} are free there; free some space, choose another --runs-dir "
+                        "or ask for fewer --trials")
+    return (f"checkpoints: about {_size(needed)} at most, {_size(free)} free")
+
+
+def _size(count: float) -> str:
+    """5_200_000 → "5.2 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,0 +1,154 @@
+"""`frugal`: cost is exact, so only accuracy is modelled, and every epoch that was evaluated counts.
+
+A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs;
+a candidate's speed is known. Of many legal candidates that no trial has, the one with the highest
+expected gain (expected improvement, Jones et al. 1998) at the full budget is proposed: gain in the
+score, or part of the time in a random weighting of accuracy and speed, which serves the front.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtr
+
+from analysis.pareto import dominated
+from detector.config import Detector, arch_hash
+from detector.recipe import Recipe
+from nas.dimensions import Params
+from nas.features import features, matrix
+from nas.space import RandomTrial, SearchSpace
+from nas.surrogate import GaussianProcess
+from trials.record import Cost, TrialRecord, identity_of
+
+STARTUP = 10
+"""Results before the model is asked, at most: its features are few numbers that all matter."""
+CANDIDATES = 200
+MUTANTS = 0.5
+"""Share of the candidates that are mutations of the front, the others being drawn by chance."""
+FOR_THE_FRONT = 0.3
+"""Share of proposals under a random weighting."""
+TRIES = 10
+"""Draws for each candidate that is wanted, where many are infeasible or known."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    params: Params
+    numbers: dict[str, float]
+    """As `nas.features.features`."""
+    speed: float
+
+
+class Frugal:
+    """A `nas.samplers.Sampler`."""
+
+    def __init__(self, space: SearchSpace, startup: int):
+        self._space, self._startup = space, min(startup, STARTUP)
+        self._known: dict[str, dict[str, float]] = {}  # features by identity
+
+    def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
+        results = [(record, epoch) for record in records for epoch in record.epochs
+                   if epoch.ap is not None]
+        chance = random.Random(seed)
+        if len({record.number for record, _ in results}) < self._startup:
+            return self._space.suggest(RandomTrial(seed))
+        tried = list({record.number: record for record, _ in results}.values())
+        known = {record.identity for record in records}
+        candidates = self._candidates(known, self._front(tried), chance)
+        if not candidates:  # the gate knows what to do with one that is known
+            return self._space.suggest(RandomTrial(seed))
+
+        full = self._space.rungs[-1]
+        rows = [self._features(record) | _budget(epoch.epoch) for record, epoch in results]
+        rows += [self._features(record) | _budget(full) for record in tried]
+        rows += [candidate.numbers | _budget(full) for candidate in candidates]
+        table = matrix(rows)
+        learnt, end = len(results), len(results) + len(tried)
+        model = GaussianProcess(table[:learnt],
+                                np.array([epoch.accuracy_score for _, epoch in results]),
+                                np.random.default_rng(seed))
+        mean, spread = model.predict(table[learnt:])
+        speed = np.array([r.speed_score for r in tried] + [c.speed for c in candidates])
+        weight = 2 / 3  # the score's: speed + 2 × accuracy
+        if chance.random() < FOR_THE_FRONT:
+            weight = chance.random()
+        value, spread = weight * mean + (1 - weight) * speed, weight * spread
+        best = value[:end - learnt].max()
+        gain = _expected_gain(value[len(tried):], spread[len(tried):], best)
+        return candidates[int(np.argmax(gain))].params
+
+    def _candidates(self, known: set[str], parents: Sequence[TrialRecord],
+                    chance: random.Random) -> list[Candidate]:
+        """Different legal designs that no trial has."""
+        found: dict[str, Candidate] = {}
+        for _ in range(TRIES * CANDIDATES):
+            if len(found) >= CANDIDATES:
+                break
+            trial = RandomTrial(chance.getrandbits(64))
+            if parents and chance.random() < MUTANTS:
+                parent = self._space.coded(chance.choice(parents).params)
+                trial = Mutation(parent, chance.getrandbits(64))
+            params = self._space.suggest(trial)
+            detector, recipe = self._space.resolve(params)
+            cost = Cost.of(detector)
+            if self._space.constraints.broken(cost) is not None:
+                continue
+            identity = identity_of(arch_hash(detector), recipe.to_dict())
+            if identity not in known and identity not in found:
+                found[identity] = Candidate(
+                    params=params, numbers=features(detector, recipe, cost),
+                    speed=self._space.objective.speed_score(cost))
+        return list(found.values())
+
+    def _front(self, tried: Sequence[TrialRecord]) -> list[TrialRecord]:
+        """What no other trial of at least its budget beats in accuracy and speed."""
+        points = [(r.accuracy_score, r.speed_score, r.evaluated.epoch) for r in tried]
+        return [r for r, beaten in zip(tried, dominated(np.array(points))) if not beaten]
+
+    def _features(self, record: TrialRecord) -> dict[str, float]:
+        identity = record.identity
+        if identity not in self._known:
+            self._known[identity] = features(Detector.from_dict(record.detector),
+                                             Recipe.from_dict(record.recipe), record.cost)
+        return self._known[identity]
+
+
+class Mutation:
+    """Answers `SearchSpace.suggest` as a parent did, but for one or two dimensions.
+
+    Args:
+        parent: coded parameters; what it lacks (another branch of the space) is drawn by chance.
+    """
+
+    def __init__(self, parent: Mapping, seed: int):
+        self._parent, self._fresh = parent, RandomTrial(seed)
+        chance = random.Random(seed)
+        names = sorted(parent)
+        self._changed = set(chance.sample(names, min(chance.choice((1, 1, 2)), len(names))))
+
+    def suggest_categorical(self, name: str, choices):
+        return self._kept(name, lambda: self._fresh.suggest_categorical(name, choices))
+
+    def suggest_int(self, name: str, low: int, high: int, **scale) -> int:
+        return self._kept(name, lambda: self._fresh.suggest_int(name, low, high, **scale))
+
+    def suggest_float(self, name: str, low: float, high: float, **scale) -> float:
+        return self._kept(name, lambda: self._fresh.suggest_float(name, low, high, **scale))
+
+    def _kept(self, name: str, draw):
+        return draw() if name in self._changed or name not in self._parent else self._parent[name]
+
+
+def _budget(epochs: int) -> dict[str, float]:
+    return {"budget": math.log2(epochs)}
+
+
+def _expected_gain(mean: np.ndarray, spread: np.ndarray, best: float) -> np.ndarray:
+    """Expected improvement over `best` of normal variables, float [N]."""
+    ahead = (mean - best) / spread
+    return spread * (ahead * ndtr(ahead) + np.exp(-0.5 * ahead**2) / math.sqrt(2 * math.pi))
