@@ -24,7 +24,6 @@ from trials.tracking import Tracker
 
 MAX_RETRIES = 1
 MANY_FAILURES = 5
-BATCH = 100  # infeasible draws that are stored together
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,46 +168,35 @@ class Driver:
     def _baseline(self) -> TrialRecord:
         detector, recipe = self.space.baseline
         params, macs = cost(detector)
-        record = self._record(0, detector, recipe, params={},
-                              cost=Cost(params=params, macs=macs), source="baseline")
-        self._add([record])
-        return record
+        return self._record(detector, recipe, params={}, cost=Cost(params=params, macs=macs),
+                            source="baseline")
 
     def _draw(self) -> TrialRecord | None:
         """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
-        stored, new = self.records, []
         while True:
             try:
-                found = draw(self.space, self._proposer, stored + new)
+                found = draw(self.space, self._proposer, self.records)
             except UserError as error:  # the space has no more
                 self.exhausted = error
-                self._add(new)
                 return None
-            new.append(self._record(
-                len(stored) + len(new), found.detector, found.recipe, params=found.params,
-                cost=found.cost, source="sampled", violation=found.violation))
+            record = self._record(found.detector, found.recipe, params=found.params,
+                                  cost=found.cost, source="sampled", violation=found.violation)
             if found.violation is None:
-                self._add(new)
-                return new[-1]
-            if len(new) >= BATCH:
-                self._add(new)
-                stored, new = self.records, []
+                return record
 
-    def _record(self, number: int, detector, recipe, *, params: dict, cost: Cost, source: str,
+    def _record(self, detector, recipe, *, params: dict, cost: Cost, source: str,
                 violation: str | None = None) -> TrialRecord:
         now = time.time()
-        return TrialRecord(
-            number=number, design=arch_hash(detector), detector=detector.to_dict(),
+        record = TrialRecord(
+            number=len(self.study.records), design=arch_hash(detector), detector=detector.to_dict(),
             recipe=recipe.to_dict(), params=params, cost=cost, source=source, reason=violation,
             speed_score=self.space.objective.speed_score(cost), started=now,
             status=Status.RUNNING if violation is None else Status.INFEASIBLE,
             ended=None if violation is None else now)
-
-    def _add(self, new: list[TrialRecord]) -> None:
-        self.study.add_many([(r, self.space.distributions(r.params)) for r in new])
-        for record in new:
-            if record.status is Status.INFEASIBLE:
-                self._track(record)
+        self.study.add(record, self.space.distributions(params))
+        if violation is not None:
+            self._track(record)
+        return record
 
     def _start(self, record: TrialRecord) -> Segment:
         if record.status is not Status.RUNNING:

@@ -102,13 +102,6 @@ class Study:
         assert record.number == len(self._records), (record.number, len(self._records))
         self._create(record, distributions)
 
-    def add_many(self, new: Sequence[tuple[TrialRecord, Mapping[str, object]]]) -> None:
-        """As `add` for each record and its distributions, in one transaction: all or none, and
-        several times faster, as most of an addition is waiting for the disk."""
-        with _one_transaction(self._storage):
-            for record, distributions in new:
-                self.add(record, distributions)
-
     def put(self, record: TrialRecord) -> None:
         """Store the new state of a record."""
         from optuna.trial import TrialState
@@ -165,23 +158,6 @@ class Study:
         self._trial_ids[record.number] = trial_id
         self._records[record.number] = record
         (self._finished.add if ended else self._finished.discard)(record.number)
-
-
-@contextlib.contextmanager
-def _one_transaction(storage) -> Iterator[None]:
-    """What Optuna commits meanwhile is committed at the end, together."""
-    session = getattr(storage, "_backend", storage).scoped_session()
-    commit, close = session.commit, session.close
-    session.commit, session.close = session.flush, lambda: None
-    try:
-        yield
-        commit()
-    except BaseException:
-        session.rollback()
-        raise
-    finally:
-        del session.commit, session.close
-        close()
 
 
 def already_there(runs_dir: Path, name: str) -> UserError:

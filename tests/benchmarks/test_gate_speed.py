@@ -8,7 +8,6 @@ import pytest
 from nas.gate import weigh
 from nas.samplers import Proposer
 from nas.space import SPACES, RandomTrial, SearchSpace
-from nas.store import Study
 from trials.record import EpochResult, Status, TrialRecord
 
 
@@ -22,26 +21,6 @@ def test_50_designs_a_second_pass_the_gate():
     rate = len(draws) / (time.process_time() - started)
     print(f"{rate:.0f} designs/s, {sum(f.violation is not None for f in found)} of 500 infeasible")
     assert rate > 50
-
-
-@pytest.mark.benchmark
-def test_infeasible_draws_are_stored_faster_in_batches(tmp_path):
-    space = SearchSpace.load(SPACES / "retina.yaml")
-    new = [(r.but(status=Status.INFEASIBLE, epochs=(), reason="too large"),
-            space.distributions(r.params)) for r in history(space, 100)]
-    rates = {}
-    for name in ("one by one", "together"):
-        study = Study.create(tmp_path, name.replace(" ", "-"), {"name": name, "created": 1.0})
-        started = time.perf_counter()
-        if name == "together":
-            study.add_many(new)
-        else:
-            for record, distributions in new:
-                study.add(record, distributions)
-        rates[name] = len(new) / (time.perf_counter() - started)
-    print(", ".join(f"{name} {rate:.0f}/s" for name, rate in rates.items()))
-    assert rates["together"] > 50
-    assert rates["together"] > 1.5 * rates["one by one"]
 
 
 @pytest.mark.benchmark

@@ -39,23 +39,6 @@ def test_records_come_back_equal(tmp_path):
     assert again.manifest == MANIFEST
 
 
-def test_many_are_stored_together_or_not_at_all(tmp_path):
-    study = Study.create(tmp_path, "s", MANIFEST)
-    study.add(make(0), DISTRIBUTIONS)
-    study.add_many([(make(n, Status.INFEASIBLE, reason="too large"), DISTRIBUTIONS)
-                    for n in range(1, 4)] + [(make(4), DISTRIBUTIONS)])
-    study.put(make(4, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
-    assert Study.open(tmp_path, "s").records == study.records
-    assert [r.number for r in study.records] == [0, 1, 2, 3, 4]
-    with pytest.raises(ZeroDivisionError):
-        study.add_many((make(number), DISTRIBUTIONS) if number < 7 else 1 / 0
-                       for number in range(5, 8))
-    again = Study.open(tmp_path, "s")
-    assert [r.number for r in again.records] == [0, 1, 2, 3, 4]
-    again.add(make(5), DISTRIBUTIONS)
-    assert len(Study.open(tmp_path, "s").records) == 6
-
-
 def test_optuna_reads_the_same_facts(tmp_path):
     study = Study.create(tmp_path, "s", MANIFEST)
     study.add(make(0), DISTRIBUTIONS)
