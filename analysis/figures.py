@@ -28,8 +28,8 @@ from analysis.progress import Progress, Spending
 from analysis.published import PUBLISHED, QUOTED_NOTE
 from trials.record import TrialRecord
 
-LABELLED = 12
-"""A longer front has no names at its dots."""
+LABEL_ROOM = (0.07, 0.045)
+"""Share of the axes that a name needs along x and y; a dot nearer to a better one has no name."""
 STYLES = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"), ("-", "v"), ("--", "P"))
 
 
@@ -51,7 +51,7 @@ def front_png(records: Sequence[TrialRecord], path: Path, *, title: str, metric:
     axes.step([value(r.cost) for r in data.front], [r.accuracy_score for r in data.front],
               where="post", color=FRONT, linewidth=1.2, alpha=0.7)
     dots(data.front, color=FRONT, edgecolors="white", label="front", zorder=3)
-    for record in data.front if len(data.front) <= LABELLED else ():
+    for record in _spaced(data.front, [*data.front, *data.dominated], value):
         axes.annotate(name_of(record), (value(record.cost), record.accuracy_score), fontsize=7,
                       xytext=(-6, 7), textcoords="offset points", ha="right", color=TEXT)
     if data.baseline is not None:
@@ -205,6 +205,21 @@ def spending_png(rows: Sequence[Spending], path: Path, *, title: str) -> Path:
     axes[1].set_yticklabels([])
     _titled(axes[0], f"{title}: where the epochs and the time went (trials in brackets)")
     return _saved(figure, path)
+
+
+def _spaced(front: Sequence[TrialRecord], shown: Sequence[TrialRecord],
+            value) -> list[TrialRecord]:
+    """Those of the front whose names do not cover each other, best score first."""
+    def place(records: Sequence[TrialRecord]) -> np.ndarray:
+        return np.array([(np.log(value(r.cost)), r.accuracy_score) for r in records])
+
+    chosen: list[TrialRecord] = []
+    span = np.maximum(np.ptp(place(shown), axis=0), 1e-9) if shown else 1.0
+    for record in sorted(front, key=lambda r: -r.score):
+        apart = [np.abs(place([record])[0] - place([other])[0]) / span for other in chosen]
+        if all((gap > LABEL_ROOM).any() for gap in apart):
+            chosen.append(record)
+    return chosen
 
 
 def _quoted(axes, value) -> None:
