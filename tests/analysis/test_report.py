@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import choose, report
 from analysis.load import load_records
-from trials import commands
+from detector import cli
 from trials.record import Status
 
 
@@ -18,7 +18,7 @@ from trials.record import Status
 def call(tmp_path, capsys):
     """Function: module, flags → (exit code, stdout, stderr), in the folder of generated studies."""
     def run(module, *flags: str) -> tuple[int, str, str]:
-        code = commands.main(module.make_parser(), module.run, [
+        code = cli.main(module.make_parser(), module.run, [
             "--runs-dir", str(tmp_path / "runs"), *flags])
         captured = capsys.readouterr()
         return code, captured.out, captured.err

@@ -8,7 +8,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from detector.anchors import anchors
+from detector.anchors import priors
 from detector.config import Anchors, Backbone, Detector, Head, Neck
 from detector.errors import UserError
 from detector.export import check, export
@@ -63,7 +63,7 @@ def test_an_export_equals_torch(model, exported, images, name, post):
     found = load_exported(path)
     assert found.config == CONFIG and found.graph.settings == SETTINGS
     with torch.inference_mode():
-        wanted = postprocess(model(images), anchors(CONFIG, (75, 110)), SETTINGS)
+        wanted = postprocess(model(images), priors(CONFIG, (75, 110)), SETTINGS)
     for one, other in zip(found.detections(images, SETTINGS), wanted, strict=True):
         assert 0 < len(one) == len(other) <= 7
         torch.testing.assert_close(one.boxes, other.boxes, rtol=1e-3, atol=1e-2)
@@ -136,3 +136,18 @@ def test_an_exported_model_is_no_torch_module_with_weights(exported):
     found = load_exported(exported("model.onnx", "none"))
     assert isinstance(found, Exported) and not list(found.parameters())
     assert found.runtime.startswith("ONNX Runtime ")
+
+
+@pytest.mark.parametrize("name", ["tiny_ssd300", "scrfd_0.5g", "yunet_s"])
+def test_every_kind_of_head_exports(preset, name, tmp_path):
+    """Hand-made anchors; a shared head with scales and distances; points and objectness."""
+    config = preset(name)
+    net = build_detector(config)
+    noise = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, 128, 128), np.uint8))
+    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
+        norm.momentum = 1.0  # statistics of this batch, so that outputs are of a usual size
+    net.train()(noise)
+    path = export(net, config, tmp_path / "model.onnx", "boxes")
+    result = check(net, path)
+    assert result.passed, result.differences
+    assert load_exported(path).config == config
