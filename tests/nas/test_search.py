@@ -95,7 +95,7 @@ def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     while process.poll() is None:
         names = subprocess.run(["ps", "-eo", "pid,args"], capture_output=True, text=True).stdout
         workers = [int(line.split()[0]) for line in names.splitlines()
-                   if "ray::SegmentTrainable.train" in line]
+                   if "ray::" in line and "Trainable" in line]
         if workers and not killed:
             time.sleep(0.5)
             os.kill(workers[0], signal.SIGKILL)
