@@ -100,12 +100,15 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
                        gpus_per_trial=gpus, tick=live.tick)
         except KeyboardInterrupt:
             live.close()
-            print(f"\nstopped; nothing is lost. Go on with:\n  {_again(args, study, trials)}")
+            print(f"stopped; nothing is lost. Go on with:\n  {_again(args, study, trials)}")
             raise
         finally:
             live.close()
         if driver.failure():
             raise driver.failure()
+        if not driver.finished():
+            raise UserError(f"study {study.name}: Ray ended before the search did; nothing is "
+                            f"lost, go on with {_again(args, study, trials)}")
         driver.close()
     if driver.exhausted:
         print(f"note: {driver.exhausted}")

@@ -89,6 +89,22 @@ def test_killed_driver_loses_nothing(command, start, tiny_space, tmp_path):
 
 
 @pytest.mark.slow
+def test_ctrl_c_keeps_everything_and_says_how_to_go_on(command, start, tiny_space, tmp_path):
+    process = start(*SEARCH, "--trials", "4", "--study", "one")
+    while process.poll() is None and not (tmp_path / "runs/one/trials/0000/last.pt").exists():
+        time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does: to all of its processes
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "nothing is lost" in out
+    assert "--study one --resume" in out
+    assert "Traceback" not in err
+    code, _, err = command(*SEARCH, "--study", "one", "--resume")
+    assert code == 0, err
+    assert len(load_records(tmp_path / "runs" / "one")) == 5
+
+
+@pytest.mark.slow
 def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     process = start(*SEARCH, "--trials", "4", "--study", "one", "--concurrency", "1")
     killed = False
