@@ -10,7 +10,6 @@ from pathlib import Path
 
 from analysis.pareto import front_of
 from detector.config import arch_hash
-from detector.cost import cost
 from detector.errors import UserError
 from nas import scheduler
 from nas.gate import draw
@@ -50,7 +49,6 @@ class Driver:
         self._tracker, self._caches = tracker, caches
         self._device, self._threads = device, threads
         self._proposer = Proposer(space, sampler, seed=seed)
-        self._seed = seed
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
         """Why no more designs can be drawn."""
@@ -62,10 +60,6 @@ class Driver:
     @property
     def records(self) -> list[TrialRecord]:
         return self.study.records
-
-    def count(self, *statuses: Status) -> int:
-        """Trials in one of these states, the baseline among them."""
-        return sum(r.status in statuses for r in self.records)
 
     def sampled(self) -> int:
         """Legal designs drawn so far."""
@@ -167,8 +161,7 @@ class Driver:
 
     def _baseline(self) -> TrialRecord:
         detector, recipe = self.space.baseline
-        params, macs = cost(detector)
-        return self._record(detector, recipe, params={}, cost=Cost(params=params, macs=macs),
+        return self._record(detector, recipe, params={}, cost=Cost.of(detector),
                             source="baseline")
 
     def _draw(self) -> TrialRecord | None:

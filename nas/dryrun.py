@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 
 SHOWN = 10
+DRAWN = 50  # for the mean cost
 STEPS = 3  # timed
 
 
@@ -14,32 +15,31 @@ def dry_run(space, args: Namespace) -> dict:
     The time is scaled by MACs from a few timed training steps of the baseline on this machine.
     """
     from detector.config import arch_hash
-    from detector.cost import cost
     from detector.data import open_data, resolve_data
     from nas import cli
     from nas.gate import check, draw
     from nas.samplers import Proposer
-    from nas.search import _resources
+    from nas.search import TRIALS, resources
     from nas.watch import count, duration, epochs_expected
     from trials.names import describe
-    from trials.record import Status, TrialRecord
+    from trials.record import Cost, Status, TrialRecord
 
     check(space)
-    concurrency, _ = _resources(args)
+    concurrency, _ = resources(args)
     path, line = resolve_data(args.data)
     print(line)
     data = open_data(cli.data_choice(args, path))
     space = space.on(data)
     rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
-    trials = args.trials or 50
+    trials = args.trials or TRIALS
     proposer = Proposer(space, args.sampler or "tpe", seed=args.seed)
     records: list[TrialRecord] = []
     base_detector, base_recipe = space.baseline
-    base_params, base_macs = cost(base_detector)
+    base = Cost.of(base_detector)
     macs, infeasible = [], 0
-    print(f"   0  {describe(base_detector.to_dict())}: {count(base_params)} params, "
-          f"{count(base_macs)} MACs (baseline)")
-    while len(macs) < min(trials, 50):
+    print(f"   0  {describe(base_detector.to_dict())}: {count(base.params)} params, "
+          f"{count(base.macs)} MACs (baseline)")
+    while len(macs) < min(trials, DRAWN):
         found = draw(space, proposer, records)
         legal = found.violation is None
         records.append(TrialRecord(
@@ -56,8 +56,8 @@ def dry_run(space, args: Namespace) -> dict:
                   + (f", infeasible: {found.violation}" if not legal else ""))
     seconds = _baseline_epoch(base_detector, base_recipe, data)
     mean = sum(macs) / len(macs)
-    # halves of the time grow with MACs, the rest (loading, matching, post-processing) does not
-    epoch = seconds * (0.4 + 0.6 * mean / base_macs)
+    # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
+    epoch = seconds * (0.4 + 0.6 * mean / base.macs)
     total = epochs_expected(trials, rungs, space.eta) * epoch / concurrency
     print(f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
           f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "

@@ -69,8 +69,8 @@ def make_parser() -> ArgumentParser:
                      help="side of the square training crops, a multiple of 32 "
                           f"(default: {SIZE}, less for smaller images)")
     how.add_argument("--batch-size", metavar="B", type=int,
-                     help="images a step; the learning rate follows in proportion "
-                          "(default: the recipe's)")
+                     help="images a step; the learning rate follows in proportion, "
+                          "adamw's by the square root (default: the recipe's)")
     how.add_argument("--weights", metavar="PATH",
                      help="start from this file of weights, or from imagenet: torchvision's "
                           "(default: as the trial did, in a search from scratch)")

@@ -72,10 +72,10 @@ def run(args: Namespace) -> dict | None:
         from nas.dryrun import dry_run
 
         return dry_run(space, args)
-    resources = _resources(args)
+    shares = resources(args)
     study, data = _open_study(args, space)
     with study.writing():
-        return _search(args, study, space.on(data), data, *resources)
+        return _search(args, study, space.on(data), data, *shares)
 
 
 def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:
@@ -208,7 +208,7 @@ def _caches(study, space, data):
     return Caches(train=made[0], holdout=made[1])
 
 
-def _resources(args: Namespace) -> tuple[int, float]:
+def resources(args: Namespace) -> tuple[int, float]:
     """Trials at once, and GPUs for each."""
     import os
 
