@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -65,8 +66,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; check the path") from None
     except Exception as error:  # a file of any other kind makes the reader fail in any way
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{path}: not a readable checkpoint ({reason}); "
+        raise UserError(f"{path}: not a readable checkpoint ({why_unreadable(error)}); "
                         "give a file that training wrote, such as last.pt") from None
     if not is_checkpoint(content):
         raise UserError(f"{path}: not a checkpoint of this program; "
@@ -77,6 +77,13 @@ def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
     return Checkpoint(config=Detector.from_dict(content["detector"], f"{path}: detector"),
                       recipe=Recipe.from_dict(content["recipe"], f"{path}: recipe"),
                       model=content["model"], state=content["state"])
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why torch.load refused a file, without torch's advice to load it unsafely."""
+    if isinstance(error, pickle.UnpicklingError):
+        return "no torch file, or one that holds more than tensors and plain data"
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def is_checkpoint(content: object) -> bool:

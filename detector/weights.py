@@ -14,6 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from detector.checkpoint import why_unreadable
 from detector.config import Backbone, Detector, Neck, Pixels, canonical
 from detector.errors import UserError
 
@@ -91,8 +92,7 @@ def _read(source: str) -> tuple[dict[str, Tensor], dict | None]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(f"{source}: cannot be read as weights ({reason}); "
+        raise UserError(f"{source}: cannot be read as weights ({why_unreadable(error)}); "
                         "give a file written by torch.save that holds tensors alone") from error
     state, design = content, None
     if isinstance(content, Mapping):
