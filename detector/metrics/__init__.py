@@ -1,1 +1,1 @@
-"""How good detections are: the WIDER FACE protocol."""
+"""How good detections are: the WIDER FACE protocol, and COCO's."""
