@@ -15,12 +15,11 @@ from detector.data.cache import limit
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image
 from detector.errors import UserError
+from detector.views import MAX_PIXELS
 
 IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm",
                     ".pgm", ".avif", ".jp2"})
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
-MAX_PIXELS = 4096 * 4096
-"""Of what the network sees; larger pictures are scaled down."""
 
 
 @dataclass(frozen=True)

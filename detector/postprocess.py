@@ -18,11 +18,12 @@ class Detections:
     """Faces found in one image, best score first; n may be 0."""
 
     boxes: Tensor
-    """float32 [n, 4]: x1, y1, x2, y2 in pixels of the network's input; not clipped to it."""
+    """float [n, 4]: x1, y1, x2, y2 in pixels of the network's input, or of what the function that
+    returns them says; not clipped to it."""
     scores: Tensor
     """float32 [n] in [0, 1]: the probability of a face."""
     landmarks: Tensor | None
-    """float32 [n, 5, 2] in the same pixels; none where the head has no landmarks."""
+    """float [n, 5, 2] in the same pixels; none where the head has no landmarks."""
 
     def __len__(self) -> int:
         return len(self.scores)

@@ -10,54 +10,77 @@ from torch import nn
 
 from detector.anchors import priors
 from detector.config import Detector
-from detector.data.cache import limit
 from detector.data.types import ImageSet, UnreadableImage
 from detector.exported import Exported
 from detector.metrics.wider import GroundTruth, height_ground_truth, wider_ap
 from detector.postprocess import Detections, postprocess
 from detector.recipe import Evaluation
+from detector.views import mirrored, resized, scaled, view_size, vote
 
 # Pixels of a batch: small images are worth batching on a CPU, large ones are not.
 _BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
+
+NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), None)
 
 
 def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evaluation,
            device: torch.device | str = "cpu", *,
            progress: Callable[[int, int], None] | None = None,
-           unreadable: list[str] | None = None) -> dict[str, np.ndarray]:
-    """Faces in each image, as the rows of a WIDER prediction file.
+           unreadable: list[str] | None = None) -> dict[str, Detections]:
+    """Faces in each image, by its name, in the order of the set.
+
+    Boxes and landmarks are in px of the original image, as it is stored: as annotations are.
 
     Args:
         model: `build_detector(config)` with its weights, moved to `device`, used in evaluation
             mode, and left in the mode it was in; or a model that `load_exported` made.
-        settings: `size` limits the long side of what the network sees; nothing is scaled up or
-            padded.
+        settings: its sizes say in which views each image is looked at; nothing is padded.
         progress: called with the images done and all of them, after each batch.
         unreadable: takes the names of images that cannot be decoded; they get no detections.
-
-    Returns:
-        image's name → float64 [n, 5]: x, y, w, h in whole pixels of the original image (see
-        `wider_rows`) and score, best first; n may be 0. In the order of the set.
     """
     device = torch.device(device)
-    found = {label.name: np.zeros((0, 5)) for label in images.labels}
+    found = dict.fromkeys((label.name for label in images.labels), NOTHING)
     training = model.training
     model.to(device).eval()
     done = 0
     try:
-        for indices, batch in _batches(images, settings.size, _BATCH_PIXELS.get(device.type, 2**20),
+        for indices, batch in _batches(images, settings, _BATCH_PIXELS.get(device.type, 2**20),
                                        unreadable):
-            height, width = batch[0].shape[:2]
-            detections = detect_batch(model, config, np.stack(batch), settings, device)
-            for index, (own_width, own_height), result in zip(*indices, detections):
-                found[images.labels[index].name] = wider_rows(
-                    result, (own_width / width, own_height / height))
+            detections = detect_views(model, config, batch, settings, device)
+            for index, image, own in zip(indices, batch, detections):
+                label, (height, width) = images.labels[index], image.shape[:2]
+                if label.size[0]:  # a cache may have scaled it down
+                    own = scaled(own, (label.size[0] / width, label.size[1] / height))
+                found[label.name] = own
             done += len(batch)
             if progress:
                 progress(done, len(images))
     finally:
         model.train(training)
     return found
+
+
+def detect_views(model: nn.Module, config: Detector, images: Sequence[np.ndarray],
+                 settings: Evaluation, device: torch.device | str = "cpu") -> list[Detections]:
+    """Detections in images, in px of each, from all views that `settings` ask for.
+
+    Args:
+        model: on `device`, in evaluation mode; or one that `load_exported` made.
+        images: uint8 [H, W, 3], BGR, all of one `view_size`.
+    """
+    own_size = images[0].shape[1::-1]
+    views: list[list[Detections]] = []
+    for factor in settings.scales:
+        width, height = view_size(own_size, settings, factor)
+        batch = np.stack([resized(image, (width, height)) for image in images])
+        looks = [detect_batch(model, config, batch, settings, device)]
+        if settings.flip:
+            flipped = detect_batch(model, config, np.ascontiguousarray(batch[:, :, ::-1]),
+                                   settings, device)
+            looks.append([mirrored(found, width) for found in flipped])
+        views += [[scaled(found, (image.shape[1] / width, image.shape[0] / height))
+                   for image, found in zip(images, look)] for look in looks]
+    return views[0] if len(views) == 1 else [vote(own, settings) for own in zip(*views)]
 
 
 @torch.inference_mode()
@@ -79,15 +102,18 @@ def detect_batch(model: nn.Module, config: Detector, images: np.ndarray, setting
                        None if d.landmarks is None else d.landmarks.cpu()) for d in found]
 
 
-def wider_rows(detections: Detections, scale: tuple[float, float] = (1.0, 1.0)) -> np.ndarray:
-    """float64 [n, 5] x, y, w, h, score, as the usual writer of WIDER prediction files has them.
+def rows(detections: Detections) -> np.ndarray:
+    """float64 [n, 5] x, y, w, h, score, best first, as `coco_ap` takes them."""
+    return _rows(detections.boxes.numpy().astype(np.float64), detections)
 
-    Corners are truncated to whole pixels (towards 0), width and height are their differences.
 
-    Args:
-        scale: original pixels for each pixel of the detections, along x and y.
-    """
-    corners = np.trunc(detections.boxes.numpy().astype(np.float64) * np.array(scale * 2))
+def wider_rows(detections: Detections) -> np.ndarray:
+    """The same as the usual writer of WIDER prediction files has them: corners are truncated to
+    whole pixels (towards 0), width and height are their differences."""
+    return _rows(np.trunc(detections.boxes.numpy().astype(np.float64)), detections)
+
+
+def _rows(corners: np.ndarray, detections: Detections) -> np.ndarray:
     return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2],
                            detections.scores.numpy().astype(np.float64)[:, None]], axis=1)
 
@@ -104,39 +130,35 @@ def evaluate(model: nn.Module, config: Detector, images: ImageSet, settings: Eva
     """
     found = detect(model, config, images, settings, device, progress=progress,
                    unreadable=unreadable)
-    return wider_ap(found, height_ground_truth(images.labels) if truth is None else truth)
+    return wider_ap({name: wider_rows(own) for name, own in found.items()},
+                    height_ground_truth(images.labels) if truth is None else truth)
 
 
-_Indices = tuple[Sequence[int], Sequence[tuple[int, int]]]
-
-
-def _batches(images: ImageSet, size: int | None, pixels: int, unreadable: list[str] | None,
-             ) -> Iterator[tuple[_Indices, list[np.ndarray]]]:
-    """Neighbours of one shape together: (indices, original (width, height)), images to detect in.
+def _batches(images: ImageSet, settings: Evaluation, pixels: int, unreadable: list[str] | None,
+             ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+    """Neighbours of one view size together: indices, images as they are stored.
 
     Images of one size come one after the other, so that few are in memory at once.
     """
-    def shape(index: int) -> tuple[int, int]:
-        width, height = images.labels[index].size
-        scale = min(1.0, size / max(width, height, 1)) if size else 1.0
-        return round(width * scale), round(height * scale)
+    def shape(image: np.ndarray) -> tuple[int, int]:
+        return view_size(image.shape[1::-1], settings)
 
-    indices, sizes, batch = [], [], []
-    for index in sorted(range(len(images)), key=shape):
-        label = images.labels[index]
+    order = sorted(range(len(images)), key=lambda i: view_size(images.labels[i].size, settings))
+    indices: list[int] = []
+    batch: list[np.ndarray] = []
+    for index in order:
         try:
-            original = images.image(index)
+            image = images.image(index)
         except UnreadableImage:
             if unreadable is not None:
-                unreadable.append(label.name)
+                unreadable.append(images.labels[index].name)
             continue
-        image = limit(original, size)
-        if batch and (image.shape != batch[0].shape
-                      or (len(batch) + 1) * image.shape[0] * image.shape[1] > pixels):
-            yield (indices, sizes), batch
-            indices, sizes, batch = [], [], []
+        width, height = view_size(image.shape[1::-1], settings, max(settings.scales))
+        if batch and (shape(image) != shape(batch[0])
+                      or (len(batch) + 1) * width * height > pixels):
+            yield indices, batch
+            indices, batch = [], []
         indices.append(index)
-        sizes.append(label.size if label.size[0] else (original.shape[1], original.shape[0]))
         batch.append(image)
     if batch:
-        yield (indices, sizes), batch
+        yield indices, batch

@@ -105,6 +105,13 @@ class Loss(Struct):
 class Evaluation(Struct):
     size: int | None = None
     """Long side in pixels to which images are scaled down before detection; none: as they are."""
+    short: int | None = None
+    """Short side in pixels to which images are scaled, down or up, `size` being the most that the
+    long side gets; none: as `size` says."""
+    flip: bool = False
+    """Look at the mirror image, too; what is seen in several views is merged by box voting."""
+    scales: tuple[float, ...] = (1.0,)
+    """Factors of that size at which an image is looked at, one after the other."""
     score_threshold: float = 0.02
     pre_nms: int = 5000
     """Boxes of highest score kept before NMS."""
@@ -117,6 +124,11 @@ class Evaluation(Struct):
     def __post_init__(self):
         _within("evaluation.score_threshold", self.score_threshold, 0, 1)
         _within("evaluation.nms_iou", self.nms_iou, 0, 1)
+        for key in ("size", "short"):
+            if getattr(self, key) is not None and getattr(self, key) < 1:
+                raise ConfigError(f"evaluation.{key}: {getattr(self, key)} must be at least 1")
+        if not self.scales or not all(0 < factor < float("inf") for factor in self.scales):
+            raise ConfigError(f"evaluation.scales: {list(self.scales)} must be numbers above 0")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,11 +7,11 @@ from torch import nn
 
 from detector.boxes import encode
 from detector.data.types import ImageLabel, UnreadableImage
-from detector.metrics.wider import official_ground_truth, wider_ap
+from detector.metrics.wider import official_ground_truth
 from detector.metrics.wider_files import read_predictions, write_predictions
 from detector.model import build_detector
 from detector.postprocess import Detections
-from detector.predict import detect, detect_batch, evaluate, wider_rows
+from detector.predict import detect, detect_batch, evaluate, rows, wider_rows
 from detector.recipe import DataChoice, Evaluation
 
 
@@ -77,9 +77,9 @@ def test_boxes_come_back_in_original_pixels(finder):
     found = detect(finder, finder.config, images, Evaluation(size=64))
     assert {shape[1:] for shape in finder.seen} == {(48, 64)}
     assert list(found) == ["a/0.jpg", "a/1.jpg", "a/2.jpg"]
-    assert found["a/0.jpg"][0, :4].tolist() == [64, 48, 64, 48]  # its own size
-    assert found["a/1.jpg"][0, :4].tolist() == [64, 48, 64, 48]
-    assert found["a/2.jpg"][0, :4].tolist() == [512, 384, 512, 384]  # a cache of a larger one
+    boxes = [np.round(own.boxes[0].numpy(), 2).tolist() for own in found.values()]
+    assert boxes[0] == boxes[1] == [64, 48, 128, 96]  # its own size
+    assert boxes[2] == [512, 384, 1024, 768]  # a cache of a larger one
 
 
 def test_nothing_is_scaled_up(finder):
@@ -97,7 +97,7 @@ def test_images_of_one_shape_share_a_batch(finder):
                    progress=lambda *now: told.append(now))
     assert sorted(finder.seen) == [(2, 64, 32), (3, 32, 64)]
     assert told[-1] == (5, 5)
-    scores = [rows[0, 4] for rows in found.values()]
+    scores = [float(own.scores[0]) for own in found.values()]
     assert scores == pytest.approx([1 / (1 + np.exp(-i / 10)) for i in range(5)])
 
 
@@ -105,8 +105,8 @@ def test_unreadable_images_have_no_detections_and_are_told(finder):
     unreadable = []
     found = detect(finder, finder.config, Images([None, picture(32, 32), None]), Evaluation(),
                    unreadable=unreadable)
-    assert [len(rows) for rows in found.values()] == [0, 1, 0]
-    assert found["a/0.jpg"].shape == (0, 5)
+    assert [len(own) for own in found.values()] == [0, 1, 0]
+    assert wider_rows(found["a/0.jpg"]).shape == (0, 5)
     assert unreadable == ["a/0.jpg", "a/2.jpg"]
 
 
@@ -132,14 +132,15 @@ def test_ap_of_a_detector_that_is_right(finder):
 def test_rows_are_whole_pixels_as_the_usual_writer_truncates_them():
     found = Detections(torch.tensor([[-1.75, 2.75, 10.25, 20.125]]), torch.tensor([0.25]), None)
     assert wider_rows(found).tolist() == [[-1, 2, 11, 18, 0.25]]
-    assert wider_rows(found, (10.0, 2.0)).tolist() == [[-17, 5, 119, 35, 0.25]]
+    assert rows(found).tolist() == [[-1.75, 2.75, 12, 17.375, 0.25]]
 
 
 def test_written_detections_score_the_same(tiny_data, preset, tmp_path):
     config = preset("retinaface_mobile025")
     model = build_detector(config)
     settings = Evaluation(size=160, score_threshold=0.3, keep=50)
-    found = detect(model, config, tiny_data.val, settings)
+    found = {name: wider_rows(own)
+             for name, own in detect(model, config, tiny_data.val, settings).items()}
     assert sum(map(len, found.values())) > 20
     write_predictions(tmp_path, found)
     read, missing = read_predictions(tmp_path, found)
@@ -172,6 +173,5 @@ def test_released_weights_at_original_size(wider_root, preset):
     images = open_data(DataChoice(path=str(wider_root))).val
     truth = official_ground_truth(wider_root / "ground_truth").only(
         label.name for label in images.labels)
-    found = detect(model, config, images, Evaluation())
-    ap = wider_ap(found, truth)
+    ap = evaluate(model, config, images, Evaluation(), truth=truth)
     assert list(ap.values()) == pytest.approx([0.9272, 0.8987, 0.7349], abs=1e-3)
