@@ -11,7 +11,6 @@ from itertools import groupby
 from pathlib import Path
 
 import cv2
-import numpy as np
 import torch
 from torch import nn
 
@@ -20,7 +19,7 @@ from detector.data.cache import limit
 from detector.data.types import UnreadableImage
 from detector.drawing import draw, to_plain
 from detector.inputs import Frame, Source, Video, batched, read_pictures
-from detector.predict import detect_batch
+from detector.predict import detect_views
 from detector.recipe import Evaluation
 
 MAX_JPEG = 65_500
@@ -130,7 +129,7 @@ class Finder:
                 yield batch[0], []
                 continue
             with torch.autocast(self.device.type, torch.float16, enabled=self.fp16):
-                found = detect_batch(self.model, self.config, np.stack([f.seen for f in batch]),
+                found = detect_views(self.model, self.config, [f.seen for f in batch],
                                      self.settings, self.device)
             for frame, detections in zip(batch, found):
                 yield frame, to_plain(detections, frame.seen.shape[:2], frame.size)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detector.errors import UserError
 from detector.recipe import Evaluation
-from nas import cli
+from nas import cli, looks
 
 DESCRIPTION = """\
 Find faces in images, folders of images and videos. Each file gets a JSON file of the same name in
@@ -43,6 +43,7 @@ def make_parser() -> ArgumentParser:
                      help="scale pictures down to this long side first: faster, and blind to "
                           "small faces (default: as they are, up to 4096×4096 px in all)")
     cli.add_detection_flags(how, SETTINGS)
+    looks.add_look_flags(how)
     how.add_argument("--batch-size", metavar="N", type=cli.count, default=1,
                      help="pictures of one size taken at once (default: 1; more on a GPU)")
     how.add_argument("--workers", metavar="N", type=cli.count, default=2,
@@ -60,7 +61,7 @@ def run(args: Namespace) -> dict:
     from nas.models import chosen_model
     from nas.progress import ImagesBar
 
-    settings = cli.detection_settings(args, SETTINGS)
+    settings = looks.look_settings(args, cli.detection_settings(args, SETTINGS))
     sources = find_sources(args.inputs)
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):

@@ -10,24 +10,27 @@ from pathlib import Path
 
 from detector.errors import UserError
 from detector.recipe import DataChoice, Evaluation
-from nas import cli
+from nas import cli, looks
 from trials.objective import Objective
 from trials.record import Cost
 
 DESCRIPTION = """\
 Score a model, or prediction files, on the val images: easy, medium and hard AP by WIDER FACE's
 protocol. Of a model it also tells parameters, MACs, latency, the score and each rule of the
-competition with its evidence.
+competition with its evidence. COCO's AP and AR on demand.
 
   python -m nas.evaluate                                  (the model that was retrained last)
   python -m nas.evaluate --study retina-001
   python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
   python -m nas.evaluate --model model.onnx --data data/widerface
   python -m nas.evaluate --predictions DIR --data data/widerface
+  python -m nas.evaluate --test-size vga --flip --metric coco
 
-A model sees the images at original size (score above 0.02, 5,000 boxes into NMS at 0.4, 750
-kept), those that the annotation lists. Prediction files are scored on all 3,226 images of the
-official lists, or with --listed-only on those that the annotation lists."""
+A model sees the images that the annotation lists, as they are stored: boxes are px of the file
+before any rotation by EXIF. Score above 0.02, 5,000 boxes into NMS at 0.4, 750 kept. Prediction
+files are scored on all 3,226 images of the official lists, or with --listed-only on those that
+the annotation lists. COCO's numbers are of the latter, with boxes as found (prediction files have
+whole px); faces flagged invalid or iscrowd are its crowds: detections in them count neither way."""
 
 GROUND_TRUTH = "ground_truth"  # folder of the official lists inside a data folder
 LEVELS = ("easy", "medium", "hard")
@@ -50,8 +53,14 @@ def make_parser() -> ArgumentParser:
                          "the data folder; without it faces count by their height)")
     on.add_argument("--listed-only", action="store_true",
                     help="with --predictions: only the images that the annotation lists")
+    on.add_argument("--metric", choices=("wider", "coco"), default="wider",
+                    help="coco: COCO's AP and AR as well, on the images that the annotation lists "
+                         "(default: wider, easy, medium and hard AP)")
     on.add_argument("--output", metavar="DIR", type=Path,
                     help="write the model's prediction files into this new folder, too")
+    how = made.add_argument_group("how the model looks at an image")
+    looks.add_size_flag(how)
+    looks.add_look_flags(how)
     cli.add_device_flag(made)
     return made
 
@@ -66,6 +75,9 @@ def run(args: Namespace) -> dict:
         raise UserError("--listed-only: goes with --predictions only; add that, or leave it out")
     if args.preset is not None and args.checkpoint is None:
         raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
+    if args.predictions is not None and looks.look_settings(args, Evaluation()) != Evaluation():
+        raise UserError("--test-size, --flip and --scales: go with a model; these are prediction "
+                        "files already")
     if args.output is not None and args.predictions is not None:
         raise UserError("--output: goes with a model; these are prediction files already")
     if args.output is not None and args.output.exists() and any(args.output.iterdir()):
@@ -82,9 +94,10 @@ def _predictions(args: Namespace) -> dict:
 
     path, line = _data_path(args, None)
     lists = _official(args, path)
-    if lists is None or args.listed_only:
+    if lists is None or args.listed_only or args.metric == "coco":
         print(line)
-        truth, names = _truth(args, path, _val(path))
+        images = _val(path)
+        truth, names = _truth(args, path, images)
     else:
         truth, names = official_ground_truth(lists), f"all images of the official lists in {lists}"
     found, missing = read_predictions(args.predictions, truth.names)
@@ -95,8 +108,21 @@ def _predictions(args: Namespace) -> dict:
               "they count as having no detections")
     accuracy = sum(ap.values()) / len(ap)
     _print_ap(ap, accuracy, exact=True)  # to be compared with other evaluators
-    return {"predictions": str(args.predictions), "ap": ap, "accuracy_score": accuracy,
-            "images": len(truth), "missing": len(missing), "ground_truth": names}
+    coco = {"coco": _coco(found, images)} if args.metric == "coco" else {}
+    return {"predictions": str(args.predictions), "metric": args.metric, "ap": ap, **coco,
+            "accuracy_score": accuracy, "images": len(truth), "missing": len(missing),
+            "ground_truth": names}
+
+
+def _coco(rows: dict, images) -> dict[str, float | None]:
+    """COCO's numbers, printed."""
+    from detector.metrics.coco import coco_ap
+
+    found = coco_ap(rows, images.labels)
+    shown = {name: "none" if value is None else f"{value:.4f}" for name, value in found.items()}
+    print("COCO     " + "  ".join(f"{name} {shown[name]}" for name in
+                                  ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")))
+    return found
 
 
 def _print_ap(ap: dict, accuracy: float, exact: bool = False) -> None:
@@ -112,6 +138,7 @@ def _model(args: Namespace) -> dict:
     from detector.cost import thop_cost
     from detector.fit import choose_device
     from detector.metrics.wider import wider_ap
+    from detector.predict import rows, wider_rows
     from nas.card import write_examples, write_network
     from nas.models import chosen_model
     from nas.rules import check_rules
@@ -121,6 +148,7 @@ def _model(args: Namespace) -> dict:
         from trials.tracking import client
 
         client(args.tracking_uri)  # a wrong one is better told now
+    settings = looks.look_settings(args, Evaluation())
     device = choose_device(args.device)
     model = chosen_model(args)
     print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
@@ -128,8 +156,9 @@ def _model(args: Namespace) -> dict:
     print(line)
     images = _val(path)
     truth, faces = _truth(args, path, images)
-    print(f"  {len(images)} val images at original size; {faces}")
-    found, unreadable = _detect(model, images, device)
+    print(f"  {len(images)} val images, {looks.described(settings)}; {faces}")
+    detections, unreadable = _detect(model, images, settings, device)
+    found = {name: wider_rows(own) for name, own in detections.items()}
     ap = wider_ap(found, truth)
     if args.output is not None:
         _write(args.output, found)
@@ -140,13 +169,18 @@ def _model(args: Namespace) -> dict:
     rules = check_rules(cost, thop_cost(model.config), model.recipe, model.origin)
     result = {
         "model": model.title, "checkpoint": str(model.path), "describe": describe(model.config),
-        "ap": ap, "params": cost.params, "macs": cost.macs, "latency_ms": measured.median_ms,
+        "metric": args.metric, "test_size": looks.told_size(settings), "flip": settings.flip,
+        "scales": list(settings.scales), "ap": ap, "params": cost.params, "macs": cost.macs,
+        "latency_ms": measured.median_ms,
         "latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms,
         "machine": measured.machine, "accuracy_score": accuracy, "speed_score": speed,
         "score": objective.score(accuracy, speed), "rules": [rule.to_dict() for rule in rules],
         "data": path, "images": len(images), "unreadable": unreadable, "ground_truth": faces}
-    _print_model(result, objective, measured)
-    if model.folder is not None:
+    _print_ap(ap, accuracy)
+    if args.metric == "coco":
+        result["coco"] = _coco({name: rows(own) for name, own in detections.items()}, images)
+    _print_model(result, objective, measured, looks.looks(settings))
+    if model.folder is not None and settings == Evaluation():  # what reports quote
         cli.write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
         write_network(model.folder, model.config)
         if path == "synthetic":  # photographs are not to be copied
@@ -155,13 +189,13 @@ def _model(args: Namespace) -> dict:
     return result
 
 
-def _detect(model, images, device) -> tuple[dict, list[str]]:
+def _detect(model, images, settings: Evaluation, device) -> tuple[dict, list[str]]:
     from detector.predict import detect
     from nas.progress import ImagesBar
 
     unreadable: list[str] = []
     with ImagesBar("val images") as bar:
-        found = detect(model.net, model.config, images, Evaluation(), device, progress=bar.update,
+        found = detect(model.net, model.config, images, settings, device, progress=bar.update,
                        unreadable=unreadable)
     if unreadable:
         print(f"note: {len(unreadable)} of {len(images)} images cannot be read, the first is "
@@ -191,8 +225,7 @@ def _latency(model, device):
     return latency(model.net, device=device)
 
 
-def _print_model(result: dict, objective: Objective, measured) -> None:
-    _print_ap(result["ap"], result["accuracy_score"])
+def _print_model(result: dict, objective: Objective, measured, looked: int) -> None:
     print(f"size     {result['params']:,} parameters\n"
           f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
           f"latency  {measured.median_ms:.1f} ms median, {measured.p10_ms:.1f}–"
@@ -201,6 +234,9 @@ def _print_model(result: dict, objective: Objective, measured) -> None:
     print(f"score    {result['score']:.4f} = speed {result['speed_score']:.4f} (by "
           f"{objective.metric}: 1 at {objective.best:,.0f}, 0 at {objective.worst:,.0f}) "
           f"+ 2 × accuracy {result['accuracy_score']:.4f}")
+    if looked > 1:
+        print(f"note: every image was looked at {looked} times; cost, latency and the score's "
+              "speed are those of one look")
     print("rules")
     answers = {True: "yes", False: "NO", None: "not known"}
     for rule in result["rules"]:
@@ -213,14 +249,16 @@ def _track(args: Namespace, model, result: dict) -> None:
     from trials.tracking import log_run
 
     origin = model.origin
+    coco = result.get("coco", {})
     numbers = ("params", "macs", "latency_ms", "accuracy_score", "speed_score", "score")
     log_run(args.tracking_uri, (origin and origin.space) or "presets", f"evaluate {model.title}",
             tags={"role": "evaluate", "study": (origin and origin.study) or "none",
                   "ground_truth": result["ground_truth"], "machine": result["machine"]},
-            params={"checkpoint": result["checkpoint"], "data": result["data"],
-                    "images": result["images"], "describe": result["describe"]},
+            params={name: result[name] for name in (
+                "checkpoint", "data", "images", "describe", "test_size", "flip", "scales")},
             metrics=[(name, result[name], 0) for name in numbers]
-            + [(f"ap_{level}", result["ap"][level], 0) for level in LEVELS])
+            + [(f"ap_{level}", result["ap"][level], 0) for level in LEVELS]
+            + [(f"coco_{name}", value, 0) for name, value in coco.items() if value is not None])
 
 
 # -- images and faces -------------------------------------------------------------------------

@@ -46,7 +46,7 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
     assert result["score"] == pytest.approx(
         record.speed_score + 2 * np.mean(list(result["ap"].values())))
     assert [rule["holds"] for rule in result["rules"]] == [True, True, False, True]
-    assert "8 val images at original size; faces by their height" in out
+    assert "8 val images, original image size; faces by their height" in out
     assert "trial 1 of study tiny" in out and "1 thread" in out
     assert json.loads((best / "evaluation.json").read_text()) == result
     assert cv2.imread(str(best / "examples.png")).shape == (640, 960, 3)
