@@ -59,6 +59,10 @@ def test_a_folder(called, folder, tmp_path):
         assert scores == sorted(scores, reverse=True) and len(scores) == 4
         assert all(0 <= face["bbox"][0] <= face["bbox"][2] <= 96 for face in told["annotations"])
         assert (tmp_path / "out" / f"{i}.png.drawn.jpg").is_file()
+    code, out, _ = called(folder, "--flip", "--scales", "1,1.5", *LOOSE, "--json",
+                          tmp_path / "all.json")
+    looked = json.loads((tmp_path / "all.json").read_text())["settings"]
+    assert code == 0 and (looked["flip"], looked["scales"]) == (True, [1.0, 1.5])
     code, out, _ = called(folder, "--confidence", 1)  # older files are replaced
     assert code == 0 and ": 0 faces in 3 of 3 files" in out
     assert json.loads((tmp_path / "out" / "0.png.json").read_text())["annotations"] == []

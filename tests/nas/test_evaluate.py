@@ -6,8 +6,8 @@ import pytest
 
 from detector.config import Detector
 from detector.model import build_detector
-from detector.recipe import DataChoice, Recipe
-from nas import cli, evaluate
+from detector.recipe import DataChoice, Evaluation, Recipe
+from nas import cli, evaluate, looks
 from nas.models import Origin, last_retrained, save_model
 from trials.objective import Objective
 
@@ -59,6 +59,21 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
     assert code == 0
     assert json.loads((tmp_path / "p.json").read_text())["ap"] == pytest.approx(result["ap"])
 
+    # Looked at in another way: told, and no part of what reports quote.
+    code, out, _ = evaluated("--test-size", "vga", "--flip", "--scales", "0.5,1", "--metric",
+                             "coco", "--json", str(tmp_path / "v.json"))
+    other = json.loads((tmp_path / "v.json").read_text())
+    assert code == 0 and "8 val images, long side at most 640 px, at × 0.5, 1, mirrored too" in out
+    assert "looked at 4 times" in out and "COCO     AP 0" in out and "AR100" in out
+    assert [other[k] for k in ("metric", "test_size", "flip", "scales")] == [
+        "coco", "640", True, [0.5, 1.0]]
+    assert other["coco"]["AP"] <= other["coco"]["AP50"]
+    assert (other["score"] - other["speed_score"]) / 2 == pytest.approx(other["accuracy_score"])
+    assert [rule["holds"] for rule in other["rules"]] == [True, True, False, True]
+    assert [result[k] for k in ("metric", "test_size", "flip", "scales")] == [
+        "wider", "original", False, [1.0]] and "coco" not in result
+    assert json.loads((best / "evaluation.json").read_text()) == result
+
     assert evaluated("--study", "tiny")[0] == 0
     assert "not empty" in evaluated("--output", str(tmp_path / "out"))[2]
 
@@ -82,6 +97,10 @@ BAD_INPUT = [
     (["--listed-only"], "--listed-only: goes with --predictions only"),
     (["--study", "tiny", "--predictions", "x"], "--study and --predictions: give one of them"),
     (["--predictions", "nowhere", "--data", "synthetic"], "nowhere: no such folder"),
+    (["--predictions", "x", "--flip"], "go with a model"),
+    (["--test-size", "1600x"], "'1600x' must be original, vga, the long side"),
+    (["--test-size", "0"], "'0' must be"), (["--test-size", "x640"], "'x640' must be"),
+    (["--scales", "1,0"], "'1,0' must be numbers above 0"), (["--scales", "nan"], "'nan' must be"),
 ]
 
 
@@ -115,7 +134,9 @@ def test_bad_line_and_missing_files_of_predictions(evaluated, tmp_path):
         path = tmp_path / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{name}\n1\n10 10 20 20 0.9\n")
-    code, out, _ = evaluated("--predictions", str(tmp_path), "--data", "synthetic")
+    code, out, _ = evaluated("--predictions", str(tmp_path), "--data", "synthetic",
+                             "--metric", "coco")
+    assert "COCO     AP 0" in out
     assert code == 0 and f"1 of them have no prediction file, the first is {names[0]}" in out
     path.write_text(f"{name}\n2\n10 10 20 20 0.9\n10 10 oops\n")
     code, _, err = evaluated("--predictions", str(tmp_path), "--data", "synthetic")
@@ -133,3 +154,13 @@ def test_published_predictions_digit_by_digit(wider_root, capsys, tmp_path):
     assert code == 0 and "488 images" in out
     assert ("easy 0.9271978013894713  medium 0.8987260677236961  hard 0.734930773171812"
             in out)
+
+
+def test_sizes_and_factors_as_typed():
+    sizes = {"original": (None, None), "vga": (None, 640), "640": (None, 640),
+             "1600x2150": (1600, 2150)}
+    assert {text: looks.test_size(text) for text in sizes} == sizes
+    assert looks.factors("0.5,1,1.50,1") == (0.5, 1.0, 1.5)
+    for text in ("original", "640", "1600x2150"):
+        short, long = looks.test_size(text)
+        assert looks.told_size(Evaluation(short=short, size=long)) == text

@@ -45,7 +45,8 @@ def test_an_exported_model_scores_as_its_weights(called, best, tmp_path):
     scores = []
     for number, flags in enumerate((("--model", best / "model.onnx"), ("--study", "tiny"))):
         path = tmp_path / f"{number}.json"
-        code, out, _ = called(evaluate, *flags, "--data", "synthetic", "--json", path)
+        code, out, _ = called(evaluate, *flags, "--data", "synthetic", "--flip",
+                              "--json", path)
         assert code == 0
         scores.append(json.loads(path.read_text()))
     assert scores[0]["ap"] == pytest.approx(scores[1]["ap"], abs=1e-3)
