@@ -81,7 +81,7 @@ def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
 
 def why_unreadable(error: Exception) -> str:
     """Why torch.load refused a file, without torch's advice to load it unsafely."""
-    if isinstance(error, pickle.UnpicklingError):
+    if isinstance(error, (pickle.UnpicklingError, LookupError, EOFError)):  # text, an empty file
         return "no torch file, or one that holds more than tensors and plain data"
     return (str(error).splitlines() or [type(error).__name__])[0]
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import torch
@@ -127,7 +129,8 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
         raise UserError(f"{path}: {error.name} is not installed; pip install {error.name}"
                         ) from error
     except Exception as error:  # the runtimes raise errors of their own for damaged files
-        reason = " ".join(str(error).split())[:200]
+        reason = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "",
+                        " ".join(str(error).split()))[:200]  # without places in their sources
         raise UserError(f"{path}: not a readable model ({reason}); export it again") from error
     if text is None:
         raise UserError(f"{path}: is a model of another program; give one that python -m "
@@ -157,6 +160,10 @@ def _onnx(path: Path, threads: int):
 def _openvino(path: Path, threads: int):
     import openvino
 
+    if ElementTree.parse(path).getroot().tag != "net":  # OpenVINO tries all formats it knows, aloud
+        raise ValueError("not OpenVINO's XML")
+    if not path.with_suffix(".bin").is_file():
+        raise ValueError(f"{path.with_suffix('.bin').name} is missing beside it")
     core = openvino.Core()
     model = core.read_model(path)
     text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None

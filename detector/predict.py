@@ -75,8 +75,8 @@ def detect_views(model: nn.Module, config: Detector, images: Sequence[np.ndarray
         batch = np.stack([resized(image, (width, height)) for image in images])
         looks = [detect_batch(model, config, batch, settings, device)]
         if settings.flip:
-            flipped = detect_batch(model, config, np.ascontiguousarray(batch[:, :, ::-1]),
-                                   settings, device)
+            # `copy`: a column of 1 px would stay turned around in memory, which torch refuses.
+            flipped = detect_batch(model, config, batch[:, :, ::-1].copy(), settings, device)
             looks.append([mirrored(found, width) for found in flipped])
         views += [[scaled(found, (image.shape[1] / width, image.shape[0] / height))
                    for image, found in zip(images, look)] for look in looks]

@@ -30,7 +30,8 @@ A model sees the images that the annotation lists, as they are stored: boxes are
 before any rotation by EXIF. Score above 0.02, 5,000 boxes into NMS at 0.4, 750 kept. Prediction
 files are scored on all 3,226 images of the official lists, or with --listed-only on those that
 the annotation lists. COCO's numbers are of the latter, with boxes as found (prediction files have
-whole px); faces flagged invalid or iscrowd are its crowds: detections in them count neither way."""
+whole px); faces flagged invalid or iscrowd are its crowds: detections in them count neither way.
+Images that cannot be read count as without detections and are listed at the end, exit code 1."""
 
 GROUND_TRUTH = "ground_truth"  # folder of the official lists inside a data folder
 LEVELS = ("easy", "medium", "hard")
@@ -186,6 +187,10 @@ def _model(args: Namespace) -> dict:
         if path == "synthetic":  # photographs are not to be copied
             write_examples(model.folder, images, found)
     _track(args, model, result)
+    if unreadable:
+        print("cannot be read:\n  " + "\n  ".join(unreadable))
+        raise cli.Partly(f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
+                         "having no detections, the rest is done", result)
     return result
 
 
@@ -197,9 +202,6 @@ def _detect(model, images, settings: Evaluation, device) -> tuple[dict, list[str
     with ImagesBar("val images") as bar:
         found = detect(model.net, model.config, images, settings, device, progress=bar.update,
                        unreadable=unreadable)
-    if unreadable:
-        print(f"note: {len(unreadable)} of {len(images)} images cannot be read, the first is "
-              f"{unreadable[0]}; they count as having no detections")
     return found, unreadable
 
 

@@ -67,7 +67,8 @@ def read_coco(path: Path) -> Annotation:
     """COCO's object format with the class `face`: `images`, `annotations` (`bbox` x y w h in px,
     maybe five `keypoints` x y v), `categories`.
 
-    Annotations of other classes are left out and told; those with iscrowd 1 are ignored faces.
+    Annotations of other classes are left out and told; those with iscrowd 1 or ignore 1 are
+    ignored faces. Without `annotations` (a test set) no image has known faces; that is told, too.
     Keypoints have v 0 where unknown, 1 where hidden.
 
     Raises:
@@ -80,7 +81,8 @@ def read_coco(path: Path) -> Annotation:
         raise UserError(f"{path}: must be a mapping with the lists images, annotations and "
                         "categories, as COCO has it")
     images, categories = parts
-    named = {c.get("id"): c.get("name") for c in categories if isinstance(c, dict)}
+    named = {c["id"]: c.get("name") for c in categories
+             if isinstance(c, dict) and isinstance(c.get("id"), (int, str))}
     if not any(str(name).lower() == FACE for name in named.values()):
         raise UserError(f"{path}: categories has no class {FACE}, only "
                         f"{', '.join(map(str, named.values())) or 'none'}; rename the class of "
@@ -100,18 +102,20 @@ def read_coco(path: Path) -> Annotation:
         if key not in rows:
             raise UserError(f"{where}: image_id {key!r} is not among images; add the image or "
                             "remove the annotation")
-        if str(named.get(face.get("category_id"))).lower() != FACE:
+        if str(named.get(_id(path, f"annotation {at}", face, "category_id"))).lower() != FACE:
             others += 1
             continue
         points, flags = _keypoints(where, face.get("keypoints"))
         attributes = _attributes(where, face)
         attributes |= {"landmark_flags": flags} if any(flags) else {}
-        attributes |= {"invalid": 1} if face.get("iscrowd") == 1 else {}
+        attributes |= {"invalid": 1} if 1 in (face.get("iscrowd"), face.get("ignore")) else {}
         for values, value in zip(rows[key][1:], (box, points, attributes)):
             values.append(value)
     if others:
-        annotation.notes.append(f"{path}: annotations of other classes than {FACE}, left out: "
-                                f"{others}")
+        annotation.notes.append(f"{path}: annotations of other classes than {FACE}, or of none in "
+                                f"categories, left out: {others}")
+    if "annotations" not in data:
+        annotation.notes.append(f"{path}: has no annotations: its images count as without faces")
     for entry, boxes, landmarks, attributes in rows.values():
         annotation.images.append(faces(entry["file_name"], boxes, landmarks, attributes,
                                        _size(path, entry)))

@@ -58,19 +58,31 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
         UnreadableImage: not an image, or a JPEG that ends early.
     """
     try:
-        data = np.fromfile(path, np.uint8)
+        data = path.read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{path}: {error.strerror}") from error
-    # OpenCV fills what a cut JPEG lacks with grey and says nothing
-    cut = data[:2].tobytes() == b"\xff\xd8" and b"\xff\xd9" not in data[-65536:].tobytes()
+    if _ends_early(data):  # OpenCV fills what is missing with grey and says nothing
+        raise UnreadableImage(f"{path}: not a readable image (a JPEG that ends early)")
     try:
-        image = None if cut or not data.size else cv2.imdecode(
-            data, cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+        image = None if not data else cv2.imdecode(
+            np.frombuffer(data, np.uint8),
+            cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
     except cv2.error:
         image = None
     if image is None:
         raise UnreadableImage(f"{path}: not a readable image")
     return image
+
+
+def _ends_early(data: bytes) -> bool:
+    """Whether it is a JPEG whose picture does not end; that of a thumbnail in its head may."""
+    if not data.startswith(b"\xff\xd8"):
+        return False
+    at = 2
+    while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":  # up to the picture
+        fill = data[at + 1:at + 2] == b"\xff"
+        at += 1 if fill else 2 + int.from_bytes(data[at + 2:at + 4], "big")
+    return data.find(b"\xff\xd9", at) < 0
 
 
 def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:

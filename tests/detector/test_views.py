@@ -141,6 +141,13 @@ def test_the_mirror_image_has_the_mirrored_result(net, preset):
     same(mirrored(other, 120), found, atol=1e-2)
 
 
+@pytest.mark.parametrize("size", [(1, 1), (40, 1), (1, 40)])
+def test_an_image_of_one_px(net, preset, size):
+    (found,) = detect_views(net, preset("retinaface_mobile025"), [np.zeros((*size, 3), np.uint8)],
+                            Evaluation(flip=True, scales=(0.01, 1.0, 3.0)))
+    assert len(found) <= 750
+
+
 def test_views_are_those_of_the_image_itself(net, preset):
     config = preset("retinaface_mobile025")
     settings = Evaluation(size=64, scales=(0.5, 1.5), flip=True, score_threshold=0.3)

@@ -160,7 +160,7 @@ def test_other_classes_of_coco_are_left_out_and_told(tmp_path):
     path.write_text(json.dumps(_coco(classes=("Person", "Face"))))
     found = read_any(path)
     assert len(found.images[0].boxes) == 0
-    assert "other classes than face, left out: 1" in found.notes[0]
+    assert "other classes than face, or of none in categories, left out: 1" in found.notes[0]
     path.write_text(json.dumps(_coco(iscrowd=1)))
     assert read_any(path).labels[0].ignore.tolist() == [True]
 
