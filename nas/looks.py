@@ -15,13 +15,12 @@ def test_size(text: str) -> tuple[int | None, int | None]:
     an argparse type."""
     if text in SIZES:
         return SIZES[text]
-    short, cross, long = text.rpartition("x")
-    if not (long.isdecimal() and int(long) and (short.isdecimal() and int(short) if cross
-                                                 else True)):
+    sides = [int(word) if word.isdecimal() else 0 for word in text.split("x")]
+    if len(sides) > 2 or not all(sides) or sides != sorted(sides):
         raise ArgumentTypeError(f"{text!r} must be original, vga, the long side in px such as "
                                 "800, or the short side and the most that the long one gets, such "
                                 "as 1600x2150")
-    return int(short) if cross else None, int(long)
+    return (None, *sides) if len(sides) == 1 else tuple(sides)
 
 
 def factors(text: str) -> tuple[float, ...]:

@@ -100,6 +100,7 @@ BAD_INPUT = [
     (["--predictions", "x", "--flip"], "go with a model"),
     (["--test-size", "1600x"], "'1600x' must be original, vga, the long side"),
     (["--test-size", "0"], "'0' must be"), (["--test-size", "x640"], "'x640' must be"),
+    (["--test-size", "2150x1600"], "'2150x1600' must be"),
     (["--scales", "1,0"], "'1,0' must be numbers above 0"), (["--scales", "nan"], "'nan' must be"),
 ]
 
