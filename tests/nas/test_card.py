@@ -5,8 +5,8 @@ import json
 import pytest
 
 from detector.cost import cost
+from detector.presets import load_preset
 from nas.card import network, write_network
-from nas.space import load_preset
 
 
 @pytest.mark.parametrize("preset", ["retinaface_mobile025", "retinaface_resnet18"])

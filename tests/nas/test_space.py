@@ -9,7 +9,8 @@ import pytest
 from detector.config import arch_hash
 from detector.cost import cost
 from detector.errors import UserError
-from nas.space import PRESETS, SPACES, RandomTrial, SearchSpace, load_preset
+from detector.presets import PRESETS, load_preset
+from nas.space import SPACES, RandomTrial, SearchSpace
 
 SHIPPED = sorted(SPACES.glob("*.yaml"))
 TINY = """
