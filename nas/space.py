@@ -20,7 +20,7 @@ from detector.presets import PRESETS, section
 from detector.recipe import Recipe
 from detector.yaml_file import Document, read
 from nas.budget import Budget
-from nas.dimensions import Dimension, Params
+from nas.dimensions import Dimension, Params, Value
 from nas.resolve import resized, resolve
 from nas.scheduler import PROMOTE
 from nas.space_file import (
@@ -217,24 +217,39 @@ class SearchSpace:
         return active
 
     def _try_out(self, document: Document) -> None:
-        """Resolve every choice alone and some draws, so that a mistake shows before a search."""
+        """Resolve some draws, and alone each value that no good draw had, so that a mistake shows
+        before a search."""
+        rng = RandomTrial("try out")
+        unbound = replace(self, budget=None)  # rules do not depend on how wide a backbone is
+        good, bad = set(), None
+        for _ in range(_TRIED):
+            params = self.suggest(rng)
+            try:
+                unbound.resolve(params)
+                good |= set(params.items())
+            except UserError as error:
+                bad = bad or error
         by_name = {d.name: d for d in self.dimensions}
         for dimension in self.dimensions:
             for value in dimension.ends():
-                settings: dict[str, object] = {}
-                for name, values in all_conditions(dimension, by_name).items():
-                    settings |= by_name[name].settings(values[0])  # what makes it active
-                settings |= dimension.settings(value)
-                try:
-                    resolve(self.base, self.proxy, settings)
-                except ConfigError as error:
-                    inside = ("choice", value) if dimension.bundles else ()
-                    raise document.error(("dimensions", dimension.name, *inside),
-                                         f"{value!r} does not fit: {error}") from error
-        rng = RandomTrial("try out")
-        unbound = replace(self, budget=None)  # rules do not depend on how wide a backbone is
-        for _ in range(_TRIED):
-            unbound.resolve(self.suggest(rng))
+                if (dimension.name, value) not in good:
+                    self._try_alone(dimension, value, by_name, document)
+        if bad:
+            raise bad
+
+    def _try_alone(self, dimension: Dimension, value: Value, by_name: Mapping[str, Dimension],
+                   document: Document) -> None:
+        """UserError with the line of a value that does not go with the baseline."""
+        settings: dict[str, object] = {}
+        for name, values in all_conditions(dimension, by_name).items():
+            settings |= by_name[name].settings(values[0])  # what makes it active
+        settings |= dimension.settings(value)
+        try:
+            resolve(self.base, self.proxy, settings)
+        except ConfigError as error:
+            inside = ("choice", str(value)) if dimension.bundles else ()
+            raise document.error(("dimensions", dimension.name, *inside),
+                                 f"{value!r} does not fit: {error}") from error
 
 
 class RandomTrial:
