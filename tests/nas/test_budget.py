@@ -1,11 +1,15 @@
 """A budget of MACs: every legal draw meets it, the same parameters always give the same design."""
 
+from argparse import Namespace
+from types import SimpleNamespace
+
 import pytest
 
 from detector.config import arch_hash
 from detector.cost import cost
 from detector.errors import ConfigError, UserError
 from detector.presets import load_preset
+from nas import search
 from nas.budget import Budget
 from nas.gate import weigh
 from nas.space import SPACES, RandomTrial, SearchSpace
@@ -84,3 +88,14 @@ def test_a_budget_checks_itself(wrong, message):
 def test_a_space_without_a_budget_takes_none():
     with pytest.raises(UserError, match="has no budget to change"):
         SearchSpace.load(SPACES / "quick.yaml", 1e9)
+
+
+def test_a_study_goes_on_with_its_own_budget_alone():
+    args = Namespace(space=SCRFD, sampler=None, scheduler=None)
+    begun = SearchSpace.load(SCRFD, 0.5e9)
+    study = SimpleNamespace(name="scrfd-001", manifest={
+        "space_hash": search._hash(SCRFD), "budget": begun.budget.to_dict()})
+    search._check_same(args, study, begun)
+    with pytest.raises(UserError, match=r"begun with a budget of 0.5 G MACs at 640×480 ± 2 %, now "
+                                        "it is 10 G MACs .*give --budget 0.5G"):
+        search._check_same(args, study, SearchSpace.load(SCRFD, 10e9))
