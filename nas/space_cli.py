@@ -30,7 +30,7 @@ parameters and MACs (at 640×640) are distributed over random draws. Nothing is 
   python -m nas.space search_spaces/retina.yaml
   python -m nas.space search_spaces/scrfd.yaml --budget 0.5G
 
-A mistake in the file is told with its line."""
+Mistakes in the file are told with their lines, all of them at once."""
 
 SHOWN = 10
 VARIED = 60  # draws whose neighbours tell how many parameters give the same design

@@ -86,13 +86,18 @@ def read_constraints(document: Document, budget: Budget | None) -> Constraints:
 
 
 def read_dimensions(document: Document) -> tuple[Dimension, ...]:
-    """The dimensions in the file's order, checked one by one and against each other."""
+    """The dimensions in the file's order, checked one by one and against each other.
+
+    Raises:
+        UserError: tells of all that are wrong at once.
+    """
     entries = document.data["dimensions"]
     if not isinstance(entries, dict) or not entries:
         raise document.error(("dimensions",), "must be a mapping of names to their values, such as "
                              " neck.width: {choice: [16, 32, 64]}")
     found: dict[str, Dimension] = {}
     has_budget = document.data.get("budget") is not None
+    complaints: dict[str, UserError | None] = {}
     for name, entry in entries.items():
         keys: tuple[str, ...] = ("dimensions", str(name))
         try:
@@ -104,13 +109,20 @@ def read_dimensions(document: Document) -> tuple[Dimension, ...]:
                 if has_budget and place == "backbone.width":
                     raise ConfigError("backbone.width follows from the budget; remove one of them")
             keys = ("dimensions", str(name))
+            if complaints.keys() & dimension.when.keys():
+                complaints[dimension.name] = None  # cannot be judged before that one is mended
+                continue
             for parent, values in dimension.when.items():
                 _check_condition(parent, values, found, entries)
             for other in found.values():
                 _check_apart(dimension, other, found)
         except ConfigError as error:
-            raise document.error(keys, str(error)) from error
+            complaints[str(name)] = document.error(keys, str(error))
+            continue
         found[dimension.name] = dimension
+    told = [str(complaint) for complaint in complaints.values() if complaint is not None]
+    if told:
+        raise UserError("; also ".join(told))
     return tuple(found.values())
 
 
