@@ -8,7 +8,7 @@ from torch import Tensor
 
 from detector.boxes import area
 
-EXTENDED_BETA = 0.1  # YuNet's: below this loss eiou is quadratic
+EXTENDED_BETA = 0.1  # below this loss eiou is quadratic (ShiqiYu/libfacedetection.train)
 TINY = 1e-7
 
 
@@ -36,7 +36,8 @@ def diou(predicted: Tensor, wanted: Tensor) -> Tensor:
 
 
 def eiou(predicted: Tensor, wanted: Tensor) -> Tensor:
-    """1 - extended IoU (Peng & Yu 2021), quadratic where it is below EXTENDED_BETA [N].
+    """1 - extended IoU (Peng & Yu 2021), quadratic where it is below EXTENDED_BETA [N]; as YuNet's
+    own training code has it (ShiqiYu/libfacedetection.train, mmdet/models/losses/iou_loss.py).
 
     The extended intersection of boxes that do not meet is negative: the more so, the farther apart
     they are.

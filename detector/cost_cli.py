@@ -9,6 +9,7 @@ from pathlib import Path
 from detector import cli
 from detector.config import Detector
 from detector.cost import cost, counters, layer_costs
+from detector.errors import UserError
 from detector.presets import load_design, load_preset
 
 DESCRIPTION = """\
@@ -18,6 +19,7 @@ thop and torch's own counter side by side, and latency in torch and in ONNX Runt
   python -m detector.cost retinaface_mobile025
   python -m detector.cost retinaface_mobile025 --size 640x480 --per-layer
   python -m detector.cost runs/retina-001/best/config.yaml --no-latency --json cost.json
+  python -m detector.cost --table     (all presets beside what was published, as Markdown)
 
 Weights are drawn by chance: they change neither cost nor, to speak of, latency."""
 
@@ -29,9 +31,11 @@ REASONS = {
 
 def make_parser() -> ArgumentParser:
     made = cli.parser("detector.cost", DESCRIPTION)
-    made.add_argument("design", metavar="PRESET|CONFIG",
+    made.add_argument("design", metavar="PRESET|CONFIG", nargs="*",
                       help="the stem of a file in search_spaces/presets, or a .yaml file of that "
-                           "form")
+                           "form; with --table presets alone (default there: all)")
+    made.add_argument("--table", action="store_true",
+                      help="a row for each preset: cost as published and here, latency at 640x480")
     made.add_argument("--size", metavar="WxH", type=cli.size, default=(640, 640),
                       help="width and height of the image in px (default: 640x640)")
     made.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
@@ -45,22 +49,44 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Count and measure as told on the command line; returns what --json writes."""
-    is_file = args.design.endswith((".yaml", ".yml"))
-    config, _ = load_design(Path(args.design)) if is_file else load_preset(args.design)
+    if args.table:
+        return _table(args)
+    if len(args.design) != 1:
+        raise UserError(f"{len(args.design)} designs given; name one, or add --table to lay "
+                        "presets side by side")
+    name, = args.design
+    is_file = name.endswith((".yaml", ".yml"))
+    config, _ = load_design(Path(name)) if is_file else load_preset(name)
     height, width = args.size
     params, macs = cost(config, args.size)
     layers = layer_costs(config, args.size)
-    print(f"{args.design}, one image of {width}×{height}\n"
+    print(f"{name}, one image of {width}×{height}\n"
           f"parameters  {params:,}\n"
           f"MACs        {macs:,} ({macs / 1e9:.4f} G)")
     if args.per_layer:
         _print_layers(layers, params, macs)
-    result = {"design": args.design, "params": params, "macs": macs, "size": [width, height],
+    result = {"design": name, "params": params, "macs": macs, "size": [width, height],
               "layers": [{"name": name, "params": p, "macs": m} for name, p, m in layers],
               "counters": _print_counters(config, args.size)}
     if not args.no_latency:
         result["latency"] = _print_latency(config, args)
     return result
+
+
+def _table(args: Namespace) -> dict:
+    from detector.preset_table import LATENCY_SIZE, all_presets, markdown, measured, rows
+
+    names = args.design or all_presets()
+    table, result = rows(names), {}
+    if not args.no_latency:
+        times, machine = measured(names, args.threads, args.repeats)
+        table = [row | {"latency": times[row["preset"]]} for row in table]
+        result = {"machine": machine, "repeats": args.repeats, "latency_size": LATENCY_SIZE[::-1]}
+    print(markdown(table))
+    if result:
+        print(f"\nlatency of one image of 640×480, median of {args.repeats} runs in turns "
+              f"({result['machine']})")
+    return result | {"presets": table}
 
 
 def _print_layers(layers: list[tuple[str, int, int]], params: int, macs: int) -> None:

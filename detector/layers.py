@@ -115,6 +115,8 @@ class Norm:
 class Scale:
     """One learnt factor for a whole map."""
 
+    cout: int
+
     params = 1
 
     def macs(self, size: Size) -> int:

@@ -244,7 +244,7 @@ def _heads(config: Detector) -> HeadPlan:
         predictors=tuple(
             Predictor(name, size, tuple(_predictor(head.predictor, cin, n * size) for n in anchors))
             for name, size in sizes.items()),
-        scales=(Scale(),) * len(levels) if head.shared else (),
+        scales=(Scale(4 * anchors[0]),) * len(levels) if head.shared else (),
         coding=head.coding)
 
 

@@ -1,4 +1,5 @@
-"""Simplified optimal transport assignment (SimOTA of YOLOX, Ge et al. 2021), as YuNet uses it."""
+"""Simplified optimal transport assignment (SimOTA of YOLOX, Ge et al. 2021), as YuNet uses it: the
+constants are those of its configs/yunet_n.py and of the MMDetection assigner that it names."""
 
 from __future__ import annotations
 

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from detector.config import Detector
 from detector.errors import UserError
+from detector.presets import section
 from detector.recipe import Augmentation, DataChoice, Evaluation, Recipe
+from detector.yaml_file import read
 from trials.objective import Objective
 from trials.record import Status
 
@@ -125,6 +127,8 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     crops and all photometric changes. The rate follows the batch size (adamw: its square root).
     """
     base = candidate.recipe
+    if args.recipe is not None:
+        base = changed_recipe(base, args.recipe)
     for flag, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
             raise UserError(f"{flag} {value}: must be at least 1")
@@ -145,6 +149,20 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
         size=args.size or (SIZE if candidate.proxy else base.size), augmentation=augmentation,
         cache_size=None, weights=args.weights or base.weights, seed=args.seed,
         evaluation=Evaluation(size=WATCH_SIZE, every=max(1, epochs // LOOKS)))
+
+
+def changed_recipe(recipe: Recipe, path: Path) -> Recipe:
+    """`recipe` with what the `recipe` of a YAML file says.
+
+    Raises:
+        UserError: the file cannot be read, says something else, or breaks a rule.
+    """
+    document = read(path)
+    for key in document.data:
+        if key != "recipe":
+            raise document.error((key,), "unknown key; the file says what is different about a "
+                                 "recipe, under the one key recipe")
+    return section(document, "recipe", Recipe, recipe.to_dict())
 
 
 def fitting_size(size: int, labels) -> int:

@@ -64,6 +64,25 @@ def add_data_flags(made: argparse.ArgumentParser) -> None:
                            "(default: holdout)")
 
 
+def add_budget_flag(made) -> None:
+    """--budget; read back by `load_space`."""
+    made.add_argument("--budget", metavar="MACS",
+                      help="such as 0.5G, in place of that of a space which has one "
+                           "(search_spaces/scrfd.yaml)")
+
+
+def load_space(args: argparse.Namespace):
+    """The `SearchSpace` that --space or FILE names, under the --budget.
+
+    Raises:
+        UserError: a rule of the file is broken, or the budget is no number.
+    """
+    from analysis.choose import amount
+    from nas.space import SearchSpace
+
+    return SearchSpace.load(args.space, args.budget and amount(args.budget, "--budget"))
+
+
 def add_model_flags(what) -> None:
     """Flags that choose trained weights, beside --study; read back by `nas.models.chosen_model`."""
     what.add_argument("--checkpoint", metavar="FILE", type=Path,

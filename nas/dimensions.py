@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from detector.errors import ConfigError
 
 Value = bool | int | float | str
+Settings = Mapping[str, object]
+"""What is filled in where: values by place; in a bundle they may be lists."""
 Params = dict[str, Value]
 KINDS = ("choice", "int", "float")
 _KEYS = (*KINDS, "log", "step", "when", "sets")
@@ -22,11 +24,15 @@ class Dimension:
     """
 
     name: str
-    sets: str
-    """Path of what it fills in; several may fill one place under different conditions."""
+    sets: str | None = None
+    """Path of what it fills in; several may fill one place under different conditions. None: it is
+    a choice of bundles."""
     kind: str
     """One of KINDS."""
     choices: tuple[Value, ...] = ()
+    """The values, or the names of the bundles."""
+    bundles: Mapping[str, Settings] = field(default_factory=dict)
+    """What each name of a choice fills in, several places at once."""
     low: float = 0
     high: float = 0
     """int and float: the bounds, both included."""
@@ -34,6 +40,26 @@ class Dimension:
     step: float | None = None
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     """Active only where each named dimension is active and has one of these values."""
+
+    @property
+    def places(self) -> dict[str, tuple[Value, ...]]:
+        """The places it fills in, and the values with which it does where not with all."""
+        if self.sets is not None:
+            return {self.sets: ()}
+        found: dict[str, tuple[Value, ...]] = {}
+        for name, settings in self.bundles.items():
+            for place in settings:
+                found[place] = (*found.get(place, ()), name)
+        return found
+
+    @property
+    def shapes_design(self) -> bool:
+        """Whether it varies what gets built, not only how that is trained."""
+        return not all(place.startswith("recipe.") for place in self.places)
+
+    def settings(self, value: Value) -> Settings:
+        """What it fills in where it has this value."""
+        return self.bundles[value] if self.sets is None else {self.sets: value}
 
     def active(self, params: Mapping[str, Value]) -> bool:
         return all(_among(params.get(name), values) for name, values in self.when.items())
@@ -115,12 +141,19 @@ def parse(name: str, data) -> Dimension:
         raise ConfigError(f"has {' and '.join(kinds) or 'none'} of choice, int, float; give one "
                           "of them")
     kind = kinds[0]
-    common = {"name": name, "sets": str(data.get("sets", name)), "kind": kind,
-              "when": _when(data.get("when", {}))}
+    common = {"name": name, "kind": kind, "when": _when(data.get("when", {}))}
     if kind == "choice":
         for key in ("log", "step"):
             if key in data:
                 raise ConfigError(f"{key} does not go with choice; use int or float, or remove it")
+    if isinstance(data.get("choice"), dict):
+        if "sets" in data:
+            raise ConfigError("sets does not go with a choice of bundles, which say themselves "
+                              "what they set; remove it")
+        bundles = _bundles(data["choice"])
+        return Dimension(**common, choices=tuple(bundles), bundles=bundles)
+    common["sets"] = str(data.get("sets", name))
+    if kind == "choice":
         return Dimension(**common, choices=_choices(data["choice"]))
     low, high = _bounds(kind, data[kind])
     log, step = data.get("log", False), data.get("step")
@@ -151,6 +184,18 @@ def _choices(values) -> tuple[Value, ...]:
         if _among(value, tuple(values[:index])):
             raise ConfigError(f"choice: {value!r} stands twice; remove one")
     return tuple(values)
+
+
+def _bundles(choice: dict) -> dict[str, Settings]:
+    for name, settings in choice.items():
+        if not isinstance(name, str):
+            raise ConfigError(f"choice: the name {name!r} of a bundle must be a word")
+        if not isinstance(settings, dict) or not settings:
+            raise ConfigError(f"choice: {name}: {settings!r} must be a mapping of places to their "
+                              "values, such as {head.score: sigmoid, head.shared: true}")
+    if not choice:
+        raise ConfigError("choice: {} must have at least one bundle")
+    return {name: dict(settings) for name, settings in choice.items()}
 
 
 def _bounds(kind: str, bounds) -> tuple[Value, Value]:

@@ -20,8 +20,8 @@ def dry_run(space, args: Namespace) -> dict:
     from nas.gate import check, draw
     from nas.samplers import Proposer
     from nas.search import TRIALS, resources
+    from nas.space_cli import design_line, why_not
     from nas.watch import count, duration, epochs_expected
-    from trials.names import describe
     from trials.record import Cost, Status, TrialRecord
 
     check(space)
@@ -37,8 +37,7 @@ def dry_run(space, args: Namespace) -> dict:
     base_detector, base_recipe = space.baseline
     base = Cost.of(base_detector)
     macs, infeasible = [], 0
-    print(f"   0  {describe(base_detector.to_dict())}: {count(base.params)} params, "
-          f"{count(base.macs)} MACs (baseline)")
+    print(design_line(0, base_detector, base, "baseline"))
     while len(macs) < min(trials, DRAWN):
         found = draw(space, proposer, records)
         legal = found.violation is None
@@ -51,9 +50,7 @@ def dry_run(space, args: Namespace) -> dict:
         if legal:
             macs.append(found.cost.macs)
         if len(records) <= SHOWN:
-            print(f"{len(records):4d}  {describe(found.detector.to_dict())}: "
-                  f"{count(found.cost.params)} params, {count(found.cost.macs)} MACs"
-                  + (f", infeasible: {found.violation}" if not legal else ""))
+            print(design_line(len(records), found.detector, found.cost, why_not(found)))
     seconds = _baseline_epoch(base_detector, base_recipe, data)
     mean = sum(macs) / len(macs)
     # about 0.6 of the time grows with MACs; loading, matching and post-processing do not

@@ -5,14 +5,14 @@ from __future__ import annotations
 import difflib
 import re
 import typing
-from collections.abc import Mapping
+from dataclasses import replace
 
 from detector.config import Backbone, Detector
 from detector.errors import ConfigError
 from detector.families import family, level_rows, scaled, spread
 from detector.recipe import Recipe
 from detector.structs import Struct
-from nas.dimensions import Value
+from nas.dimensions import Settings
 
 # Places that are not fields of the configuration, but say how to fill some in.
 _DERIVED = {
@@ -30,22 +30,23 @@ _COMMON = ("recipe.epochs", "recipe.seed", "recipe.weights", "recipe.cache_size"
            "recipe.evaluation")
 
 
-def _fields(struct: type[Struct], prefix: str = "") -> list[str]:
-    """Dotted paths of all fields that hold one value."""
-    found = []
+def _fields(struct: type[Struct], prefix: str = "") -> dict[str, bool]:
+    """Dotted paths of all fields, and whether they hold a list."""
+    found: dict[str, bool] = {}
     for name, hint in typing.get_type_hints(struct).items():
         if isinstance(hint, type) and issubclass(hint, Struct):
-            found += _fields(hint, f"{prefix}{name}.")
-        elif "tuple" not in str(hint):
-            found.append(prefix + name)
+            found |= _fields(hint, f"{prefix}{name}.")
+        else:
+            found[prefix + name] = "tuple" in str(hint)
     return found
 
 
-PLACES = sorted({*_DERIVED, *_fields(Detector), *_fields(Recipe, "recipe.")})
+_FIELDS = _fields(Detector) | _fields(Recipe, "recipe.") | dict.fromkeys(_DERIVED, False)
+PLACES = sorted(place for place, is_list in _FIELDS.items() if not is_list)
 
 
-def check_place(place: str) -> None:
-    """That a dimension can fill this place.
+def check_place(place: str, in_bundle: bool = False) -> None:
+    """That a dimension can fill this place, or a bundle of values, which may be lists.
 
     Raises:
         ConfigError: it does not exist, or must be the same for all trials.
@@ -53,14 +54,15 @@ def check_place(place: str) -> None:
     if any(place == p or place.startswith(p + ".") for p in _COMMON):
         raise ConfigError(f"{place} must be the same for all trials, to compare them fairly; set "
                           "it under proxy (the epochs by rungs)")
-    if place not in PLACES:
-        close = difflib.get_close_matches(place, PLACES, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known places: {', '.join(PLACES)}"
+    known = sorted(_FIELDS) if in_bundle else PLACES
+    if place not in known:
+        close = difflib.get_close_matches(place, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known places: {', '.join(known)}"
         raise ConfigError(f"there is no {place} to fill in; {hint}")
 
 
 def resolve(base: Detector, proxy: Recipe,
-            settings: Mapping[str, Value]) -> tuple[Detector, Recipe]:
+            settings: Settings) -> tuple[Detector, Recipe]:
     """The base under a proxy recipe with all settings filled in.
 
     What no setting names stays as it is in the base. A pure function.
@@ -74,7 +76,7 @@ def resolve(base: Detector, proxy: Recipe,
         if place == "neck.levels":
             detector["neck"]["levels"] = list(_levels(value))
         elif place == "anchors.name":
-            detector["anchors"] = {"name": value}
+            detector["anchors"] = {"name": value, "offset": detector["anchors"]["offset"]}
         elif place == "activation":
             for part in ("backbone", "neck", "context"):
                 detector[part]["activation"] = settings.get(f"{part}.activation", value)
@@ -89,7 +91,15 @@ def resolve(base: Detector, proxy: Recipe,
     return Detector.from_dict(detector), Recipe.from_dict(recipe, "recipe")
 
 
-def _backbone(base: Backbone, settings: Mapping[str, Value]) -> dict:
+def resized(base: Detector, settings: Settings, detector: Detector, width: float) -> Detector:
+    """`detector`, which `settings` gave, as they give it with backbone.width at `width`."""
+    scaled_backbone = _backbone(base.backbone, {**settings, "backbone.width": width})
+    return replace(detector, backbone=replace(
+        detector.backbone, widths=tuple(scaled_backbone["widths"]),
+        stem=settings.get("backbone.stem", scaled_backbone["stem"])))
+
+
+def _backbone(base: Backbone, settings: Settings) -> dict:
     """stem, widths and depths in numbers; a base of the same kind and block is kept where nothing
     is set."""
     kind = settings.get("backbone.kind", base.kind)
@@ -132,7 +142,7 @@ def _backbone(base: Backbone, settings: Mapping[str, Value]) -> dict:
             "depths": list(depths)}
 
 
-def _levels(text: Value) -> range:
+def _levels(text: object) -> range:
     """P3-P5 → 3, 4, 5."""
     match = re.fullmatch(r"P([2-7])(?:-P([2-7]))?", str(text))
     if match is None or int(match[2] or match[1]) < int(match[1]):

@@ -71,6 +71,10 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--batch-size", metavar="B", type=int,
                      help="images a step; the learning rate follows in proportion, "
                           "adamw's by the square root (default: the recipe's)")
+    how.add_argument("--recipe", metavar="FILE", type=Path,
+                     help="a YAML file with what is different about the recipe, such as "
+                          "search_spaces/recipes/short.yaml for a preset (default: the recipe as "
+                          "it is)")
     how.add_argument("--weights", metavar="PATH",
                      help="start from this file of weights, or from imagenet: torchvision's "
                           "(default: as the trial did, in a search from scratch)")

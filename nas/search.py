@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detector.errors import UserError
 from nas import cli
+from nas.budget import Budget
 from nas.samplers import SAMPLERS
 
 DESCRIPTION = """\
@@ -32,6 +33,7 @@ def make_parser() -> ArgumentParser:
     search = made.add_argument_group("search")
     search.add_argument("--space", metavar="FILE", type=Path, required=True,
                         help="the search space, such as search_spaces/retina.yaml")
+    cli.add_budget_flag(search)
     search.add_argument("--trials", metavar="N", type=int, default=None,
                         help="different, legal designs to draw; the baseline comes on top "
                              f"(default: {TRIALS}, or with --resume what the study was begun with)")
@@ -60,9 +62,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict | None:
     """Search as told on the command line; returns what --json writes."""
-    from nas.space import SearchSpace
-
-    space = SearchSpace.load(args.space)
+    space = cli.load_space(args)
     if args.trials is not None and args.trials < 1:
         raise UserError(f"--trials {args.trials}: must be at least 1")
     if space.objective.metric == "latency_ms":
@@ -165,6 +165,7 @@ def _open_study(args: Namespace, space):
         "name": name, "space": space.name, "created": time.time(), "trials": args.trials or TRIALS,
         "seed": args.seed, "sampler": args.sampler or "tpe",
         "scheduler": args.scheduler or "halving", "space_hash": _hash(args.space),
+        "budget": space.budget.to_dict() if space.budget else None,
         "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,
         "data_fingerprint": data.fingerprint,
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
@@ -186,6 +187,11 @@ def _check_same(args: Namespace, study, space) -> None:
         raise UserError(f"study {study.name} was made with another {space.name} space; the first "
                         f"differences: {' | '.join(changed[:3]) or 'white space'}; undo them, or "
                         "start a new study")
+    begun = manifest.get("budget")  # older studies have none
+    if begun is not None and Budget.from_dict(begun) != space.budget:
+        was = Budget.from_dict(begun)
+        raise UserError(f"study {study.name} was begun with a budget of {was}, now it is "
+                        f"{space.budget}; give --budget {was.macs / 1e9:g}G, or start a new study")
     for key in ("sampler", "scheduler"):
         given = getattr(args, key)
         if given is not None and given != manifest[key]:
@@ -246,6 +252,8 @@ def _tracker(args: Namespace, study, space):
 def _again(args: Namespace, study, trials: int) -> str:
     """The command that goes on with this study."""
     flags = [f"--space {args.space}", f"--trials {trials}", f"--study {study.name}", "--resume"]
+    if args.budget:
+        flags.append(f"--budget {args.budget}")
     if args.runs_dir != Path("runs"):
         flags.append(f"--runs-dir {args.runs_dir}")
     return "python -m nas.search " + " ".join(flags)

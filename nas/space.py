@@ -1,34 +1,42 @@
 """A search space: read from YAML, asked for parameters, resolved into configurations.
 
-Imports nothing heavy; Optuna only where its distributions are asked for.
+Imports nothing heavy; Optuna only where its distributions are asked for. `python -m nas.space`
+tells what a space holds.
 """
 
 from __future__ import annotations
 
-import difflib
 import itertools
 import math
 import random
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.config import Detector
 from detector.errors import ConfigError, UserError
-from detector.presets import PRESETS, load_preset, section
+from detector.presets import PRESETS, section
 from detector.recipe import Recipe
 from detector.yaml_file import Document, read
-from nas.dimensions import Dimension, Params, parse
-from nas.resolve import check_place, resolve
+from nas.budget import Budget
+from nas.dimensions import Dimension, Params, Value
+from nas.resolve import resized, resolve
 from nas.scheduler import PROMOTE
+from nas.space_file import (
+    all_conditions,
+    check_keys,
+    read_baseline,
+    read_budget,
+    read_constraints,
+    read_dimensions,
+    read_rungs,
+)
 from trials.constraints import Constraints
 from trials.objective import Objective
 
 SPACES = PRESETS.parent
 
-_KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "promote", "objective",
-         "constraints", "proxy_synthetic")
-_REQUIRED = _KEYS[:5]
 _TRIED = 100  # random draws that a space must resolve before it is believed
 
 
@@ -54,17 +62,24 @@ class SearchSpace:
     """`score`: only then; `front`: also when nothing at its rung beats it in accuracy and speed."""
     objective: Objective
     constraints: Constraints
+    """With a budget also its bounds."""
+    budget: Budget | None = None
+    """What all designs cost; their backbone.width follows from it."""
 
     @classmethod
-    def load(cls, path: Path | str) -> SearchSpace:
+    def load(cls, path: Path | str, budget: float | None = None) -> SearchSpace:
         """The space in a YAML file.
 
+        Args:
+            budget: MACs in place of those of the file's own budget.
+
         Raises:
-            UserError: a rule is broken; names the file, the line, the key, and the way out.
+            UserError: a rule is broken; names the file, the line, the key, and the way out. Or a
+                `budget` for a space that has none.
         """
         document = read(Path(path))
-        _check_keys(document)
-        rungs = _rungs(document)
+        check_keys(document)
+        rungs = read_rungs(document)
         proxy = section(document, "proxy", Recipe, {"epochs": rungs[-1]})
         if proxy.epochs != rungs[-1]:
             raise document.error(("rungs",), f"{list(rungs)} must end at the proxy's epochs, "
@@ -83,16 +98,14 @@ class SearchSpace:
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
             raise document.error(("name",), f"{name!r} must be letters, digits, dash and "
                                  "underscore; studies are named after it")
-        try:
-            base, _ = load_preset(str(document.data["baseline"]))
-        except UserError as error:
-            raise document.error(("baseline",), str(error)) from error
+        met = read_budget(document, budget)
         space = cls(
-            name=name, path=document.path, base=base, proxy=proxy, rungs=rungs, eta=eta,
-            promote=promote, dimensions=_dimensions(document),
-            proxy_synthetic=section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
+            name=name, path=document.path, base=read_baseline(document, met), proxy=proxy,
+            rungs=rungs, eta=eta, promote=promote, dimensions=read_dimensions(document),
+            budget=met, proxy_synthetic=section(document, "proxy_synthetic", Recipe,
+                                                proxy.to_dict()),
             objective=section(document, "objective", Objective, {}),
-            constraints=section(document, "constraints", Constraints, {}))
+            constraints=read_constraints(document, met))
         space._try_out(document)
         return space
 
@@ -123,11 +136,15 @@ class SearchSpace:
         Raises:
             UserError: they are not parameters of this space, or break a rule together.
         """
-        settings = {d.sets: params[d.name] for d in self._active(params)}
+        settings = self._settings(params)
         try:
-            return resolve(self.base, self.proxy, settings)
+            detector, recipe = resolve(self.base, self.proxy, settings)
+            if self.budget is not None:
+                detector = self.budget.meet(
+                    lambda width: resized(self.base, settings, detector, width))
         except ConfigError as error:
             raise UserError(f"{self.path}: {error}; drawn with {_text(params)}") from error
+        return detector, recipe
 
     def distributions(self, params: Mapping, coded: bool = False) -> dict:
         """Optuna's distributions of the active names, for stored trials.
@@ -149,14 +166,14 @@ class SearchSpace:
         return {d.name: d.coded(params[d.name]) for d in self._active(params)} if params else {}
 
     def size(self) -> int | None:
-        """How many designs it has at most (a few may resolve to the same); recipes do not count.
+        """How many designs it has at most (some may resolve to the same, some miss a budget);
+        recipes do not count.
 
         None where a design's dimension is continuous.
         """
-        parents = [d for d in self.dimensions
-                   if any(d.name in other.when for other in self.dimensions)]
-        others = [d for d in self.dimensions
-                  if d not in parents and not d.sets.startswith("recipe.")]
+        counted = self.design_dimensions()
+        parents = [d for d in counted if any(d.name in other.when for other in counted)]
+        others = [d for d in counted if d not in parents]
         if any(d.values() is None for d in others):
             return None
         total = 0
@@ -173,6 +190,19 @@ class SearchSpace:
                 total += math.prod(len(d.values()) for d in others if d.active(params))
         return total
 
+    def design_dimensions(self) -> list[Dimension]:
+        """Those that shape designs, or decide whether such ones are active."""
+        found: list[Dimension] = []
+        for dimension in reversed(self.dimensions):
+            if dimension.shapes_design or any(dimension.name in d.when for d in found):
+                found.insert(0, dimension)
+        return found
+
+    def _settings(self, params: Mapping) -> dict[str, object]:
+        """What parameters fill in, by place."""
+        return {place: value for d in self._active(params)
+                for place, value in d.settings(params[d.name]).items()}
+
     def _active(self, params: Mapping) -> list[Dimension]:
         """The dimensions of these parameters, whose names and values are checked."""
         active = [d for d in self.dimensions if d.active(params)]
@@ -187,21 +217,39 @@ class SearchSpace:
         return active
 
     def _try_out(self, document: Document) -> None:
-        """Resolve every choice alone and some draws, so that a mistake shows before a search."""
+        """Resolve some draws, and alone each value that no good draw had, so that a mistake shows
+        before a search."""
+        rng = RandomTrial("try out")
+        unbound = replace(self, budget=None)  # rules do not depend on how wide a backbone is
+        good, bad = set(), None
+        for _ in range(_TRIED):
+            params = self.suggest(rng)
+            try:
+                unbound.resolve(params)
+                good |= set(params.items())
+            except UserError as error:
+                bad = bad or error
         by_name = {d.name: d for d in self.dimensions}
         for dimension in self.dimensions:
             for value in dimension.ends():
-                settings = {by_name[name].sets: values[0]  # what must hold for it to be active
-                            for name, values in _all_conditions(dimension, by_name).items()}
-                settings[dimension.sets] = value
-                try:
-                    resolve(self.base, self.proxy, settings)
-                except ConfigError as error:
-                    raise document.error(("dimensions", dimension.name),
-                                         f"{value!r} does not fit: {error}") from error
-        rng = RandomTrial("try out")
-        for _ in range(_TRIED):
-            self.resolve(self.suggest(rng))
+                if (dimension.name, value) not in good:
+                    self._try_alone(dimension, value, by_name, document)
+        if bad:
+            raise bad
+
+    def _try_alone(self, dimension: Dimension, value: Value, by_name: Mapping[str, Dimension],
+                   document: Document) -> None:
+        """UserError with the line of a value that does not go with the baseline."""
+        settings: dict[str, object] = {}
+        for name, values in all_conditions(dimension, by_name).items():
+            settings |= by_name[name].settings(values[0])  # what makes it active
+        settings |= dimension.settings(value)
+        try:
+            resolve(self.base, self.proxy, settings)
+        except ConfigError as error:
+            inside = ("choice", str(value)) if dimension.bundles else ()
+            raise document.error(("dimensions", dimension.name, *inside),
+                                 f"{value!r} does not fit: {error}") from error
 
 
 class RandomTrial:
@@ -230,80 +278,11 @@ class RandomTrial:
         return self._random.uniform(low, high)
 
 
-def _check_keys(document: Document) -> None:
-    for key in document.data:
-        if key not in _KEYS:
-            close = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(_KEYS)}"
-            raise document.error((str(key),), f"unknown key; {hint}")
-    for key in _REQUIRED:
-        if document.data.get(key) is None:
-            raise document.error((), f"{key}: missing key; add it")
-
-
-def _rungs(document: Document) -> tuple[int, ...]:
-    rungs = document.data["rungs"]
-    whole = isinstance(rungs, list) and rungs and all(
-        isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in rungs)
-    if not whole or rungs != sorted(set(rungs)):
-        raise document.error(("rungs",), f"{rungs!r} must be ascending numbers of epochs, such as "
-                             "[1, 3, 9]")
-    return tuple(rungs)
-
-
-def _dimensions(document: Document) -> tuple[Dimension, ...]:
-    entries = document.data["dimensions"]
-    if not isinstance(entries, dict) or not entries:
-        raise document.error(("dimensions",), "must be a mapping of names to their values, such as "
-                             " neck.width: {choice: [16, 32, 64]}")
-    found: dict[str, Dimension] = {}
-    for name, entry in entries.items():
-        try:
-            dimension = parse(str(name), entry)
-            check_place(dimension.sets)
-            for parent, values in dimension.when.items():
-                _check_condition(parent, values, found, entries)
-            for other in found.values():
-                _check_apart(dimension, other, found)
-        except ConfigError as error:
-            raise document.error(("dimensions", str(name)), str(error)) from error
-        found[dimension.name] = dimension
-    return tuple(found.values())
-
-
-def _check_condition(parent: str, values: tuple, found: dict[str, Dimension],
-                     entries: dict) -> None:
-    if parent not in found:
-        if parent in entries:
-            raise ConfigError(f"when: {parent} stands further down; move it above")
-        close = difflib.get_close_matches(parent, found, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"above are {', '.join(found) or 'none'}"
-        raise ConfigError(f"when: there is no dimension {parent}; {hint}")
-    if found[parent].values() is None:
-        raise ConfigError(f"when: {parent} is continuous and hits no value exactly; use a choice")
-    for value in values:
-        if not found[parent].has(value):
-            raise ConfigError(f"when: {parent} never is {value!r}; it is one of "
-                              f"{', '.join(map(str, found[parent].values()))}")
-
-
-def _check_apart(dimension: Dimension, other: Dimension, found: dict[str, Dimension]) -> None:
-    """Two dimensions of one place must never be active at once."""
-    if dimension.sets != other.sets:
-        return
-    mine, theirs = _all_conditions(dimension, found), _all_conditions(other, found)
-    if not any(set(mine[name]).isdisjoint(theirs[name]) for name in mine if name in theirs):
-        raise ConfigError(f"fills {dimension.sets} as {other.name} does; give both a `when` on the "
-                          "same dimension with different values")
-
-
-def _all_conditions(dimension: Dimension, found: dict[str, Dimension]) -> dict[str, tuple]:
-    """Its own conditions and those under which they can hold."""
-    inherited: dict[str, tuple] = {}
-    for name in dimension.when:
-        inherited |= _all_conditions(found[name], found)
-    return inherited | dimension.when
-
-
 def _text(params: Mapping) -> str:
     return ", ".join(f"{name}={value}" for name, value in params.items()) or "(none)"
+
+
+if __name__ == "__main__":
+    from nas.space_cli import main
+
+    sys.exit(main())

@@ -27,10 +27,11 @@ FOREIGN_TO = {
     "analysis": {"torch", "torchvision", "ray", "mlflow", "thop", "cv2"},
 }
 LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_cli",
-         "detector.recipe", "detector.plan", "detector.cost", "trials.record",
+         "detector.recipe", "detector.plan", "detector.cost", "detector.preset_table",
+         "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate", "nas.export",
-         "nas.detect", "nas.looks", "nas.rules",
+         "nas.space", "nas.space_cli", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate",
+         "nas.export", "nas.detect", "nas.looks", "nas.rules",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
          "analysis.studies", "analysis.report", "analysis.choose")

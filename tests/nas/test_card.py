@@ -5,11 +5,11 @@ import json
 import pytest
 
 from detector.cost import cost
+from detector.presets import PRESETS, load_preset
 from nas.card import network, write_network
-from nas.space import load_preset
 
 
-@pytest.mark.parametrize("preset", ["retinaface_mobile025", "retinaface_resnet18"])
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_steps_and_layers_add_up_to_the_cost(preset):
     config, _ = load_preset(preset)
     card = network(config)
@@ -27,6 +27,14 @@ def test_shapes_of_the_baseline():
     assert steps["neck.laterals.2"]["out"] == [20, 20, 64]
     assert steps["neck.merges.0"]["what"] == "conv 3×3"
     assert steps["context.blocks.0"]["params"] == 34_752
+
+
+def test_the_factor_of_each_level_of_a_shared_head_keeps_its_shape():
+    steps = {step["name"]: step for step in network(load_preset("scrfd_0.5g")[0])["steps"]}
+    assert [steps[f"heads.scales.{i}"]["out"] for i in range(3)] == [
+        [80, 80, 8], [40, 40, 8], [20, 20, 8]]  # four sides of two anchors
+    assert all(steps[f"heads.scales.{i}"]["in"] == steps[f"heads.scales.{i}"]["out"]
+               for i in range(3))
 
 
 def test_file(tmp_path):

@@ -5,6 +5,8 @@ import torch
 import yaml
 
 from detector.config import Detector, arch_hash
+from detector.errors import UserError
+from detector.presets import PRESETS, load_preset
 from detector.recipe import Augmentation, Recipe
 from nas import cli, retrain
 from nas.candidate import choose, fitting_size, full_recipe
@@ -129,6 +131,25 @@ def test_a_proxys_recipe_grows(tiny_study):
     assert recipe.optimizer.weight_decay == 1e-4  # what the search tuned stays
     assert recipe.augmentation == Augmentation() and recipe.optimizer.warmup_epochs == 3
     assert recipe.evaluation.every == 10 and recipe.cache_size is None
+
+
+def test_a_file_says_what_is_different_about_a_recipe(tmp_path):
+    short = cli_recipe("--recipe", str(PRESETS.parent / "recipes" / "short.yaml"))
+    published = load_preset("yunet_n")[1]
+    assert (short.batch_size, short.optimizer.kind, short.optimizer.lr) == (12, "adamw", 0.01)
+    assert (short.loss, short.augmentation.photometric) == (published.loss, 0)
+    assert short.augmentation.scales == (0.3, 0.45, 0.6, 0.8, 1.0)
+    path = tmp_path / "wrong.yaml"
+    for text, message in (("recipe: {optimizer: {lrr: 1}}", "1: recipe → optimizer → lrr: unknown"),
+                          ("detector: {}", "1: detector: unknown key")):
+        path.write_text(text)
+        with pytest.raises(UserError, match=message):
+            cli_recipe("--recipe", str(path))
+
+
+def cli_recipe(*flags):
+    args = retrain.make_parser().parse_args(["--preset", "yunet_n", "--data", "synthetic", *flags])
+    return full_recipe(choose(args), args)
 
 
 def test_crops_are_not_larger_than_the_images(tiny_study):

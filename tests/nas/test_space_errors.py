@@ -80,6 +80,43 @@ CASES = {
     "no such level": (dimension("backbone.kind: {choice: [resnet]}",
                                 "backbone.depth1: {int: [1, 2], when: {backbone.kind: resnet}}"),
                       "resnet has no blocks at level 1"),
+    "sets and bundles": (dimension("head: {sets: head.score, choice: {a: {head.score: softmax}}}"),
+                         ":6: dimensions → head: sets does not go with a choice of bundles"),
+    "no bundles": (dimension("head: {choice: {}}"), "must have at least one bundle"),
+    "a bundle that is none": (dimension("head: {choice: {a: softmax}}"),
+                              "choice: a: 'softmax' must be a mapping of places"),
+    "the name of a bundle": (dimension("head: {choice: {1: {head.score: softmax}}}"),
+                             "the name 1 of a bundle must be a word"),
+    "no such place in a bundle": (
+        dimension("head:", "  choice:", "    a: {head.score: softmax}",
+                  "    b: {head.scor: sigmoid}"),
+        ":9: dimensions → head → choice → b → head.scor: there is no head.scor to fill in; did you "
+        "mean head.score?"),
+    "a bundle breaks a rule": (
+        dimension("head:", "  choice:", "    a: {head.score: softmax}",
+                  "    b: {head.score: soft}"),
+        ":9: dimensions → head → choice → b: 'b' does not fit: head.score: 'soft' is not one of"),
+    "a list outside of a bundle": (dimension("backbone.widths: {choice: [16]}"),
+                                   "there is no backbone.widths to fill in"),
+    "bundle and dimension": (
+        dimension("head: {choice: {a: {head.score: softmax}, b: {head.score: sigmoid, "
+                  "head.shared: true}}}", "head.shared: {choice: [true, false]}"),
+        ":7: dimensions → head.shared: fills head.shared as head does"),
+    "budget and width": (dimension("backbone.width: {choice: [0.25]}") + "budget: {macs: 1e9}\n",
+                         ":6: dimensions → backbone.width: backbone.width follows from the budget"),
+    "budget and cap": (GOOD + "budget: {macs: 1e9}\nconstraints: {max_macs: 5}\n",
+                       ":8: constraints → max_macs: the budget says it already"),
+    "budget": (GOOD + "budget: {macs: -1}\n", ":7: budget → macs: -1 must be greater than 0"),
+    "size of the budget": (GOOD + "budget: {macs: 1e9, size: [640, 470]}\n",
+                           ":7: budget → size: [640, 470] must be multiples of 32"),
+    "baselines without budget": (
+        GOOD.replace("retinaface_mobile025", "[scrfd_0.5g, scrfd_1g]"),
+        ":2: baseline: ['scrfd_0.5g', 'scrfd_1g'] must be one preset"),
+    "several at once, but not what hangs on them": (
+        dimension("a: {sets: neck.width, choice: []}", "b: {sets: head.width, int: [9, 3]}",
+                  "c: {sets: head.layers, int: [0, 1], when: {a: 16}}"),
+        ":6: dimensions → a: choice: [] must be a list with at least one value; also {path}:7: "
+        "dimensions → b: int: the lowest, 9, is above the highest, 3; swap them"),
     "only together wrong": (dimension("context.kind: {choice: [none, ssh]}",
                                       "neck.width: {int: [16, 18], step: 2, "
                                       "when: {context.kind: none}}",
@@ -97,7 +134,7 @@ def test_message(case, tmp_path):
     with pytest.raises(UserError) as caught:
         SearchSpace.load(path)
     line = str(caught.value)
-    assert message in line
+    assert message.replace("{path}", str(path)) in line
     assert line.startswith(str(path))
     assert "\n" not in line
 

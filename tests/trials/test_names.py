@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from detector.config import Anchors, Context, Head
-from nas.space import load_preset
+from detector.presets import load_preset
 from trials.names import describe
 
 BASE, _ = load_preset("retinaface_mobile025")
