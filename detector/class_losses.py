@@ -34,8 +34,8 @@ def class_loss(logits: Tensor, positive: Tensor, negative: Tensor, quality: Tens
 
 
 def judged(positive: Tensor, settings: Loss) -> Tensor:
-    """What the sum is divided by (by 1 where it is 0): the positives; of ohem at least one an image,
-    as each has negatives for at least one."""
+    """What the sum is divided by (1 where it is 0): the positives; ohem counts at least one for
+    each image, as it takes negatives for one."""
     return (positive.sum(1).clamp(min=1) if settings.class_loss == "ohem" else positive).sum()
 
 
