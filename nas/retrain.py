@@ -13,7 +13,9 @@ from detector.recipe import DataChoice, Recipe
 from nas import cli, training
 from nas.candidate import (
     EPOCHS,
+    LOOKS,
     SIZE,
+    WATCH_SIZE,
     Candidate,
     choose,
     choose_top,
@@ -66,6 +68,18 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--batch-size", metavar="B", type=int,
                      help="images a step; the learning rate follows in proportion, "
                           "adamw's by the square root (default: the recipe's)")
+    how.add_argument("--accumulate", metavar="K", type=cli.count,
+                     help="take the images of a step through the network in K parts, one after the "
+                          "other: less memory, the same gradients (default: 1)")
+    how.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"),
+                     help="fp16 scales the loss; auto is bf16 where the device computes in it, "
+                          "else fp32 (default: the recipe's, auto)")
+    how.add_argument("--ema", metavar="DECAY", type=float,
+                     help="evaluate and keep a running average of the weights, of which each step "
+                          "keeps this share, such as 0.999 (default: the recipe's, none)")
+    how.add_argument("--eval-every", metavar="N", type=int,
+                     help="epochs between looks at the AP on the hold-out, long side "
+                          f"{WATCH_SIZE} px; 0: only at the end (default: {LOOKS} looks)")
     how.add_argument("--weights", metavar="PATH",
                      help="start from this file of weights, or from imagenet: torchvision's "
                           "(default: as the trial did, in a search from scratch)")
@@ -75,6 +89,11 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--resume", action="store_true",
                      help="go on with a retrain that was stopped; one that is finished is shown")
     cli.add_device_flag(how)
+    how.add_argument("--workers", metavar="N", type=cli.count, default=1,
+                     help="train on N GPUs (without, on N shares of the CPU) that split the images "
+                          "of each step, by Ray Train; one that dies is replaced, its epoch "
+                          "repeated. With RAY_ADDRESS set on the nodes of that cluster, which must "
+                          "all see RUNS_DIR (default: 1)")
     data = made.add_argument_group("data")
     data.add_argument("--data", metavar="PATH",
                       help="folder of WIDER FACE, or synthetic (default: the study's; without one "
@@ -179,8 +198,13 @@ def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespa
     from trials.names import describe
 
     start = f"from {recipe.weights}" if recipe.weights else "from scratch"
+    batch = f"batch {recipe.batch_size}"
+    if args.workers > 1:
+        batch += f" on {args.workers} workers"
+    if recipe.accumulate > 1:
+        batch += f" in {recipe.accumulate} parts"
     print(f"retrain: {candidate.title} ({describe(candidate.config)})\n"
-          f"  {recipe.epochs} epochs, {recipe.size} px, batch {recipe.batch_size}, lr "
+          f"  {recipe.epochs} epochs, {recipe.size} px, {batch}, lr "
           f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), {start}")
     print(f"  {len(train)} training images, " + (
         f"the hold-out of {len(data.holdout)} among them" if args.with_holdout else
@@ -204,6 +228,9 @@ def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
                   f"{metrics['macs'] / 1e9:.4f} G MACs)")
     else:
         print("trained on the hold-out, too: no AP on it to report")
+    if best := metrics.get("best_epoch"):
+        print(f"best epoch on the way: {best['epoch']} of {metrics['recipe']['epochs']}, mean AP "
+              f"{best['accuracy_score']:.4f} with a long side of {best['size']} px")
     runs = f" --runs-dir {args.runs_dir}" if args.runs_dir != Path("runs") else ""
     print(f"saved to {candidate.folder} after {duration(metrics['seconds'])} of training\nnext:\n"
           f"  python -m nas.evaluate{runs}")

@@ -21,8 +21,8 @@ from trials.record import Cost
 def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
     """metrics.json of the very same retrain, if it has ended."""
     stored = read_metrics(candidate.folder)
-    same = stored and (stored["origin"], stored["recipe"], stored["design"]) == (
-        origin.to_dict(), recipe.to_dict(), arch_hash(candidate.config))
+    same = stored and (stored["origin"], Recipe.from_dict(stored["recipe"]), stored["design"]) == (
+        origin.to_dict(), recipe, arch_hash(candidate.config))
     return stored if same else None
 
 
@@ -52,7 +52,7 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
     """The trained network and its epochs."""
     from detector import checkpoint
     from detector.data import cache_images
-    from detector.fit import LAST, fit
+    from detector.fit import LAST
     from detector.model import build_detector
     from nas.progress import TrainingBar
 
@@ -64,8 +64,7 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
         data.holdout, workdir / "cache", recipe.evaluation.size)
     try:
         with TrainingBar(recipe.epochs) as bar:
-            for epoch in fit(candidate.config, recipe, cached, holdout, workdir=workdir,
-                             device=args.device, progress=bar.step):
+            for epoch in _epochs(candidate, recipe, cached, holdout, workdir, args, bar.step):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
     except KeyboardInterrupt:
         print("stopped; the last finished epoch is kept: the same command with --resume goes on")
@@ -76,6 +75,22 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
     net = build_detector(candidate.config)
     net.load_state_dict(saved.model)
     return net.eval(), saved.state["history"]
+
+
+def _epochs(candidate: Candidate, recipe: Recipe, cached, holdout, workdir: Path,
+            args: Namespace, progress):
+    from detector.fit import choose_device, fit
+
+    if args.workers == 1:
+        return fit(candidate.config, recipe, cached, holdout, workdir=workdir, device=args.device,
+                   progress=progress)
+    from trials.ray_train import fit_on_ray
+
+    if recipe.norm == "sync" and choose_device(args.device).type == "cpu":
+        print("note: on CPUs each worker normalises by the statistics of its own images "
+              "(SyncBatchNorm needs GPUs)")
+    return fit_on_ray(candidate.config, recipe, cached, holdout, workdir=workdir,
+                      device=args.device, workers=args.workers, progress=progress)
 
 
 def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
@@ -101,12 +116,17 @@ def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: li
         candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
     accuracy = sum(ap.values()) / len(ap) if ap else None
     score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
+    watched = [(sum(epoch["ap"].values()) / len(epoch["ap"]), epoch) for epoch in history
+               if epoch["ap"]]
+    best, at = max(watched, key=lambda look: look[0], default=(None, None))
     return {
         "title": candidate.title, "design": arch_hash(candidate.config),
         "describe": describe(candidate.config), "params": cost.params, "macs": cost.macs,
         "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
         "nothing: trained on the hold-out, too",
         "accuracy_score": accuracy, "speed_score": speed, "score": score,
+        "best_epoch": at and {"epoch": at["epoch"], "ap": at["ap"], "accuracy_score": best,
+                              "size": recipe.evaluation.size},
         "folder": str(candidate.folder), "finished": time.time(),
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
         "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}
