@@ -8,7 +8,9 @@ import torch
 
 from detector import checkpoint, fit
 from detector.config import Backbone, Context, Detector, Neck
+from detector.data.splits import Subset
 from detector.errors import TrainingError, UserError
+from detector.presets import load_preset
 from detector.recipe import Augmentation, Evaluation, Optimizer, Recipe
 
 CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
@@ -181,3 +183,17 @@ def test_devices(monkeypatch):
         fit.choose_device("cuda")
     with pytest.raises(UserError, match="'tpu' is not one of auto, cpu, cuda"):
         fit.choose_device("tpu")
+
+
+@pytest.mark.parametrize("name", ["scrfd_0.5g", "yunet_n", "tiny_ssd300"])
+def test_presets_train_in_bf16_with_all_there_is(name, tiny_data, tmp_path):
+    config, published = load_preset(name)
+    recipe = replace(RECIPE, epochs=2, size=32, batch_size=2, precision="bf16", accumulate=2,
+                     loss=published.loss, evaluation=Evaluation(size=64, every=1),
+                     optimizer=Optimizer(kind="adamw", lr=0.002, ema=0.9))
+    epochs = list(fit.fit(config, recipe, Subset(tiny_data.train, range(4), "four"),
+                          Subset(tiny_data.holdout, range(2), "two"), workdir=tmp_path,
+                          device="cpu"))
+    assert [sorted(e.ap) for e in epochs] == [["easy", "hard", "medium"]] * 2
+    assert all(0 <= value <= 1 for e in epochs for value in e.ap.values())
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())
