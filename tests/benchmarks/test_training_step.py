@@ -12,6 +12,7 @@ import yaml
 from detector.anchors import priors
 from detector.config import Detector
 from detector.data.loader import Batch
+from detector.ema import averaged
 from detector.losses import detection_losses, total_loss
 from detector.model import build_detector
 from detector.optim import make_optimizer
@@ -103,3 +104,27 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
     share = statistics.median(part) / statistics.median(whole)
     print(f"\n{size} px: matching and losses {1e3 * statistics.median(part):.1f} ms, {share:.1%}")
     assert share <= 0.05
+
+
+def test_an_average_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
+    batch, size = drawn_batch(320), 320
+    plain = Recipe(size=size, batch_size=BATCH, optimizer=Optimizer(lr=1e-4))
+    contenders = []
+    for recipe in (plain, plain, replace(plain, accumulate=4)):
+        model = build_detector(baseline).to(memory_format=layout(recipe))
+        contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
+                           Precision(recipe, CPU)))
+    average = averaged(contenders[1][0], 0.999)
+    times = ([], [], [])
+    for repeat in range(REPEATS + 2):
+        for index, contender in enumerate(contenders):  # in turns: they share the noise
+            start = time.process_time()
+            train_step(*contender)
+            if index == 1:
+                average.update_parameters(contender[0])
+            if repeat >= 2:
+                times[index].append(time.process_time() - start)
+    alone, ema, parts = map(statistics.median, times)
+    print(f"\n{size} px, batch {BATCH}: {1e3 * alone:.0f} ms, with an average of the weights "
+          f"{ema / alone:.2f} of that, in 4 parts {parts / alone:.2f}")
+    assert ema <= 1.1 * alone
