@@ -1,4 +1,4 @@
-"""Losses that tell faces from background; each is a sum over anchors, for one positive.
+"""Losses that tell faces from background; each is a sum over anchors, to be divided by `judged`.
 
 All take the log odds of a face [B, A], bool masks [B, A] of positives and negatives (what is
 neither is not learnt), and `quality` [P] in [0, 1], the IoU of each positive's predicted box in the
@@ -30,7 +30,13 @@ def class_loss(logits: Tensor, positive: Tensor, negative: Tensor, quality: Tens
         terms = cross_entropy(logits[learnt], positive[learnt].float())
         if settings.class_loss == "focal":
             terms = terms * focus(logits[learnt], positive[learnt].float())
-    return terms.sum() / positive.sum().clamp(min=1)
+    return terms.sum()
+
+
+def judged(positive: Tensor, settings: Loss) -> Tensor:
+    """What the sum is divided by (1 where it is 0): the positives; ohem counts at least one for
+    each image, as it takes negatives for one."""
+    return (positive.sum(1).clamp(min=1) if settings.class_loss == "ohem" else positive).sum()
 
 
 def cross_entropy(logits: Tensor, wanted: Tensor) -> Tensor:
@@ -54,8 +60,7 @@ def ohem(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Te
     image gives `ratio` for each positive, and as many as for one where it has none; divided by the
     positives counted so."""
     learnt = positive | _hardest(logits.detach(), positive, negative, ratio)
-    counted = positive.sum(1).clamp(min=1).sum()
-    return cross_entropy(logits[learnt], positive[learnt].float()).sum() / counted
+    return cross_entropy(logits[learnt], positive[learnt].float()).sum()
 
 
 def _hardest(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Tensor:

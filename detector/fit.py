@@ -6,24 +6,24 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
-from detector import checkpoint
-from detector.anchors import priors
+from detector import checkpoint, distributed
 from detector.config import Detector, arch_hash
-from detector.data.loader import Batch, batches
+from detector.data.loader import batches
 from detector.data.types import ImageSet
+from detector.ema import averaged
 from detector.errors import TrainingError, UserError
-from detector.losses import detection_losses, total_loss
 from detector.model import build_detector
 from detector.optim import lr_at, make_optimizer, set_lr
 from detector.recipe import Recipe
+from detector.step import Precision, layout, settle_norms, to_train, train_step
 
 LAST = "last.pt"
 NORM_IMAGES = 96  # at least so many of an epoch's last ones give the statistics of normalisation
@@ -57,7 +57,9 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
 
     Goes on from `workdir`/last.pt where there is one, exactly as if it had never stopped; on a
     CPU two runs with the same number of threads are equal bit for bit. `detector.checkpoint.load`
-    reads last.pt; last.json beside it is readable.
+    reads last.pt; last.json beside it is readable. Called by each of several workers (those of
+    torch's process group), they train as one on the same batches; the first one evaluates, and
+    writes to the folder that all see.
 
     Args:
         train: images to learn from, best a cache.
@@ -72,103 +74,70 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
             losses with `total`.
 
     Raises:
-        UserError: no GPU for `cuda`, no training images, weights or a last.pt of another design
-            or recipe, a full disk.
-        TrainingError: a loss that is not finite; last.pt stays at the epoch before.
+        UserError: no GPU for `cuda`, no training images, fewer images a step than workers, weights
+            or a last.pt of another design or recipe, a full disk.
+        TrainingError: a loss that is not finite, in fp16 one that stays so; last.pt stays at the
+            epoch before.
     """
     chosen = choose_device(device)
     if not len(train):
         raise UserError(f"{train.name}: no training images; choose other data or hold out fewer")
+    place = distributed.place()
+    batch_size = min(recipe.batch_size, len(train))
+    if place.workers > batch_size:
+        raise UserError(f"{place.workers} workers: a step has {batch_size} images; use fewer "
+                        "workers or a larger batch size")
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if chosen.type == "cuda" else 0
     path = Path(workdir) / LAST
-    model, optimizer, history = _start(config, recipe, path, chosen)
-    autocast = precision(recipe, chosen)
+    training = _start(config, recipe, path, chosen)
+    model, precision = training.model, training.precision
     last = min(recipe.epochs, until or recipe.epochs)
 
     if told is not None:
-        yield from (Epoch(**entry) for entry in history[told:last])
-    for epoch in range(len(history) + 1, last + 1):
+        yield from (Epoch(**entry) for entry in training.history[told:last])
+    for epoch in range(len(training.history) + 1, last + 1):
         started = time.perf_counter()
-        model.train()
+        to_train(model, recipe)
         steps = max(len(train) // recipe.batch_size, 1)
         sums: dict[str, float] = {}
-        images = 0
-        recent = deque(maxlen=-(-NORM_IMAGES // recipe.batch_size))
+        learnt = 0
+        recent = deque(maxlen=-(-NORM_IMAGES // recipe.batch_size) * recipe.accumulate)
         for step, batch in enumerate(batches(train, recipe, epoch=epoch, seed=recipe.seed,
-                                             workers=workers)):
+                                             workers=workers, share=place)):
             lr = lr_at((epoch - 1) * steps + step, steps, recipe)
-            set_lr(optimizer, lr)
-            losses = train_step(model, optimizer, batch, config, recipe, autocast)
-            if not all(map(math.isfinite, losses.values())):
-                raise TrainingError(f"loss not finite at epoch {epoch}, step {step + 1} of {steps} "
-                                    f"({_shown(losses)}); a lower learning rate than {lr:g} or "
-                                    "optimizer.clip_norm may help")
-            for name, value in losses.items():
-                sums[name] = sums.get(name, 0.0) + value
-            images += len(batch.images)
-            recent.append(batch.images)
+            set_lr(training.optimizer, lr)
+            losses = train_step(model, training.optimizer, batch, config, recipe, precision)
+            finite = all(map(math.isfinite, losses.values()))
+            if precision.exhausted or not (finite or precision.skips):
+                raise TrainingError(_not_finite(f"epoch {epoch}, step {step + 1} of {steps}",
+                                                losses, lr, precision))
+            if finite:
+                learnt += 1
+                for name, value in losses.items():
+                    sums[name] = sums.get(name, 0.0) + value
+            if training.average:
+                training.average.update_parameters(model)
+            recent.extend(part.images for part in batch.parts(recipe.accumulate))
             if progress:
                 progress(epoch, step + 1, steps, losses)
+        if not learnt:
+            raise TrainingError(_not_finite(f"any step of epoch {epoch}", losses, lr, precision))
         every = recipe.evaluation.every
         ap = None
         if epoch == last or epoch in evaluate_at or (every and epoch % every == 0):
-            settle_norms(model, recent, recipe, autocast)
-            if holdout is not None:
-                ap = _evaluate(model, config, recipe, holdout, chosen, autocast)
-        result = Epoch(epoch=epoch, losses={name: total / steps for name, total in sums.items()},
-                       lr=lr, seconds=time.perf_counter() - started, ap=ap, images=images)
-        history.append(asdict(result))
-        # All there is to resume from: order and augmentation are functions of seed and epoch.
-        checkpoint.save(path, model, config, recipe, metadata=history[-1],
-                        state={"optimizer": optimizer.state_dict(), "history": history})
+            settle_norms(training.result, recent, recipe, precision)
+            if holdout is not None and place.rank == 0:
+                ap = _evaluate(training.result, config, recipe, holdout, chosen, precision)
+        result = Epoch(epoch=epoch, losses={name: value / learnt for name, value in sums.items()},
+                       lr=lr, seconds=time.perf_counter() - started, ap=ap,
+                       images=steps * batch_size)
+        training.history.append(asdict(result))
+        if place.rank == 0:
+            # All there is to resume from: order and augmentation are functions of seed and epoch.
+            checkpoint.save(path, training.result, config, recipe,
+                            metadata=training.history[-1], state=training.state())
         yield result
-
-
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Detector,
-               recipe: Recipe, autocast: AbstractContextManager) -> dict[str, float]:
-    """One step of gradient descent; returns each loss term and `total`."""
-    device = next(model.parameters()).device
-    images = batch.images.to(device, non_blocking=True, memory_format=layout(recipe))
-    targets = [{key: value.to(device, non_blocking=True) for key, value in target.items()}
-               for target in batch.targets]
-    with autocast:
-        outputs = model(images)
-    losses = detection_losses(outputs, targets, priors(config, images.shape[2:], device),
-                              recipe.loss)
-    losses["total"] = total_loss(losses, recipe.loss)
-    optimizer.zero_grad(set_to_none=True)
-    losses["total"].backward()
-    if recipe.optimizer.clip_norm:
-        nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
-    optimizer.step()
-    values = torch.stack([loss.detach() for loss in losses.values()]).tolist()  # one transfer
-    return dict(zip(losses, values))
-
-
-@torch.no_grad()
-def settle_norms(model: nn.Module, images: Iterable[Tensor], recipe: Recipe,
-                 autocast: AbstractContextManager) -> None:
-    """Batch normalisation's running statistics, taken anew from the weights as they are.
-
-    Running averages trail the weights by some tens of steps, more than an epoch of a proxy, and
-    would make its early evaluations measure that lag. Training itself never reads them.
-
-    Args:
-        images: batches [B, 3, H, W] to take them from.
-    """
-    norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
-    model.train()
-    device = next(model.parameters()).device
-    for batch in images:
-        with autocast:
-            model(batch.to(device, memory_format=layout(recipe)))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
 
 
 def choose_device(name: str) -> torch.device:
@@ -180,41 +149,61 @@ def choose_device(name: str) -> torch.device:
     return torch.device("cuda" if name != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def fast_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bf16 by hardware; without, autocast is slower than fp32."""
-    if device.type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
-    flags = torch.cpu.get_capabilities()
-    return bool(flags.get("amx_bf16") or flags.get("avx512_bf16") or flags.get("bf16"))
+@dataclass(kw_only=True)
+class _Training:
+    """All that a training is between two epochs."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    precision: Precision
+    average: AveragedModel | None
+    """Of the weights, where the recipe has an ema."""
+    history: list[dict] = field(default_factory=list)
+    """The epochs so far, as plain data."""
+
+    @property
+    def result(self) -> nn.Module:
+        """The network that is evaluated and saved."""
+        return self.average.module if self.average else self.model
+
+    def state(self) -> dict:
+        """What a checkpoint keeps to go on from, beside the result's weights."""
+        state = {"optimizer": self.optimizer.state_dict(), "history": self.history,
+                 "scaler": self.precision.scaler.state_dict()}
+        if self.average:
+            state |= {"model": self.model.state_dict(), "averaged": int(self.average.n_averaged)}
+        return state
+
+    def go_on_from(self, saved: checkpoint.Checkpoint) -> None:
+        self.result.load_state_dict(saved.model)
+        if self.average:
+            self.model.load_state_dict(saved.state["model"])
+            self.average.n_averaged.fill_(saved.state["averaged"])
+        self.optimizer.load_state_dict(saved.state["optimizer"])
+        self.precision.scaler.load_state_dict(saved.state.get("scaler", {}))
+        self.history = saved.state["history"]
 
 
-def layout(recipe: Recipe) -> torch.memory_format:
-    return torch.channels_last if recipe.autocast else torch.contiguous_format
-
-
-def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager:
-    """bf16 autocast where the recipe wants it and the device is faster with it, else fp32."""
-    return torch.autocast(device.type, torch.bfloat16,
-                          enabled=recipe.autocast and fast_bf16(device))
-
-
-def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device
-           ) -> tuple[nn.Module, torch.optim.Optimizer, list[dict]]:
-    """Model, optimiser and the epochs so far: new, or as `path` holds them."""
+def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device) -> _Training:
+    """A training at its beginning, or where `path` holds it."""
     model = build_detector(config, seed=recipe.seed)
     saved = checkpoint.load(path) if path.exists() else None
     if saved is not None:
         _same(saved, config, recipe, path)
-        model.load_state_dict(saved.model)
     elif recipe.weights:
         from detector.weights import load_weights
         load_weights(model, config, recipe.weights)
     model = model.to(device, memory_format=layout(recipe))
-    optimizer = make_optimizer(model, recipe.optimizer)
-    if saved is None:
-        return model, optimizer, []
-    optimizer.load_state_dict(saved.state["optimizer"])
-    return model, optimizer, saved.state["history"]
+    if recipe.norm == "sync" and device.type == "cuda" and distributed.place().workers > 1:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    decay, precision = recipe.optimizer.ema, Precision(recipe, device)
+    training = _Training(model=model, precision=precision,
+                         optimizer=make_optimizer(model, recipe.optimizer,
+                                                  fused=not precision.scaler.is_enabled()),
+                         average=averaged(model, decay) if decay else None)
+    if saved is not None:
+        training.go_on_from(saved)
+    return training
 
 
 def _same(saved: checkpoint.Checkpoint, config: Detector, recipe: Recipe, path: Path) -> None:
@@ -240,13 +229,16 @@ def _difference(old: dict, new: dict, prefix: str = "") -> str | None:
 
 
 def _evaluate(model: nn.Module, config: Detector, recipe: Recipe, holdout: ImageSet,
-              device: torch.device, autocast: AbstractContextManager) -> dict[str, float]:
+              device: torch.device, precision: Precision) -> dict[str, float]:
     from detector.predict import evaluate
 
     model.eval()
-    with autocast:
+    with precision.autocast:
         return evaluate(model, config, holdout, recipe.evaluation, device)
 
 
-def _shown(losses: Mapping[str, float | Tensor]) -> str:
-    return ", ".join(f"{name} {float(value):.4g}" for name, value in losses.items())
+def _not_finite(where: str, losses: Mapping[str, float], lr: float, precision: Precision) -> str:
+    told = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
+    way = "bf16 or fp32" if precision.scaler.is_enabled() else "optimizer.clip_norm"
+    return (f"loss not finite at {where} ({told}); a lower learning rate than {lr:g} or {way} may "
+            "help")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -12,15 +13,29 @@ from detector.anchors import Priors
 from detector.atss import atss
 from detector.box_losses import OVERLAP_LOSSES, paired_iou
 from detector.boxes import decode, encode, encode_landmarks
-from detector.class_losses import class_loss, cross_entropy
+from detector.class_losses import class_loss, cross_entropy, judged
 from detector.matching import NEGATIVE, POSITIVE, Matches, match
 from detector.postprocess import face_scores
 from detector.recipe import Loss
 from detector.simota import simota
 
 
+class Counts(NamedTuple):
+    """What the terms of a batch are divided by: scalars, which add up over the parts of a batch."""
+
+    judged: Tensor
+    """Of the class loss (of objectness where predicted), see `class_losses.judged`."""
+    faces: Tensor
+    """Positives."""
+    weights: Tensor
+    """Of the positives in the box loss: their number, with quality focal loss their scores."""
+    landmarks: Tensor
+    """Positives whose face has all five landmarks known."""
+
+
 def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]],
-                     priors: Priors, settings: Loss) -> dict[str, Tensor]:
+                     priors: Priors, settings: Loss, matches: Matches | None = None,
+                     counts: Counts | None = None) -> dict[str, Tensor]:
     """The multi-task loss of a batch, in float32, unweighted.
 
     Args:
@@ -30,6 +45,9 @@ def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[st
         targets: for each image `boxes` float32 [N, 4] xyxy px, `landmarks` float32 [N, 5, 2] px
             (NaN where unknown), `ignore` bool [N]; N may be 0.
         priors: of the outputs' design and image size.
+        matches: what `assign` finds, where it is known already.
+        counts: of the whole batch where these images are a part of it; the losses of the parts
+            then add up to the batch's. None: these images are all.
 
     Returns:
         Scalars: `class`, see `class_losses`; where the head has objectness, that loss is its
@@ -38,10 +56,13 @@ def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[st
         focal loss weighted by the predicted scores. `landmark` (where predicted), smooth L1 over
         the ten deltas, for each positive whose face has all five known; exactly 0 where none has.
     """
-    labels, faces = assign(outputs, targets, priors, settings)
-    positive, negative = labels == POSITIVE, labels == NEGATIVE
+    if matches is None:
+        matches = assign(outputs, targets, priors, settings)
+    if counts is None:
+        counts = count(outputs, targets, matches, settings)
+    positive, negative = matches.labels == POSITIVE, matches.labels == NEGATIVE
     image, anchor = positive.nonzero(as_tuple=True)
-    face, references = faces[image, anchor], priors.references[anchor]
+    face, references = matches.faces[image, anchor], priors.references[anchor]
     boxes = torch.cat([t["boxes"] for t in targets])[face]
     deltas = outputs["box_deltas"][image, anchor].float()
     predicted = decode(deltas, references, priors.coding)
@@ -50,36 +71,58 @@ def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[st
     losses = {}
     logits = _face_logits(outputs)
     if "objectness" in outputs:
-        count = max(len(face), 1)
-        losses["class"] = cross_entropy(logits[image, anchor], quality).sum() / count
-        logits = outputs["objectness"].float()[..., 0]
-        losses["objectness"] = class_loss(logits, positive, negative, quality, settings)
-    else:
-        losses["class"] = class_loss(logits, positive, negative, quality, settings)
+        terms = cross_entropy(logits[image, anchor], quality)
+        losses["class"] = terms.sum() / counts.faces.clamp(min=1)
+        logits = _taught_logits(outputs)
+    losses["objectness" if "objectness" in outputs else "class"] = class_loss(
+        logits, positive, negative, quality, settings) / counts.judged.clamp(min=1)
 
     if settings.box_loss == "smooth_l1":
         wanted = encode(boxes, references, priors.coding)
         terms = F.smooth_l1_loss(deltas, wanted, reduction="none").sum(1)
     else:
         terms = OVERLAP_LOSSES[settings.box_loss](predicted, boxes)
-    weights = torch.ones_like(terms)
     if settings.class_loss == "quality_focal":  # generalised focal loss (Li et al. 2020)
-        weights = logits.detach().sigmoid()[image, anchor]
-    losses["box"] = (weights * terms).sum() / weights.sum().clamp(min=torch.finfo(terms.dtype).tiny)
+        terms = logits.detach().sigmoid()[image, anchor] * terms
+    losses["box"] = terms.sum() / counts.weights.clamp(min=torch.finfo(terms.dtype).tiny)
 
     if "landmark_deltas" in outputs:
         points = torch.cat([t["landmarks"] for t in targets])[face]
         known = points.isfinite().flatten(1).all(1)
         deltas = outputs["landmark_deltas"][image[known], anchor[known]].float()
         wanted = encode_landmarks(points[known], references[known], priors.coding)
-        losses["landmark"] = F.smooth_l1_loss(deltas, wanted, reduction="sum",
-                                              beta=settings.landmark_beta) / max(len(deltas), 1)
+        losses["landmark"] = F.smooth_l1_loss(
+            deltas, wanted, reduction="sum",
+            beta=settings.landmark_beta) / counts.landmarks.clamp(min=1)
     return losses
 
 
-def assign(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]],
+@torch.no_grad()
+def count(outputs: Mapping[str, Tensor] | None, targets: Sequence[Mapping[str, Tensor]],
+          matches: Matches, settings: Loss) -> Counts:
+    """What the losses of these images are divided by.
+
+    Args:
+        outputs: as those of `detection_losses`; may be none unless `by_predictions`.
+    """
+    positive = matches.labels == POSITIVE
+    known = torch.cat([t["landmarks"] for t in targets]).isfinite().flatten(1).all(1)
+    faces = positive.sum()
+    weights = (_taught_logits(outputs).sigmoid()[positive].sum()
+               if settings.class_loss == "quality_focal" else faces)
+    return Counts(judged(positive, settings), faces, weights,
+                  known[matches.faces[positive]].sum())
+
+
+def by_predictions(settings: Loss) -> bool:
+    """Whether `assign` or `count` ask for what the network predicts, not for the faces alone."""
+    return settings.assignment == "simota" or settings.class_loss == "quality_focal"
+
+
+def assign(outputs: Mapping[str, Tensor] | None, targets: Sequence[Mapping[str, Tensor]],
            priors: Priors, settings: Loss) -> Matches:
-    """Which anchor learns which face, by the rule that `settings.assignment` names."""
+    """Which anchor learns which face, by the rule that `settings.assignment` names; only simota
+    looks at the outputs."""
     boxes, ignore = [t["boxes"] for t in targets], [t["ignore"] for t in targets]
     if settings.assignment == "atss":
         return atss(boxes, ignore, priors, settings)
@@ -94,6 +137,12 @@ def total_loss(losses: Mapping[str, Tensor], settings: Loss) -> Tensor:
     weights = {"class": 1.0, "objectness": 1.0, "box": settings.box_weight,
                "landmark": settings.landmark_weight}
     return sum(weights[name] * loss for name, loss in losses.items())
+
+
+def _taught_logits(outputs: Mapping[str, Tensor]) -> Tensor:
+    """float32 [B, A], the log odds that learn positives from negatives."""
+    return outputs["objectness"].float()[..., 0] if "objectness" in outputs else (
+        _face_logits(outputs))
 
 
 def _face_logits(outputs: Mapping[str, Tensor]) -> Tensor:

@@ -14,16 +14,22 @@ COSINE_END = 1e-2    # share of lr at the last step of the cosine
 BETA2 = 0.98         # of adamw: averages 50 steps, since a proxy has not many more
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser; its weight decay spares biases and normalisation (all 1-d parameters)."""
+def make_optimizer(model: nn.Module, settings: Optimizer, *,
+                   fused: bool = True) -> torch.optim.Optimizer:
+    """The optimiser; its weight decay spares biases and normalisation (all 1-d parameters).
+
+    Args:
+        fused: all parameters in one kernel. Not with loss scaling: torch's fused SGD has undefined
+            momentum after a first step that is left out.
+    """
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
               {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if settings.kind == "adamw":
         return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, BETA2),
-                                 fused=True)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+                                 fused=fused)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
 
 
 def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:

@@ -48,6 +48,9 @@ class Optimizer(Struct):
     gamma: float = 0.1
     clip_norm: float = 0.0
     """Gradients are scaled down to this L2 norm; 0 leaves them."""
+    ema: float = 0.0
+    """Share of the running average of the weights that a step keeps, such as 0.999 (it rises to
+    that from 0.18); the average is what is evaluated and saved. 0: the weights themselves."""
 
     def __post_init__(self):
         if not self.lr > 0:
@@ -57,6 +60,8 @@ class Optimizer(Struct):
             raise ConfigError(f"optimizer.kind: {self.kind!r} is not one of sgd, adamw")
         if self.schedule not in ("step", "cosine"):
             raise ConfigError(f"optimizer.schedule: {self.schedule!r} is not one of step, cosine")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"optimizer.ema: {self.ema} must be at least 0 and below 1")
         for share in self.milestones:
             _within("optimizer.milestones", share, 0, 1)
 
@@ -137,6 +142,10 @@ class Recipe(Struct):
     size: int = 640
     """Side in pixels of the square training crops; a multiple of 32."""
     batch_size: int = 32
+    """Images a step, of all workers together."""
+    accumulate: int = 1
+    """Parts in which a worker takes its images of a step through the network, one after the other:
+    less memory for the same gradients."""
     cache_size: int | None = None
     """Long side in pixels to which training images are scaled down once, in the cache; none: as
     they are."""
@@ -146,17 +155,32 @@ class Recipe(Struct):
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
-    autocast: bool = True
-    """bf16 autocast and channels-last."""
+    precision: str = "auto"
+    """fp32, bf16 (autocast) or fp16 (with loss scaling); auto is bf16 where the device computes
+    in it, else fp32. All but fp32 lay images out channels-last."""
+    norm: str = "sync"
+    """Batch normalisation by the statistics of: sync, the images of all workers on GPUs (on CPUs
+    as batch); batch, each worker's own; frozen, the initial weights."""
     seed: int = 0
     """Of initial weights, order of images and augmentation."""
 
     def __post_init__(self):
-        for key in ("epochs", "size", "batch_size"):
+        _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
+        _one_of("norm", self.norm, ("sync", "batch", "frozen"))
+        for key in ("epochs", "size", "batch_size", "accumulate"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")
         if self.size % 32:
             raise ConfigError(f"size: {self.size} must be a multiple of 32")
+
+    @classmethod
+    def from_dict(cls, data: dict, where: str = "") -> Recipe:
+        """As `Struct` does it; `autocast`, which checkpoints and studies had before `precision`,
+        is read as well."""
+        if isinstance(data, dict) and isinstance(data.get("autocast"), bool):
+            data = {**data, "precision": "auto" if data["autocast"] else "fp32"}
+            del data["autocast"]
+        return super().from_dict(data, where)
 
 
 @dataclass(frozen=True, kw_only=True)

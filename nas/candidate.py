@@ -132,6 +132,10 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     for flag, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
             raise UserError(f"{flag} {value}: must be at least 1")
+    if args.eval_every is not None and args.eval_every < 0:
+        raise UserError(f"--eval-every {args.eval_every}: must be at least 0")
+    if args.ema is not None and not 0 <= args.ema < 1:
+        raise UserError(f"--ema {args.ema}: must be at least 0 and below 1, such as 0.999")
     if args.size is not None and (args.size < 32 or args.size % 32):
         raise UserError(f"--size {args.size}: must be a multiple of 32, such as 416 or 640")
     epochs = args.epochs or (EPOCHS if candidate.proxy else base.epochs)
@@ -139,6 +143,9 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     share = batch_size / base.batch_size
     optimizer = replace(base.optimizer, lr=base.optimizer.lr * (
         share if base.optimizer.kind == "sgd" else share**0.5))
+    if args.ema is not None:
+        optimizer = replace(optimizer, ema=args.ema)
+    every = max(1, epochs // LOOKS) if args.eval_every is None else args.eval_every
     augmentation = base.augmentation
     if candidate.proxy:
         optimizer = replace(optimizer, schedule="cosine",
@@ -148,7 +155,9 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
         base, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
         size=args.size or (SIZE if candidate.proxy else base.size), augmentation=augmentation,
         cache_size=None, weights=args.weights or base.weights, seed=args.seed,
-        evaluation=Evaluation(size=WATCH_SIZE, every=max(1, epochs // LOOKS)))
+        accumulate=args.accumulate or base.accumulate,
+        precision=args.precision or base.precision,
+        evaluation=Evaluation(size=WATCH_SIZE, every=every))
 
 
 def changed_recipe(recipe: Recipe, path: Path) -> Recipe:

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import sys
-import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config import arch_hash
-from detector.errors import TrainingError, UserError
+from detector.errors import UserError
 from detector.recipe import DataChoice, Recipe
-from nas import cli
+from nas import cli, training
 from nas.candidate import (
     EPOCHS,
+    LOOKS,
     SIZE,
+    WATCH_SIZE,
     Candidate,
     choose,
     choose_top,
@@ -28,11 +27,9 @@ from nas.models import (
     METRICS,
     Origin,
     copy_model,
-    read_metrics,
     save_model,
     sha256_of,
 )
-from trials.record import Cost
 
 DESCRIPTION = """\
 Train the winner of a search in full: more epochs and larger images than its proxy had. It
@@ -75,6 +72,18 @@ def make_parser() -> ArgumentParser:
                      help="a YAML file with what is different about the recipe, such as "
                           "search_spaces/recipes/short.yaml for a preset (default: the recipe as "
                           "it is)")
+    how.add_argument("--accumulate", metavar="K", type=cli.count,
+                     help="take the images of a step through the network in K parts, one after the "
+                          "other: less memory, the same gradients (default: 1)")
+    how.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"),
+                     help="fp16 scales the loss; auto is bf16 where the device computes in it, "
+                          "else fp32 (default: the recipe's, auto)")
+    how.add_argument("--ema", metavar="DECAY", type=float,
+                     help="evaluate and keep a running average of the weights, of which each step "
+                          "keeps this share, such as 0.999 (default: the recipe's, none)")
+    how.add_argument("--eval-every", metavar="N", type=int,
+                     help="epochs between looks at the AP on the hold-out, long side "
+                          f"{WATCH_SIZE} px; 0: only at the end (default: {LOOKS} looks)")
     how.add_argument("--weights", metavar="PATH",
                      help="start from this file of weights, or from imagenet: torchvision's "
                           "(default: as the trial did, in a search from scratch)")
@@ -84,6 +93,11 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--resume", action="store_true",
                      help="go on with a retrain that was stopped; one that is finished is shown")
     cli.add_device_flag(how)
+    how.add_argument("--workers", metavar="N", type=cli.count, default=1,
+                     help="train on N GPUs (without, on N shares of the CPU) that split the images "
+                          "of each step, by Ray Train; one that dies is replaced, its epoch "
+                          "repeated. With RAY_ADDRESS set on the nodes of that cluster, which must "
+                          "all see RUNS_DIR (default: 1)")
     data = made.add_argument_group("data")
     data.add_argument("--data", metavar="PATH",
                       help="folder of WIDER FACE, or synthetic (default: the study's; without one "
@@ -139,15 +153,15 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         data_name=data.name, data_fingerprint=data.fingerprint, images=len(train),
         with_holdout=args.with_holdout, weights_sha256=_weights_sha256(recipe.weights),
         objective=candidate.objective)
-    if args.resume and (stored := _finished(candidate, recipe, origin)):
+    if args.resume and (stored := training.finished(candidate, recipe, origin)):
         print(f"{candidate.title} is retrained already:")
         _print_result(candidate, stored, args)
         return stored
     _print_plan(candidate, recipe, data, train, args)
-    workdir = _workdir(candidate, origin, args)
-    net, history = _train(candidate, recipe, data, train, workdir, args)
-    metrics = _metrics(candidate, recipe, origin, history,
-                       _holdout_ap(candidate, recipe, net, data, args))
+    workdir = training.folder(candidate, origin, args)
+    net, history = training.train(candidate, recipe, data, train, workdir, args)
+    metrics = training.metrics_of(candidate, recipe, origin, history,
+                                  training.holdout_ap(candidate, recipe, net, data, args))
     save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
     shutil.rmtree(workdir, ignore_errors=True)
     _print_result(candidate, metrics, args)
@@ -184,105 +198,17 @@ def _weights_sha256(weights: str | None) -> str | None:
     return sha256_of(Path(weights)) if weights and Path(weights).is_file() else None
 
 
-def _finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
-    """metrics.json of the very same retrain, if it has ended."""
-    stored = read_metrics(candidate.folder)
-    same = stored and (stored["origin"], stored["recipe"], stored["design"]) == (
-        origin.to_dict(), recipe.to_dict(), arch_hash(candidate.config))
-    return stored if same else None
-
-
-def _workdir(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
-    """The folder to train in; with --resume it may hold a training to go on with."""
-    workdir = candidate.folder.with_name(f"{candidate.folder.name}-training")
-    noted = workdir / "origin.json"
-    if (workdir / "last.pt").exists():
-        if not args.resume:
-            raise UserError(f"{workdir}: holds a retrain that was stopped; add --resume to go on "
-                            "with it, or remove the folder")
-        if noted.exists() and json.loads(noted.read_text()) != origin.to_dict():
-            raise UserError(f"{workdir}: holds a retrain of something else (other images, hold-out "
-                            "or trial; see origin.json there); use its flags, or remove the folder")
-    else:
-        shutil.rmtree(workdir, ignore_errors=True)
-    try:
-        workdir.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"{workdir}: cannot be made ({error.strerror}); choose another "
-                        "--runs-dir") from error
-    cli.write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
-    return workdir
-
-
-def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, args: Namespace):
-    """The trained network and its epochs."""
-    from detector import checkpoint
-    from detector.data import cache_images
-    from detector.fit import LAST, fit
-    from detector.model import build_detector
-    from nas.progress import TrainingBar
-
-    cached = cache_images(train, workdir / "cache", recipe.cache_size)
-    if cached.skipped:
-        print(f"note: {len(cached.skipped)} of {len(train)} images cannot be read and are left "
-              f"out, the first is {cached.skipped[0]}")
-    holdout = None if args.with_holdout else cache_images(
-        data.holdout, workdir / "cache", recipe.evaluation.size)
-    try:
-        with TrainingBar(recipe.epochs) as bar:
-            for epoch in fit(candidate.config, recipe, cached, holdout, workdir=workdir,
-                             device=args.device, progress=bar.step):
-                bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
-    except KeyboardInterrupt:
-        print("stopped; the last finished epoch is kept: the same command with --resume goes on")
-        raise
-    except TrainingError as error:
-        raise UserError(f"{error}; here a smaller --batch-size lowers it, too") from error
-    saved = checkpoint.load(workdir / LAST)
-    net = build_detector(candidate.config)
-    net.load_state_dict(saved.model)
-    return net.eval(), saved.state["history"]
-
-
-def _holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
-    """AP of the hold-out at original image size."""
-    from detector.fit import choose_device
-    from detector.predict import evaluate
-    from nas.progress import ImagesBar
-
-    if args.with_holdout:
-        return None
-    with ImagesBar("hold-out") as bar:
-        return evaluate(net, candidate.config, data.holdout, replace(recipe.evaluation, size=None),
-                        choose_device(args.device), progress=bar.update)
-
-
-def _metrics(candidate: Candidate, recipe: Recipe, origin: Origin, history: list[dict],
-             ap: dict | None) -> dict:
-    from trials.names import describe
-
-    cost = Cost.of(candidate.config)
-    speed = None if candidate.objective.metric == "latency_ms" else (
-        candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
-    accuracy = sum(ap.values()) / len(ap) if ap else None
-    score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
-    return {
-        "title": candidate.title, "design": arch_hash(candidate.config),
-        "describe": describe(candidate.config), "params": cost.params, "macs": cost.macs,
-        "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
-        "nothing: trained on the hold-out, too",
-        "accuracy_score": accuracy, "speed_score": speed, "score": score,
-        "folder": str(candidate.folder), "finished": time.time(),
-        "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}
-
-
 def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespace) -> None:
     from trials.names import describe
 
     start = f"from {recipe.weights}" if recipe.weights else "from scratch"
+    batch = f"batch {recipe.batch_size}"
+    if args.workers > 1:
+        batch += f" on {args.workers} workers"
+    if recipe.accumulate > 1:
+        batch += f" in {recipe.accumulate} parts"
     print(f"retrain: {candidate.title} ({describe(candidate.config)})\n"
-          f"  {recipe.epochs} epochs, {recipe.size} px, batch {recipe.batch_size}, lr "
+          f"  {recipe.epochs} epochs, {recipe.size} px, {batch}, lr "
           f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), {start}")
     print(f"  {len(train)} training images, " + (
         f"the hold-out of {len(data.holdout)} among them" if args.with_holdout else
@@ -306,6 +232,9 @@ def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
                   f"{metrics['macs'] / 1e9:.4f} G MACs)")
     else:
         print("trained on the hold-out, too: no AP on it to report")
+    if best := metrics.get("best_epoch"):
+        print(f"best epoch on the way: {best['epoch']} of {metrics['recipe']['epochs']}, mean AP "
+              f"{best['accuracy_score']:.4f} with a long side of {best['size']} px")
     runs = f" --runs-dir {args.runs_dir}" if args.runs_dir != Path("runs") else ""
     print(f"saved to {candidate.folder} after {duration(metrics['seconds'])} of training\nnext:\n"
           f"  python -m nas.evaluate{runs}")

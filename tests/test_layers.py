@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "analysis": {"analysis", "trials", "detector"},
     "nas": {"nas", "trials", "detector", "analysis"},
 }
-MAY_IMPORT_RAY = {"trials/ray_trainable.py"}
+MAY_IMPORT_RAY = {"trials/ray_trainable.py", "trials/ray_train.py"}
 # Packages of others that a package of ours must not know.
 FOREIGN_TO = {
     "detector": {"ray", "optuna", "mlflow"},

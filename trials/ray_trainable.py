@@ -1,4 +1,4 @@
-"""Segments on Ray Tune. The only file here that imports Ray.
+"""Segments on Ray Tune. With `ray_train`, the only file that imports Ray.
 
 A Ray Tune "trial" is one segment: one design, from its last rung to its next. So a pause is
 simply the end of a segment, a promotion the start of another in a reused worker, and Ray keeps

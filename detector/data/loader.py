@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -23,9 +24,21 @@ class Batch:
     """For each image: boxes float32 [N, 4] xyxy px, landmarks float32 [N, 5, 2] px (NaN where
     unknown), ignore bool [N]; N may be 0."""
 
+    def parts(self, count: int) -> list[Batch]:
+        """The same images in at most `count` batches, as even as can be."""
+        size = len(self.targets)
+        edges = [size * i // count for i in range(count + 1)]
+        return [Batch(self.images[a:b], self.targets[a:b]) for a, b in pairwise(edges) if a < b]
+
+    def to(self, device: torch.device, layout: torch.memory_format) -> Batch:
+        return Batch(
+            self.images.to(device, non_blocking=True, memory_format=layout),
+            [{key: value.to(device, non_blocking=True) for key, value in target.items()}
+             for target in self.targets])
+
 
 def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
-            workers: int = 0) -> Iterator[Batch]:
+            workers: int = 0, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
     """One epoch of training batches.
 
     The order depends on (seed, epoch), each image's augmentation on (seed, epoch, index) alone.
@@ -33,12 +46,16 @@ def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
 
     Args:
         images: best a cache (`cache_images`): every image is read once an epoch.
+        share: (k, n): of each batch every n-th image from the k-th on; the n shares together are
+            the batch that (0, 1) gives.
         workers: threads that prepare batches ahead (OpenCV works outside Python's lock);
             0 prepares each when it is asked for.
     """
     order = np.random.default_rng((seed, epoch)).permutation(len(images))
     count = max(len(images) // recipe.batch_size, 1 if len(images) else 0)
-    chunks = [order[i * recipe.batch_size:(i + 1) * recipe.batch_size] for i in range(count)]
+    start, step = share
+    chunks = [order[i * recipe.batch_size:(i + 1) * recipe.batch_size][start::step]
+              for i in range(count)]
 
     def make(chunk: np.ndarray) -> Batch:
         return _batch(images, chunk.tolist(), recipe, (seed, epoch))

@@ -12,11 +12,12 @@ import yaml
 from detector.anchors import priors
 from detector.config import Detector
 from detector.data.loader import Batch
-from detector.fit import fast_bf16, layout, precision, train_step
+from detector.ema import averaged
 from detector.losses import detection_losses, total_loss
 from detector.model import build_detector
 from detector.optim import make_optimizer
 from detector.recipe import Optimizer, Recipe
+from detector.step import Precision, fast_bf16, layout, train_step
 
 PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 CPU = torch.device("cpu")
@@ -60,12 +61,12 @@ def test_step_takes_three_quarters_of_plain_float32(baseline, size, record_prope
         pytest.skip("this CPU has no bf16 instructions")
     batch = drawn_batch(size)
     contenders = []
-    for autocast in (True, False):
-        recipe = Recipe(size=size, batch_size=BATCH, autocast=autocast,
+    for kind in ("auto", "fp32"):
+        recipe = Recipe(size=size, batch_size=BATCH, precision=kind,
                         optimizer=Optimizer(lr=1e-4))
         model = build_detector(baseline).to(memory_format=layout(recipe))
         contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
-                           precision(recipe, CPU)))
+                           Precision(recipe, CPU)))
     times = ([], [])
     for repeat in range(REPEATS + 2):
         for contender, taken in zip(contenders, times):  # in turns: they share the noise
@@ -85,14 +86,14 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
     batch, recipe = drawn_batch(size), Recipe(size=size, batch_size=BATCH)
     recipe = replace(recipe, optimizer=Optimizer(lr=1e-4))
     model = build_detector(baseline).to(memory_format=layout(recipe))
-    optimizer, autocast = make_optimizer(model, recipe.optimizer), precision(recipe, CPU)
+    optimizer, precision = make_optimizer(model, recipe.optimizer), Precision(recipe, CPU)
     boxes = priors(baseline, (size, size))
-    with torch.no_grad(), autocast:
+    with torch.no_grad(), precision.autocast:
         outputs = model(batch.images)
     whole, part = [], []
     for repeat in range(REPEATS + 2):
         start = time.process_time()
-        train_step(model, optimizer, batch, baseline, recipe, autocast)
+        train_step(model, optimizer, batch, baseline, recipe, precision)
         middle = time.process_time()
         leaves = {name: value.clone().requires_grad_() for name, value in outputs.items()}
         total_loss(detection_losses(leaves, batch.targets, boxes, recipe.loss),
@@ -103,3 +104,27 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
     share = statistics.median(part) / statistics.median(whole)
     print(f"\n{size} px: matching and losses {1e3 * statistics.median(part):.1f} ms, {share:.1%}")
     assert share <= 0.05
+
+
+def test_an_average_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
+    batch, size = drawn_batch(320), 320
+    plain = Recipe(size=size, batch_size=BATCH, optimizer=Optimizer(lr=1e-4))
+    contenders = []
+    for recipe in (plain, plain, replace(plain, accumulate=4)):
+        model = build_detector(baseline).to(memory_format=layout(recipe))
+        contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
+                           Precision(recipe, CPU)))
+    average = averaged(contenders[1][0], 0.999)
+    times = ([], [], [])
+    for repeat in range(REPEATS + 2):
+        for index, contender in enumerate(contenders):  # in turns: they share the noise
+            start = time.process_time()
+            train_step(*contender)
+            if index == 1:
+                average.update_parameters(contender[0])
+            if repeat >= 2:
+                times[index].append(time.process_time() - start)
+    alone, ema, parts = map(statistics.median, times)
+    print(f"\n{size} px, batch {BATCH}: {1e3 * alone:.0f} ms, with an average of the weights "
+          f"{ema / alone:.2f} of that, in 4 parts {parts / alone:.2f}")
+    assert ema <= 1.1 * alone

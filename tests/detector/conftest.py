@@ -23,6 +23,17 @@ from detector.config import (
 PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 
 
+@pytest.fixture
+def one_thread():
+    """Torch on one thread: equal bit for bit from run to run, and fastest for tiny networks."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
 @pytest.fixture(scope="session")
 def preset():
     """Function: stem of a preset → its Detector."""

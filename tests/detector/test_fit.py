@@ -8,10 +8,9 @@ import torch
 
 from detector import checkpoint, fit
 from detector.config import Backbone, Context, Detector, Neck
-from detector.data.loader import Batch, batches
+from detector.data.splits import Subset
 from detector.errors import TrainingError, UserError
-from detector.model import build_detector
-from detector.optim import make_optimizer, set_lr
+from detector.presets import load_preset
 from detector.recipe import Augmentation, Evaluation, Optimizer, Recipe
 
 CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
@@ -23,12 +22,7 @@ RECIPE = Recipe(epochs=4, size=64, batch_size=5, seed=3, augmentation=Augmentati
 CPU = torch.device("cpu")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture
@@ -85,6 +79,68 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, fake_ap):
     assert run(tiny_data, tmp_path / "b") == []  # nothing left to do
 
 
+def test_all_that_a_training_keeps_is_resumed(tiny_data, tmp_path, fake_ap):
+    """fp16's scale (off its start), the average of weights, and the weights beside it."""
+    recipe = replace(RECIPE, precision="fp16", accumulate=2,
+                     optimizer=replace(RECIPE.optimizer, ema=0.9))
+    straight = run(tiny_data, tmp_path / "a", recipe, until=3)
+    run(tiny_data, tmp_path / "b", recipe, until=1)
+    assert run(tiny_data, tmp_path / "b", recipe, until=3)[-1].losses == straight[-1].losses
+    a, b = (checkpoint.load(tmp_path / name / fit.LAST) for name in "ab")
+    assert equal(a.model, b.model) and equal(a.state["model"], b.state["model"])
+    assert a.state["scaler"] == b.state["scaler"]
+    assert a.state["scaler"]["scale"] < 2**16  # the first step overflows and is left out
+    assert a.state["averaged"] == 3 * (len(tiny_data.train) // 5)
+    assert not equal(a.model, a.state["model"])
+
+
+def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(tiny_data, tmp_path,
+                                                                   monkeypatch):
+    seen = []
+    monkeypatch.setattr(fit, "_evaluate", lambda model, *rest: seen.append(
+        {name: value.clone() for name, value in model.state_dict().items()}) or {"hard": 0.0})
+    slow = replace(RECIPE, optimizer=replace(RECIPE.optimizer, ema=0.999))
+    run(tiny_data, tmp_path, slow, until=1)
+    saved = checkpoint.load(tmp_path / fit.LAST)
+    assert equal(seen[0], saved.model)
+    # the same weights as without an average, but for its statistics, settled for itself
+    run(tiny_data, tmp_path / "raw", until=1)
+    raw = {name: value for name, value in weights(tmp_path / "raw").items() if "norm" not in name}
+    assert raw and all(value.equal(saved.state["model"][name]) for name, value in raw.items())
+
+
+def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap, monkeypatch):
+    def diverges(*arguments):
+        told.append(train_step(*arguments))
+        return told[-1] | {"total": float("nan")}
+    train_step, told = fit.train_step, []
+    recipe = replace(RECIPE, precision="fp16")
+    monkeypatch.setattr(fit, "train_step", diverges)
+    with pytest.raises(TrainingError, match=r"not finite at any step of epoch 1 .*bf16 or fp32"):
+        run(tiny_data, tmp_path, recipe)
+    assert len(told) == len(tiny_data.train) // 5  # each is left out
+
+    def overflows(model, optimizer, batch, config, recipe, precision):
+        precision.scaler.load_state_dict(precision.scaler.state_dict() | {"scale": 0.5})
+        return dict.fromkeys(("class", "box", "total"), 1.0)
+    monkeypatch.setattr(fit, "train_step", overflows)
+    with pytest.raises(TrainingError, match="epoch 1, step 1 of"):
+        run(tiny_data, tmp_path, recipe)
+
+
+def test_checkpoints_of_before_are_read(tiny_data, tmp_path, fake_ap):
+    """They had `autocast` and knew neither parts, averages nor scales."""
+    run(tiny_data, tmp_path, until=1)
+    content = torch.load(tmp_path / fit.LAST)
+    for key in ("precision", "accumulate", "norm"):
+        del content["recipe"][key]
+    content["recipe"]["autocast"] = True
+    del content["recipe"]["optimizer"]["ema"], content["state"]["scaler"]
+    torch.save(content, tmp_path / fit.LAST)
+    assert [e.epoch for e in run(tiny_data, tmp_path, until=2)] == [2]
+    assert Recipe.from_dict({"autocast": False}) == Recipe(precision="fp32")
+
+
 def test_what_an_epoch_tells(tiny_data, tmp_path, fake_ap):
     steps = []
     epochs = run(tiny_data, tmp_path, until=3,
@@ -101,47 +157,6 @@ def test_what_an_epoch_tells(tiny_data, tmp_path, fake_ap):
     readable = json.loads((tmp_path / "last.json").read_text())
     assert readable["epoch"] == 3
     assert readable["ap"] == epochs[-1].ap
-
-
-def test_bfloat16_and_float32_agree(tiny_data):
-    """One step of each from the same weights: the same losses but for rounding."""
-    batch = next(iter(batches(tiny_data.train, RECIPE, epoch=1, seed=0)))
-    found = []
-    for autocast in (True, False):
-        recipe = replace(RECIPE, autocast=autocast)
-        model = build_detector(CONFIG).to(memory_format=fit.layout(recipe))
-        optimizer = make_optimizer(model, recipe.optimizer)
-        found.append(fit.train_step(model, optimizer, batch, CONFIG, recipe,
-                                    fit.precision(recipe, CPU)))
-    for name, value in found[0].items():
-        assert value == pytest.approx(found[1][name], rel=0.05)
-
-
-def test_every_parameter_gets_a_gradient():
-    generator = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=generator)
-    boxes = torch.tensor([[20.0, 20, 40, 42], [60, 60, 150, 170], [0, 0, 256, 256]])
-    landmarks = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * torch.rand(
-        3, 5, 2, generator=generator)
-    truth = {"boxes": boxes, "landmarks": landmarks, "ignore": torch.zeros(3, dtype=torch.bool)}
-    model = build_detector(CONFIG)
-    optimizer = make_optimizer(model, RECIPE.optimizer)
-    fit.train_step(model, optimizer, Batch(images, [truth, truth]), CONFIG, RECIPE,
-                   fit.precision(RECIPE, CPU))
-    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
-    assert silent == []
-
-
-def test_a_batch_is_learnt_by_heart(tiny_data):
-    recipe = replace(RECIPE, size=128)
-    batch = next(iter(batches(tiny_data.train, recipe, epoch=1, seed=0)))
-    model = build_detector(CONFIG).to(memory_format=fit.layout(recipe))
-    optimizer = make_optimizer(model, recipe.optimizer)
-    set_lr(optimizer, 0.01)
-    history = [fit.train_step(model, optimizer, batch, CONFIG, recipe, fit.precision(recipe, CPU))
-               for _ in range(40)]
-    for name in ("class", "box", "landmark"):
-        assert history[-1][name] < 0.6 * history[0][name]
 
 
 def test_a_loss_that_is_not_finite_is_an_error_of_ours(tiny_data, tmp_path, fake_ap):
@@ -170,18 +185,15 @@ def test_devices(monkeypatch):
         fit.choose_device("tpu")
 
 
-def test_settled_norms_are_the_statistics_of_the_images():
-    """Evaluated with them, a batch gives what it gave in training (its variance is unbiased)."""
-    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8,
-                           generator=torch.Generator().manual_seed(0))
-    recipe = replace(RECIPE, autocast=False)
-    model = build_detector(CONFIG)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.fill_(7.0)
-    fit.settle_norms(model, [images], recipe, fit.precision(recipe, CPU))
-    first = model.backbone.stages[0][0].conv(model.normalise(images))
-    norm = model.backbone.stages[0][0].norm
-    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-3)
-    assert torch.allclose(norm.running_var, first.var((0, 2, 3)), rtol=1e-4)
-    assert norm.momentum == 0.1
+@pytest.mark.parametrize("name", ["scrfd_0.5g", "yunet_n", "tiny_ssd300"])
+def test_presets_train_in_bf16_with_all_there_is(name, tiny_data, tmp_path):
+    config, published = load_preset(name)
+    recipe = replace(RECIPE, epochs=2, size=32, batch_size=2, precision="bf16", accumulate=2,
+                     loss=published.loss, evaluation=Evaluation(size=64, every=1),
+                     optimizer=Optimizer(kind="adamw", lr=0.002, ema=0.9))
+    epochs = list(fit.fit(config, recipe, Subset(tiny_data.train, range(4), "four"),
+                          Subset(tiny_data.holdout, range(2), "two"), workdir=tmp_path,
+                          device="cpu"))
+    assert [sorted(e.ap) for e in epochs] == [["easy", "hard", "medium"]] * 2
+    assert all(0 <= value <= 1 for e in epochs for value in e.ap.values())
+    assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())

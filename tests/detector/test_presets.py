@@ -11,11 +11,11 @@ from detector.anchors import priors
 from detector.boxes import iou
 from detector.config import Detector
 from detector.data.loader import batches
-from detector.fit import train_step
 from detector.model import build_detector
 from detector.optim import make_optimizer
 from detector.postprocess import postprocess
 from detector.recipe import Augmentation, Optimizer, Recipe
+from detector.step import Precision, train_step
 
 PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 SIZE = 96
@@ -25,7 +25,7 @@ def read(name):
     content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
     recipe = Recipe.from_dict(content["recipe"])
     return Detector.from_dict(content["detector"]), replace(
-        recipe, size=SIZE, batch_size=4, autocast=False, augmentation=Augmentation(scales=(0.5,)),
+        recipe, size=SIZE, batch_size=4, precision="fp32", augmentation=Augmentation(scales=(0.5,)),
         optimizer=Optimizer(kind="adamw", lr=0.004, weight_decay=0.0))
 
 
@@ -36,7 +36,7 @@ def learn(name, data, steps):
     optimizer = make_optimizer(model, recipe.optimizer)
     for _ in range(steps):
         losses = train_step(model, optimizer, batch, config, recipe,
-                            torch.autocast("cpu", enabled=False))
+                            Precision(recipe, torch.device("cpu")))
     return model, config, recipe, batch, losses
 
 

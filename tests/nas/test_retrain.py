@@ -152,6 +152,33 @@ def cli_recipe(*flags):
     return full_recipe(choose(args), args)
 
 
+def test_how_to_train_is_told_by_flags(tiny_study):
+    def recipe(*flags):
+        args = parse(tiny_study, *flags)
+        return full_recipe(choose(args), args)
+    assert recipe("--accumulate", "4").accumulate == 4
+    assert recipe("--precision", "fp16").precision == "fp16"
+    assert recipe("--ema", "0.999").optimizer.ema == 0.999
+    assert [recipe("--eval-every", n).evaluation.every for n in ("0", "7")] == [0, 7]
+    plain = recipe()
+    assert (plain.accumulate, plain.precision, plain.optimizer.ema) == (1, "auto", 0.0)
+
+
+def test_looks_on_the_way_and_the_best_of_them(retrained, tiny_study):
+    code, out, err = retrained("--best", "--epochs", "3", "--eval-every", "2", "--accumulate", "2",
+                               "--ema", "0.9", "--precision", "fp32")
+    assert (code, err) == (0, "")
+    assert "batch 4 in 2 parts" in out
+    metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
+    looks = {e["epoch"]: sum(e["ap"].values()) / 3 for e in metrics["epochs"] if e["ap"]}
+    assert list(looks) == [2, 3]  # the last one always
+    best = metrics["best_epoch"]
+    assert best["accuracy_score"] == pytest.approx(max(looks.values()))
+    assert looks[best["epoch"]] == best["accuracy_score"] and best["size"] == 640
+    assert f"best epoch on the way: {best['epoch']} of 3" in out
+    assert metrics["recipe"]["accumulate"] == 2
+
+
 def test_crops_are_not_larger_than_the_images(tiny_study):
     from detector.data.synthetic import DrawnImages
 
@@ -171,6 +198,9 @@ BAD_INPUT = [
     (["--weights", "nowhere.pt", "--epochs", "1"], "nowhere.pt: no such file"),
     (["--data", "nowhere"], "nowhere: no such folder"),
     (["--best", "--trial", "1"], "not allowed with"),
+    (["--ema", "1"], "--ema 1.0: must be at least 0 and below 1"),
+    (["--eval-every", "-1"], "--eval-every -1: must be at least 0"),
+    (["--accumulate", "0"], "'0' must be a whole number of at least 1"),
     (["--top", "3"], "study tiny has 2 completed trials"),
     (["--top", "0"], "must be at least 1"),
     (["--top", "2", "--with-holdout"], "chooses by the AP on the hold-out"),

@@ -64,6 +64,27 @@ def test_an_image_looks_the_same_in_any_batch(images):
     assert all(torch.equal(a, b) for a, b in zip(singles, fours))
 
 
+@pytest.mark.parametrize("workers", [2, 3])
+def test_shares_together_are_the_batch(images, workers):
+    shares = [list(batches(images, RECIPE, epoch=2, seed=1, share=(rank, workers)))
+              for rank in range(workers)]
+    for whole, *parts in zip(_all(images, epoch=2, seed=1), *shares):
+        assert sum(len(part.targets) for part in parts) == len(whole.targets) == 4
+        for i, (image, target) in enumerate(zip(whole.images, whole.targets)):
+            part = parts[i % workers]
+            assert torch.equal(image, part.images[i // workers])
+            assert torch.equal(target["boxes"], part.targets[i // workers]["boxes"])
+
+
+def test_parts_are_the_batch_in_order(images):
+    batch = _all(images)[0]
+    for count, sizes in ((1, [4]), (3, [1, 1, 2]), (4, [1] * 4), (9, [1] * 4)):
+        parts = batch.parts(count)
+        assert [len(part.targets) for part in parts] == sizes
+        assert torch.equal(torch.cat([part.images for part in parts]), batch.images)
+        assert [t for part in parts for t in part.targets] == batch.targets
+
+
 def test_last_partial_batch(images):
     assert [len(b.targets) for b in _all(Subset(images, range(7), "seven"))] == [4]
     assert [len(b.targets) for b in _all(Subset(images, range(3), "three"))] == [3]

@@ -1,0 +1,132 @@
+"""The training of one candidate in full: its folder, its epochs, its result. Light to import."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+from detector.config import arch_hash
+from detector.errors import TrainingError, UserError
+from detector.recipe import Recipe
+from nas import cli
+from nas.candidate import Candidate
+from nas.models import Origin, read_metrics
+from trials.record import Cost
+
+
+def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
+    """metrics.json of the very same retrain, if it has ended."""
+    stored = read_metrics(candidate.folder)
+    same = stored and (stored["origin"], Recipe.from_dict(stored["recipe"]), stored["design"]) == (
+        origin.to_dict(), recipe, arch_hash(candidate.config))
+    return stored if same else None
+
+
+def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
+    """The folder to train in; with --resume it may hold a training to go on with."""
+    workdir = candidate.folder.with_name(f"{candidate.folder.name}-training")
+    noted = workdir / "origin.json"
+    if (workdir / "last.pt").exists():
+        if not args.resume:
+            raise UserError(f"{workdir}: holds a retrain that was stopped; add --resume to go on "
+                            "with it, or remove the folder")
+        if noted.exists() and json.loads(noted.read_text()) != origin.to_dict():
+            raise UserError(f"{workdir}: holds a retrain of something else (other images, hold-out "
+                            "or trial; see origin.json there); use its flags, or remove the folder")
+    else:
+        shutil.rmtree(workdir, ignore_errors=True)
+    try:
+        workdir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{workdir}: cannot be made ({error.strerror}); choose another "
+                        "--runs-dir") from error
+    cli.write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
+    return workdir
+
+
+def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace):
+    """The trained network and its epochs."""
+    from detector import checkpoint
+    from detector.data import cache_images
+    from detector.fit import LAST
+    from detector.model import build_detector
+    from nas.progress import TrainingBar
+
+    cached = cache_images(images, workdir / "cache", recipe.cache_size)
+    if cached.skipped:
+        print(f"note: {len(cached.skipped)} of {len(images)} images cannot be read and are left "
+              f"out, the first is {cached.skipped[0]}")
+    holdout = None if args.with_holdout else cache_images(
+        data.holdout, workdir / "cache", recipe.evaluation.size)
+    try:
+        with TrainingBar(recipe.epochs) as bar:
+            for epoch in _epochs(candidate, recipe, cached, holdout, workdir, args, bar.step):
+                bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
+    except KeyboardInterrupt:
+        print("stopped; the last finished epoch is kept: the same command with --resume goes on")
+        raise
+    except TrainingError as error:
+        raise UserError(f"{error}; here a smaller --batch-size lowers it, too") from error
+    saved = checkpoint.load(workdir / LAST)
+    net = build_detector(candidate.config)
+    net.load_state_dict(saved.model)
+    return net.eval(), saved.state["history"]
+
+
+def _epochs(candidate: Candidate, recipe: Recipe, cached, holdout, workdir: Path,
+            args: Namespace, progress):
+    from detector.fit import choose_device, fit
+
+    if args.workers == 1:
+        return fit(candidate.config, recipe, cached, holdout, workdir=workdir, device=args.device,
+                   progress=progress)
+    from trials.ray_train import fit_on_ray
+
+    if recipe.norm == "sync" and choose_device(args.device).type == "cpu":
+        print("note: on CPUs each worker normalises by the statistics of its own images "
+              "(SyncBatchNorm needs GPUs)")
+    return fit_on_ray(candidate.config, recipe, cached, holdout, workdir=workdir,
+                      device=args.device, workers=args.workers, progress=progress)
+
+
+def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
+    """AP of the hold-out at original image size."""
+    from detector.fit import choose_device
+    from detector.predict import evaluate
+    from nas.progress import ImagesBar
+
+    if args.with_holdout:
+        return None
+    with ImagesBar("hold-out") as bar:
+        return evaluate(net, candidate.config, data.holdout, replace(recipe.evaluation, size=None),
+                        choose_device(args.device), progress=bar.update)
+
+
+def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: list[dict],
+               ap: dict | None) -> dict:
+    """What metrics.json tells of a retrain that has ended."""
+    from trials.names import describe
+
+    cost = Cost.of(candidate.config)
+    speed = None if candidate.objective.metric == "latency_ms" else (
+        candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
+    accuracy = sum(ap.values()) / len(ap) if ap else None
+    score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
+    watched = [(sum(epoch["ap"].values()) / len(epoch["ap"]), epoch) for epoch in history
+               if epoch["ap"]]
+    best, at = max(watched, key=lambda look: look[0], default=(None, None))
+    return {
+        "title": candidate.title, "design": arch_hash(candidate.config),
+        "describe": describe(candidate.config), "params": cost.params, "macs": cost.macs,
+        "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
+        "nothing: trained on the hold-out, too",
+        "accuracy_score": accuracy, "speed_score": speed, "score": score,
+        "best_epoch": at and {"epoch": at["epoch"], "ap": at["ap"], "accuracy_score": best,
+                              "size": recipe.evaluation.size},
+        "folder": str(candidate.folder), "finished": time.time(),
+        "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
+        "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}

@@ -1,0 +1,157 @@
+"""One training on several workers, by Ray Train: a CPU's share, or a GPU, of any node each.
+
+Every worker runs `detector.fit.fit`, which shares the work over torch's process group. Workers end
+together when one of them dies; Ray Train starts them again, and `fit` goes on from its checkpoint.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+# Ray reads these when it is imported or started.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_DEDUP_LOGS", "0")
+os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+
+import ray
+from ray.train import FailureConfig, RunConfig, ScalingConfig
+from ray.train.torch import TorchConfig, TorchTrainer
+from ray.train.v2.api.config import LoggingConfig
+from ray.util.queue import Empty, Queue
+
+from detector import distributed
+from detector.config import Detector
+from detector.data import CachedImages
+from detector.errors import TrainingError, UserError
+from detector.fit import LAST, Epoch, Progress, choose_device, fit
+from detector.recipe import Recipe
+
+RESTARTS = 3       # after workers that died
+PATIENCE = 2 * 3600  # seconds that workers wait for each other: the first one evaluates alone
+
+
+def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
+               holdout: CachedImages | None, *, workdir: Path, device: str, workers: int,
+               progress: Progress) -> Iterator[Epoch]:
+    """As `fit`, by several workers. Images and `workdir` must be where every node sees them.
+
+    Starts a local Ray, or joins the cluster that RAY_ADDRESS names; leaves it at the end.
+
+    Raises:
+        UserError: fewer cores or GPUs than workers; workers that keep dying; what `fit` raises.
+        TrainingError: as `fit` does.
+    """
+    path = Path(workdir).resolve() / LAST
+    told = _epochs(path)
+    gpu = choose_device(device).type == "cuda"
+    _start_ray(workers, gpu)
+    try:
+        queue = Queue(actor_options={"num_cpus": 0})
+        threads = 1 if gpu else max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
+        trainer = TorchTrainer(
+            _work,
+            train_loop_config={
+                "detector": config.to_dict(), "recipe": recipe.to_dict(), "queue": queue,
+                "train": str(train.folder.resolve()), "workdir": str(path.parent),
+                "holdout": None if holdout is None else str(holdout.folder.resolve()),
+                "device": "cuda" if gpu else "cpu", "threads": threads, "told": told},
+            torch_config=TorchConfig(timeout_s=PATIENCE),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu,
+                                         resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu
+                                                                            else {})),
+            run_config=RunConfig(storage_path=str(path.parent), name="ray-train",
+                                 failure_config=FailureConfig(max_failures=RESTARTS),
+                                 logging_config=LoggingConfig(log_level="CRITICAL")))
+        for epoch in _listen(trainer, queue, progress):
+            if epoch.epoch > told:  # one that was told before its worker died is told again
+                told = epoch.epoch
+                yield epoch
+    finally:
+        ray.shutdown()
+
+
+def _epochs(path: Path) -> int:
+    """Epochs of the checkpoint at `path`, which need not be there."""
+    from detector import checkpoint
+
+    return len(checkpoint.load(path).state["history"]) if path.exists() else 0
+
+
+def _start_ray(workers: int, gpu: bool) -> None:
+    quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
+    if os.environ.get("RAY_ADDRESS"):
+        ray.init(**quiet)
+    else:
+        ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False,
+                 _node_ip_address="127.0.0.1", **quiet)
+    kind = "GPU" if gpu else "CPU"
+    there = int(ray.cluster_resources().get(kind, 0))
+    if there < workers:
+        ray.shutdown()
+        raise UserError(f"--workers {workers}: there are {there} {kind}s; give at most that")
+
+
+def _listen(trainer: TorchTrainer, queue: Queue, progress: Progress) -> Iterator[Epoch]:
+    """The epochs as the first worker tells them, while the trainer runs in a thread."""
+    failures: list[Exception] = []
+
+    def run():
+        try:
+            trainer.fit()
+        except Exception as error:  # of any kind: it belongs to the thread that listens
+            failures.append(error)
+
+    running = threading.Thread(target=run, daemon=True)
+    running.start()
+    while True:
+        ended = not running.is_alive()
+        try:
+            kind, told = queue.get(timeout=0 if ended else 0.5)
+        except Empty:
+            if ended:
+                break
+            continue
+        if kind == "step":
+            progress(*told)
+        elif kind == "epoch":
+            yield Epoch(**told)
+        else:
+            raise {"TrainingError": TrainingError}.get(kind, UserError)(told)
+    if failures:
+        lines = str(failures[0]).strip().splitlines() or [type(failures[0]).__name__]
+        raise UserError(f"the workers failed {RESTARTS + 1} times (the last: {lines[-1]}); the "
+                        "last finished epoch is kept") from failures[0]
+
+
+def _work(job: dict) -> None:
+    """What each worker does; the first one tells the driver."""
+    import torch
+
+    torch.set_num_threads(job["threads"])
+    if job["device"] == "cuda":
+        from ray.train.torch import get_device
+
+        torch.cuda.set_device(get_device())
+    first = distributed.place().rank == 0
+
+    def tell(kind: str, what) -> None:
+        if first:
+            job["queue"].put((kind, what))
+
+    holdout = job["holdout"]
+    try:
+        for epoch in fit(Detector.from_dict(job["detector"]), Recipe.from_dict(job["recipe"]),
+                         CachedImages(Path(job["train"])),
+                         None if holdout is None else CachedImages(Path(holdout)),
+                         workdir=Path(job["workdir"]), device=job["device"], told=job["told"],
+                         progress=lambda *step: tell("step", step)):
+            tell("epoch", asdict(epoch))
+    except (UserError, TrainingError) as error:
+        tell(type(error).__name__, str(error))
+        raise
