@@ -58,6 +58,7 @@ class Driver:
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
         """Why no more designs can be drawn."""
+        self._fault: Exception | None = None
         self.started = time.time()
         self.epochs_before = sum(len(r.epochs) for r in study.records)
 
@@ -104,6 +105,7 @@ class Driver:
     def next_segment(self) -> Segment | None:
         records = self.records
         waiting = [r for r in self._unfinished(records) if r.number not in self._running]
+        self.check()
         if self.failure():
             record = None
         elif waiting:
@@ -121,6 +123,18 @@ class Driver:
         return self._start(record) if record is not None else None
 
     def take(self, report: SegmentReport) -> None:
+        if self._fault is None:
+            try:
+                self._take(report)
+            except Exception as error:  # Ray Tune would log it and go on: `check` raises it
+                self._fault = error
+
+    def check(self) -> None:
+        """Raises what keeps the search from storing its records, such as a full disk."""
+        if self._fault is not None:
+            raise self._fault
+
+    def _take(self, report: SegmentReport) -> None:
         if report.number not in self._running:
             return  # told twice
         record = self.study.records[report.number]

@@ -106,9 +106,13 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
         live = LiveLine(driver)
         from trials.ray_trainable import run_on_ray
 
+        def tick() -> None:
+            driver.check()
+            live.tick()
+
         try:
             run_on_ray(driver, concurrency=concurrency, cpus_per_trial=args.cpus_per_trial,
-                       gpus_per_trial=gpus, tick=live.tick)
+                       gpus_per_trial=gpus, tick=tick)
         except KeyboardInterrupt:
             live.close()
             print(f"stopped; nothing is lost. Go on with:\n  {_again(args, study, trials)}")

@@ -217,9 +217,12 @@ def test_a_full_disk_is_no_fault_of_the_trial_that_meets_it(tmp_path, space):
     work(driver, driver.next_segment())
     segment = driver.next_segment()
     before = driver.records[1]
-    with pytest.raises(DiskFull, match="No space left"):
-        driver.take(SegmentReport(number=1, ended=True, failure=Failure(
-            reason="No space left", may_pass=True, disk_full=True)))
+    driver.take(SegmentReport(number=1, ended=True, failure=Failure(
+        reason="No space left", may_pass=True, disk_full=True)))
+    driver.take(SegmentReport(number=1, ended=True, failure=Failure(reason="what comes of it")))
+    for ask in (driver.check, driver.next_segment):
+        with pytest.raises(DiskFull, match="No space left"):
+            ask()
     again = make(tmp_path, space, study=Study.open(tmp_path, "s"))
     assert again.records[1] == before
     assert again.next_segment() == segment
