@@ -103,9 +103,9 @@ class Driver:
     # -- SegmentSource ------------------------------------------------------------------------
 
     def next_segment(self) -> Segment | None:
+        self.check()
         records = self.records
         waiting = [r for r in self._unfinished(records) if r.number not in self._running]
-        self.check()
         if self.failure():
             record = None
         elif waiting:

@@ -100,9 +100,8 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
                     caches=_caches(study, space, data), device=args.device,
                     threads=args.cpus_per_trial,
                     max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures)
-    if not driver.finished():
-        driver.reopen()
     if not driver.finished() and driver.failure() is None:
+        driver.reopen()
         live = LiveLine(driver)
         from trials.ray_trainable import run_on_ray
 

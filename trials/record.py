@@ -18,7 +18,7 @@ RECORD_ATTRIBUTE = "record"
 
 
 class Status(StrEnum):
-    """What became of a trial, and what stays on disk."""
+    """What became of a trial, and what stays on disk beside its log."""
 
     RUNNING = "running"          # a worker has it; checkpoint of its last epoch
     PAUSED = "paused"            # waits at a rung, may be promoted; checkpoint
