@@ -1,5 +1,6 @@
 """The search's decisions, played by an executor that only pretends to train."""
 
+import functools
 import random
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from detector.errors import DiskFull
 from nas.driver import Caches, Driver
 from nas.space import SearchSpace
 from nas.store import Study
-from trials.record import EpochResult, Status
+from trials.record import EpochResult, Status, records_in
 from trials.run import Failure, SegmentReport
 from trials.tracking import NullTracker
 
@@ -154,6 +155,53 @@ def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space):
         def facts(driver):
             return [r.but(started=None, ended=None) for r in driver.records]
         assert facts(killed) == facts(whole)
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing of this process runs any more."""
+
+
+def test_killed_before_or_after_any_step_of_the_storage(tmp_path, space, monkeypatch):
+    whole = make(tmp_path, space, name="whole", trials=5)
+    play(whole)
+    chance, kills = random.Random(0), 0
+
+    def mortal(study, steps):
+        """Have the study killed at one of its next steps: before it is stored, or right after."""
+        left, after = iter(range(steps)), chance.random() < 0.5
+
+        def step(inner, *args, **kwargs):
+            last = next(left, None) is None
+            if last and not after:
+                raise Killed
+            result = inner(*args, **kwargs)
+            if last:
+                raise Killed
+            return result
+
+        for name in ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_value",
+                     "set_trial_state_values"):
+            inner = getattr(study._storage, name)
+            monkeypatch.setattr(study._storage, name, functools.partial(step, inner))
+
+    study = Study.create(tmp_path, "killed", {"name": "killed", "space": "tiny", "created": 1.0})
+    while True:
+        mortal(study, chance.randrange(12))
+        try:
+            with study.writing():
+                driver = make(tmp_path, space, study=study, trials=5)
+                play(driver)
+                break
+        except Killed:
+            kills += 1
+            study = Study.open(tmp_path, "killed")
+    assert kills >= 10
+    records = Study.open(tmp_path, "killed").records
+    assert [r.but(started=None, ended=None) for r in records] == [
+        r.but(started=None, ended=None) for r in whole.records]
+    standing = {record.number: trial.state for trial in study._optuna.get_trials()
+                for record in records_in(trial.user_attrs["record"])}
+    assert all(state.is_finished() for state in standing.values())
 
 
 def test_more_trials_extend_a_finished_study(tmp_path, space):

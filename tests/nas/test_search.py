@@ -134,18 +134,20 @@ def test_a_full_disk_is_said_before_a_study_is_made(run_here, monkeypatch):
 
 def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch):
     """Whatever comes of it: here what sqlite makes of a transaction that does not fit."""
-    from optuna.storages import RDBStorage
+    from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import OperationalError
 
-    def full(self, *args, **kwargs):
-        raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+    def full(*args):
+        try:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        except OperationalError as error:
+            raise StorageInternalError("An exception is raised during the commit.") from error
 
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
     monkeypatch.setattr("trials.ray_trainable.run_on_ray",
                         lambda source, **how: source.next_segment())
-    with monkeypatch.context() as patch:
-        patch.setattr(RDBStorage, "create_new_trial", full)
-        code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
+    monkeypatch.setattr("nas.store.Study.add", full)
+    code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "runs/one: the disk is full (" in err
