@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from detector.errors import UserError
 from trials.folders import DATABASE, first_line
-from trials.record import RECORD_ATTRIBUTE, TrialRecord
+from trials.record import RECORD_ATTRIBUTE, TrialRecord, records_in
 
 
 def load_records(folder: Path) -> list[TrialRecord]:
@@ -27,9 +26,8 @@ def load_records(folder: Path) -> list[TrialRecord]:
         trials = optuna.load_study(
             study_name=None, storage=f"sqlite:///{path.resolve()}").get_trials(deepcopy=False)
         # A trial taken up again after its end stands twice: the later one counts.
-        records = {record.number: record for record in (
-            TrialRecord.from_dict(json.loads(trial.user_attrs[RECORD_ATTRIBUTE]))
-            for trial in trials)}
+        records = {record.number: record for trial in trials
+                   for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE])}
     except UserError:
         raise
     except Exception as error:  # whatever sqlite, SQLAlchemy or Optuna make of a damaged file

@@ -1,12 +1,14 @@
-"""Disk that a search needs for checkpoints, told before it starts."""
+"""Disk that a search needs for checkpoints, told before it starts; and when there is no more."""
 
 from __future__ import annotations
 
+import contextlib
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import fmean
 
-from detector.errors import UserError
+from detector.errors import UserError, disk_full
 from detector.recipe import Recipe
 from nas.space import RandomTrial, SearchSpace
 from trials.record import Cost
@@ -52,6 +54,24 @@ def check_disk(folder: Path, space: SearchSpace, trials: int) -> str:
                         f"{_size(free)} are free there; free some space, choose another --runs-dir "
                         "or ask for fewer --trials")
     return (f"checkpoints: about {_size(needed)} at most, {_size(free)} free")
+
+
+@contextlib.contextmanager
+def told_when_full(folder: Path, again: str) -> Iterator[None]:
+    """Makes one line of whatever a full disk makes of the code within.
+
+    Args:
+        folder: of the study.
+        again: the command that goes on.
+    """
+    try:
+        yield
+    except Exception as error:  # of sqlite, torch, numpy, Ray, each in its own words
+        if not disk_full(error):
+            raise
+        free = _size(shutil.disk_usage(folder).free)
+        raise UserError(f"{folder}: the disk is full ({free} free); the study is intact: free some "
+                        f"space, then go on with: {again}") from error
 
 
 def _size(count: float) -> str:

@@ -3,26 +3,30 @@ records in the study's storage, so a search that was killed goes on as if nothin
 
 from __future__ import annotations
 
-import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.pareto import front_of
-from detector.config import arch_hash
-from detector.errors import UserError
+from detector.errors import DiskFull, UserError
 from nas import scheduler
-from nas.gate import draw
+from nas.gate import baseline, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
+from trials.logs import note
 from trials.names import describe
-from trials.record import Cost, Status, TrialRecord
+from trials.record import Status, TrialRecord
 from trials.run import Segment, SegmentReport
 from trials.tracking import Tracker
 
 MAX_RETRIES = 1
-MANY_FAILURES = 5
+MAX_FAILURES = 0.5
+"""Share of the trials that may fail before a search stops."""
+SOME_TRIALS = 5
+"""Trials with an outcome before their share of failures tells anything."""
+BATCH = 64
+"""Infeasible designs that are stored together at most: as many are drawn again after a kill."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,18 +44,21 @@ class Driver:
         trials: sampled, legal, different designs wanted in all; the baseline comes on top.
         rungs: epochs of the rungs, ascending; the last one is the full budget.
         threads: torch threads of a worker.
+        max_failures: share of failed trials, in [0, 1], above which the search stops.
     """
 
     def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
                  sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
-                 device: str, threads: int):
+                 device: str, threads: int, max_failures: float = MAX_FAILURES):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
+        self.max_failures = max_failures
         self._tracker, self._caches = tracker, caches
         self._device, self._threads = device, threads
         self._proposer = Proposer(space, sampler, seed=seed)
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
         """Why no more designs can be drawn."""
+        self._fault: Exception | None = None
         self.started = time.time()
         self.epochs_before = sum(len(r.epochs) for r in study.records)
 
@@ -60,6 +67,10 @@ class Driver:
     @property
     def records(self) -> list[TrialRecord]:
         return self.study.records
+
+    def completed(self) -> list[TrialRecord]:
+        """Trials with their full budget."""
+        return [r for r in self.records if r.status is Status.COMPLETED]
 
     def sampled(self) -> int:
         """Legal designs drawn so far."""
@@ -75,20 +86,24 @@ class Driver:
 
     def failure(self) -> UserError | None:
         """Why the search should not go on: the baseline failed, which every number is compared
-        with, or most trials did, which is no accident."""
-        records = self.records
-        failed = [r for r in records if r.status is Status.FAILED]
-        baseline = bool(failed) and failed[0].number == 0
-        if not baseline and (len(failed) < MANY_FAILURES or 2 * len(failed) <= len(records)):
+        with, or more trials did than may, which is no accident."""
+        tried = [r for r in self.records if r.status not in (Status.INFEASIBLE, Status.RUNNING)]
+        failed = [r for r in tried if r.status is Status.FAILED]
+        if not failed:
             return None
-        return UserError(
-            f"study {self.study.name} stops: {len(failed)} of {len(records)} trials failed, "
-            + ("the baseline among them, " if baseline else "")
-            + f"the last one with: {failed[-1].reason}; mend the cause and start a new study")
+        told = f"study {self.study.name} stops: {len(failed)} of {len(tried)} trials failed"
+        last = f"the last one with: {failed[-1].reason}; mend the cause and start a new study"
+        if failed[0].number == 0:
+            return UserError(f"{told}, the baseline among them, {last}")
+        if len(tried) < SOME_TRIALS or len(failed) <= self.max_failures * len(tried):
+            return None
+        return UserError(f"{told}, more than --max-failures {self.max_failures:g} allows, {last}, "
+                         "or go on with --resume and a larger share")
 
     # -- SegmentSource ------------------------------------------------------------------------
 
     def next_segment(self) -> Segment | None:
+        self.check()
         records = self.records
         waiting = [r for r in self._unfinished(records) if r.number not in self._running]
         if self.failure():
@@ -108,10 +123,24 @@ class Driver:
         return self._start(record) if record is not None else None
 
     def take(self, report: SegmentReport) -> None:
+        if self._fault is None:
+            try:
+                self._take(report)
+            except Exception as error:  # Ray Tune would log it and go on: `check` raises it
+                self._fault = error
+
+    def check(self) -> None:
+        """Raises what keeps the search from storing its records, such as a full disk."""
+        if self._fault is not None:
+            raise self._fault
+
+    def _take(self, report: SegmentReport) -> None:
         if report.number not in self._running:
             return  # told twice
         record = self.study.records[report.number]
         notes = record.notes | (report.notes or {})
+        if report.failure is not None and report.failure.disk_full:
+            raise DiskFull(report.failure.reason)  # the trial goes on when there is room again
         if report.failure is not None:
             self._running.discard(record.number)
             self._fail(record.but(notes=notes), report.failure)
@@ -160,36 +189,36 @@ class Driver:
         return scheduler.promotable(records, self.rungs, self.space.eta, self.space.promote)
 
     def _baseline(self) -> TrialRecord:
-        detector, recipe = self.space.baseline
-        return self._record(detector, recipe, params={}, cost=Cost.of(detector),
-                            source="baseline")
+        record = baseline(self.space).record(0, self.space.objective, source="baseline")
+        self.study.add(record, {})
+        return record
 
     def _draw(self) -> TrialRecord | None:
-        """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
+        """A new legal design, stored; infeasible ones drawn on the way are stored before it."""
+        records, infeasible = self.records, []
         while True:
             try:
-                found = draw(self.space, self._proposer, self.records)
+                found = draw(self.space, self._proposer, records)
             except UserError as error:  # the space has no more
                 self.exhausted = error
+                self._set_aside(infeasible)
                 return None
-            record = self._record(found.detector, found.recipe, params=found.params,
-                                  cost=found.cost, source="sampled", violation=found.violation)
+            record = found.record(len(records), self.space.objective)
+            records.append(record)
             if found.violation is None:
+                self._set_aside(infeasible)
+                self.study.add(record, self.space.distributions(record.params))
                 return record
+            infeasible.append(record)
+            if len(infeasible) == BATCH:
+                self._set_aside(infeasible)
+                infeasible = []
 
-    def _record(self, detector, recipe, *, params: dict, cost: Cost, source: str,
-                violation: str | None = None) -> TrialRecord:
-        now = time.time()
-        record = TrialRecord(
-            number=len(self.study.records), design=arch_hash(detector), detector=detector.to_dict(),
-            recipe=recipe.to_dict(), params=params, cost=cost, source=source, reason=violation,
-            speed_score=self.space.objective.speed_score(cost), started=now,
-            status=Status.RUNNING if violation is None else Status.INFEASIBLE,
-            ended=None if violation is None else now)
-        self.study.add(record, self.space.distributions(params))
-        if violation is not None:
+    def _set_aside(self, infeasible: list[TrialRecord]) -> None:
+        if infeasible:
+            self.study.add_infeasible(infeasible)
+        for record in infeasible:
             self._track(record)
-        return record
 
     def _start(self, record: TrialRecord) -> Segment:
         if record.status is not Status.RUNNING:
@@ -217,14 +246,17 @@ class Driver:
     def _fail(self, record: TrialRecord, failure) -> None:
         if failure.may_pass and record.retries < MAX_RETRIES:
             self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
+            note(self.workdir(record), f"to be tried again: {failure.reason}")
             return
         self._store(record.but(status=Status.FAILED, reason=failure.reason,
                                traceback=failure.traceback, ended=time.time()))
-        shutil.rmtree(self.workdir(record), ignore_errors=True)
+        note(self.workdir(record), f"failed: {failure.reason}")
+        for path in self.workdir(record).glob("*last.*"):
+            path.unlink()
 
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""
-        completed = [r for r in self.records if r.status is Status.COMPLETED]
+        completed = self.completed()
         best = max(completed, key=lambda r: r.score)
         kept = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:

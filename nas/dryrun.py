@@ -14,7 +14,6 @@ def dry_run(space, args: Namespace) -> dict:
 
     The time is scaled by MACs from a few timed training steps of the baseline on this machine.
     """
-    from detector.config import arch_hash
     from detector.data import open_data, resolve_data
     from nas import cli
     from nas.gate import check, draw
@@ -22,7 +21,7 @@ def dry_run(space, args: Namespace) -> dict:
     from nas.search import TRIALS, resources
     from nas.space_cli import design_line, why_not
     from nas.watch import count, duration, epochs_expected
-    from trials.record import Cost, Status, TrialRecord
+    from trials.record import Cost, TrialRecord
 
     check(space)
     concurrency, _ = resources(args)
@@ -41,11 +40,7 @@ def dry_run(space, args: Namespace) -> dict:
     while len(macs) < min(trials, DRAWN):
         found = draw(space, proposer, records)
         legal = found.violation is None
-        records.append(TrialRecord(
-            number=len(records), status=Status.RUNNING if legal else Status.INFEASIBLE,
-            design=arch_hash(found.detector), detector=found.detector.to_dict(),
-            recipe=found.recipe.to_dict(), params=found.params, cost=found.cost,
-            speed_score=space.objective.speed_score(found.cost)))
+        records.append(found.record(len(records), space.objective))
         infeasible += not legal
         if legal:
             macs.append(found.cost.macs)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import takewhile
 
 from detector.config import Detector, arch_hash
@@ -12,6 +13,7 @@ from detector.recipe import Recipe
 from nas.dimensions import Params
 from nas.samplers import Proposer
 from nas.space import SearchSpace
+from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord, identity_of
 
 TRIES = 1000
@@ -36,10 +38,27 @@ class Draw:
         """As `TrialRecord.identity`."""
         return identity_of(self.design, self.recipe.to_dict())
 
+    def record(self, number: int, objective: Objective, source: str = "sampled") -> TrialRecord:
+        """The record of this design as trial `number`: running, or ended as infeasible."""
+        now, legal = time.time(), self.violation is None
+        return TrialRecord(
+            number=number, status=Status.RUNNING if legal else Status.INFEASIBLE,
+            design=self.design, detector=self.detector.to_dict(), recipe=self.recipe.to_dict(),
+            params=self.params, cost=self.cost, speed_score=objective.speed_score(self.cost),
+            source=source, reason=self.violation, started=now, ended=None if legal else now)
+
 
 def weigh(space: SearchSpace, params: Params) -> Draw:
     """What parameters stand for, what it costs, and whether it may be trained."""
-    detector, recipe = space.resolve(params)
+    return _weigh(space, params, *space.resolve(params))
+
+
+def baseline(space: SearchSpace) -> Draw:
+    """The space's own design, which is trained whatever it costs."""
+    return replace(_weigh(space, {}, *space.baseline), violation=None)
+
+
+def _weigh(space: SearchSpace, params: Params, detector: Detector, recipe: Recipe) -> Draw:
     price = Cost.of(detector)
     return Draw(params=params, detector=detector, recipe=recipe, design=arch_hash(detector),
                 cost=price, violation=space.constraints.violation(price))

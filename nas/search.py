@@ -46,6 +46,10 @@ def make_parser() -> ArgumentParser:
     search.add_argument("--scheduler", choices=("halving", "none"), default=None,
                         help="halving pauses trials at rungs and promotes the best; none trains "
                              "all of them in full (default: halving)")
+    search.add_argument("--max-failures", metavar="SHARE", type=float, default=None,
+                        help="stop when more of the trials than this share have failed, from the "
+                             "fifth trial on; a failed trial's traceback is in its log, "
+                             "RUNS_DIR/STUDY/trials/NUMBER/log.txt (default: 0.5)")
     search.add_argument("--dry-run", action="store_true",
                         help="only show the first designs, their cost and the time it would take")
     cli.add_data_flags(made)
@@ -65,21 +69,27 @@ def run(args: Namespace) -> dict | None:
     space = cli.load_space(args)
     if args.trials is not None and args.trials < 1:
         raise UserError(f"--trials {args.trials}: must be at least 1")
+    if args.max_failures is not None and not 0 <= args.max_failures <= 1:
+        raise UserError(f"--max-failures {args.max_failures:g}: must be between 0 and 1")
     if space.objective.metric == "latency_ms":
         raise UserError(f"{args.space}: objective.metric latency_ms: a search weighs designs "
                         "before they are built, so by macs or params; latency is for nas.evaluate")
+    from nas.disk import told_when_full
+
     if args.dry_run:
         from nas.dryrun import dry_run
 
         return dry_run(space, args)
     shares = resources(args)
     study, data = _open_study(args, space)
-    with study.writing():
+    again = _again(args, study, args.trials or study.manifest["trials"])
+    with study.writing(), told_when_full(study.folder, again):
         return _search(args, study, space.on(data), data, *shares)
 
 
 def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:
-    from nas.driver import Driver
+    from nas.driver import MAX_FAILURES, Driver
+    from nas.summary import summarise
     from nas.watch import LiveLine
 
     manifest = study.manifest
@@ -88,32 +98,36 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
     driver = Driver(study, space, _tracker(args, study, space), trials=trials,
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
                     caches=_caches(study, space, data), device=args.device,
-                    threads=args.cpus_per_trial)
-    if not driver.finished():
+                    threads=args.cpus_per_trial,
+                    max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures)
+    if not driver.finished() and driver.failure() is None:
         driver.reopen()
-    if not driver.finished():
         live = LiveLine(driver)
         from trials.ray_trainable import run_on_ray
 
+        def tick() -> None:
+            driver.check()
+            live.tick()
+
         try:
             run_on_ray(driver, concurrency=concurrency, cpus_per_trial=args.cpus_per_trial,
-                       gpus_per_trial=gpus, tick=live.tick)
+                       gpus_per_trial=gpus, tick=tick)
         except KeyboardInterrupt:
             live.close()
             print(f"stopped; nothing is lost. Go on with:\n  {_again(args, study, trials)}")
             raise
         finally:
             live.close()
-        if driver.failure():
-            raise driver.failure()
-        if not driver.finished():
+        if not driver.finished() and driver.failure() is None:
             raise UserError(f"study {study.name}: Ray ended before the search did; nothing is "
                             f"lost, go on with {_again(args, study, trials)}")
-        driver.close()
+    if stopped := driver.failure():
+        if not driver.completed():
+            raise stopped
+        raise cli.Partly(str(stopped), summarise(driver))
+    driver.close()
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
-    from nas.summary import summarise
-
     return summarise(driver)
 
 
@@ -254,6 +268,8 @@ def _again(args: Namespace, study, trials: int) -> str:
     flags = [f"--space {args.space}", f"--trials {trials}", f"--study {study.name}", "--resume"]
     if args.budget:
         flags.append(f"--budget {args.budget}")
+    if args.max_failures is not None:
+        flags.append(f"--max-failures {args.max_failures:g}")
     if args.runs_dir != Path("runs"):
         flags.append(f"--runs-dir {args.runs_dir}")
     return "python -m nas.search " + " ".join(flags)

@@ -9,12 +9,11 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import json
-from collections.abc import Iterator, Mapping
-from datetime import datetime
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from detector.cli import write_text
-from detector.errors import UserError
+from detector.errors import UserError, disk_full
 from trials.folders import (
     DATABASE,
     MANIFEST,
@@ -25,7 +24,7 @@ from trials.folders import (
     newest,
     read_manifest,
 )
-from trials.record import RECORD_ATTRIBUTE, Status, TrialRecord
+from trials.record import RECORD_ATTRIBUTE, Status, TrialRecord, records_in, text_of
 
 __all__ = ["Study", "already_there", "checked_name", "new_name", "newest", "read_manifest"]
 
@@ -46,20 +45,13 @@ class Study:
                 study_name=manifest["name"], storage=f"sqlite:///{path.resolve()}",
                 direction="maximize", load_if_exists=True)
             self._storage = self._optuna._storage
-            self._trial_ids: dict[int, int] = {}
-            self._finished: set[int] = set()
-            self._records: dict[int, TrialRecord] = {}
-            for trial in self._optuna.get_trials(deepcopy=False):
-                record = _record_of(trial)
-                self._records[record.number] = record  # a promoted one stands again, later
-                self._trial_ids[record.number] = trial._trial_id
-                if trial.state.is_finished():
-                    self._finished.add(record.number)
-                else:
-                    self._finished.discard(record.number)
+            self._read()
         except UserError:
             raise
         except Exception as error:
+            if disk_full(error):
+                raise UserError(f"{path}: cannot be written, the disk is full; free some space, "
+                                "then run the same command again") from error
             raise UserError(f"{path}: this is not a readable study ({first_line(error)}); restore "
                             "the file from a copy, or start a new study") from error
 
@@ -95,39 +87,39 @@ class Study:
     @property
     def records(self) -> list[TrialRecord]:
         """All records, by number."""
-        return [self._records[number] for number in sorted(self._records)]
+        return list(self._records.values())  # the order in which they were added
 
     def add(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         """Store a new record; its number must be the next one."""
         assert record.number == len(self._records), (record.number, len(self._records))
         self._create(record, distributions)
 
+    def add_infeasible(self, records: Sequence[TrialRecord]) -> None:
+        """Store new infeasible records, whose numbers are the next ones: all or none, and as fast
+        as one. They never change, so they share one trial of Optuna's, without parameters."""
+        numbers = [record.number for record in records]
+        assert numbers == list(range(len(self._records), len(self._records) + len(records)))
+        trial_id = self._new_trial({RECORD_ATTRIBUTE: text_of(records), "infeasible": len(records)},
+                                   ended=True)
+        for record in records:
+            self._took(record, trial_id, True)
+
     def put(self, record: TrialRecord) -> None:
         """Store the new state of a record."""
-        from optuna.trial import TrialState
-
         old = self._records[record.number]
         if record.number in self._finished:  # a finished Optuna trial is immutable: stand up a copy
             trial = self._storage.get_trial(self._trial_ids[record.number])
             self._create(record, trial.distributions)
             return
         trial_id = self._trial_ids[record.number]
-        self._storage.set_trial_user_attr(trial_id, RECORD_ATTRIBUTE, _text(record))
-        for epoch, score in record.scores(since=len(old.epochs)).items():
-            self._storage.set_trial_intermediate_value(trial_id, epoch, score)
-        self._records[record.number] = record
-        if record.status.ended:
-            state = {Status.COMPLETED: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED}.get(
-                record.status, TrialState.FAIL)
-            if record.accuracy_score is not None:
-                self._storage.set_trial_user_attr(trial_id, "accuracy_score", record.accuracy_score)
-            self._storage.set_trial_state_values(
-                trial_id, state, [record.score] if state is TrialState.COMPLETE else None)
-            self._finished.add(record.number)
+        self._storage.set_trial_user_attr(trial_id, RECORD_ATTRIBUTE, text_of(record))
+        self._took(record, trial_id, False)
+        self._tell_optuna(record, record.scores(since=len(old.epochs)))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the study's one writer meanwhile.
+        """Be the study's one writer meanwhile; what another one has stored since `open` is read,
+        and what one that was killed did not come to tell Optuna is told.
 
         Raises:
             UserError: another process is.
@@ -138,37 +130,68 @@ class Study:
             except BlockingIOError as error:
                 raise UserError(f"study {self.name} is in use by another process; wait for it, or "
                                 "choose another --study") from error
+            for trial in self._read():
+                if not trial.state.is_finished():
+                    (record,) = records_in(trial.user_attrs[RECORD_ATTRIBUTE])
+                    self._tell_optuna(record, {epoch: score for epoch, score
+                                               in record.scores().items()
+                                               if epoch not in trial.intermediate_values})
             yield
 
-    def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
-        from optuna.trial import FrozenTrial, TrialState
+    def _read(self) -> list:
+        """Take all records from the storage; returns Optuna's trials."""
+        self._trial_ids: dict[int, int] = {}
+        self._finished: set[int] = set()
+        self._records: dict[int, TrialRecord] = {}
+        trials = self._optuna.get_trials(deepcopy=False)
+        for trial in trials:
+            for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE]):
+                # one that was promoted after its end stands again: the later one counts
+                self._took(record, trial._trial_id, trial.state.is_finished())
+        return trials
 
+    def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
+        attributes = {RECORD_ATTRIBUTE: text_of(record), "design": record.design,
+                      "params": record.cost.params, "macs": record.cost.macs,
+                      "speed_score": record.speed_score}
         ended = record.status.ended
-        state = TrialState.FAIL if ended else TrialState.RUNNING
-        trial = FrozenTrial(
-            number=-1, trial_id=-1, state=state, value=None,
-            datetime_start=datetime.now(), datetime_complete=datetime.now() if ended else None,
-            params={name: record.params[name] for name in distributions},
-            distributions=dict(distributions), intermediate_values=record.scores(),
-            system_attrs={},
-            user_attrs={RECORD_ATTRIBUTE: _text(record), "design": record.design,
-                        "params": record.cost.params, "macs": record.cost.macs,
-                        "speed_score": record.speed_score})
-        trial_id = self._storage.create_new_trial(self._optuna._study_id, template_trial=trial)
-        self._trial_ids[record.number] = trial_id
+        trial_id = self._new_trial(
+            attributes, ended=ended, params={name: record.params[name] for name in distributions},
+            distributions=dict(distributions), intermediate_values=record.scores())
+        self._took(record, trial_id, ended)
+
+    def _tell_optuna(self, record: TrialRecord, scores: Mapping[int, float]) -> None:
+        """What Optuna's own tools show of a stored record: new scores by epoch, and its end."""
+        from optuna.trial import TrialState
+
+        trial_id = self._trial_ids[record.number]
+        for epoch, score in scores.items():
+            self._storage.set_trial_intermediate_value(trial_id, epoch, score)
+        if record.status.ended:
+            state = {Status.COMPLETED: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED}.get(
+                record.status, TrialState.FAIL)
+            if record.accuracy_score is not None:
+                self._storage.set_trial_user_attr(trial_id, "accuracy_score", record.accuracy_score)
+            self._storage.set_trial_state_values(
+                trial_id, state, [record.score] if state is TrialState.COMPLETE else None)
+            self._finished.add(record.number)
+
+    def _new_trial(self, attributes: dict, *, ended: bool, **changes) -> int:
+        """The id of a new trial of Optuna's; one that `ended` has no value and cannot change."""
+        from optuna.trial import TrialState, create_trial
+
+        trial = create_trial(state=TrialState.FAIL if ended else TrialState.RUNNING,
+                             user_attrs=attributes, **changes)
+        return self._storage.create_new_trial(self._optuna._study_id, template_trial=trial)
+
+    def _took(self, record: TrialRecord, trial_id: int, finished: bool) -> None:
+        """Note the record's newest state, and the trial of Optuna's that has it."""
         self._records[record.number] = record
-        (self._finished.add if ended else self._finished.discard)(record.number)
+        self._trial_ids[record.number] = trial_id
+        (self._finished.add if finished else self._finished.discard)(record.number)
 
 
 def already_there(runs_dir: Path, name: str) -> UserError:
     """The complaint about a new study under a name that is taken."""
     return UserError(f"study {name} exists in {runs_dir}; add --resume to go on with it, or choose "
                      "another --study")
-
-
-def _record_of(trial) -> TrialRecord:
-    return TrialRecord.from_dict(json.loads(trial.user_attrs[RECORD_ATTRIBUTE]))
-
-
-def _text(record: TrialRecord) -> str:
-    return json.dumps(record.to_dict(), separators=(",", ":"))

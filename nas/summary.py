@@ -17,8 +17,7 @@ def result(study_name: str, records: list[TrialRecord]) -> dict:
     baseline = next((r for r in completed if r.number == 0), None)
     return {
         "study": study_name,
-        "trials": {s.value: counts[s] for s in (Status.COMPLETED, Status.PRUNED, Status.INFEASIBLE,
-                                                Status.FAILED)},
+        "trials": {s.value: counts[s] for s in Status},
         "best": best and row(best),
         "baseline": baseline and row(baseline),
         "front": [row(r) for r in front_of(completed)],
@@ -60,7 +59,7 @@ def summarise(driver) -> dict:
     print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
                         "(no other is better in both accuracy and speed; AP on the "
                         f"{study.manifest['data']['select_on']} at the proxy's size)")
-    print(", ".join(f"{value} {key}" for key, value in told["trials"].items())
+    print(", ".join(f"{value} {key}" for key, value in told["trials"].items() if value)
           + f"; {told['epochs']} epochs trained")
     best = told["best"]
     print(f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from collections import Counter
@@ -26,26 +27,33 @@ class LiveLine:
         if not self._shown or time.time() - self._last < self._every:
             return
         self._last = time.time()
-        width = 100
-        print("\r" + self.text()[:width].ljust(width), end="", file=sys.stderr, flush=True)
+        self._show(self.text())
 
     def close(self) -> None:
         if self._shown:
-            print("\r" + " " * 100 + "\r", end="", file=sys.stderr, flush=True)
+            self._show("")
+            print("\r", end="", file=sys.stderr, flush=True)
+
+    def _show(self, text: str) -> None:
+        width = shutil.get_terminal_size().columns - 1
+        print("\r" + text[:width].ljust(width), end="", file=sys.stderr, flush=True)
 
     def text(self) -> str:
+        """"5/20 designs · 2 running · 3 paused · 1 completed · front 1 · ~3 min left · best 1.234:
+        r000 mnv1 w0.25 …"; what a narrow terminal cuts off is the best design's name."""
         driver, records = self._driver, self._driver.records
         counts = Counter(r.status for r in records)
         parts = [f"{driver.sampled()}/{driver.trials} designs"]
         parts += [f"{counts[s]} {s.value}" for s in Status if counts[s]]
-        completed = [r for r in records if r.status is Status.COMPLETED]
+        completed = driver.completed()
         if completed:
-            best = max(completed, key=lambda r: r.score)
-            parts.append(f"best {best.score:.3f} (r{best.number:03d})")
             parts.append(f"front {len(front_of(completed))}")
         left = self._time_left(records)
         if left is not None:
             parts.append(f"~{duration(left)} left")
+        if completed:
+            best = max(completed, key=lambda r: r.score)
+            parts.append(f"best {best.score:.3f}: r{best.number:03d} {describe(best.detector)}")
         return " · ".join(parts)
 
     def _time_left(self, records: Sequence[TrialRecord]) -> float | None:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from detector.config import Detector
 from detector.cost import cost
 from detector.structs import Struct
 
 RECORD_ATTRIBUTE = "record"
-"""User attribute of the storage's trial that holds `TrialRecord.to_dict()` as JSON text."""
+"""User attribute of the storage's trial that holds records as JSON text, see `records_in`."""
 
 
 class Status(StrEnum):
-    """What became of a trial, and what stays on disk."""
+    """What became of a trial, and what stays on disk beside its log."""
 
     RUNNING = "running"          # a worker has it; checkpoint of its last epoch
     PAUSED = "paused"            # waits at a rung, may be promoted; checkpoint
@@ -126,13 +128,26 @@ class TrialRecord(Struct):
     def seconds(self) -> float:
         return sum(e.seconds for e in self.epochs)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Same design, same recipe (budget and seed included): the same trial."""
         return identity_of(self.design, self.recipe)
 
     def but(self, **changes) -> TrialRecord:
         return replace(self, **changes)
+
+
+def text_of(records: TrialRecord | Sequence[TrialRecord]) -> str:
+    """What the storage's trial keeps under RECORD_ATTRIBUTE; `records_in` reads it."""
+    plain = (records.to_dict() if isinstance(records, TrialRecord)
+             else [record.to_dict() for record in records])
+    return json.dumps(plain, separators=(",", ":"))
+
+
+def records_in(text: str) -> list[TrialRecord]:
+    """The records that a trial of the storage holds: one, or a batch of infeasible ones."""
+    plain = json.loads(text)
+    return [TrialRecord.from_dict(one) for one in (plain if isinstance(plain, list) else [plain])]
 
 
 def identity_of(design: str, recipe: dict) -> str:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import platform
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.config import Detector
+from detector.config import Detector, arch_hash
+from detector.errors import disk_full
 from detector.recipe import Recipe
 from detector.structs import Struct
+from trials.logs import logged, stamped
 from trials.record import EpochResult
 
 
@@ -46,6 +50,8 @@ class Failure(Struct):
     traceback: str = ""
     may_pass: bool = False
     """A second try could succeed (a killed worker, memory taken by others); a NaN would not."""
+    disk_full: bool = False
+    """No fault of the trial: every other one would fail likewise."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,14 +68,24 @@ class SegmentReport(Struct):
 def run_segment(segment: Segment) -> Iterator[SegmentReport]:
     """Train a segment, one report an epoch; the last one has `ended`.
 
-    Never raises: a fault becomes a report with a `failure`.
+    Never raises: a fault becomes a report with a `failure`. What happens meanwhile stands in the
+    log of the trial's folder, in which no other process trains at the same time.
     """
+    reports, report = _train(segment), None
+    while report is None or not report.ended:
+        report = _next(reports, segment)
+        yield report
+
+
+def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
     try:
-        yield from _train(segment)
+        with logged(Path(segment.workdir)):
+            return next(reports)
     except Exception as error:  # whatever it is, it is this trial's fault alone
-        yield SegmentReport(number=segment.number, ended=True, failure=Failure(
+        return SegmentReport(number=segment.number, ended=True, failure=Failure(
             reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            traceback=traceback.format_exc(), may_pass=_may_pass(error)))
+            traceback=traceback.format_exc(), may_pass=_may_pass(error),
+            disk_full=disk_full(error)))
 
 
 def _train(segment: Segment) -> Iterator[SegmentReport]:
@@ -82,7 +98,10 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     torch.set_num_threads(segment.threads)
     detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
     workdir = Path(segment.workdir)
-    workdir.mkdir(parents=True, exist_ok=True)
+    for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it
+        half.unlink()
+    print(stamped(f"design {arch_hash(detector)} to epoch {segment.until} on {segment.device}, "
+                  f"{segment.threads} threads; process {os.getpid()} on {platform.node()}"))
     notes = {"device": segment.device, "threads": segment.threads}
     if not (workdir / "last.pt").exists():
         params, macs = thop_cost(detector, (640, 640))
@@ -95,8 +114,17 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     for epoch in epochs:
         result = EpochResult(epoch=epoch.epoch, losses=epoch.losses, lr=epoch.lr,
                              seconds=epoch.seconds, ap=epoch.ap)
+        print(stamped(_line(result)))
         yield SegmentReport(number=segment.number, epoch=result, notes=notes,
                             ended=epoch.epoch >= segment.until)
+
+
+def _line(epoch: EpochResult) -> str:
+    """"epoch 3: total 1.234, bbox 0.5, lr 0.01, 2.1 s; AP easy 0.512"."""
+    losses = ", ".join(f"{name} {value:.4g}" for name, value in epoch.losses.items())
+    levels = ", ".join(f"{name} {value:.3f}" for name, value in (epoch.ap or {}).items())
+    return (f"epoch {epoch.epoch}: {losses}, lr {epoch.lr:.4g}, {epoch.seconds:.1f} s"
+            + (f"; AP {levels}" if levels else ""))
 
 
 def _may_pass(error: Exception) -> bool:

@@ -2,13 +2,19 @@
 
 import statistics
 import time
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from nas import gate
+from nas.driver import Caches, Driver
 from nas.gate import weigh
 from nas.samplers import Proposer
 from nas.space import SPACES, RandomTrial, SearchSpace
+from nas.store import Study
 from trials.record import EpochResult, Status, TrialRecord
+from trials.tracking import NullTracker
 
 
 @pytest.mark.benchmark
@@ -21,6 +27,51 @@ def test_50_designs_a_second_pass_the_gate():
     rate = len(draws) / (time.process_time() - started)
     print(f"{rate:.0f} designs/s, {sum(f.violation is not None for f in found)} of 500 infeasible")
     assert rate > 50
+
+
+@pytest.mark.benchmark
+@pytest.mark.parametrize("sampler", ["random", "tpe"])
+def test_where_the_time_of_drawing_goes(tmp_path, monkeypatch, sampler):
+    """A space of which nearly all designs are over a cap, drawn from by the search's own steps."""
+    calls, seconds, busy = Counter(), Counter(), Counter()
+
+    def timed(owner, name, part):
+        inner = getattr(owner, name)
+
+        def call(*args, **kwargs):
+            started, began = time.perf_counter(), time.process_time()
+            try:
+                return inner(*args, **kwargs)
+            finally:
+                seconds[part] += time.perf_counter() - started
+                busy[part] += time.process_time() - began
+                calls[part] += 1
+        monkeypatch.setattr(owner, name, call)
+
+    space = SearchSpace.load(SPACES / "retina.yaml")
+    space = replace(space, constraints=replace(space.constraints, max_macs=250_000_000))
+    study = Study.create(tmp_path, "s", {"name": "s", "space": "retina", "created": 1.0})
+    driver = Driver(study, space, NullTracker(), trials=1000, sampler=sampler, seed=0,
+                    rungs=space.rungs, caches=Caches(train=tmp_path, holdout=tmp_path),
+                    device="cpu", threads=1)
+    for record in history(SearchSpace.load(SPACES / "retina.yaml"), 30):
+        study.add(record, {})
+    timed(gate, "weigh", "gate")
+    timed(Proposer, "ask", "sampler")
+    timed(Study, "add", "storage")
+    timed(Study, "add_infeasible", "storage")
+    timed(Driver, "_draw", "all")
+    while calls["gate"] < 300:
+        driver._draw()
+    designs = calls["gate"]
+    infeasible = sum(r.status is Status.INFEASIBLE for r in study.records)
+    print(f"{sampler}: {designs} designs, {100 * infeasible / designs:.0f} % infeasible, "
+          f"{designs / busy['gate']:.0f} gated/s of a core; ms a design (of them computing): "
+          + ", ".join(f"{part} {1000 * seconds[part] / designs:.1f} "
+                      f"({1000 * busy[part] / designs:.1f})" for part in seconds))
+    assert infeasible > 0.9 * designs
+    assert designs / busy["gate"] >= 50
+    assert busy["storage"] < busy["gate"]
 
 
 @pytest.mark.benchmark

@@ -1,14 +1,17 @@
 """The search's decisions, played by an executor that only pretends to train."""
 
+import functools
 import random
 from pathlib import Path
 
 import pytest
 
+from analysis.load import load_records
+from detector.errors import DiskFull
 from nas.driver import Caches, Driver
 from nas.space import SearchSpace
 from nas.store import Study
-from trials.record import EpochResult, Status
+from trials.record import EpochResult, Status, records_in
 from trials.run import Failure, SegmentReport
 from trials.tracking import NullTracker
 
@@ -95,6 +98,31 @@ def test_a_search_draws_the_designs_it_was_asked_for(tmp_path, space):
     assert driver.finished()
 
 
+def test_infeasible_designs_are_stored_in_batches_with_the_same_outcome(
+        tmp_path, space, monkeypatch):
+    Path(space.path).write_text(SPACE.replace("20000000", "120000"))
+    space, sizes, records = SearchSpace.load(space.path), [], {}
+    whole = Study.add_infeasible
+
+    def counted(study, batch):
+        sizes.append(len(batch))
+        whole(study, batch)
+
+    monkeypatch.setattr(Study, "add_infeasible", counted)
+    for batch in (1, 3, 64):
+        monkeypatch.setattr("nas.driver.BATCH", batch)
+        sizes.clear()
+        driver = make(tmp_path, space, name=f"by-{batch}", trials=4)
+        play(driver)
+        assert max(sizes) <= batch
+        stored = Study.open(tmp_path, f"by-{batch}").records
+        assert stored == driver.records == load_records(driver.study.folder)
+        records[batch] = [r.but(started=None, ended=None) for r in stored]
+        assert sum(r.status is Status.INFEASIBLE for r in stored) == sum(sizes)
+    assert records[1] == records[3] == records[64]
+    assert len(sizes) <= 4 < sum(sizes)
+
+
 def test_rungs_spare_epochs_and_only_full_budgets_complete(tmp_path, space):
     driver = make(tmp_path, space, trials=12)
     play(driver)
@@ -127,6 +155,53 @@ def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space):
         def facts(driver):
             return [r.but(started=None, ended=None) for r in driver.records]
         assert facts(killed) == facts(whole)
+
+
+class Killed(BaseException):
+    """As by kill -9: nothing of this process runs any more."""
+
+
+def test_killed_before_or_after_any_step_of_the_storage(tmp_path, space, monkeypatch):
+    whole = make(tmp_path, space, name="whole", trials=5)
+    play(whole)
+    chance, kills = random.Random(0), 0
+
+    def mortal(study, steps):
+        """Have the study killed at one of its next steps: before it is stored, or right after."""
+        left, after = iter(range(steps)), chance.random() < 0.5
+
+        def step(inner, *args, **kwargs):
+            last = next(left, None) is None
+            if last and not after:
+                raise Killed
+            result = inner(*args, **kwargs)
+            if last:
+                raise Killed
+            return result
+
+        for name in ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_value",
+                     "set_trial_state_values"):
+            inner = getattr(study._storage, name)
+            monkeypatch.setattr(study._storage, name, functools.partial(step, inner))
+
+    study = Study.create(tmp_path, "killed", {"name": "killed", "space": "tiny", "created": 1.0})
+    while True:
+        mortal(study, chance.randrange(12))
+        try:
+            with study.writing():
+                driver = make(tmp_path, space, study=study, trials=5)
+                play(driver)
+                break
+        except Killed:
+            kills += 1
+            study = Study.open(tmp_path, "killed")
+    assert kills >= 10
+    records = Study.open(tmp_path, "killed").records
+    assert [r.but(started=None, ended=None) for r in records] == [
+        r.but(started=None, ended=None) for r in whole.records]
+    standing = {record.number: trial.state for trial in study._optuna.get_trials()
+                for record in records_in(trial.user_attrs["record"])}
+    assert all(state.is_finished() for state in standing.values())
 
 
 def test_more_trials_extend_a_finished_study(tmp_path, space):
@@ -180,7 +255,25 @@ def test_a_lasting_fault_fails_one_trial_alone(tmp_path, space):
     assert [(r.number, r.reason, r.traceback) for r in failed] == [
         (seen[0], "TrainingError: nan", "…")]
     assert driver.failure() is None
-    assert not driver.workdir(failed[0]).exists()
+    assert [path.name for path in driver.workdir(failed[0]).iterdir()] == ["log.txt"]
+    assert (driver.workdir(failed[0]) / "log.txt").read_text().endswith(
+        "failed: TrainingError: nan\n")
+
+
+def test_a_full_disk_is_no_fault_of_the_trial_that_meets_it(tmp_path, space):
+    driver = make(tmp_path, space)
+    work(driver, driver.next_segment())
+    segment = driver.next_segment()
+    before = driver.records[1]
+    driver.take(SegmentReport(number=1, ended=True, failure=Failure(
+        reason="No space left", may_pass=True, disk_full=True)))
+    driver.take(SegmentReport(number=1, ended=True, failure=Failure(reason="what comes of it")))
+    for ask in (driver.check, driver.next_segment):
+        with pytest.raises(DiskFull, match="No space left"):
+            ask()
+    again = make(tmp_path, space, study=Study.open(tmp_path, "s"))
+    assert again.records[1] == before
+    assert again.next_segment() == segment
 
 
 def test_a_search_in_which_most_trials_fail_stops(tmp_path, space):
@@ -189,8 +282,20 @@ def test_a_search_in_which_most_trials_fail_stops(tmp_path, space):
 
     driver = make(tmp_path, space)
     play(driver, fault=all_but_the_baseline)
-    assert "5 of" in str(driver.failure())
-    assert len([r for r in driver.records if r.status is Status.FAILED]) == 5
+    assert "4 of 5 trials failed, more than --max-failures 0.5 allows" in str(driver.failure())
+    assert len([r for r in driver.records if r.status is Status.FAILED]) == 4
+    more = make(tmp_path, space, study=driver.study, max_failures=1.0)
+    play(more, fault=all_but_the_baseline)
+    assert more.failure() is None
+    assert len([r for r in more.records if r.status is Status.FAILED]) == 10
+
+
+def test_infeasible_designs_do_not_hide_how_many_trials_fail(tmp_path, space):
+    Path(space.path).write_text(SPACE.replace("20000000", "120000"))
+    driver = make(tmp_path, SearchSpace.load(space.path))
+    play(driver, fault=lambda segment, _: Failure(reason="x") if segment.number else None)
+    assert "4 of 5 trials failed" in str(driver.failure())
+    assert len(driver.records) > 2 * 4
 
 
 def test_without_the_baseline_there_is_no_yardstick(tmp_path, space):

@@ -11,7 +11,8 @@ from detector.errors import UserError
 from nas.gate import check, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
-from trials.record import Status, TrialRecord
+from trials.objective import Objective
+from trials.record import Status
 
 TINY = """
 name: tiny
@@ -32,10 +33,7 @@ def space_of(tmp_path, text=TINY):
 
 
 def record(found, number):
-    return TrialRecord(
-        number=number, status=Status.INFEASIBLE if found.violation else Status.RUNNING,
-        design=found.design, detector=found.detector.to_dict(), recipe=found.recipe.to_dict(),
-        params=found.params, cost=found.cost, speed_score=0.5, reason=found.violation)
+    return found.record(number, Objective())
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])

@@ -65,30 +65,6 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_driver_loses_nothing(command, start, tiny_space, tmp_path):
-    whole = command(*SEARCH, "--trials", "4", "--study", "whole", "--tracking-uri", "none")
-    assert whole[0] == 0, whole[2]
-    for wait in (7, 9, 11):
-        process = start(*SEARCH, "--trials", "4", "--study", "killed", "--resume")
-        time.sleep(wait)
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-    code, _, err = command(*SEARCH, "--trials", "4", "--study", "killed", "--resume")
-    assert code == 0, err
-
-    def facts(name):
-        # who was proposed to whom depends on which of two workers was faster: compare by design
-        return {r.identity: [e.losses for e in r.epochs]
-                for r in load_records(tmp_path / "runs" / name) if r.number < 2}
-    assert facts("killed") == facts("whole")
-    records = load_records(tmp_path / "runs" / "killed")
-    assert len(records) == 5
-    assert all([e.epoch for e in r.epochs] == list(range(1, len(r.epochs) + 1)) for r in records)
-    _, runs = mlflow_runs(tmp_path)
-    assert sorted(run.data.tags.get("trial", "") for run in runs) == ["", *"01234"]
-
-
-@pytest.mark.slow
 def test_ctrl_c_keeps_everything_and_says_how_to_go_on(command, start, tiny_space, tmp_path):
     process = start(*SEARCH, "--trials", "4", "--study", "one")
     while process.poll() is None and not (tmp_path / "runs/one/trials/0000/last.pt").exists():
@@ -128,6 +104,7 @@ def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
 
 @pytest.mark.parametrize(("args", "message"), [
     (("--trials", "0"), "--trials 0: must be at least 1"),
+    (("--max-failures", "1.5"), "--max-failures 1.5: must be between 0 and 1"),
     (("--space", "other.yaml"), "other.yaml: no such file"),
     (("--data", "nowhere"), "nowhere: no such folder"),
     (("--study", "../x"), "use letters, digits"),
@@ -153,6 +130,63 @@ def test_a_full_disk_is_said_before_a_study_is_made(run_here, monkeypatch):
     assert len(err.splitlines()) == 1
     assert "the checkpoints of 2 trials need about 1000000000.0 GB" in err
     assert not list(run_here.folder.glob("runs/*"))
+
+
+def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch):
+    """Whatever comes of it: here what sqlite makes of a transaction that does not fit."""
+    from optuna.exceptions import StorageInternalError
+    from sqlalchemy.exc import OperationalError
+
+    def full(*args):
+        try:
+            raise OperationalError("INSERT", {}, Exception("database or disk is full"))
+        except OperationalError as error:
+            raise StorageInternalError("An exception is raised during the commit.") from error
+
+    monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
+    monkeypatch.setattr("trials.ray_trainable.run_on_ray",
+                        lambda source, **how: source.next_segment())
+    monkeypatch.setattr("nas.store.Study.add", full)
+    code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "runs/one: the disk is full (" in err
+    assert "go on with: python -m nas.search --space tiny.yaml --trials 50 --study one" in err
+    assert load_records(run_here.folder / "runs" / "one") == []
+
+
+def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
+    def all_but_the_baseline_fail(source, **how):
+        import contextlib
+
+        from trials.record import EpochResult
+        from trials.run import Failure, SegmentReport
+
+        with contextlib.suppress(StopIteration):
+            while segment := source.next_segment():
+                number = segment.number
+                source.take(SegmentReport(number=number, ended=True, **(
+                    {"failure": Failure(reason="broken", traceback="…")} if number else
+                    {"epoch": EpochResult(epoch=2, losses={}, lr=0.1, seconds=1.0, ap=dict.fromkeys(
+                        ("easy", "medium", "hard"), 0.5))})))
+
+    from nas.driver import Caches
+
+    monkeypatch.setattr("nas.search._caches", lambda study, space, data: Caches(
+        train=run_here.folder, holdout=run_here.folder))
+    monkeypatch.setattr("trials.ray_trainable.run_on_ray", all_but_the_baseline_fail)
+    search = (*SEARCH[1:], "--trials", "9", "--study", "one", "--tracking-uri", "none")
+    code, out, err = run_here(*search, "--json", "r.json")
+    assert code == 1
+    assert err == ("error: study one stops: 4 of 5 trials failed, more than --max-failures 0.5 "
+                   "allows, the last one with: broken; mend the cause and start a new study, or "
+                   "go on with --resume and a larger share\n")
+    assert "1 completed, 4 failed; 1 epochs trained" in out
+    assert json.loads((run_here.folder / "r.json").read_text())["trials"]["failed"] == 4
+    code, _, err = run_here(*search, "--resume")
+    assert (code, "4 of 5" in err) == (1, True)
+    code, _, err = run_here(*search, "--resume", "--max-failures", "0.85")
+    assert "6 of 7 trials failed, more than --max-failures 0.85" in err
 
 
 def test_an_existing_study_needs_resume(run_here):

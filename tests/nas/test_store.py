@@ -5,6 +5,7 @@ import json
 import optuna
 import pytest
 
+from analysis.load import load_records
 from detector.errors import UserError
 from nas.store import Study, new_name, newest
 from trials.record import Cost, EpochResult, Status, TrialRecord
@@ -23,6 +24,10 @@ def make(number, status=Status.RUNNING, **changes):
 def epoch(number, ap):
     return EpochResult(epoch=number, losses={"total": 1.5}, lr=0.1, seconds=2.0,
                        ap={"easy": ap, "medium": ap, "hard": ap})
+
+
+def optuna_trials(tmp_path):
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db").trials
 
 
 def test_records_come_back_equal(tmp_path):
@@ -53,6 +58,66 @@ def test_optuna_reads_the_same_facts(tmp_path):
     assert first.user_attrs["macs"] == 20
     assert second.state == optuna.trial.TrialState.PRUNED
     assert second.intermediate_values == {1: pytest.approx(0.25 + 0.2)}
+
+
+def test_infeasible_records_are_stored_together_and_come_back_one_by_one(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    study.add_infeasible([make(n, Status.INFEASIBLE, reason=f"{n} too many") for n in (1, 2, 3)])
+    study.add(make(4), DISTRIBUTIONS)
+    study.put(make(4, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
+    study.add_infeasible([make(5, Status.INFEASIBLE)])
+    again = Study.open(tmp_path, "s")
+    assert again.records == study.records == load_records(tmp_path / "s")
+    assert [r.number for r in again.records] == list(range(6))
+    assert [r.reason for r in again.records[1:4]] == ["1 too many", "2 too many", "3 too many"]
+    assert len(optuna_trials(tmp_path)) == 4
+    again.add(make(6), DISTRIBUTIONS)
+    with pytest.raises(AssertionError):
+        again.add_infeasible([make(6, Status.INFEASIBLE)])
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("step", "lost"), [
+    ("set_trial_user_attr", "state and record"), ("set_trial_intermediate_value", "state"),
+    ("set_trial_state_values", "state")])
+def test_what_a_killed_writer_did_not_tell_optuna_is_told_by_the_next(
+        tmp_path, monkeypatch, step, lost):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+
+    def killed(*args):
+        raise Killed
+
+    ended = make(0, Status.COMPLETED, epochs=(epoch(1, 0.5), epoch(2, 0.75)), rung=1, ended=9.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(study._storage, step, killed)
+        study.put(ended)
+    again = Study.open(tmp_path, "s")
+    assert optuna_trials(tmp_path)[0].state.name == "RUNNING"  # a reader leaves the file alone
+    with again.writing():
+        if "record" in lost:
+            assert again.records == [make(0)]
+            again.put(ended)
+    assert Study.open(tmp_path, "s").records[-1] == ended
+    trial = optuna_trials(tmp_path)[-1]
+    assert trial.state.name == "COMPLETE"
+    assert trial.value == ended.score
+    assert trial.intermediate_values == {1: 1.25, 2: 1.75}
+    assert trial.user_attrs["accuracy_score"] == 0.75
+
+
+def test_a_writer_knows_what_another_stored_since_it_opened_the_study(tmp_path):
+    first = Study.create(tmp_path, "s", MANIFEST)
+    second = Study.open(tmp_path, "s")
+    with first.writing():
+        first.add(make(0), DISTRIBUTIONS)
+    with second.writing():
+        second.add(make(1), DISTRIBUTIONS)
+    assert [r.number for r in Study.open(tmp_path, "s").records] == [0, 1]
 
 
 def test_a_pruned_trial_can_be_promoted_again(tmp_path):

@@ -1,0 +1,113 @@
+"""Searches that are killed, or whose disk fills up, go on with --resume as if nothing happened."""
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from analysis.load import load_records
+from trials.record import Status
+
+PROJECT = Path(__file__).resolve().parents[2]
+SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3",
+          "--trials", "6")
+KILLS = 10
+
+
+def mlflow_trials(folder):
+    """Trial numbers of MLflow's runs, and their parents."""
+    import mlflow
+
+    client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    parents = [run.info.run_id for run in runs if run.data.tags["role"] == "study"]
+    return parents, [(int(run.data.tags["trial"]), run.data.tags["mlflow.parentRunId"])
+                     for run in runs if run.data.tags["role"] == "trial"]
+
+
+def stored(folder):
+    return load_records(folder) if (folder / "study.json").exists() else []
+
+
+@pytest.mark.slow
+def test_ten_kills_lose_and_repeat_nothing(command, start, tiny_space, tmp_path, monkeypatch):
+    """Killed anywhere between its start and its end, alone or with all of its processes."""
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    tiny_space.write_text(tiny_space.read_text().replace("[1, 2]", "[3, 6, 12]"))
+    folder, chance = tmp_path / "runs" / "one", random.Random(0)
+    ended, kills = {}, 0
+    while kills < KILLS:
+        process = start(*SEARCH, "--study", "one", "--resume")
+        epochs = sum(len(r.epochs) for r in stored(folder))
+        wanted = epochs + chance.randrange(4)  # at a moment told by progress, not by the clock
+        while process.poll() is None and sum(len(r.epochs) for r in stored(folder)) < wanted:
+            time.sleep(0.05)
+        time.sleep(chance.random())
+        if process.poll() is not None:
+            break
+        if chance.random() < 0.5:
+            os.killpg(process.pid, signal.SIGKILL)
+        else:
+            os.kill(process.pid, signal.SIGKILL)
+        process.communicate()
+        kills += 1
+        records = {r.number: r for r in stored(folder)}
+        for number, record in ended.items():
+            assert records[number] == record
+        ended |= {n: r for n, r in records.items() if r.status is Status.COMPLETED}
+    assert kills == KILLS
+    code, _, err = command(*SEARCH, "--study", "one", "--resume")
+    assert code == 0, err
+    records = load_records(folder)
+    assert all(records[number] == record for number, record in ended.items())
+    assert [r.number for r in records] == list(range(7))
+    assert len({r.identity for r in records}) == 7
+    assert {r.status for r in records} <= {Status.COMPLETED, Status.PRUNED}
+    for record in records:
+        assert [e.epoch for e in record.epochs] == list(range(1, len(record.epochs) + 1))
+        assert record.retries == 0
+    (parent,), trials = mlflow_trials(tmp_path)
+    assert sorted(trials) == [(number, parent) for number in range(7)]
+
+
+@pytest.mark.slow
+def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_room(tiny_space, tmp_path):
+    """A real one: a small file system in memory, filled up after the first checkpoint."""
+    isolated = ["unshare", "-rmn", "sh", "-c", "mount -t tmpfs -o size=200m tmpfs runs"]
+    (tmp_path / "runs").mkdir()
+    if not shutil.which("unshare") or subprocess.run(isolated, cwd=tmp_path,
+                                                     capture_output=True).returncode:
+        pytest.skip("no file system can be mounted here")
+    script = """
+        ip link set lo up
+        mount -t tmpfs -o size=200m tmpfs runs
+        ( until test -e runs/one/trials/0000/last.pt; do sleep 0.1; done
+          dd if=/dev/zero of=runs/filler bs=4k 2> /dev/null ) &
+        "$@" > out 2> err; echo $? > code
+        rm runs/filler
+        cp -r runs/one before
+        "$@" --resume > out2 2> err2; echo $? > code2
+        cp -r runs/one after"""
+    search = [sys.executable, "-m", *SEARCH, "--study", "one"]
+    subprocess.run(["unshare", "-rmn", "sh", "-c", script, "sh", *search], cwd=tmp_path,
+                   timeout=500,
+                   env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+    lines = [line for line in (tmp_path / "err").read_text().splitlines()
+             if "network_util" not in line]  # on loopback alone Ray says so
+    assert (tmp_path / "code").read_text() == "2\n", lines
+    assert len(lines) == 1
+    assert "runs/one: the disk is full (" in lines[0]
+    assert "--study one --resume" in lines[0]
+    before, after = load_records(tmp_path / "before"), load_records(tmp_path / "after")
+    assert all(r.status is not Status.FAILED and r.retries == 0 for r in before)
+    assert (tmp_path / "code2").read_text() == "0\n", (tmp_path / "err2").read_text()
+    assert len(after) == 7
+    assert {r.status for r in after} <= {Status.COMPLETED, Status.PRUNED}
+    for record in before:
+        assert after[record.number].epochs[:len(record.epochs)] == record.epochs

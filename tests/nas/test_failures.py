@@ -1,0 +1,82 @@
+"""Trials that fail end as failed, with reason and traceback, tried again where that may help."""
+
+from types import SimpleNamespace
+
+import pytest
+
+import detector.fit
+from detector.errors import TrainingError
+from detector.fit import Epoch
+from nas.driver import Caches, Driver
+from nas.space import SearchSpace
+from nas.store import Study
+from trials.record import Status
+from trials.run import run_segment
+from trials.tracking import NullTracker
+
+SPACE = """
+name: tiny
+baseline: retinaface_mobile025
+dimensions:
+  backbone.width: {choice: [0.125, 0.1875]}
+  neck.width: {choice: [16, 32, 48]}
+  context.kind: {choice: [ssh, none]}
+proxy: {size: 64, batch_size: 16}
+rungs: [1]
+"""
+
+
+@pytest.fixture
+def driver(tmp_path, monkeypatch):
+    """A search that trains by `fits`: trial number → what happens at its attempts, in turn."""
+    (tmp_path / "tiny.yaml").write_text(SPACE)
+    space = SearchSpace.load(tmp_path / "tiny.yaml")
+    study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
+    made = Driver(study, space, NullTracker(), trials=6, sampler="random", seed=0, rungs=(1,),
+                  caches=Caches(train=tmp_path / "a", holdout=tmp_path / "b"), device="cpu",
+                  threads=1, max_failures=1.0)
+    faults = {1: [MemoryError("no memory"), None], 2: [MemoryError("no memory")] * 2,
+              3: [TrainingError("loss not finite at epoch 1")],
+              4: [RuntimeError("shapes (3, 4) and (5, 6) do not fit")],
+              5: [OSError(5, "Input/output error"), ValueError("another")]}
+
+    def fit(*args, workdir, **kwargs):
+        left = faults.get(int(workdir.name), [])
+        if left and (error := left.pop(0)):
+            raise error
+        (workdir / "last.pt").write_text("a checkpoint")
+        yield Epoch(epoch=1, losses={"total": 1.0}, lr=0.1, seconds=1.0, images=1,
+                    ap=dict.fromkeys(("easy", "medium", "hard"), 0.5))
+
+    monkeypatch.setattr(detector.fit, "fit", fit)
+    monkeypatch.setattr("detector.data.CachedImages", lambda folder: SimpleNamespace())
+    return made
+
+
+def test_every_kind_of_failure(driver):
+    while True:
+        try:
+            segment = driver.next_segment()
+        except StopIteration:
+            break
+        for report in run_segment(segment):
+            driver.take(report)
+    records = driver.records
+    ended = {r.number: (r.status, r.retries) for r in records}
+    failed, completed = Status.FAILED, Status.COMPLETED
+    assert ended == {0: (completed, 0), 1: (completed, 1), 2: (failed, 1), 3: (failed, 0),
+                     4: (failed, 0), 5: (failed, 1), 6: (completed, 0)}
+    assert [r.reason for r in records if r.status is failed] == [
+        "MemoryError: no memory", "TrainingError: loss not finite at epoch 1",
+        "RuntimeError: shapes (3, 4) and (5, 6) do not fit", "ValueError: another"]
+    assert Study.open(driver.study.folder.parent, "s").records == records
+    for record in records:
+        folder = driver.workdir(record)
+        log = (folder / "log.txt").read_text()
+        if record.status is failed:
+            assert [path.name for path in folder.iterdir()] == ["log.txt"]
+            assert record.traceback.startswith("Traceback")
+            assert record.traceback.rstrip().endswith(record.reason)
+            assert log.endswith(f"failed: {record.reason}\n")
+        assert log.count("Traceback") == record.retries + (record.status is failed)
+        assert log.count("to be tried again") == record.retries

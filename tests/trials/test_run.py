@@ -1,0 +1,133 @@
+"""A segment trains to its rung and tells what happened, in reports and in the trial's log."""
+
+import errno
+import fcntl
+import logging
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+import torch
+
+import detector.fit
+from detector.data import cache_images
+from trials.run import Segment, run_segment
+
+
+@pytest.fixture
+def segment(tiny_study, tiny_data, tmp_path):
+    train, holdout = (cache_images(images, tmp_path / "cache", 64).folder
+                      for images in (tiny_data.train, tiny_data.selection))
+    record = tiny_study.records[0]
+    return Segment(number=7, detector=record.detector, recipe=record.recipe, until=2,
+                   evaluate_at=(2,), told=0, workdir=str(tmp_path / "trials" / "0007"),
+                   train=str(train), holdout=str(holdout), device="cpu")
+
+
+def log_of(segment):
+    return (Path(segment.workdir) / "log.txt").read_text()
+
+
+def with_recipe(segment, **changes):
+    return Segment(**vars(segment) | {"recipe": segment.recipe | changes})
+
+
+def raising(error):
+    def fit(*args, **kwargs):
+        print("about to fail")
+        raise error
+        yield
+    return fit
+
+
+def test_the_log_tells_each_epoch(segment):
+    half = Path(segment.workdir) / ".last.pt.1.tmp"
+    half.parent.mkdir(parents=True)
+    half.write_text("what a killed worker was writing")
+    reports = list(run_segment(segment))
+    assert [(r.epoch.epoch, r.ended) for r in reports] == [(1, False), (2, True)]
+    lines = log_of(segment).splitlines()
+    assert len(lines) == 3
+    assert "to epoch 2 on cpu, 1 threads; process" in lines[0]
+    assert f"epoch 1: {next(iter(reports[0].epoch.losses))} " in lines[1]
+    assert f"AP easy {reports[1].epoch.ap['easy']:.3f}" in lines[2]
+    assert not half.exists()
+
+
+def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsys):
+    def fit(*args, **kwargs):
+        yield from ()
+        print("printed")
+        print("warned", file=sys.stderr)  # where Python's warnings go, too
+        logging.getLogger("some.library").warning("logged")
+        raise ValueError("raised")
+
+    monkeypatch.setattr(detector.fit, "fit", fit)
+    (report,) = run_segment(segment)
+    assert report.failure.reason == "ValueError: raised"
+    for told in ("printed", "warned", "logged", "ValueError: raised", "Traceback"):
+        assert told in log_of(segment)
+    print("after")
+    assert capsys.readouterr() == ("after\n", "")
+    assert not any(isinstance(h, logging.StreamHandler) and h.stream.closed
+                   for h in logging.getLogger().handlers)
+
+
+@pytest.mark.parametrize(("error", "reason", "may_pass", "full"), [
+    (MemoryError(), "MemoryError: ", True, False),
+    (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory", True, False),
+    (OSError(errno.EIO, "Input/output error"), "Input/output error", True, False),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "shapes", False, False),
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left", True, True)])
+def test_faults_become_reports(segment, monkeypatch, error, reason, may_pass, full):
+    monkeypatch.setattr(detector.fit, "fit", raising(error))
+    (report,) = run_segment(segment)
+    assert report.ended
+    assert reason in report.failure.reason
+    assert (report.failure.may_pass, report.failure.disk_full) == (may_pass, full)
+    assert report.failure.traceback.startswith("Traceback")
+    assert "about to fail" in log_of(segment)
+
+
+def test_a_loss_that_is_not_finite(segment):
+    rate = segment.recipe["optimizer"] | {"lr": 1e30, "warmup_epochs": 0.0}
+    *_, last = run_segment(with_recipe(segment, optimizer=rate))
+    assert last.failure.reason.startswith("TrainingError: loss not finite at epoch")
+    assert not last.failure.may_pass
+    assert "TrainingError: loss not finite" in log_of(segment)
+
+
+def test_a_design_that_cannot_be_built(segment):
+    broken = Segment(**vars(segment) | {"detector": segment.detector | {"necks": 2}})
+    (report,) = run_segment(broken)
+    assert report.failure.reason.startswith("ConfigError: necks: unknown key")
+    assert not report.failure.may_pass
+
+
+def test_a_checkpoint_that_does_not_fit_on_the_disk(segment, monkeypatch):
+    def full(content, file):
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:  # as torch words it
+            raise RuntimeError("[enforce fail at inline_container.cc:671]") from error
+
+    monkeypatch.setattr(torch, "save", full)
+    (report,) = run_segment(segment)
+    assert report.failure.disk_full
+    assert not list(Path(segment.workdir).glob("*last*"))
+
+
+def test_one_process_at_a_time_trains_in_a_folder(segment, monkeypatch):
+    monkeypatch.setattr(detector.fit, "fit", raising(ValueError("begun")))
+    Path(segment.workdir).mkdir(parents=True)
+    reports = []
+    with open(Path(segment.workdir) / "log.txt", "a") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        thread = threading.Thread(target=lambda: reports.extend(run_segment(segment)))
+        thread.start()
+        thread.join(0.3)
+        assert thread.is_alive()
+        assert reports == []
+    thread.join(10)
+    assert [r.failure.reason for r in reports] == ["ValueError: begun"]
