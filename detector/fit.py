@@ -52,7 +52,8 @@ class Epoch:
 def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | None, *,
         workdir: Path, device: str = "auto", until: int | None = None,
         evaluate_at: Collection[int] = (), told: int | None = None,
-        workers: int | None = None, progress: Progress | None = None) -> Iterator[Epoch]:
+        workers: int | None = None, init: str | None = None,
+        progress: Progress | None = None) -> Iterator[Epoch]:
     """Trains a detector and yields each epoch once its checkpoint is on disk.
 
     Goes on from `workdir`/last.pt where there is one, exactly as if it had never stopped; on a
@@ -67,6 +68,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         evaluate_at: epochs evaluated beside those that the recipe asks for.
         told: epochs that the caller has heard of; those that last.pt has beyond are told first (the
             caller was killed between a checkpoint and its report). None: all of them.
+        init: weights to start from, in place of the recipe's; as for `detector.start`.
         workers: threads that prepare batches; none: 0 on a CPU, up to 8 beside a GPU.
         progress: called after each step with epoch, step, steps of the epoch, and the step's
             losses with `total`.
@@ -82,7 +84,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if chosen.type == "cuda" else 0
     path = Path(workdir) / LAST
-    model, optimizer, history = _start(config, recipe, path, chosen)
+    model, optimizer, history, start = _start(config, recipe, path, chosen, init)
     autocast = precision(recipe, chosen)
     last = min(recipe.epochs, until or recipe.epochs)
 
@@ -121,7 +123,8 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         history.append(asdict(result))
         # All there is to resume from: order and augmentation are functions of seed and epoch.
         checkpoint.save(path, model, config, recipe, metadata=history[-1],
-                        state={"optimizer": optimizer.state_dict(), "history": history})
+                        state={"optimizer": optimizer.state_dict(), "history": history,
+                               "start": start})
         yield result
 
 
@@ -198,23 +201,25 @@ def precision(recipe: Recipe, device: torch.device) -> AbstractContextManager:
                           enabled=recipe.autocast and fast_bf16(device))
 
 
-def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device
-           ) -> tuple[nn.Module, torch.optim.Optimizer, list[dict]]:
-    """Model, optimiser and the epochs so far: new, or as `path` holds them."""
+def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device, init: str | None
+           ) -> tuple[nn.Module, torch.optim.Optimizer, list[dict], dict | None]:
+    """Model, optimiser, the epochs so far and what training started from: new, or as `path` holds
+    them."""
     model = build_detector(config, seed=recipe.seed)
-    saved = checkpoint.load(path) if path.exists() else None
+    saved, start = checkpoint.load(path) if path.exists() else None, None
     if saved is not None:
         _same(saved, config, recipe, path)
         model.load_state_dict(saved.model)
-    elif recipe.weights:
-        from detector.weights import load_weights
-        load_weights(model, config, recipe.weights)
+        start = saved.state.get("start")
+    elif init or recipe.weights:
+        from detector.start import begin
+        start = begin(model, config, init or recipe.weights, path.parent)
     model = model.to(device, memory_format=layout(recipe))
     optimizer = make_optimizer(model, recipe.optimizer)
     if saved is None:
-        return model, optimizer, []
+        return model, optimizer, [], start
     optimizer.load_state_dict(saved.state["optimizer"])
-    return model, optimizer, saved.state["history"]
+    return model, optimizer, saved.state["history"], start
 
 
 def _same(saved: checkpoint.Checkpoint, config: Detector, recipe: Recipe, path: Path) -> None:

@@ -143,7 +143,7 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     return replace(
         base, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
         size=args.size or (SIZE if candidate.proxy else base.size), augmentation=augmentation,
-        cache_size=None, weights=args.weights or base.weights, seed=args.seed,
+        cache_size=None, weights=args.weights or args.init_from or base.weights, seed=args.seed,
         evaluation=Evaluation(size=WATCH_SIZE, every=max(1, epochs // LOOKS)))
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from detector.config import arch_hash
 from detector.errors import TrainingError, UserError
+from detector.pretrained import START_FILE, Start
 from detector.recipe import DataChoice, Recipe
 from nas import cli
 from nas.candidate import (
@@ -23,6 +24,7 @@ from nas.candidate import (
     fitting_size,
     full_recipe,
 )
+from nas.initial import check_start
 from nas.models import (
     CONFIG,
     METRICS,
@@ -71,14 +73,23 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--batch-size", metavar="B", type=int,
                      help="images a step; the learning rate follows in proportion, "
                           "adamw's by the square root (default: the recipe's)")
-    how.add_argument("--weights", metavar="PATH",
-                     help="start from this file of weights, or from imagenet: torchvision's "
-                          "(default: as the trial did, in a search from scratch)")
+    start = how.add_mutually_exclusive_group()
+    start.add_argument("--weights", metavar="FILE",
+                       help="start from a backbone trained on ImageNet-1k: a file, or imagenet for "
+                            "the published one nearest to the design; where widths or depths "
+                            "differ, the channels and layers that overlap are copied "
+                            "(default: as the trial did, in a search from scratch)")
+    start.add_argument("--init-from", metavar="CHECKPOINT",
+                       help="fine-tune: start at epoch 0, with a new optimiser, from all weights "
+                            "of a trained detector (weights.pt, last.pt, or a released RetinaFace "
+                            "file); of another design, what overlaps is copied")
     how.add_argument("--with-holdout", action="store_true",
                      help="train on the hold-out, too, for the final entry; the record says so, "
                           "and there is no AP on it")
     how.add_argument("--resume", action="store_true",
-                     help="go on with a retrain that was stopped; one that is finished is shown")
+                     help="go on with this very retrain where it was stopped, optimiser and all "
+                          "(to start another one from its weights: --init-from); one that is "
+                          "finished is shown")
     cli.add_device_flag(how)
     data = made.add_argument_group("data")
     data.add_argument("--data", metavar="PATH",
@@ -126,6 +137,7 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         from trials.tracking import client
 
         client(args.tracking_uri)  # a wrong one is better told now than after the training
+    start = check_start(candidate.config, recipe.weights, args)
     choice, data = _open(args, candidate)
     train = data.all_train if args.with_holdout else data.train
     if args.size is None:
@@ -139,12 +151,14 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         print(f"{candidate.title} is retrained already:")
         _print_result(candidate, stored, args)
         return stored
-    _print_plan(candidate, recipe, data, train, args)
+    _print_plan(candidate, recipe, start, data, train, args)
     workdir = _workdir(candidate, origin, args)
-    net, history = _train(candidate, recipe, data, train, workdir, args)
+    net, history, start = _train(candidate, recipe, data, train, workdir, args)
+    origin = replace(origin, start=start)
     metrics = _metrics(candidate, recipe, origin, history,
                        _holdout_ap(candidate, recipe, net, data, args))
-    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
+    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics,
+               beside=[path for path in (workdir / START_FILE,) if path.exists()])
     shutil.rmtree(workdir, ignore_errors=True)
     _print_result(candidate, metrics, args)
     _track(args, candidate, recipe, origin, metrics)
@@ -183,7 +197,7 @@ def _weights_sha256(weights: str | None) -> str | None:
 def _finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
     """metrics.json of the very same retrain, if it has ended."""
     stored = read_metrics(candidate.folder)
-    same = stored and (stored["origin"], stored["recipe"], stored["design"]) == (
+    same = stored and (stored["origin"] | {"start": None}, stored["recipe"], stored["design"]) == (
         origin.to_dict(), recipe.to_dict(), arch_hash(candidate.config))
     return stored if same else None
 
@@ -211,7 +225,7 @@ def _workdir(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
 
 
 def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, args: Namespace):
-    """The trained network and its epochs."""
+    """The trained network, its epochs and what it started from."""
     from detector import checkpoint
     from detector.data import cache_images
     from detector.fit import LAST, fit
@@ -237,7 +251,8 @@ def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, arg
     saved = checkpoint.load(workdir / LAST)
     net = build_detector(candidate.config)
     net.load_state_dict(saved.model)
-    return net.eval(), saved.state["history"]
+    start = saved.state.get("start")
+    return net.eval(), saved.state["history"], start and Start.from_dict(start)
 
 
 def _holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
@@ -273,13 +288,16 @@ def _metrics(candidate: Candidate, recipe: Recipe, origin: Origin, history: list
         "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}
 
 
-def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespace) -> None:
+def _print_plan(candidate: Candidate, recipe: Recipe, start: Start | None, data, train,
+                args: Namespace) -> None:
     from trials.names import describe
 
-    start = f"from {recipe.weights}" if recipe.weights else "from scratch"
     print(f"retrain: {candidate.title} ({describe(candidate.config)})\n"
           f"  {recipe.epochs} epochs, {recipe.size} px, batch {recipe.batch_size}, lr "
-          f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), {start}")
+          f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), "
+          + (f"from {start.source}" if start else "from scratch"))
+    if start:
+        print(f"  {start}")
     print(f"  {len(train)} training images, " + (
         f"the hold-out of {len(data.holdout)} among them" if args.with_holdout else
         f"without the hold-out of {len(data.holdout)}"))
