@@ -5,7 +5,9 @@ Imports no torch.
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from detector.config import Backbone, Detector, Neck, Pixels
 from detector.structs import Struct
@@ -57,6 +59,14 @@ def torchvision_name(config: Detector) -> str | None:
     return min(names, default=None, key=lambda name: sum(
         abs(there - here) for there, here in zip(TORCHVISION_BACKBONES[name].depths,
                                                  backbone.depths)))
+
+
+def read_start(folder: Path) -> dict | None:
+    """What the training in a folder started from, without the layers' origins; none: scratch."""
+    path = folder / START_FILE
+    if not path.is_file():
+        return None
+    return {key: value for key, value in json.loads(path.read_text()).items() if key != "layers"}
 
 
 @dataclass(frozen=True, kw_only=True)

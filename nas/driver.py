@@ -16,6 +16,7 @@ from nas.gate import draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
+from nas.warm import WarmStart
 from trials.names import describe
 from trials.record import Cost, Status, TrialRecord
 from trials.run import Segment, SegmentReport
@@ -40,20 +41,22 @@ class Driver:
         trials: sampled, legal, different designs wanted in all; the baseline comes on top.
         rungs: epochs of the rungs, ascending; the last one is the full budget.
         threads: torch threads of a worker.
+        warm: designs to try first, and whether trials inherit weights; none: neither.
     """
 
     def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
                  sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
-                 device: str, threads: int):
+                 device: str, threads: int, warm: WarmStart | None = None):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
         self._tracker, self._caches = tracker, caches
         self._device, self._threads = device, threads
+        self._warm = warm or WarmStart(space, study.folder, rungs)
         self._proposer = Proposer(space, sampler, seed=seed)
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
         """Why no more designs can be drawn."""
         self.started = time.time()
-        self.epochs_before = sum(len(r.epochs) for r in study.records)
+        self.epochs_before = sum(r.epochs_spent for r in study.records)
 
     # -- what a search consists of ------------------------------------------------------------
 
@@ -89,6 +92,12 @@ class Driver:
     # -- SegmentSource ------------------------------------------------------------------------
 
     def next_segment(self) -> Segment | None:
+        record = self._next_record()
+        while record is not None and record.status.ended:  # its result is known already
+            record = self._next_record()
+        return self._start(record) if record is not None else None
+
+    def _next_record(self) -> TrialRecord | None:
         records = self.records
         waiting = [r for r in self._unfinished(records) if r.number not in self._running]
         if self.failure():
@@ -105,7 +114,7 @@ class Driver:
                 record = scheduler.last_promotion(records, self.rungs)
         if record is None and not self._running:
             raise StopIteration
-        return self._start(record) if record is not None else None
+        return record
 
     def take(self, report: SegmentReport) -> None:
         if report.number not in self._running:
@@ -126,7 +135,9 @@ class Driver:
         self._store(record.but(rung=rung, status=Status.COMPLETED if completed else Status.PAUSED,
                                ended=time.time() if completed else None))
         if completed:
-            self._drop_checkpoints()
+            self._warm.ended(record)
+            if not self._warm.inherits:  # else any of them may become a parent
+                self._drop_checkpoints()
 
     def close(self) -> None:
         """End a search in which nothing is left to train: what is still paused is pruned."""
@@ -137,6 +148,8 @@ class Driver:
                     status=Status.PRUNED, ended=time.time(),
                     reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
                            f"{record.epochs[-1].epoch}"))
+                self._warm.ended(record)
+        self._drop_checkpoints()
 
     def reopen(self) -> None:
         """Go on with a study that had ended: what was pruned may be promoted again."""
@@ -168,7 +181,8 @@ class Driver:
         """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
         while True:
             try:
-                found = draw(self.space, self._proposer, self.records)
+                found = self._warm.next(self.records) or draw(self.space, self._proposer,
+                                                              self.records)
             except UserError as error:  # the space has no more
                 self.exhausted = error
                 return None
@@ -186,8 +200,9 @@ class Driver:
             speed_score=self.space.objective.speed_score(cost), started=now,
             status=Status.RUNNING if violation is None else Status.INFEASIBLE,
             ended=None if violation is None else now)
+        record = self._warm.begun(record, self.study.records)
         self.study.add(record, self.space.distributions(params))
-        if violation is not None:
+        if record.status.ended:
             self._track(record)
         return record
 
@@ -200,7 +215,7 @@ class Driver:
         return Segment(
             number=record.number, detector=record.detector, recipe=record.recipe,
             until=scheduler.target_epoch(record, self.rungs), evaluate_at=self.rungs,
-            told=len(record.epochs),
+            told=len(record.epochs), init=self._warm.init(record),
             workdir=str(self.workdir(record)), train=str(self._caches.train.resolve()),
             holdout=str(self._caches.holdout.resolve()), device=self._device, threads=self._threads)
 
@@ -225,6 +240,8 @@ class Driver:
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""
         completed = [r for r in self.records if r.status is Status.COMPLETED]
+        if not completed:
+            return
         best = max(completed, key=lambda r: r.score)
         kept = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:

@@ -143,10 +143,11 @@ class Study:
     def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         from optuna.trial import FrozenTrial, TrialState
 
-        ended = record.status.ended
-        state = TrialState.FAIL if ended else TrialState.RUNNING
+        ended, completed = record.status.ended, record.status is Status.COMPLETED
+        state = (TrialState.COMPLETE if completed  # elsewhere: its result was taken over
+                 else TrialState.FAIL if ended else TrialState.RUNNING)
         trial = FrozenTrial(
-            number=-1, trial_id=-1, state=state, value=None,
+            number=-1, trial_id=-1, state=state, value=record.score if completed else None,
             datetime_start=datetime.now(), datetime_complete=datetime.now() if ended else None,
             params={name: record.params[name] for name in distributions},
             distributions=dict(distributions), intermediate_values=record.scores(),
