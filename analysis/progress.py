@@ -37,7 +37,7 @@ def progress_of(records: Sequence[TrialRecord]) -> Progress:
     done = sorted((r for r in begun if r.status is Status.COMPLETED and r.score is not None),
                   key=lambda r: (r.ended or 0.0, r.number))
     starts = np.array([r.started or 0.0 for r in begun])
-    spent = np.concatenate([[0], np.cumsum([len(r.epochs) for r in begun])]).astype(int)
+    spent = np.concatenate([[0], np.cumsum([r.epochs_spent for r in begun])]).astype(int)
     trials = np.searchsorted(starts, [r.ended or 0.0 for r in done], side="right")
     scores = np.array([r.score for r in done], dtype=float)
     return Progress(trials=trials, epochs=spent[trials],
@@ -74,6 +74,6 @@ def spending(records: Sequence[TrialRecord]) -> list[Spending]:
         if trained and record.status is not Status.COMPLETED:
             name = f"{name} at epoch {trained}"
         groups.setdefault((-trained, name), []).append(record)
-    return [Spending(name, len(group), sum(len(r.epochs) for r in group),
+    return [Spending(name, len(group), sum(r.epochs_spent for r in group),
                      sum(r.seconds for r in group))
             for (_, name), group in sorted(groups.items())]

@@ -82,7 +82,7 @@ def summary(study: StudyData) -> dict:
             "best_trial": data.best.number,
             "baseline_score": data.baseline and data.baseline.score,
             "front": [r.number for r in data.front], "hypervolume": hypervolume_of(study.completed),
-            "epochs": sum(len(r.epochs) for r in study.records),
+            "epochs": sum(r.epochs_spent for r in study.records),
             "score_deviation": deviation if deviation == deviation else None,
             "score_deviation_from": source,
             "correlations": [one.sentence for one in study.comparisons]}

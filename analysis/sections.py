@@ -68,7 +68,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
         rows.append([
             study.name, study.manifest.get("space", "?"), study.manifest.get("data_name", "?"),
             f"{len(study.completed):,} of {len(study.records):,}",
-            f"{sum(len(r.epochs) for r in study.records):,}", f"{data.best.score:.3f}",
+            f"{sum(r.epochs_spent for r in study.records):,}", f"{data.best.score:.3f}",
             name_of(data.best), f"{data.baseline.score:.3f}" if data.baseline else "–",
             len(data.front), f"{hypervolume_of(study.completed):.4f}"])
     page.table(["study", "space", "data", "completed trials", "epochs", "best score", "trial",

@@ -52,7 +52,8 @@ class Epoch:
 def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | None, *,
         workdir: Path, device: str = "auto", until: int | None = None,
         evaluate_at: Collection[int] = (), told: int | None = None,
-        workers: int | None = None, progress: Progress | None = None) -> Iterator[Epoch]:
+        workers: int | None = None, init: str | None = None,
+        progress: Progress | None = None) -> Iterator[Epoch]:
     """Trains a detector and yields each epoch once its checkpoint is on disk.
 
     Goes on from `workdir`/last.pt where there is one, exactly as if it had never stopped; on a
@@ -69,6 +70,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         evaluate_at: epochs evaluated beside those that the recipe asks for.
         told: epochs that the caller has heard of; those that last.pt has beyond are told first (the
             caller was killed between a checkpoint and its report). None: all of them.
+        init: weights to start from, in place of the recipe's; as for `detector.start`.
         workers: threads that prepare batches; none: 0 on a CPU, up to 8 beside a GPU.
         progress: called after each step with epoch, step, steps of the epoch, and the step's
             losses with `total`.
@@ -90,7 +92,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
     if workers is None:
         workers = min(os.cpu_count() or 1, 8) if chosen.type == "cuda" else 0
     path = Path(workdir) / LAST
-    training = _start(config, recipe, path, chosen)
+    training = _start(config, recipe, path, chosen, init)
     model, precision = training.model, training.precision
     last = min(recipe.epochs, until or recipe.epochs)
 
@@ -158,6 +160,8 @@ class _Training:
     precision: Precision
     average: AveragedModel | None
     """Of the weights, where the recipe has an ema."""
+    start: dict | None = None
+    """What it started from, as `detector.start` tells it; none: from scratch."""
     history: list[dict] = field(default_factory=list)
     """The epochs so far, as plain data."""
 
@@ -169,7 +173,7 @@ class _Training:
     def state(self) -> dict:
         """What a checkpoint keeps to go on from, beside the result's weights."""
         state = {"optimizer": self.optimizer.state_dict(), "history": self.history,
-                 "scaler": self.precision.scaler.state_dict()}
+                 "scaler": self.precision.scaler.state_dict(), "start": self.start}
         if self.average:
             state |= {"model": self.model.state_dict(), "averaged": int(self.average.n_averaged)}
         return state
@@ -181,23 +185,24 @@ class _Training:
             self.average.n_averaged.fill_(saved.state["averaged"])
         self.optimizer.load_state_dict(saved.state["optimizer"])
         self.precision.scaler.load_state_dict(saved.state.get("scaler", {}))
-        self.history = saved.state["history"]
+        self.history, self.start = saved.state["history"], saved.state.get("start")
 
 
-def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device) -> _Training:
+def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device,
+           init: str | None) -> _Training:
     """A training at its beginning, or where `path` holds it."""
     model = build_detector(config, seed=recipe.seed)
-    saved = checkpoint.load(path) if path.exists() else None
+    saved, start = checkpoint.load(path) if path.exists() else None, None
     if saved is not None:
         _same(saved, config, recipe, path)
-    elif recipe.weights:
-        from detector.weights import load_weights
-        load_weights(model, config, recipe.weights)
+    elif init or recipe.weights:
+        from detector.start import begin
+        start = begin(model, config, init or recipe.weights, path.parent)
     model = model.to(device, memory_format=layout(recipe))
     if recipe.norm == "sync" and device.type == "cuda" and distributed.place().workers > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     decay, precision = recipe.optimizer.ema, Precision(recipe, device)
-    training = _Training(model=model, precision=precision,
+    training = _Training(model=model, precision=precision, start=start,
                          optimizer=make_optimizer(model, recipe.optimizer,
                                                   fused=not precision.scaler.is_enabled()),
                          average=averaged(model, decay) if decay else None)

@@ -27,7 +27,7 @@ class Document:
     path: Path
     data: dict
     lines: dict[tuple[str, ...], int]
-    """1-based line of each key; keys of keys as a path."""
+    """1-based line of each key; keys of keys as a path, entries of lists by their place."""
 
     def error(self, keys: tuple[str, ...], message: str) -> UserError:
         """A UserError that names the file, the line of the key where known, and the key."""
@@ -67,7 +67,12 @@ def read(path: Path) -> Document:
 
 
 def _note_lines(path: Path, node, keys: tuple[str, ...], lines: dict) -> None:
-    """Line of each key of a mapping into `lines`; a key that stands twice is an error."""
+    """Line of each key of a mapping and each entry of a list ("0", "1", …) into `lines`; a key that
+    stands twice is an error."""
+    if isinstance(node, yaml.SequenceNode):
+        for place, entry in enumerate(node.value):
+            lines[keys + (str(place),)] = entry.start_mark.line + 1
+            _note_lines(path, entry, keys + (str(place),), lines)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:

@@ -154,7 +154,7 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     return replace(
         base, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
         size=args.size or (SIZE if candidate.proxy else base.size), augmentation=augmentation,
-        cache_size=None, weights=args.weights or base.weights, seed=args.seed,
+        cache_size=None, weights=args.weights or args.init_from or base.weights, seed=args.seed,
         accumulate=args.accumulate or base.accumulate,
         precision=args.precision or base.precision,
         evaluation=Evaluation(size=WATCH_SIZE, every=every))

@@ -10,6 +10,7 @@ from statistics import fmean
 
 from detector.errors import UserError, disk_full
 from detector.recipe import Recipe
+from nas.inherit import INIT
 from nas.space import RandomTrial, SearchSpace
 from trials.record import Cost
 
@@ -38,15 +39,19 @@ def checkpoints_needed(space: SearchSpace, trials: int) -> int:
     return baseline + round(trials * fmean(sizes or [baseline]))
 
 
-def check_disk(folder: Path, space: SearchSpace, trials: int) -> str:
+def check_disk(folder: Path, space: SearchSpace, trials: int, inherit: bool = False) -> str:
     """One line about the checkpoints of a study in `folder`, which need not exist yet; those that
     it has already count as fitting.
+
+    Args:
+        inherit: each trial may keep its parent's checkpoint beside its own.
 
     Raises:
         UserError: they cannot fit.
     """
-    there = sum(path.stat().st_size for path in folder.glob("trials/*/last.*"))
-    needed = max(0, checkpoints_needed(space, trials) - there)
+    files = [path.stat() for name in ("last.*", INIT) for path in folder.glob(f"trials/*/{name}")]
+    there = sum({stat.st_ino: stat.st_size for stat in files}.values())  # one may have two names
+    needed = max(0, checkpoints_needed(space, trials) * (2 if inherit else 1) - there)
     existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:

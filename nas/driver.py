@@ -14,6 +14,7 @@ from nas.gate import baseline, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
+from nas.warm import WarmStart
 from trials.logs import note
 from trials.names import describe
 from trials.record import Status, TrialRecord
@@ -45,22 +46,25 @@ class Driver:
         rungs: epochs of the rungs, ascending; the last one is the full budget.
         threads: torch threads of a worker.
         max_failures: share of failed trials, in [0, 1], above which the search stops.
+        warm: designs to try first, and whether trials inherit weights; none: neither.
     """
 
     def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
                  sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
-                 device: str, threads: int, max_failures: float = MAX_FAILURES):
+                 device: str, threads: int, max_failures: float = MAX_FAILURES,
+                 warm: WarmStart | None = None):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
         self.max_failures = max_failures
         self._tracker, self._caches = tracker, caches
         self._device, self._threads = device, threads
+        self._warm = warm or WarmStart(space, study.folder, rungs)
         self._proposer = Proposer(space, sampler, seed=seed)
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
         """Why no more designs can be drawn."""
         self._fault: Exception | None = None
         self.started = time.time()
-        self.epochs_before = sum(len(r.epochs) for r in study.records)
+        self.epochs_before = sum(r.epochs_spent for r in study.records)
 
     # -- what a search consists of ------------------------------------------------------------
 
@@ -103,6 +107,12 @@ class Driver:
     # -- SegmentSource ------------------------------------------------------------------------
 
     def next_segment(self) -> Segment | None:
+        record = self._next_record()
+        while record is not None and record.status.ended:  # its result is known already
+            record = self._next_record()
+        return self._start(record) if record is not None else None
+
+    def _next_record(self) -> TrialRecord | None:
         self.check()
         records = self.records
         waiting = [r for r in self._unfinished(records) if r.number not in self._running]
@@ -120,7 +130,7 @@ class Driver:
                 record = scheduler.last_promotion(records, self.rungs)
         if record is None and not self._running:
             raise StopIteration
-        return self._start(record) if record is not None else None
+        return record
 
     def take(self, report: SegmentReport) -> None:
         if self._fault is None:
@@ -155,7 +165,9 @@ class Driver:
         self._store(record.but(rung=rung, status=Status.COMPLETED if completed else Status.PAUSED,
                                ended=time.time() if completed else None))
         if completed:
-            self._drop_checkpoints()
+            self._warm.ended(record)
+            if not self._warm.inherits:  # else any of them may become a parent
+                self._drop_checkpoints()
 
     def close(self) -> None:
         """End a search in which nothing is left to train: what is still paused is pruned."""
@@ -166,6 +178,8 @@ class Driver:
                     status=Status.PRUNED, ended=time.time(),
                     reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
                            f"{record.epochs[-1].epoch}"))
+                self._warm.ended(record)
+        self._drop_checkpoints()
 
     def reopen(self) -> None:
         """Go on with a study that had ended: what was pruned may be promoted again."""
@@ -190,7 +204,12 @@ class Driver:
 
     def _baseline(self) -> TrialRecord:
         record = baseline(self.space).record(0, self.space.objective, source="baseline")
-        self.study.add(record, {})
+        return self._add(self._warm.begun(record, []))
+
+    def _add(self, record: TrialRecord) -> TrialRecord:
+        self.study.add(record, self.space.distributions(record.params))
+        if record.status.ended:  # taken over from another study
+            self._track(record)
         return record
 
     def _draw(self) -> TrialRecord | None:
@@ -198,17 +217,16 @@ class Driver:
         records, infeasible = self.records, []
         while True:
             try:
-                found = draw(self.space, self._proposer, records)
+                found = self._warm.next(records) or draw(self.space, self._proposer, records)
             except UserError as error:  # the space has no more
                 self.exhausted = error
                 self._set_aside(infeasible)
                 return None
-            record = found.record(len(records), self.space.objective)
+            record = self._warm.begun(found.record(len(records), self.space.objective), records)
             records.append(record)
             if found.violation is None:
                 self._set_aside(infeasible)
-                self.study.add(record, self.space.distributions(record.params))
-                return record
+                return self._add(record)
             infeasible.append(record)
             if len(infeasible) == BATCH:
                 self._set_aside(infeasible)
@@ -229,7 +247,7 @@ class Driver:
         return Segment(
             number=record.number, detector=record.detector, recipe=record.recipe,
             until=scheduler.target_epoch(record, self.rungs), evaluate_at=self.rungs,
-            told=len(record.epochs),
+            told=len(record.epochs), init=self._warm.init(record),
             workdir=str(self.workdir(record)), train=str(self._caches.train.resolve()),
             holdout=str(self._caches.holdout.resolve()), device=self._device, threads=self._threads)
 
@@ -257,6 +275,8 @@ class Driver:
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""
         completed = self.completed()
+        if not completed:
+            return
         best = max(completed, key=lambda r: r.score)
         kept = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:

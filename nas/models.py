@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 from detector.cli import write_text
 from detector.config import Detector
 from detector.errors import UserError
+from detector.pretrained import Start
 from detector.recipe import DataChoice, Recipe
 from detector.structs import Struct
 from nas.card import write_network
@@ -41,6 +43,8 @@ class Origin(Struct):
     """Trained on the hold-out, too: then there is no AP on it."""
     weights_sha256: str | None = None
     """Of the file that the recipe's `weights` names."""
+    start: Start | None = None
+    """What was taken from that file; known once training has begun."""
     objective: Objective
 
 
@@ -131,9 +135,9 @@ def chosen_model(args) -> Model:
 
 
 def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, origin: Origin,
-               metrics: dict) -> None:
-    """Write weights.pt, config.yaml, metrics.json and network.json; an older model in `folder`
-    is replaced once all of the new one is on disk."""
+               metrics: dict, beside: Sequence[Path] = ()) -> None:
+    """Write weights.pt, config.yaml, metrics.json and network.json, and copies of the files
+    `beside`; an older model in `folder` is replaced once all of the new one is on disk."""
     import yaml
 
     from detector import checkpoint
@@ -147,6 +151,8 @@ def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, o
     write_text(aside / CONFIG, f"# {origin.title}, in the form of a preset\n{text}")
     write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
     write_network(aside, config)
+    for path in beside:
+        shutil.copy(path, aside)
     _replace(folder, aside)
 
 

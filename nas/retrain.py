@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector.errors import UserError
+from detector.pretrained import START_FILE, Start
 from detector.recipe import DataChoice, Recipe
 from nas import cli, training
 from nas.candidate import (
@@ -22,6 +23,7 @@ from nas.candidate import (
     fitting_size,
     full_recipe,
 )
+from nas.initial import check_start
 from nas.models import (
     CONFIG,
     METRICS,
@@ -84,14 +86,23 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--eval-every", metavar="N", type=int,
                      help="epochs between looks at the AP on the hold-out, long side "
                           f"{WATCH_SIZE} px; 0: only at the end (default: {LOOKS} looks)")
-    how.add_argument("--weights", metavar="PATH",
-                     help="start from this file of weights, or from imagenet: torchvision's "
-                          "(default: as the trial did, in a search from scratch)")
+    start = how.add_mutually_exclusive_group()
+    start.add_argument("--weights", metavar="FILE",
+                       help="start from a backbone trained on ImageNet-1k: a file, or imagenet for "
+                            "the published one nearest to the design; where widths or depths "
+                            "differ, the channels and layers that overlap are copied "
+                            "(default: as the trial did, in a search from scratch)")
+    start.add_argument("--init-from", metavar="CHECKPOINT",
+                       help="fine-tune: start at epoch 0, with a new optimiser, from all weights "
+                            "of a trained detector (weights.pt, last.pt, or a released RetinaFace "
+                            "file); of another design, what overlaps is copied")
     how.add_argument("--with-holdout", action="store_true",
                      help="train on the hold-out, too, for the final entry; the record says so, "
                           "and there is no AP on it")
     how.add_argument("--resume", action="store_true",
-                     help="go on with a retrain that was stopped; one that is finished is shown")
+                     help="go on with this very retrain where it was stopped, optimiser and all "
+                          "(to start another one from its weights: --init-from); one that is "
+                          "finished is shown")
     cli.add_device_flag(how)
     how.add_argument("--workers", metavar="N", type=cli.count, default=1,
                      help="train on N GPUs (without, on N shares of the CPU) that split the images "
@@ -144,6 +155,7 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         from trials.tracking import client
 
         client(args.tracking_uri)  # a wrong one is better told now than after the training
+    start = check_start(candidate.config, recipe.weights, args)
     choice, data = _open(args, candidate)
     train = data.all_train if args.with_holdout else data.train
     if args.size is None:
@@ -157,12 +169,14 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         print(f"{candidate.title} is retrained already:")
         _print_result(candidate, stored, args)
         return stored
-    _print_plan(candidate, recipe, data, train, args)
+    _print_plan(candidate, recipe, start, data, train, args)
     workdir = training.folder(candidate, origin, args)
-    net, history = training.train(candidate, recipe, data, train, workdir, args)
+    net, history, start = training.train(candidate, recipe, data, train, workdir, args)
+    origin = replace(origin, start=start)
     metrics = training.metrics_of(candidate, recipe, origin, history,
                                   training.holdout_ap(candidate, recipe, net, data, args))
-    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
+    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics,
+               beside=[path for path in (workdir / START_FILE,) if path.exists()])
     shutil.rmtree(workdir, ignore_errors=True)
     _print_result(candidate, metrics, args)
     _track(args, candidate, recipe, origin, metrics)
@@ -198,10 +212,10 @@ def _weights_sha256(weights: str | None) -> str | None:
     return sha256_of(Path(weights)) if weights and Path(weights).is_file() else None
 
 
-def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespace) -> None:
+def _print_plan(candidate: Candidate, recipe: Recipe, start: Start | None, data, train,
+                args: Namespace) -> None:
     from trials.names import describe
 
-    start = f"from {recipe.weights}" if recipe.weights else "from scratch"
     batch = f"batch {recipe.batch_size}"
     if args.workers > 1:
         batch += f" on {args.workers} workers"
@@ -209,7 +223,10 @@ def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespa
         batch += f" in {recipe.accumulate} parts"
     print(f"retrain: {candidate.title} ({describe(candidate.config)})\n"
           f"  {recipe.epochs} epochs, {recipe.size} px, {batch}, lr "
-          f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), {start}")
+          f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), "
+          + (f"from {start.source}" if start else "from scratch"))
+    if start:
+        print(f"  {start}")
     print(f"  {len(train)} training images, " + (
         f"the hold-out of {len(data.holdout)} among them" if args.with_holdout else
         f"without the hold-out of {len(data.holdout)}"))

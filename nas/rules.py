@@ -9,6 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from detector.pretrained import (
+    MOBILENET_V1_FILE,
+    MOBILENET_V1_SHA256,
+    TORCHVISION_BACKBONES,
+    Start,
+)
 from detector.recipe import Recipe
 from detector.structs import Struct
 from nas.models import Origin, sha256_of
@@ -19,8 +25,7 @@ TRAIN_IMAGES = 12_880
 MAX_SHARE = 0.35
 """Of the training images; the subset is "about a third"."""
 IMAGENET_FILES = {  # sha256: whose weights, trained on ImageNet-1k alone
-    "75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1":
-        "MobileNetV1 ×0.25 of RetinaFace (mobilenetV1X0.25_pretrain.tar)",
+    MOBILENET_V1_SHA256: f"MobileNetV1 ×0.25 of RetinaFace ({MOBILENET_V1_FILE})",
 }
 
 
@@ -58,6 +63,8 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
         return answer(None, "weights of another program; how they were trained is not recorded")
     if recipe.weights is None:
         return answer(True, "trained from scratch, no pretrained weights")
+    if origin is not None and origin.start is not None:
+        return answer(*_chain(origin.start))
     if recipe.weights == "imagenet":
         return answer(True, "started from torchvision's ImageNet-1k weights of its backbone")
     path = Path(recipe.weights)
@@ -72,13 +79,26 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
                         "ImageNet-1k files known here")
 
 
+def _chain(start: Start) -> tuple[bool | None, str]:
+    """Whether a start leads back to chance or to ImageNet-1k alone, and the way there."""
+    told = f"started from {start.source}, sha256 {start.sha256[:12]}"
+    if start.from_here:
+        told += f" ({start.title}, trained by this program)"
+        if start.before is None:
+            return True, f"{told}, which started from scratch"
+        holds, before = _chain(start.before)
+        return holds, f"{told}, which {before}"
+    known = imagenet_weights(start.sha256)
+    if known:
+        return True, f"{told}: {known}"
+    return None, f"{told}, which is none of the ImageNet-1k files known here"
+
+
 def imagenet_weights(sha256: str) -> str | None:
     """Whose ImageNet-1k weights the file with this hash holds; none: not known here."""
     if sha256 in IMAGENET_FILES:
         return IMAGENET_FILES[sha256]
     from torchvision.models import get_model_weights
-
-    from detector.weights import TORCHVISION_BACKBONES
 
     for name in TORCHVISION_BACKBONES:
         for weights in get_model_weights(name):
@@ -97,6 +117,9 @@ def _data(origin: Origin | None) -> Rule:
         return answer(None, "what it was trained on is not recorded in this file")
     if origin.data.path == "synthetic":
         return answer(False, f"trained on {origin.images} built-in drawn scenes, not on WIDER FACE")
+    inherited = _inherited_data(origin)
+    if inherited:
+        return answer(None, inherited)
     holdout = "hold-out included" if origin.with_holdout else "hold-out left out"
     fraction = f"share {origin.data.fraction:g}, " if origin.data.fraction < 1 else ""
     evidence = (f"trained on {origin.images:,} images of {origin.data.path} ({fraction}{holdout}, "
@@ -105,6 +128,24 @@ def _data(origin: Origin | None) -> Rule:
         return answer(False, f"{evidence}; that is more than a third of train "
                              f"({TRAIN_IMAGES // 3:,}): use --fraction 0.333")
     return answer(True, evidence)
+
+
+def _inherited_data(origin: Origin) -> str | None:
+    """What a start that was itself trained on faces leaves open; none where it saw the same
+    images, or no faces."""
+    start = origin.start
+    while start is not None:
+        if start.part == "detector":
+            seen = start.trained_on
+            if seen is None:
+                return f"started from {start.source}; what that was trained on is not recorded"
+            if (seen["path"], seen["data_fingerprint"]) != (origin.data.path,
+                                                           origin.data_fingerprint):
+                return (f"started from {start.source}, trained on {seen['images']:,} images of "
+                        f"{seen['path']} (fingerprint {seen['data_fingerprint']}), others than "
+                        "those it went on with")
+        start = start.before
+    return None
 
 
 def _measured(cost: Cost, thop: tuple[int, int]) -> Rule:

@@ -12,6 +12,7 @@ from pathlib import Path
 from detector.errors import UserError
 from nas import cli
 from nas.budget import Budget
+from nas.queue import Queue, add_queue_flags, check_same, manifest_of, read_queue
 from nas.samplers import SAMPLERS
 
 DESCRIPTION = """\
@@ -50,8 +51,14 @@ def make_parser() -> ArgumentParser:
                         help="stop when more of the trials than this share have failed, from the "
                              "fifth trial on; a failed trial's traceback is in its log, "
                              "RUNS_DIR/STUDY/trials/NUMBER/log.txt (default: 0.5)")
+    search.add_argument("--inherit", action="store_true",
+                        help="a trial starts from the overlapping weights of the nearest design "
+                             "of this study that is trained, if only to its first rung; the first "
+                             "ones and the baseline start from scratch, so that their curves are "
+                             "not comparable with those of heirs")
     search.add_argument("--dry-run", action="store_true",
                         help="only show the first designs, their cost and the time it would take")
+    add_queue_flags(made)
     cli.add_data_flags(made)
     machine = made.add_argument_group("machine")
     cli.add_device_flag(machine)
@@ -90,6 +97,7 @@ def run(args: Namespace) -> dict | None:
 def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:
     from nas.driver import MAX_FAILURES, Driver
     from nas.summary import summarise
+    from nas.warm import WarmStart
     from nas.watch import LiveLine
 
     manifest = study.manifest
@@ -99,7 +107,12 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
                     caches=_caches(study, space, data), device=args.device,
                     threads=args.cpus_per_trial,
-                    max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures)
+                    max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures,
+                    warm=WarmStart(space, study.folder, rungs, Queue.of(study.folder, manifest),
+                                   inherits=manifest.get("inherit", False)))
+    if manifest.get("inherit"):
+        print("note: trials inherit weights where a neighbour is trained; the baseline starts from "
+              "scratch, so the epochs of the two are not worth the same")
     if not driver.finished() and driver.failure() is None:
         driver.reopen()
         live = LiveLine(driver)
@@ -171,10 +184,16 @@ def _open_study(args: Namespace, space):
             raise UserError(f"study {name} was made with other images (fingerprint {known}, now "
                             f"{data.fingerprint}); give the same --data, --fraction and --holdout, "
                             "or start a new study")
-        print(check_disk(study.folder, space, args.trials or study.manifest["trials"]))
+        print(check_disk(study.folder, space, args.trials or study.manifest["trials"],
+                         study.manifest.get("inherit", False)))
         return study, data
     check(space)
-    print(check_disk(args.runs_dir / name, space, args.trials or TRIALS))
+    if space.proxy.weights:
+        from detector.start import find_start
+
+        find_start(space.base, space.proxy.weights)  # a missing file is better told now
+    queue = read_queue(args, space.on(data), data)
+    print(check_disk(args.runs_dir / name, space, args.trials or TRIALS, args.inherit))
     manifest = {
         "name": name, "space": space.name, "created": time.time(), "trials": args.trials or TRIALS,
         "seed": args.seed, "sampler": args.sampler or "tpe",
@@ -183,7 +202,10 @@ def _open_study(args: Namespace, space):
         "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,
         "data_fingerprint": data.fingerprint,
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
-        "objective": space.objective.to_dict(), "versions": _versions()}
+        "objective": space.objective.to_dict(), "versions": _versions(),
+        "inherit": args.inherit} | manifest_of(args)
+    if queue != Queue():
+        queue.write(args.runs_dir / name)
     study = Study.create(args.runs_dir, name, manifest)
     cli.write_text(study.folder / "space.yaml", manifest["space_text"])
     return study, data
@@ -211,6 +233,10 @@ def _check_same(args: Namespace, study, space) -> None:
         if given is not None and given != manifest[key]:
             raise UserError(f"study {study.name} was begun with --{key} {manifest[key]}; leave "
                             "the flag out, or start a new study")
+    if args.inherit and not manifest.get("inherit", False):
+        raise UserError(f"study {study.name} was begun without --inherit; leave the flag out, or "
+                        "start a new study")
+    check_same(args, manifest)
 
 
 def _caches(study, space, data):

@@ -97,10 +97,12 @@ class Study:
     def add_infeasible(self, records: Sequence[TrialRecord]) -> None:
         """Store new infeasible records, whose numbers are the next ones: all or none, and as fast
         as one. They never change, so they share one trial of Optuna's, without parameters."""
+        from optuna.trial import TrialState
+
         numbers = [record.number for record in records]
         assert numbers == list(range(len(self._records), len(self._records) + len(records)))
         trial_id = self._new_trial({RECORD_ATTRIBUTE: text_of(records), "infeasible": len(records)},
-                                   ended=True)
+                                   state=TrialState.FAIL)
         for record in records:
             self._took(record, trial_id, True)
 
@@ -154,34 +156,30 @@ class Study:
         attributes = {RECORD_ATTRIBUTE: text_of(record), "design": record.design,
                       "params": record.cost.params, "macs": record.cost.macs,
                       "speed_score": record.speed_score}
-        ended = record.status.ended
         trial_id = self._new_trial(
-            attributes, ended=ended, params={name: record.params[name] for name in distributions},
+            attributes, state=_state(record), value=_value(record),
+            params={name: record.params[name] for name in distributions},
             distributions=dict(distributions), intermediate_values=record.scores())
-        self._took(record, trial_id, ended)
+        self._took(record, trial_id, record.status.ended)
 
     def _tell_optuna(self, record: TrialRecord, scores: Mapping[int, float]) -> None:
         """What Optuna's own tools show of a stored record: new scores by epoch, and its end."""
-        from optuna.trial import TrialState
-
         trial_id = self._trial_ids[record.number]
         for epoch, score in scores.items():
             self._storage.set_trial_intermediate_value(trial_id, epoch, score)
         if record.status.ended:
-            state = {Status.COMPLETED: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED}.get(
-                record.status, TrialState.FAIL)
             if record.accuracy_score is not None:
                 self._storage.set_trial_user_attr(trial_id, "accuracy_score", record.accuracy_score)
-            self._storage.set_trial_state_values(
-                trial_id, state, [record.score] if state is TrialState.COMPLETE else None)
+            value = _value(record)
+            self._storage.set_trial_state_values(trial_id, _state(record),
+                                                 None if value is None else [value])
             self._finished.add(record.number)
 
-    def _new_trial(self, attributes: dict, *, ended: bool, **changes) -> int:
-        """The id of a new trial of Optuna's; one that `ended` has no value and cannot change."""
-        from optuna.trial import TrialState, create_trial
+    def _new_trial(self, attributes: dict, **changes) -> int:
+        """The id of a new trial of Optuna's; one whose state is an end cannot change."""
+        from optuna.trial import create_trial
 
-        trial = create_trial(state=TrialState.FAIL if ended else TrialState.RUNNING,
-                             user_attrs=attributes, **changes)
+        trial = create_trial(user_attrs=attributes, **changes)
         return self._storage.create_new_trial(self._optuna._study_id, template_trial=trial)
 
     def _took(self, record: TrialRecord, trial_id: int, finished: bool) -> None:
@@ -189,6 +187,21 @@ class Study:
         self._records[record.number] = record
         self._trial_ids[record.number] = trial_id
         (self._finished.add if finished else self._finished.discard)(record.number)
+
+
+def _state(record: TrialRecord):
+    """What Optuna calls the record's status."""
+    from optuna.trial import TrialState
+
+    if not record.status.ended:
+        return TrialState.RUNNING
+    return {Status.COMPLETED: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED}.get(
+        record.status, TrialState.FAIL)
+
+
+def _value(record: TrialRecord) -> float | None:
+    """What Optuna maximises; it belongs to completed trials alone."""
+    return record.score if record.status is Status.COMPLETED else None
 
 
 def already_there(runs_dir: Path, name: str) -> UserError:

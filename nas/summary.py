@@ -21,7 +21,7 @@ def result(study_name: str, records: list[TrialRecord]) -> dict:
         "best": best and row(best),
         "baseline": baseline and row(baseline),
         "front": [row(r) for r in front_of(completed)],
-        "epochs": sum(len(r.epochs) for r in records),
+        "epochs": sum(r.epochs_spent for r in records),
     }
 
 

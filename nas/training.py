@@ -11,6 +11,7 @@ from pathlib import Path
 
 from detector.config import arch_hash
 from detector.errors import TrainingError, UserError
+from detector.pretrained import Start
 from detector.recipe import Recipe
 from nas import cli
 from nas.candidate import Candidate
@@ -21,8 +22,10 @@ from trials.record import Cost
 def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
     """metrics.json of the very same retrain, if it has ended."""
     stored = read_metrics(candidate.folder)
-    same = stored and (stored["origin"], Recipe.from_dict(stored["recipe"]), stored["design"]) == (
-        origin.to_dict(), recipe, arch_hash(candidate.config))
+    same = stored and (  # what was taken from the weights is known only once training has begun
+        stored["origin"] | {"start": None} == origin.to_dict()
+        and Recipe.from_dict(stored["recipe"]) == recipe
+        and stored["design"] == arch_hash(candidate.config))
     return stored if same else None
 
 
@@ -49,7 +52,7 @@ def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
 
 
 def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace):
-    """The trained network and its epochs."""
+    """The trained network, its epochs and what it started from."""
     from detector import checkpoint
     from detector.data import cache_images
     from detector.fit import LAST
@@ -74,7 +77,8 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
     saved = checkpoint.load(workdir / LAST)
     net = build_detector(candidate.config)
     net.load_state_dict(saved.model)
-    return net.eval(), saved.state["history"]
+    start = saved.state.get("start")
+    return net.eval(), saved.state["history"], start and Start.from_dict(start)
 
 
 def _epochs(candidate: Candidate, recipe: Recipe, cached, holdout, workdir: Path,

@@ -59,7 +59,7 @@ class LiveLine:
     def _time_left(self, records: Sequence[TrialRecord]) -> float | None:
         """Seconds, by the epochs that rungs let a mean design have; none before the first one."""
         driver = self._driver
-        done = sum(len(r.epochs) for r in records) - driver.epochs_before
+        done = sum(r.epochs_spent for r in records) - driver.epochs_before
         if done < 1:
             return None
         left = epochs_expected(driver.trials, driver.rungs, driver.space.eta) - done \

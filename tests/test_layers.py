@@ -31,7 +31,7 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "nas.space", "nas.space_cli", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate",
-         "nas.export", "nas.detect", "nas.looks", "nas.rules",
+         "nas.export", "nas.detect", "nas.looks", "nas.rules", "nas.rescore",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
          "analysis.studies", "analysis.report", "analysis.choose")

@@ -91,7 +91,11 @@ class TrialRecord(Struct):
     """Why it is infeasible, failed or pruned, in one line."""
     traceback: str | None = None
     source: str = "sampled"
-    """baseline, sampled or enqueued."""
+    """baseline, sampled, enqueued (`notes` tell from where), or such as "study retina-001 trial 7"
+    where the result was taken over from there."""
+    parent: int | None = None
+    """Number of the trial whose weights it started from; none: from scratch, or as the recipe
+    says."""
     retries: int = 0
     started: float | None = None
     """Unix seconds."""
@@ -125,8 +129,19 @@ class TrialRecord(Struct):
                 for e in self.epochs[since:] if e.ap is not None}
 
     @property
+    def taken_over(self) -> bool:
+        """Its result is another study's: nothing was trained for it in this one."""
+        return self.source.startswith("study ")
+
+    @property
+    def epochs_spent(self) -> int:
+        """Epochs trained in this study."""
+        return 0 if self.taken_over else len(self.epochs)
+
+    @property
     def seconds(self) -> float:
-        return sum(e.seconds for e in self.epochs)
+        """Of training and evaluation in this study."""
+        return 0.0 if self.taken_over else sum(e.seconds for e in self.epochs)
 
     @cached_property
     def identity(self) -> str:

@@ -37,6 +37,8 @@ class Segment(Struct):
     """Absolute folder of the cached training images."""
     holdout: str
     """Absolute folder of the cached images that trials are compared on."""
+    init: str | None = None
+    """Weights to start from in place of the recipe's (another trial's, where it inherits)."""
     device: str = "auto"
     threads: int = 1
 
@@ -94,6 +96,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     from detector.cost import thop_cost
     from detector.data import CachedImages
     from detector.fit import fit
+    from detector.pretrained import read_start
 
     torch.set_num_threads(segment.threads)
     detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
@@ -110,8 +113,10 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
                  CachedImages(Path(segment.holdout)),
                  workdir=workdir, device=segment.device, until=segment.until,
                  evaluate_at=segment.evaluate_at,
-                 told=segment.told)
+                 told=segment.told, init=segment.init)
     for epoch in epochs:
+        if start := read_start(workdir):
+            notes["start"] = start
         result = EpochResult(epoch=epoch.epoch, losses=epoch.losses, lr=epoch.lr,
                              seconds=epoch.seconds, ap=epoch.ap)
         print(stamped(_line(result)))

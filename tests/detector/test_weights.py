@@ -11,8 +11,10 @@ from detector import checkpoint
 from detector.config import Detector, Neck, Pixels
 from detector.errors import UserError
 from detector.model import build_detector
+from detector.pretrained import TORCHVISION_BACKBONES
 from detector.recipe import Recipe
-from detector.weights import TORCHVISION_BACKBONES, load_weights
+from detector.start import start_from
+from detector.weights import load_weights
 
 
 @pytest.fixture
@@ -89,8 +91,7 @@ def test_released_detector_gives_the_same_outputs(preset, released):
     config = preset("retinaface_mobile025")
     model = build_detector(config).eval()
     path = released / "mobilenet0.25_Final.pth"
-    report = load_weights(model, config, str(path))
-    assert report.part == "detector" and not report.unused
+    assert load_weights(model, config, str(path)).part == "detector"
     reference = Reference(read(path))
     pixels = torch.randint(0, 256, (2, 3, 135, 202), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
@@ -99,7 +100,6 @@ def test_released_detector_gives_the_same_outputs(preset, released):
         assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
     counters = {name for name in reference.state if name.endswith("num_batches_tracked")}
     assert reference.used == set(reference.state) - counters
-    assert report.tensors == len(reference.used)
 
 
 def test_released_backbone_gives_the_same_features(preset, released):
@@ -107,8 +107,11 @@ def test_released_backbone_gives_the_same_features(preset, released):
     model = build_detector(config).eval()
     path = released / "mobilenetV1X0.25_pretrain.tar"
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    report = load_weights(model, config, str(path))
-    assert report.part == "backbone" and report.unused == ("fc.weight", "fc.bias")
+    start, _ = start_from(model, config, str(path))
+    assert (start.part, start.title) == ("backbone", "MobileNetV1 ×0.25 of RetinaFace")
+    assert start.sha256.startswith("75c37f8d")
+    assert start.copied == {"backbone": 1.0, "neck": 0.0, "context": 0.0, "heads": 0.0,
+                            "all": pytest.approx(213_072 / 426_608)}
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = model.backbone(x)
@@ -152,8 +155,8 @@ def test_torchvision_backbones_are_the_same_network(name, tmp_path):
     config = Detector(backbone=TORCHVISION_BACKBONES[name], pixels=pixels,
                       neck=Neck(levels=(3, 4, 5), width=8))
     model = build_detector(config).eval()
-    report = load_weights(model, config, str(tmp_path / "w.pth"))
-    assert all(name.startswith(("fc.", "classifier.", "features.18.")) for name in report.unused)
+    start, _ = start_from(model, config, str(tmp_path / "w.pth"))
+    assert start.title == f"torchvision's {name}" and start.copied["backbone"] == 1
     with torch.no_grad():
         ours = model.backbone(model.normalise(bgr))[5]
     assert_close(ours, expected, rtol=1e-3, atol=1e-3 * expected.abs().max().item())
@@ -169,8 +172,7 @@ def test_another_mean_moves_into_the_statistics(tmp_path):
     config = Detector(backbone=TORCHVISION_BACKBONES["resnet18"],
                       neck=Neck(levels=(3, 4), width=8))  # level 5 is not built
     model = build_detector(config).eval()
-    report = load_weights(model, config, str(tmp_path / "w.pth"))
-    assert "layer4.0.conv1.weight" in report.unused
+    start_from(model, config, str(tmp_path / "w.pth"))
     with torch.no_grad():
         expected = network.relu(network.bn1(network.conv1(rgb)))
         ours = model.backbone(model.normalise(bgr))[1]
@@ -186,21 +188,98 @@ def test_own_state_comes_back_equal(random_design, tmp_path):
         assert torch.equal(value, two.state_dict()[name])
 
 
-@pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_10g", "yunet_n", "tiny_ssd300"])
-def test_imagenet_is_for_exact_backbones(preset, name):
-    config = preset(name)
-    with pytest.raises(UserError, match=r"imagenet has none for this backbone .*resnet18"):
-        load_weights(build_detector(config), config, "imagenet")
-
-
-def test_imagenet_without_a_network_is_one_line(preset, monkeypatch):
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+    """torch's folder of downloads, empty and without a network."""
     def offline(*_, **__):
         raise OSError("no route to host")
 
-    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", offline)
+    monkeypatch.setattr("torch.hub.download_url_to_file", offline)
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    return tmp_path / "hub" / "checkpoints"
+
+
+@pytest.mark.parametrize(("name", "message"), [
+    ("retinaface_resnet18_p2p6", r"imagenet of resnet18 could not be downloaded \(no route to host"
+                                 r"\); download https://\S+/resnet18-f37072fd.pth elsewhere and "
+                                 r"put it into \S+/hub/checkpoints$"),
+    ("tiny_ssd300", r"imagenet of mobilenet_v2 could not be downloaded"),
+    ("retinaface_mobile025", r"put mobilenetV1X0.25_pretrain.tar .* into \S+/hub/checkpoints"),
+    ("yunet_n", r"imagenet has none for backbone.kind yunet, only for mobilenet_v1, "),
+])
+def test_imagenet_without_its_file_is_one_line(preset, downloads, name, message):
+    config = preset(name)
+    with pytest.raises(UserError, match=message):
+        start_from(build_detector(config), config, "imagenet")
+
+
+def test_a_damaged_download_is_noticed(preset, downloads):
+    downloads.mkdir(parents=True)
+    (downloads / "resnet18-f37072fd.pth").write_bytes(b"half of it")
     config = preset("retinaface_resnet18_p2p6")
-    with pytest.raises(UserError, match=r"resnet18 could not be downloaded .*no route to host"):
-        load_weights(build_detector(config), config, "imagenet")
+    with pytest.raises(UserError, match="is damaged, its sha256 does not begin with f37072fd"):
+        start_from(build_detector(config), config, "imagenet")
+
+
+def test_imagenet_is_for_any_width_and_depth(downloads, monkeypatch):
+    import torchvision
+    network = noisy(torchvision.models.resnet34())
+    downloads.mkdir(parents=True)
+    torch.save(network.state_dict(), downloads / "resnet34-b627a593.pth")
+    monkeypatch.setattr("detector.weights._checked", lambda path, prefix: path)
+    backbone = replace(TORCHVISION_BACKBONES["resnet34"], stem=32, widths=(32, 64, 128, 256),
+                       depths=(3, 4, 7, 3))
+    config = Detector(backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8))
+    model = build_detector(config)
+    fresh = {name: value.clone() for name, value in model.state_dict().items()}
+    start, origins = start_from(model, config, "imagenet")
+    assert (start.source, start.title) == ("imagenet", "torchvision's resnet34")
+    assert start.copied["backbone"] == 1 and start.copied["heads"] == 0
+    ours, theirs = model.state_dict(), network.state_dict()
+    assert torch.equal(ours["backbone.stages.3.2.body.1.conv.weight"],
+                       theirs["layer3.2.conv2.weight"][:128, :128])
+    assert torch.equal(ours["backbone.stages.3.6.body.0.conv.weight"],  # a seventh block
+                       theirs["layer3.5.conv1.weight"][:128, :128])
+    assert all(torch.equal(value, fresh[name]) for name, value in ours.items()
+               if not name.startswith("backbone."))
+    assert {origin.layer: origin.source for origin in origins}["neck.laterals.0"] is None
+
+
+def test_a_start_tells_what_its_source_started_from(preset, tmp_path, random_design):
+    config = random_design(1)
+    model, first = build_detector(config, 1), tmp_path / "one" / "last.pt"
+    first.parent.mkdir()
+    torch.save(model.state_dict(), tmp_path / "plain.pt")
+    start, _ = start_from(model, config, str(tmp_path / "plain.pt"))
+    checkpoint.save(first, model, config, Recipe(), {"start": start.to_dict()})
+    again, _ = start_from(model, config, str(first))
+    assert again.from_here and again.before == start and not start.from_here
+    assert "plain.pt" in again.before.source and again.copied["all"] == 1
+
+
+def test_nothing_that_fits_is_said(preset, tmp_path):
+    checkpoint.save(tmp_path / "yunet.pt", build_detector(preset("yunet_n")), preset("yunet_n"),
+                    Recipe(), {})
+    config = preset("retinaface_mobile025")
+    with pytest.raises(UserError, match=r"none of its layers fits this design \(backbone "
+                                        r"mobilenet_v1 here, yunet there"):
+        start_from(build_detector(config), config, str(tmp_path / "yunet.pt"))
+
+
+def test_a_backbone_is_no_detector_to_evaluate(preset, released):
+    config = preset("retinaface_mobile025")
+    with pytest.raises(UserError, match=r"holds a backbone .* not a trained detector"):
+        load_weights(build_detector(config), config,
+                     str(released / "mobilenetV1X0.25_pretrain.tar"))
+
+
+def test_released_weights_start_a_narrower_detector(preset, released):
+    config = preset("retinaface_mobile025")
+    narrow = replace(config, neck=replace(config.neck, width=32))
+    start, _ = start_from(build_detector(narrow), narrow,
+                          str(released / "mobilenet0.25_Final.pth"))
+    assert start.title == "released RetinaFace weights of retinaface_mobile025"
+    assert start.copied["all"] == 1
 
 
 def test_refusals_say_what_and_change_nothing(preset, tmp_path):
@@ -227,6 +306,13 @@ def test_refusals_say_what_and_change_nothing(preset, tmp_path):
     (tmp_path / "text.pt").write_text("no weights")
     with pytest.raises(UserError, match=r"text\.pt: cannot be read"):
         load_weights(model, config, str(tmp_path / "text.pt"))
+    (tmp_path / "empty.pt").touch()
+    torch.save(model.state_dict(), tmp_path / "half.pt")
+    whole = (tmp_path / "half.pt").read_bytes()
+    (tmp_path / "half.pt").write_bytes(whole[:len(whole) // 2])
+    for name in ("empty.pt", "half.pt"):
+        with pytest.raises(UserError, match=rf"{name}: cannot be read"):
+            load_weights(model, config, str(tmp_path / name))
     with pytest.raises(UserError, match="no such file"):
         load_weights(model, config, str(tmp_path / "none.pt"))
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())

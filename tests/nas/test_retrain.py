@@ -4,13 +4,17 @@ import pytest
 import torch
 import yaml
 
+from detector import checkpoint
 from detector.config import Detector, arch_hash
 from detector.errors import UserError
+from detector.model import build_detector
 from detector.presets import PRESETS, load_preset
 from detector.recipe import Augmentation, Recipe
 from nas import cli, retrain
 from nas.candidate import choose, fitting_size, full_recipe
 from nas.models import load_model
+from nas.rules import check_rules
+from trials.record import Cost
 
 
 @pytest.fixture
@@ -95,6 +99,43 @@ def test_stopped_and_resumed_equals_uninterrupted(retrained, tiny_study, monkeyp
     assert retrained(*flags, "--resume")[0] == 0
     resumed = load_model(folder / "weights.pt").net.state_dict()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_init_from_fine_tunes_another_design(retrained, tiny_study, tmp_path):
+    assert retrained("--trial", "0", "--epochs", "1")[0] == 0  # 12 channels wide
+    first = tiny_study.folder / "retrained" / "r000" / "weights.pt"
+    code, out, err = retrained("--best", "--epochs", "1", "--init-from", str(first))  # 8 wide
+    assert (code, err) == (0, "")
+    assert f"from {first}" in out and "100% of it from trial 0 of study tiny (backbone" in out
+    best = tiny_study.folder / "best"
+    told = json.loads((best / "start.json").read_text())
+    layers = {layer["layer"]: layer for layer in told.pop("layers")}
+    assert layers["neck.laterals.0"]["source"] == "neck.laterals.0"
+    metrics = json.loads((best / "metrics.json").read_text())
+    assert metrics["origin"]["start"] == told and len(metrics["epochs"]) == 1
+    assert told["copied"]["all"] == 1 and told["trained_on"]["title"] == "trial 0 of study tiny"
+    model = load_model(best / "weights.pt")
+    rules = {rule.rule.split()[0]: rule for rule in check_rules(
+        Cost.of(model.config), (1, 1), model.recipe, model.origin)}
+    assert rules["pretrained"].holds and "which started from scratch" in (
+        rules["pretrained"].evidence)
+    assert rules["no"].holds is False  # drawn scenes, not WIDER FACE
+    code, out, _ = retrained("--best", "--epochs", "1", "--init-from", str(first), "--resume")
+    assert code == 0 and "retrained already" in out
+
+
+def test_a_backbone_and_a_detector_have_a_flag_each(retrained, tiny_study, tmp_path):
+    config = Detector.from_dict(tiny_study.records[1].detector)
+    checkpoint.save(tmp_path / "whole.pt", build_detector(config), config, Recipe(), {})
+    code, _, err = retrained("--best", "--weights", str(tmp_path / "whole.pt"))
+    assert code == 2 and "whole.pt: holds a whole detector" in err and "--init-from" in err
+    torch.save({name.replace("backbone.", "layer"): value for name, value in
+                build_detector(config).state_dict().items()}, tmp_path / "other.pt")
+    code, _, err = retrained("--best", "--init-from", str(tmp_path / "other.pt"))
+    assert code == 2 and "is of no known kind of weights" in err and err.count("\n") == 1
+    (tmp_path / "broken.pt").write_bytes(b"no weights")
+    code, _, err = retrained("--best", "--init-from", str(tmp_path / "broken.pt"))
+    assert code == 2 and "broken.pt: cannot be read as weights" in err and err.count("\n") == 1
 
 
 def test_with_holdout_has_no_ap(retrained, tiny_study):

@@ -1,5 +1,6 @@
 import torch
 
+from detector.pretrained import Start
 from detector.recipe import DataChoice, Recipe
 from nas.models import Origin
 from nas.rules import check_rules, imagenet_weights
@@ -49,6 +50,36 @@ def test_pretraining_needs_known_weights(tmp_path):
     torch.save({}, path)
     rule = answers(recipe=Recipe(weights=str(path)))["pretrained"]
     assert rule.holds is None and "mine.pt" in rule.evidence
+
+
+def start(**changes) -> Start:
+    return Start(**{"source": "w.pt", "title": "trial 1 of study x", "part": "detector",
+                    "sha256": "ab" * 32, "from_here": True, "trained_on": {
+                        "title": "trial 1 of study x", "data_name": "WIDER FACE",
+                        "data_fingerprint": "0123456789ab", "images": 3_400,
+                        "path": "data/widerface"}} | changes)
+
+
+def test_a_chain_of_starts_is_followed_to_its_end():
+    recipe = Recipe(weights="w.pt")
+    backbone = start(source="r18.pth", part="backbone", sha256="f37072fd" + "0" * 56,
+                     from_here=False, trained_on=None)
+    told = answers(recipe=recipe, source=origin(start=start(before=backbone)))
+    assert told["pretrained"].holds is True and told["no"].holds is True
+    assert "w.pt, sha256 abababababab (trial 1 of study x" in told["pretrained"].evidence
+    assert "torchvision's resnet18" in told["pretrained"].evidence
+    told = answers(recipe=recipe, source=origin(start=start()))
+    assert told["pretrained"].holds is True and "from scratch" in told["pretrained"].evidence
+    strange = start(source="x.pth", sha256="0" * 64, from_here=False, trained_on=None)
+    told = answers(recipe=recipe, source=origin(start=start(before=strange)))
+    assert told["pretrained"].holds is None and "x.pth" in told["pretrained"].evidence
+    assert told["no"].holds is None and "x.pth" in told["no"].evidence
+
+
+def test_other_images_of_a_start_are_told():
+    seen = start().trained_on | {"data_fingerprint": "ba9876543210", "images": 12_880}
+    rule = answers(recipe=Recipe(weights="w.pt"), source=origin(start=start(trained_on=seen)))["no"]
+    assert rule.holds is None and "12,880 images of data/widerface" in rule.evidence
 
 
 def test_torchvisions_files_are_known_by_hash():

@@ -1,0 +1,31 @@
+"""What a retrain starts from, as its flags say. Light to import."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from detector.config import Detector
+from detector.errors import UserError
+from detector.pretrained import Start
+
+
+def check_start(config: Detector, weights: str | None, args: Namespace) -> Start | None:
+    """What a training of `config` from `weights` would take over; none: it starts from scratch.
+
+    Raises:
+        UserError: nothing can be taken from there, or the other of --weights and --init-from is
+            meant.
+    """
+    if weights is None:
+        return None
+    from detector.model import build_detector
+    from detector.start import start_from
+
+    start, _ = start_from(build_detector(config), config, weights)
+    if args.weights and start.part == "detector":
+        raise UserError(f"--weights {weights}: holds a whole detector ({start.title}); give it as "
+                        "--init-from to fine-tune it")
+    if args.init_from and start.part == "backbone":
+        raise UserError(f"--init-from {weights}: holds a backbone alone ({start.title}); give it "
+                        "as --weights")
+    return start

@@ -1,0 +1,169 @@
+"""python -m nas.rescore: rank a finished study under another formula. Light to import."""
+
+from __future__ import annotations
+
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from analysis.load import load_records
+from analysis.pareto import front_of, hypervolume_of
+from detector import cli
+from detector.errors import ConfigError, UserError
+from detector.presets import section
+from detector.structs import Struct
+from detector.yaml_file import read
+from trials.folders import add_runs_dir, find_study, newest
+from trials.names import describe
+from trials.objective import Objective
+from trials.record import Status, TrialRecord
+
+DESCRIPTION = """\
+Rank the completed trials of a study under another formula, without training anything. The study
+itself stays as it is: its search was steered by its own formula, and nas.retrain --best keeps to
+that; retrain another winner with --trial N.
+
+  python -m nas.rescore --study retina-001 --objective params.yaml
+
+where params.yaml has an objective section as a search space does, and may have weights:
+
+  objective: {metric: params, best: 50e3, worst: 45e6, weights: {accuracy: 2, speed: 1}}
+
+The score is speed × speed_score + accuracy × accuracy_score; metric is macs, params or latency_ms,
+speed_score 1 at best and 0 at worst."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights(Struct):
+    accuracy: float = 2.0
+    speed: float = 1.0
+
+    def __post_init__(self):
+        for key in ("accuracy", "speed"):
+            if not getattr(self, key) >= 0:
+                raise ConfigError(f"objective.weights.{key}: {getattr(self, key):g} must be at "
+                                  "least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formula(Objective):
+    """An objective that may weigh accuracy and speed in another way than the competition."""
+
+    weights: Weights = field(default_factory=Weights)
+
+    def of(self, record: TrialRecord) -> float:
+        """The score of a completed trial that has this formula's speed_score."""
+        return (self.weights.speed * record.speed_score
+                + self.weights.accuracy * record.accuracy_score)
+
+
+def make_parser() -> ArgumentParser:
+    made = cli.parser("nas.rescore", DESCRIPTION)
+    shared = made.add_argument_group("common to all commands")
+    add_runs_dir(shared)
+    shared.add_argument("--study", metavar="NAME", help="the study (default: the newest)")
+    made.add_argument("--objective", metavar="FILE", type=Path, required=True,
+                      help="YAML with the section `objective:`; a search space will do")
+    made.add_argument("--top", metavar="K", type=cli.count, default=20,
+                      help="rows to print; --json has all (default: 20)")
+    return made
+
+
+def run(args: Namespace) -> dict:
+    """Print both rankings; returns what --json writes."""
+    formula = read_formula(args.objective)
+    name = args.study or newest(args.runs_dir)
+    if name is None:
+        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search first")
+    completed = [r for r in load_records(find_study(args.runs_dir, name))
+                 if r.status is Status.COMPLETED]
+    if not completed:
+        raise UserError(f"study {name} has no completed trial to rank; go on with the search "
+                        "(--resume)")
+    rescored = under(formula, completed, name)
+    before = ranking(completed, lambda r: r.score)
+    after = ranking(rescored, formula.of)
+    front = front_of(rescored)
+    flag = "" if args.runs_dir == Path("runs") else f" --runs-dir {args.runs_dir}"
+    _print(name, flag, formula, before, after, front, args.top)
+    old = {record.number: record for record in completed}
+    place = {record.number: rank for rank, record in enumerate(before, 1)}
+    rows = [{"number": r.number, "rank": rank, "old_rank": place[r.number], "score": formula.of(r),
+             "old_score": old[r.number].score, "accuracy_score": r.accuracy_score,
+             "speed_score": r.speed_score, "old_speed_score": old[r.number].speed_score,
+             "params": r.cost.params, "macs": r.cost.macs, "latency_ms": r.cost.latency_ms,
+             "design": r.design, "describe": describe(r.detector)}
+            for rank, r in enumerate(after, 1)]
+    return {"study": name, "objective": formula.to_dict(), "best": rows[0], "trials": rows,
+            "front": [r.number for r in front], "hypervolume": hypervolume_of(rescored)}
+
+
+def read_formula(path: Path) -> Formula:
+    """The section `objective` of a YAML file.
+
+    Raises:
+        UserError: it cannot be read, has no such section, or breaks a rule.
+    """
+    document = read(path)
+    if "objective" not in document.data:
+        raise document.error((), "objective: missing key; add it, such as "
+                             "objective: {metric: params}")
+    return section(document, "objective", Formula, {})
+
+
+def under(formula: Objective, records: Sequence[TrialRecord], study: str) -> list[TrialRecord]:
+    """The records with the speed_score that another formula gives them.
+
+    Raises:
+        UserError: what it measures speed by was not measured.
+    """
+    lacking = [r.number for r in records if getattr(r.cost, formula.metric) is None]
+    if lacking:
+        raise UserError(f"study {study} measured no {formula.metric} for {len(lacking)} of its "
+                        f"{len(records)} completed trials (the first is {lacking[0]}); rank by "
+                        "macs or params, or let python -m nas.evaluate measure a retrained model")
+    return [r.but(speed_score=formula.speed_score(r.cost)) for r in records]
+
+
+def ranking(records: Sequence[TrialRecord], score) -> list[TrialRecord]:
+    """Best first; ties by number."""
+    return sorted(records, key=lambda r: (-score(r), r.number))
+
+
+def _print(study: str, flag: str, formula: Formula, before: Sequence[TrialRecord],
+           after: Sequence[TrialRecord], front: Sequence[TrialRecord], top: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    weights = formula.weights
+    table = Table(title=f"{study}: {len(after)} completed trials by {weights.speed:g} × speed + "
+                        f"{weights.accuracy:g} × accuracy, speed by {formula.metric} from "
+                        f"{formula.best:g} (1) to {formula.worst:g} (0)",
+                  title_justify="left", title_style="bold")
+    for name in ("rank", "before", "trial", "design", "score", "before ", "accuracy", "speed",
+                 formula.metric):
+        table.add_column(name, justify="left" if name == "design" else "right",
+                         no_wrap=name != "design")
+    old = {r.number: (rank, r.score) for rank, r in enumerate(before, 1)}
+    on_front = {r.number for r in front}
+    for rank, r in enumerate(after[:top], 1):
+        table.add_row(
+            str(rank), str(old[r.number][0]),
+            f"{r.number}{' *' if r.number in on_front else ''}", describe(r.detector),
+            f"{formula.of(r):.3f}", f"{old[r.number][1]:.3f}", f"{r.accuracy_score:.3f}",
+            f"{r.speed_score:.3f}", f"{getattr(r.cost, formula.metric):,}")
+    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    if len(after) > top:
+        print(f"({len(after) - top} more: --top, or --json)")
+    best = after[0]
+    change = "as before" if best.number == before[0].number else (
+        f"before it was trial {before[0].number}")
+    print(f"* on the front of accuracy and speed, which has {len(front)}\n"
+          f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is as it "
+          f"was. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}")
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(make_parser(), run))
