@@ -157,7 +157,8 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
     workdir = training.folder(candidate, origin, args)
     net, history = training.train(candidate, recipe, data, train, workdir, args)
     metrics = training.metrics_of(candidate, recipe, origin, history,
-                                  training.holdout_ap(candidate, recipe, net, data, args))
+                                  training.holdout_ap(candidate, recipe, net, data, args),
+                                  args.workers)
     save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
     shutil.rmtree(workdir, ignore_errors=True)
     _print_result(candidate, metrics, args)
