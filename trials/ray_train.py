@@ -90,8 +90,8 @@ def _start_ray(workers: int) -> None:
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False,
-                 _node_ip_address="127.0.0.1", **quiet)
+        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1),
+                 include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
 
 
 def _on_gpus(device: str, workers: int) -> bool:
