@@ -70,7 +70,8 @@ def make_parser() -> ArgumentParser:
                           "adamw's by the square root (default: the recipe's)")
     how.add_argument("--accumulate", metavar="K", type=cli.count,
                      help="take the images of a step through the network in K parts, one after the "
-                          "other: less memory, the same gradients (default: 1)")
+                          "other: less memory, the same gradients, but that batch normalisation "
+                          "sees each part alone (default: 1)")
     how.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"),
                      help="fp16 scales the loss; auto is bf16 where the device computes in it, "
                           "else fp32 (default: the recipe's, auto)")
