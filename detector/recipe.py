@@ -145,7 +145,7 @@ class Recipe(Struct):
     """Images a step, of all workers together."""
     accumulate: int = 1
     """Parts in which a worker takes its images of a step through the network, one after the other:
-    less memory for the same gradients."""
+    less memory for the same gradients, but that batch normalisation sees each part alone."""
     cache_size: int | None = None
     """Long side in pixels to which training images are scaled down once, in the cache; none: as
     they are."""

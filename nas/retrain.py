@@ -76,7 +76,8 @@ def make_parser() -> ArgumentParser:
                           "it is)")
     how.add_argument("--accumulate", metavar="K", type=cli.count,
                      help="take the images of a step through the network in K parts, one after the "
-                          "other: less memory, the same gradients (default: 1)")
+                          "other: less memory, the same gradients, but that batch normalisation "
+                          "sees each part alone (default: 1)")
     how.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"),
                      help="fp16 scales the loss; auto is bf16 where the device computes in it, "
                           "else fp32 (default: the recipe's, auto)")
@@ -174,7 +175,8 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
     net, history, start = training.train(candidate, recipe, data, train, workdir, args)
     origin = replace(origin, start=start)
     metrics = training.metrics_of(candidate, recipe, origin, history,
-                                  training.holdout_ap(candidate, recipe, net, data, args))
+                                  training.holdout_ap(candidate, recipe, net, data, args),
+                                  args.workers)
     save_model(candidate.folder, net, candidate.config, recipe, origin, metrics,
                beside=[path for path in (workdir / START_FILE,) if path.exists()])
     shutil.rmtree(workdir, ignore_errors=True)

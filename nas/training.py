@@ -111,7 +111,7 @@ def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace)
 
 
 def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: list[dict],
-               ap: dict | None) -> dict:
+               ap: dict | None, workers: int) -> dict:
     """What metrics.json tells of a retrain that has ended."""
     from trials.names import describe
 
@@ -133,4 +133,5 @@ def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: li
                               "size": recipe.evaluation.size},
         "folder": str(candidate.folder), "finished": time.time(),
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}
+        "workers": workers, "origin": origin.to_dict(), "recipe": recipe.to_dict(),
+        "epochs": history}

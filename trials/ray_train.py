@@ -18,6 +18,8 @@ os.environ.setdefault("RAY_DEDUP_LOGS", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+# Workers import torch first: more than Ray's minute where a machine is busy.
+os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "600")
 
 import ray
 from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -29,10 +31,10 @@ from detector import distributed
 from detector.config import Detector
 from detector.data import CachedImages
 from detector.errors import TrainingError, UserError
-from detector.fit import LAST, Epoch, Progress, choose_device, fit
+from detector.fit import LAST, Epoch, Progress, fit
 from detector.recipe import Recipe
 
-RESTARTS = 3       # after workers that died
+RESTARTS = 3         # after workers that died
 PATIENCE = 2 * 3600  # seconds that workers wait for each other: the first one evaluates alone
 
 
@@ -49,9 +51,9 @@ def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
     """
     path = Path(workdir).resolve() / LAST
     told = _epochs(path)
-    gpu = choose_device(device).type == "cuda"
-    _start_ray(workers, gpu)
+    _start_ray(workers)
     try:
+        gpu = _on_gpus(device, workers)
         queue = Queue(actor_options={"num_cpus": 0})
         threads = 1 if gpu else max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         trainer = TorchTrainer(
@@ -83,18 +85,24 @@ def _epochs(path: Path) -> int:
     return len(checkpoint.load(path).state["history"]) if path.exists() else 0
 
 
-def _start_ray(workers: int, gpu: bool) -> None:
+def _start_ray(workers: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
     if os.environ.get("RAY_ADDRESS"):
         ray.init(**quiet)
     else:
-        ray.init(num_cpus=max(workers, os.cpu_count() or 1), include_dashboard=False,
-                 _node_ip_address="127.0.0.1", **quiet)
+        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1),
+                 include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+
+
+def _on_gpus(device: str, workers: int) -> bool:
+    """Whether each worker gets a GPU; UserError where there are too few."""
+    there = {kind: int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU")}
+    gpu = device == "cuda" or (device == "auto" and there["GPU"] > 0)
     kind = "GPU" if gpu else "CPU"
-    there = int(ray.cluster_resources().get(kind, 0))
-    if there < workers:
-        ray.shutdown()
-        raise UserError(f"--workers {workers}: there are {there} {kind}s; give at most that")
+    if there[kind] < workers:
+        raise UserError(f"--workers {workers}: Ray sees {there[kind]} {kind}s; give at most that"
+                        + (", or --device cpu" if gpu else ""))
+    return gpu
 
 
 def _listen(trainer: TorchTrainer, queue: Queue, progress: Progress) -> Iterator[Epoch]:
@@ -124,9 +132,11 @@ def _listen(trainer: TorchTrainer, queue: Queue, progress: Progress) -> Iterator
         else:
             raise {"TrainingError": TrainingError}.get(kind, UserError)(told)
     if failures:
-        lines = str(failures[0]).strip().splitlines() or [type(failures[0]).__name__]
-        raise UserError(f"the workers failed {RESTARTS + 1} times (the last: {lines[-1]}); the "
-                        "last finished epoch is kept") from failures[0]
+        cause = next(iter(getattr(failures[0], "worker_failures", {}).values()), failures[0])
+        lines = str(cause).strip().splitlines() or [type(cause).__name__]
+        raise UserError(f"the workers ended {RESTARTS + 1} times before training did (the last "
+                        f"time: {lines[-1]}); the last finished epoch is kept, go on with --resume"
+                        ) from failures[0]
 
 
 def _work(job: dict) -> None:

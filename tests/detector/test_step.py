@@ -1,12 +1,16 @@
 """A step of training: exact in parts, in any precision, and what normalisation remembers."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 import torch
 
+from detector import distributed
 from detector.config import Anchors, Backbone, Context, Detector, Head, Neck
 from detector.data.loader import Batch, batches
+from detector.distributed import Place
 from detector.model import build_detector
 from detector.optim import make_optimizer, set_lr
 from detector.recipe import Augmentation, Loss, Optimizer, Recipe
@@ -103,6 +107,57 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(batch, name, parts):
     assert losses["box"] > 0
     for (key, p), q in zip(whole.named_parameters(), split.parameters()):
         assert (p.grad - q.grad).norm() <= 1e-5 * p.grad.norm(), key
+
+
+class Workers:
+    """Threads in the place of processes: `total` adds what all of them hand in."""
+
+    def __init__(self, count):
+        self.count, self.handed = count, [None] * count
+        self.barrier, self.own = threading.Barrier(count), threading.local()
+
+    def place(self):
+        return Place(self.own.rank, self.count)
+
+    def total(self, values):
+        self.handed[self.own.rank] = values.clone()
+        self.barrier.wait(timeout=60)
+        values.copy_(torch.stack(self.handed).sum(0))
+        self.barrier.wait(timeout=60)
+        return values
+
+    def run(self, function):
+        def work(rank):
+            self.own.rank = rank
+            return function(rank)
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(work, range(self.count)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_workers_have_the_gradients_of_one(batch, name, monkeypatch):
+    """Three workers with 2, 2 and 1 of 5 images, in two parts where they can."""
+    config, loss = LOSSES[name]
+    recipe = replace(RECIPE, loss=loss, norm="frozen", precision="fp32")
+    alone, losses, _ = one_step(config, recipe, batch)
+    workers = Workers(3)
+    monkeypatch.setattr(distributed, "place", workers.place)
+    monkeypatch.setattr(distributed, "total", workers.total)
+    split = replace(recipe, accumulate=2)
+    found = workers.run(lambda rank: one_step(
+        config, split, Batch(batch.images[rank::3], batch.targets[rank::3])))
+    for model, same, _ in found:
+        assert same == pytest.approx(losses, rel=1e-5)
+        for (key, p), q in zip(alone.named_parameters(), model.parameters()):
+            assert (p.grad - q.grad).norm() <= 1e-5 * p.grad.norm(), key
+    weights = [model.state_dict() for model, *_ in found]
+    assert all(w[key].equal(weights[0][key]) for w in weights for key in w)
+
+
+def test_alone_nothing_is_shared():
+    values = torch.tensor([1.0, 2.0])
+    assert distributed.place() == (0, 1)
+    assert distributed.total(values) is values and values.tolist() == [1.0, 2.0]
 
 
 def test_every_parameter_gets_a_gradient():
