@@ -38,9 +38,9 @@ constraints: {max_params: 20000000}
 DATA = SimpleNamespace(fingerprint="abc", choice=DataChoice())
 
 
-@pytest.fixture
-def space(tmp_path):
-    path = tmp_path / "tiny.yaml"
+@pytest.fixture(scope="module")
+def space(tmp_path_factory):
+    path = tmp_path_factory.mktemp("space") / "tiny.yaml"
     path.write_text(SPACE)
     return SearchSpace.load(path)
 
@@ -125,20 +125,21 @@ def test_the_queue_goes_first_through_the_same_gate(tmp_path, space, queued, pre
 
 def test_the_queue_outlives_kills(tmp_path, space, queued):
     queue = queued(FIRST)
-    whole = make(tmp_path, space, "whole", queue)
+    whole = make(tmp_path, space, "whole", queue, trials=5)
     play(whole)
-    for kill in range(6):
-        name, chance = f"killed-{kill}", random.Random(kill)
-        killed = make(tmp_path, space, name, queue)
-        queue.write(killed.study.folder)
-        for _ in range(30):
-            countdown = iter(range(chance.randrange(1, 5)))
-            if play(killed, lambda left=countdown: next(left, None) is None):
-                break
-            study = Study.open(tmp_path, name)
-            killed = make(tmp_path, space, study=study, queue=Queue.of(
-                study.folder, study.manifest | {"enqueue": "text"}))
-        assert facts(killed) == facts(whole)
+    killed, chance = make(tmp_path, space, "killed", queue, trials=5), random.Random(0)
+    queue.write(killed.study.folder)
+    while not play(killed, stopping(chance)):
+        study = Study.open(tmp_path, "killed")
+        killed = make(tmp_path, space, study=study, trials=5, queue=Queue.of(
+            study.folder, study.manifest | {"enqueue": "text"}))
+    assert facts(killed) == facts(whole)
+
+
+def stopping(chance):
+    """For `play`: the moment of a kill, after at most eight epochs."""
+    left = iter(range(chance.randrange(1, 9)))
+    return lambda: next(left, None) is None
 
 
 def facts(driver):
@@ -185,8 +186,7 @@ def test_other_trainings_are_only_enqueued(tmp_path, space, queued, other):
     if other == "images":
         data = SimpleNamespace(fingerprint="other", choice=DataChoice())
     else:
-        text = (tmp_path / "tiny.yaml").read_text().replace("batch_size: 4", "batch_size: 8")
-        (tmp_path / "tiny.yaml").write_text(text)
+        (tmp_path / "tiny.yaml").write_text(SPACE.replace("batch_size: 4", "batch_size: 8"))
         space = SearchSpace.load(tmp_path / "tiny.yaml")
     queue = read_queue(Namespace(enqueue=None, from_study="old:1", runs_dir=tmp_path, seed=0),
                        space, data)
@@ -274,7 +274,7 @@ def test_trials_inherit_from_the_nearest_trained_design(tmp_path, space):
 
 
 def test_the_nearest_is_the_one_that_differs_least(tmp_path, space):
-    driver = make(tmp_path, space, trials=20)
+    driver = make(tmp_path, space, trials=12)
     play(driver)
     legal = [r for r in driver.records if r.status is not Status.INFEASIBLE
              and r.detector["backbone"]["kind"] == "mobilenet_v1"]
@@ -298,17 +298,15 @@ def test_the_nearest_is_the_one_that_differs_least(tmp_path, space):
 
 
 def test_an_heir_resumes_as_if_nothing_had_happened(tmp_path, space):
-    whole = heirs(make(tmp_path, space, "whole", inherits=True))
+    whole = heirs(make(tmp_path, space, "whole", inherits=True, trials=6))
     play(whole)
-    for kill in range(6):
-        name, chance = f"killed-{kill}", random.Random(kill)
-        killed = heirs(make(tmp_path, space, name, inherits=True))
-        for _ in range(30):
-            countdown = iter(range(chance.randrange(1, 5)))
-            if play(killed, lambda left=countdown: next(left, None) is None):
-                break
-            killed = heirs(make(tmp_path, space, study=Study.open(tmp_path, name), inherits=True))
-        assert facts(killed) == facts(whole)
+    killed = heirs(make(tmp_path, space, "killed", inherits=True, trials=6))
+    chance = random.Random(0)
+    while not play(killed, stopping(chance)):
+        killed = heirs(make(tmp_path, space, study=Study.open(tmp_path, "killed"), inherits=True,
+                            trials=6))
+    assert facts(killed) == facts(whole)
+    assert sum(r.parent is not None for r in whole.records) >= 3
 
 
 @pytest.fixture
@@ -349,7 +347,6 @@ def test_weights_are_inherited_and_a_stop_changes_nothing(tmp_path, tiny_data):
     trained(1, 8, 2)
     for name in ("whole", "halves"):
         keep_parent(tmp_path / "1", tmp_path / name)
-    trained(1, 8, 2)  # nothing is left to train
     init = str(tmp_path / "whole" / INIT)
     whole = trained(2, 16, 2, init=init, folder="whole")
     halves = [*trained(2, 16, 1, init=init, folder="halves"),
