@@ -29,6 +29,10 @@ from trials.record import RECORD_ATTRIBUTE, Status, TrialRecord, records_in, tex
 __all__ = ["Study", "already_there", "checked_name", "new_name", "newest", "read_manifest"]
 
 
+PATIENCE = 100
+"""Seconds until a lock that a reader holds is an error; sqlite's own 5 s are few on a busy disk."""
+
+
 class Study:
     """One study's folder. Make it with `create` or `open`."""
 
@@ -41,9 +45,11 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = folder / DATABASE
         try:
-            self._optuna = optuna.create_study(
-                study_name=manifest["name"], storage=f"sqlite:///{path.resolve()}",
-                direction="maximize", load_if_exists=True)
+            storage = optuna.storages.RDBStorage(
+                f"sqlite:///{path.resolve()}",
+                engine_kwargs={"connect_args": {"timeout": PATIENCE}})
+            self._optuna = optuna.create_study(study_name=manifest["name"], storage=storage,
+                                               direction="maximize", load_if_exists=True)
             self._storage = self._optuna._storage
             self._read()
         except UserError:
