@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import gc
+import platform
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from detector.config import Detector
+from detector.errors import UserError
 from detector.recipe import Recipe
 from detector.structs import Struct
 from trials.record import EpochResult
@@ -46,6 +49,8 @@ class Failure(Struct):
     traceback: str = ""
     may_pass: bool = False
     """A second try could succeed (a killed worker, memory taken by others); a NaN would not."""
+    node_died: bool = False
+    """The whole machine went, not this worker alone: nothing that the trial is to blame for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,24 +67,51 @@ class SegmentReport(Struct):
 def run_segment(segment: Segment) -> Iterator[SegmentReport]:
     """Train a segment, one report an epoch; the last one has `ended`.
 
-    Never raises: a fault becomes a report with a `failure`.
+    Never raises: a fault becomes a report with a `failure`. Memory of a GPU is given back when
+    the generator is closed.
     """
+    failure = None
     try:
-        yield from _train(segment)
-    except Exception as error:  # whatever it is, it is this trial's fault alone
-        yield SegmentReport(number=segment.number, ended=True, failure=Failure(
-            reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            traceback=traceback.format_exc(), may_pass=_may_pass(error)))
+        try:
+            yield from _train(segment)
+        except Exception as error:  # whatever it is, it is this trial's fault alone
+            failure = Failure(
+                reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                traceback=traceback.format_exc(), may_pass=_may_pass(error))
+        if failure is not None:  # told when nothing holds the fault's frames, and so its tensors
+            yield SegmentReport(number=segment.number, ended=True, failure=failure)
+    finally:
+        release_memory()
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of a GPU, for the next trial and for others that share it."""
+    import torch
+
+    if torch.cuda.is_initialized():
+        gc.collect()  # takes 0.2 s, so not where there is nothing to gain
+        torch.cuda.empty_cache()
+
+
+def pin_threads(threads: int) -> None:
+    """Let torch and OpenCV compute with so many threads: each would take every core there is."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
 
 
 def _train(segment: Segment) -> Iterator[SegmentReport]:
-    import torch
-
     from detector.cost import thop_cost
     from detector.data import CachedImages
     from detector.fit import fit
 
-    torch.set_num_threads(segment.threads)
+    pin_threads(segment.threads)
+    for folder in (segment.train, segment.holdout):
+        if not Path(folder).is_dir():
+            raise UserError(f"{platform.node()} does not see {folder}; keep the study in a folder "
+                            "that all nodes share (--runs-dir)")
     detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
     workdir = Path(segment.workdir)
     workdir.mkdir(parents=True, exist_ok=True)
