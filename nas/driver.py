@@ -5,24 +5,27 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.pareto import front_of
-from detector.config import arch_hash
-from detector.errors import UserError
+from detector.config import Detector, arch_hash
+from detector.errors import TrainingError, UserError
 from nas import scheduler
-from nas.gate import draw
+from nas.gate import Draw, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
 from trials.names import describe
 from trials.record import Cost, Status, TrialRecord
-from trials.run import Segment, SegmentReport
+from trials.run import Failure, Segment, SegmentReport
 from trials.tracking import Tracker
 
 MAX_RETRIES = 1
 MANY_FAILURES = 5
+MAX_NODES_LOST = 3
+"""Nodes that may die under one trial: they tell nothing about it, unless it is what kills them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +43,16 @@ class Driver:
         trials: sampled, legal, different designs wanted in all; the baseline comes on top.
         rungs: epochs of the rungs, ascending; the last one is the full budget.
         threads: torch threads of a worker.
+        stopwatch: cost of a design with its latency, which the score or a cap asks for.
     """
 
     def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
                  sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
-                 device: str, threads: int):
+                 device: str, threads: int,
+                 stopwatch: Callable[[Detector], Cost] | None = None):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
         self._tracker, self._caches = tracker, caches
-        self._device, self._threads = device, threads
+        self._device, self._threads, self._stopwatch = device, threads, stopwatch
         self._proposer = Proposer(space, sampler, seed=seed)
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
@@ -161,14 +166,14 @@ class Driver:
 
     def _baseline(self) -> TrialRecord:
         detector, recipe = self.space.baseline
-        return self._record(detector, recipe, params={}, cost=Cost.of(detector),
-                            source="baseline")
+        return self._record(detector, recipe, params={}, source="baseline",
+                            cost=(self._stopwatch or Cost.of)(detector))
 
     def _draw(self) -> TrialRecord | None:
         """A new legal design, stored; infeasible ones drawn on the way are stored, too."""
         while True:
             try:
-                found = draw(self.space, self._proposer, self.records)
+                found = self._measured(draw(self.space, self._proposer, self.records))
             except UserError as error:  # the space has no more
                 self.exhausted = error
                 return None
@@ -177,13 +182,24 @@ class Driver:
             if found.violation is None:
                 return record
 
+    def _measured(self, found: Draw) -> Draw:
+        """A legal draw with its latency where that is asked for, which may break a cap, too."""
+        if self._stopwatch is None or found.violation is not None:
+            return found
+        try:
+            cost = self._stopwatch(found.detector)
+        except TrainingError as error:
+            return replace(found, violation=str(error))
+        return replace(found, cost=cost, violation=self.space.constraints.violation(cost))
+
     def _record(self, detector, recipe, *, params: dict, cost: Cost, source: str,
                 violation: str | None = None) -> TrialRecord:
-        now = time.time()
+        now, objective = time.time(), self.space.objective
         record = TrialRecord(
             number=len(self.study.records), design=arch_hash(detector), detector=detector.to_dict(),
             recipe=recipe.to_dict(), params=params, cost=cost, source=source, reason=violation,
-            speed_score=self.space.objective.speed_score(cost), started=now,
+            speed_score=objective.speed_score(cost) if objective.measured(cost) else 0.0,
+            started=now,
             status=Status.RUNNING if violation is None else Status.INFEASIBLE,
             ended=None if violation is None else now)
         self.study.add(record, self.space.distributions(params))
@@ -214,7 +230,11 @@ class Driver:
             self.study.put(record)
         return record
 
-    def _fail(self, record: TrialRecord, failure) -> None:
+    def _fail(self, record: TrialRecord, failure: Failure) -> None:
+        lost = record.notes.get("nodes_lost", 0)
+        if failure.node_died and lost < MAX_NODES_LOST:
+            self.study.put(record.but(notes=record.notes | {"nodes_lost": lost + 1}))
+            return
         if failure.may_pass and record.retries < MAX_RETRIES:
             self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
             return

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "analysis": {"analysis", "trials", "detector"},
     "nas": {"nas", "trials", "detector", "analysis"},
 }
-MAY_IMPORT_RAY = {"trials/ray_trainable.py"}
+MAY_IMPORT_RAY = {"trials/ray_trainable.py", "trials/ray_cluster.py"}
 # Packages of others that a package of ours must not know.
 FOREIGN_TO = {
     "detector": {"ray", "optuna", "mlflow"},
@@ -29,7 +29,7 @@ FOREIGN_TO = {
 LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_cli",
          "detector.recipe", "detector.plan", "detector.cost", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate", "nas.export",
+         "trials.resources", "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate", "nas.export",
          "nas.detect", "nas.rules",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
