@@ -29,8 +29,8 @@ FOREIGN_TO = {
 LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_cli",
          "detector.recipe", "detector.plan", "detector.cost", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "trials.resources", "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate", "nas.export",
-         "nas.detect", "nas.rules",
+         "trials.resources", "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate",
+         "nas.export", "nas.detect", "nas.rules",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
          "analysis.studies", "analysis.report", "analysis.choose")
