@@ -33,7 +33,7 @@ from trials.resources import Node, Shares
 
 LIBRARIES = ("torch", "torchvision", "cv2", "numpy", "thop", "scipy")
 """What a node needs to train; the project's own packages are sent there."""
-ANSWER_S = 60.0
+ANSWER_S = 120.0
 """Time a node has to answer."""
 
 
