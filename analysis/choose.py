@@ -114,6 +114,9 @@ def _nearest(study: StudyData, args: Namespace) -> str:
     completed = study.completed
     parts = [f"the fewest MACs are {min(r.cost.macs for r in completed) / 1e9:.3f} G, the fewest "
              f"parameters {min(r.cost.params for r in completed):,}"]
+    if args.max_latency is not None:
+        fastest = min(r.cost.latency_ms for r in completed if r.cost.latency_ms is not None)
+        parts.append(f"the shortest latency {fastest:.1f} ms")
     parts += [f"the highest {level} AP is {max(r.ap[level] for r in completed):.3f}"
               for level in LEVELS if getattr(args, f"min_ap_{level}") is not None]
     return ", ".join(parts)

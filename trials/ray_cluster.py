@@ -163,7 +163,7 @@ class Stopwatch:
         """
         here = ray.get_runtime_context().get_node_id()
         self._bench = ray.remote(Bench).options(
-            num_cpus=1, num_gpus=shares.gpus, max_restarts=2, max_task_retries=2,
+            num_cpus=1, num_gpus=shares.gpus, max_restarts=-1, max_task_retries=1,
             scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
         ).remote(self._baseline.to_dict(), shares.device)
         try:
@@ -174,23 +174,29 @@ class Stopwatch:
         if self._known is None:
             self._known = replace(Cost.of(self._baseline), machine=machine,
                                   latency_ms=ray.get(self._bench.baseline_ms.remote()))
-        elif self._known.machine != machine:
-            raise UserError(f"the latencies of this study were measured on {self._known.machine}, "
-                            f"now it would be {machine}: they cannot be compared; go on there, "
-                            "or start a new study")
+        self._check(machine)
 
     def __call__(self, detector: Detector) -> Cost:
         """What a design costs, latency included. Takes some seconds.
 
         Raises:
             TrainingError: it cannot be run there.
+            UserError: the worker had to be started again, and is on another machine now.
         """
         if detector == self._baseline:
             return self._known
         try:
-            ratio = ray.get(self._bench.ratio.remote(detector.to_dict()))
+            ratio, machine = ray.get([self._bench.ratio.remote(detector.to_dict()),
+                                      self._bench.machine.remote()])
         except ray.exceptions.RayError as error:
             raise TrainingError("latency could not be measured: "
                                 f"{str(error).strip().splitlines()[-1][:200]}") from error
-        return replace(Cost.of(detector), machine=self._known.machine,
+        self._check(machine)
+        return replace(Cost.of(detector), machine=machine,
                        latency_ms=ratio * self._known.latency_ms)
+
+    def _check(self, machine: str) -> None:
+        if machine != self._known.machine:
+            raise UserError(f"the latencies of this study were measured on {self._known.machine}, "
+                            f"now it would be {machine}: they cannot be compared; go on there, "
+                            "or start a new study")

@@ -12,6 +12,7 @@ from trials.record import Status
 TWO_NODES = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
+import trials.ray_cluster  # sets what Ray reads when it starts
 from ray.cluster_utils import Cluster
 
 quiet = {"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
@@ -24,7 +25,7 @@ try:
         time.sleep(0.1)
     os.kill(second.all_processes["raylet"][0].process.pid, signal.SIGKILL)
     print("killed the second node", flush=True)
-    code = search.wait(timeout=280)
+    code = search.wait(timeout=900)
 finally:
     if search.poll() is None:
         search.kill()
@@ -40,7 +41,7 @@ def test_a_study_completes_though_one_of_two_nodes_dies(start, tiny_space, tmp_p
     process = start("two_nodes", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.2",
                     "--trials", "5", "--study", "one", "--tracking-uri", "none",
                     "--json", "r.json")
-    out, err = process.communicate(timeout=600)
+    out, err = process.communicate(timeout=1000)
     assert process.returncode == 0, err
     assert "killed the second node" in out
     records = load_records(tmp_path / "runs" / "one")

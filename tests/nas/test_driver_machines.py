@@ -21,6 +21,7 @@ dimensions:
   backbone.width: {choice: [0.125, 0.25, 0.5]}
   neck.width: {choice: [16, 32, 64]}
   context.kind: {choice: [ssh, none]}
+  recipe.optimizer.lr: {float: [0.01, 0.05]}
 proxy: {size: 64, batch_size: 4}
 rungs: [1]
 """

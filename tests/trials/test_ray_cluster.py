@@ -34,7 +34,7 @@ class PlayedRay:
         return SimpleNamespace(remote=lambda *args: _Actor(what(*args)))
 
     def get(self, call, timeout=None):
-        return self._answer(call)
+        return [self.get(one) for one in call] if isinstance(call, list) else self._answer(call)
 
     def get_runtime_context(self):
         return SimpleNamespace(get_node_id=lambda: "00")
@@ -172,4 +172,13 @@ def test_a_design_that_cannot_run_is_told_as_such(play, timed, monkeypatch):
 
     monkeypatch.setattr(Bench, "ratio", out_of_memory)
     with pytest.raises(TrainingError, match=r"^latency could not be measured: out of memory$"):
+        stopwatch(load_preset("scrfd_0.5g")[0])
+
+
+def test_a_worker_that_came_back_on_another_machine_ends_the_search(play, timed, monkeypatch):
+    play()
+    stopwatch = Stopwatch(BASELINE)
+    stopwatch.start(SHARES)
+    monkeypatch.setattr(Bench, "machine", lambda self: "Pentium")
+    with pytest.raises(UserError, match="now it would be Pentium"):
         stopwatch(load_preset("scrfd_0.5g")[0])
