@@ -11,6 +11,7 @@ from trials.record import Status
 # and ends everything that it started, by pid.
 TWO_NODES = """
 import os, signal, subprocess, sys, time
+from contextlib import suppress
 from pathlib import Path
 import trials.ray_cluster  # sets what Ray reads when it starts
 from ray.cluster_utils import Cluster
@@ -23,7 +24,12 @@ search = subprocess.Popen([sys.executable, "-m", "nas.search", *sys.argv[1:],
 try:
     while search.poll() is None and len(list(Path("runs").glob("*/trials/*/last.pt"))) < 2:
         time.sleep(0.1)
-    os.kill(second.all_processes["raylet"][0].process.pid, signal.SIGKILL)
+    node = second.all_processes["raylet"][0].process.pid
+    workers = subprocess.run(["ps", "-o", "pid=", "--ppid", str(node)], capture_output=True,
+                             text=True).stdout.split()
+    for pid in (node, *map(int, workers)):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     print("killed the second node", flush=True)
     code = search.wait(timeout=900)
 finally:

@@ -68,13 +68,13 @@ def play(driver):
             epoch=1, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap)))
 
 
-@pytest.mark.parametrize("sampler", ["tpe", "frugal", "nsga2", "gp"])
+@pytest.mark.parametrize("sampler", ["random", "frugal"])
 def test_latency_is_known_before_a_design_trains(make, sampler):
     stopwatch = Measured()
     driver = make("objective: {metric: latency_ms, best: 20, worst: 200}\n", stopwatch, sampler,
-                  trials=14)
+                  trials=12)  # frugal asks its model from the tenth result on
     play(driver)
-    assert len(driver.records) == 15
+    assert len(driver.records) == 13
     for record, detector in zip(driver.records, stopwatch.asked, strict=True):
         assert record.cost.latency_ms == milliseconds(detector)
         assert record.cost.machine == "a machine"
@@ -85,7 +85,7 @@ def test_latency_is_known_before_a_design_trains(make, sampler):
 def test_a_cap_on_latency_is_asked_after_the_exact_ones(make):
     stopwatch = Measured()
     driver = make("constraints: {max_params: 500000, max_latency_ms: 100}\n"
-                  "objective: {metric: latency_ms}\n", stopwatch)
+                  "objective: {metric: latency_ms}\n", stopwatch, trials=15)
     play(driver)
     over = [r for r in driver.records if r.status is Status.INFEASIBLE]
     by_params = [r for r in over if "max_params" in r.reason]
