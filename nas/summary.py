@@ -58,7 +58,7 @@ def summarise(driver) -> dict:
                "hypervolume": hypervolume_of(completed), "epochs_spent": told["epochs"]}
     driver.summary(numbers, files)
 
-    machine = completed[0].cost.machine
+    machine = next((r.cost.machine for r in completed), None)
     print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
                         "(no other is better in both accuracy and speed; AP on the "
                         f"{study.manifest['data']['select_on']} at the proxy's size"
