@@ -114,6 +114,9 @@ def _nearest(study: StudyData, args: Namespace) -> str:
     completed = study.completed
     parts = [f"the fewest MACs are {min(r.cost.macs for r in completed) / 1e9:.3f} G, the fewest "
              f"parameters {min(r.cost.params for r in completed):,}"]
+    if args.max_latency is not None:
+        fastest = min(r.cost.latency_ms for r in completed if r.cost.latency_ms is not None)
+        parts.append(f"the shortest latency {fastest:.1f} ms")
     parts += [f"the highest {level} AP is {max(r.ap[level] for r in completed):.3f}"
               for level in LEVELS if getattr(args, f"min_ap_{level}") is not None]
     return ", ".join(parts)
@@ -144,15 +147,16 @@ def _print(study: StudyData, front: Sequence[TrialRecord], deviation: float | No
             *([f"{r.cost.latency_ms:.1f}" if r.cost.latency_ms is not None else "–"]
               if latency else []), f"{score:.3f}" if score is not None else "–")
     Console(width=None if sys.stdout.isatty() else 150).print(table)
+    speed = f"the speed term is {'measured' if study.metric == 'latency_ms' else 'exact'}"
     if deviation is None:
         print("how far scores can be told apart is not known: too few designs were trained at two "
               "budgets")
     elif tied > 1:
         print(f"the first {tied} (=) cannot be told apart at this budget: ± is one standard "
-              f"deviation, from how accuracy scatters {source}; the speed term is exact")
+              f"deviation, from how accuracy scatters {source}; {speed}")
     else:
         print(f"the first one stands out: ± is one standard deviation, from how accuracy scatters "
-              f"{source}; the speed term is exact")
+              f"{source}; {speed}")
     flags = _flags(study, args)
     print(f"next:\n  {_command(study, front[0], args)}")
     if tied > 1 and not limits:

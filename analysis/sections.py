@@ -105,11 +105,17 @@ def _front_table(page: Page, study: StudyData) -> None:
     chosen = sorted(data.front, key=lambda r: -r.score)[:20]
     page.heading("The front's designs, best score first" + (
         f" (20 of {len(data.front)})" if len(data.front) > 20 else ""))
+    timed = all(r.cost.latency_ms is not None for r in chosen)
     page.table(
-        ["trial", "design", "score", "easy", "medium", "hard", "G MACs", "parameters"],
+        ["trial", "design", "score", "easy", "medium", "hard", "G MACs", "parameters",
+         *(["ms"] if timed else [])],
         [[name_of(r) + (" (baseline)" if r.number == 0 else ""), describe(r.detector),
           f"{r.score:.3f}", *(f"{r.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
-          f"{r.cost.macs / 1e9:.3f}", f"{r.cost.params:,}"] for r in chosen], left=(0, 1))
+          f"{r.cost.macs / 1e9:.3f}", f"{r.cost.params:,}",
+          *([f"{r.cost.latency_ms:.1f}"] if timed else [])] for r in chosen], left=(0, 1))
+    if timed:
+        page.text(f"ms: latency of one 640×640 image on {chosen[0].cost.machine}, measured in "
+                  "turns with the baseline.", note=True)
     if deviation == deviation:
         page.text(f"A score is uncertain by about ±{deviation:.3f} (one standard deviation, from "
                   f"how accuracy scatters {source}).")

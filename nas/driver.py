@@ -4,24 +4,28 @@ records in the study's storage, so a search that was killed goes on as if nothin
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.pareto import front_of
-from detector.errors import DiskFull, UserError
+from detector.config import Detector
+from detector.errors import DiskFull, TrainingError, UserError
 from nas import scheduler
-from nas.gate import baseline, draw
+from nas.gate import Draw, baseline, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
 from nas.warm import WarmStart
 from trials.logs import note
 from trials.names import describe
-from trials.record import Status, TrialRecord
-from trials.run import Segment, SegmentReport
+from trials.record import Cost, Status, TrialRecord
+from trials.run import Failure, Segment, SegmentReport
 from trials.tracking import Tracker
 
 MAX_RETRIES = 1
+MAX_NODES_LOST = 3
+"""Nodes that may die under one trial: they tell nothing about it, unless it is what kills them."""
 MAX_FAILURES = 0.5
 """Share of the trials that may fail before a search stops."""
 SOME_TRIALS = 5
@@ -47,16 +51,18 @@ class Driver:
         threads: torch threads of a worker.
         max_failures: share of failed trials, in [0, 1], above which the search stops.
         warm: designs to try first, and whether trials inherit weights; none: neither.
+        stopwatch: cost of a design with its latency, which the score or a cap asks for.
     """
 
     def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
                  sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
                  device: str, threads: int, max_failures: float = MAX_FAILURES,
-                 warm: WarmStart | None = None):
+                 warm: WarmStart | None = None,
+                 stopwatch: Callable[[Detector], Cost] | None = None):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
         self.max_failures = max_failures
         self._tracker, self._caches = tracker, caches
-        self._device, self._threads = device, threads
+        self._device, self._threads, self._stopwatch = device, threads, stopwatch
         self._warm = warm or WarmStart(space, study.folder, rungs)
         self._proposer = Proposer(space, sampler, seed=seed)
         self._running: set[int] = set()  # numbers that a worker of this run has
@@ -203,8 +209,21 @@ class Driver:
         return scheduler.promotable(records, self.rungs, self.space.eta, self.space.promote)
 
     def _baseline(self) -> TrialRecord:
-        record = baseline(self.space).record(0, self.space.objective, source="baseline")
+        found = baseline(self.space)
+        if self._stopwatch is not None:
+            found = replace(found, cost=self._stopwatch(found.detector))
+        record = found.record(0, self.space.objective, source="baseline")
         return self._add(self._warm.begun(record, []))
+
+    def _measured(self, found: Draw) -> Draw:
+        """A legal draw with its latency where that is asked for, which may break a cap, too."""
+        if self._stopwatch is None or found.violation is not None:
+            return found
+        try:
+            cost = self._stopwatch(found.detector)
+        except TrainingError as error:
+            return replace(found, violation=str(error))
+        return replace(found, cost=cost, violation=self.space.constraints.violation(cost))
 
     def _add(self, record: TrialRecord) -> TrialRecord:
         self.study.add(record, self.space.distributions(record.params))
@@ -217,7 +236,8 @@ class Driver:
         records, infeasible = self.records, []
         while True:
             try:
-                found = self._warm.next(records) or draw(self.space, self._proposer, records)
+                found = self._measured(self._warm.next(records)
+                                       or draw(self.space, self._proposer, records))
             except UserError as error:  # the space has no more
                 self.exhausted = error
                 self._set_aside(infeasible)
@@ -261,7 +281,11 @@ class Driver:
             self.study.put(record)
         return record
 
-    def _fail(self, record: TrialRecord, failure) -> None:
+    def _fail(self, record: TrialRecord, failure: Failure) -> None:
+        lost = record.notes.get("nodes_lost", 0)
+        if failure.node_died and lost < MAX_NODES_LOST:
+            self.study.put(record.but(notes=record.notes | {"nodes_lost": lost + 1}))
+            return
         if failure.may_pass and record.retries < MAX_RETRIES:
             self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
             note(self.workdir(record), f"to be tried again: {failure.reason}")

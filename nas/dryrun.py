@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from trials.resources import Shares
+
 SHOWN = 10
 DRAWN = 50  # for the mean cost
 STEPS = 3  # timed
 
 
-def dry_run(space, args: Namespace) -> dict:
+def dry_run(space, args: Namespace, shares: Shares) -> dict:
     """Print the first designs and an estimate; nothing is written.
 
     The time is scaled by MACs from a few timed training steps of the baseline on this machine.
@@ -18,13 +20,13 @@ def dry_run(space, args: Namespace) -> dict:
     from nas import cli
     from nas.gate import check, draw
     from nas.samplers import Proposer
-    from nas.search import TRIALS, resources
+    from nas.search import TRIALS, measures_latency
     from nas.space_cli import design_line, why_not
     from nas.watch import count, duration, epochs_expected
+    from trials.bench import SECONDS, Bench
     from trials.record import Cost, TrialRecord
 
     check(space)
-    concurrency, _ = resources(args)
     path, line = resolve_data(args.data)
     print(line)
     data = open_data(cli.data_choice(args, path))
@@ -50,11 +52,16 @@ def dry_run(space, args: Namespace) -> dict:
     mean = sum(macs) / len(macs)
     # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
     epoch = seconds * (0.4 + 0.6 * mean / base.macs)
-    total = epochs_expected(trials, rungs, space.eta) * epoch / concurrency
+    total = epochs_expected(trials, rungs, space.eta) * epoch / shares.concurrency
+    if measures_latency(space):
+        bench = Bench(base_detector.to_dict(), shares.device)
+        print(f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
+              f"each design is timed when it is drawn, in about {SECONDS:.0f} s")
+        total += trials * SECONDS
     print(f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
           f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
           f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
-          f"{concurrency} at once: {duration(total)}")
+          f"{shares.concurrency} at once: {duration(total)}")
     return {"trials": trials, "infeasible_share": infeasible / len(records), "mean_macs": mean,
             "baseline_epoch_seconds": seconds, "estimated_seconds": total}
 

@@ -1,9 +1,10 @@
 """`frugal`: cost is exact, so only accuracy is modelled, and every epoch that was evaluated counts.
 
 A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs;
-a candidate's speed is known. Of many legal candidates that no trial has, the one with the highest
-expected gain (expected improvement, Jones et al. 1998) at the full budget is proposed: gain in the
-score, or part of the time in a random weighting of accuracy and speed, which serves the front.
+a candidate's speed is known (measured latency: expected). Of many legal candidates that no trial
+has, the one with the highest expected gain (expected improvement, Jones et al. 1998) at the full
+budget is proposed: gain in the score, or part of the time in a random weighting of accuracy and
+speed, which serves the front.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from analysis.pareto import dominated
 from detector.config import Detector, arch_hash
 from detector.recipe import Recipe
 from nas.dimensions import Params
+from nas.expected import expected_costs
 from nas.features import features, matrix
 from nas.space import RandomTrial, SearchSpace
 from nas.surrogate import GaussianProcess
@@ -41,7 +43,7 @@ class Candidate:
     params: Params
     numbers: dict[str, float]
     """As `nas.features.features`."""
-    speed: float
+    cost: Cost
 
 
 class Frugal:
@@ -73,7 +75,9 @@ class Frugal:
                                 np.array([epoch.accuracy_score for _, epoch in results]),
                                 np.random.default_rng(seed))
         mean, spread = model.predict(table[learnt:])
-        speed = np.array([r.speed_score for r in tried] + [c.speed for c in candidates])
+        costs = expected_costs([c.cost for c in candidates], [r.cost for r in tried])
+        speed = np.array([r.speed_score for r in tried]
+                         + [self._space.objective.speed_score(cost) for cost in costs])
         weight = 2 / 3  # the score's: speed + 2 × accuracy
         if chance.random() < FOR_THE_FRONT:
             weight = chance.random()
@@ -101,8 +105,7 @@ class Frugal:
             identity = identity_of(arch_hash(detector), recipe.to_dict())
             if identity not in known and identity not in found:
                 found[identity] = Candidate(
-                    params=params, numbers=features(detector, recipe, cost),
-                    speed=self._space.objective.speed_score(cost))
+                    params=params, numbers=features(detector, recipe, cost), cost=cost)
         return list(found.values())
 
     def _front(self, tried: Sequence[TrialRecord]) -> list[TrialRecord]:

@@ -44,7 +44,8 @@ class Draw:
         return TrialRecord(
             number=number, status=Status.RUNNING if legal else Status.INFEASIBLE,
             design=self.design, detector=self.detector.to_dict(), recipe=self.recipe.to_dict(),
-            params=self.params, cost=self.cost, speed_score=objective.speed_score(self.cost),
+            params=self.params, cost=self.cost,
+            speed_score=objective.speed_score(self.cost) if objective.measured(self.cost) else 0.0,
             source=source, reason=self.violation, started=now, ended=None if legal else now)
 
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from detector.errors import UserError
@@ -14,6 +16,8 @@ from nas import cli
 from nas.budget import Budget
 from nas.queue import Queue, add_queue_flags, check_same, manifest_of, read_queue
 from nas.samplers import SAMPLERS
+from nas.space import SearchSpace
+from trials.resources import Node, Shares, shares_of
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
@@ -60,14 +64,24 @@ def make_parser() -> ArgumentParser:
                         help="only show the first designs, their cost and the time it would take")
     add_queue_flags(made)
     cli.add_data_flags(made)
-    machine = made.add_argument_group("machine")
+    machine = made.add_argument_group("machines")
     cli.add_device_flag(machine)
+    machine.add_argument("--address", metavar="ADDR", default=os.environ.get("RAY_ADDRESS"),
+                         type=lambda text: None if text in ("", "local") else text,
+                         help="train on the Ray cluster that this machine is a part of: auto, or "
+                              "HOST:PORT of its head. The study (and with it caches and "
+                              "checkpoints) lies in --runs-dir, which all nodes must see under "
+                              "the same path; only this command writes its storage. The nodes need "
+                              "the same Python environment; this project's code is sent along "
+                              "(default: RAY_ADDRESS where it is set, else a Ray of its own, here)")
     machine.add_argument("--concurrency", metavar="N", type=int, default=None,
-                         help="trials trained at once (default: one a GPU, else one a core)")
+                         help="trials trained at once (default: as many as there are GPU shares "
+                              "and cores for; with metric latency_ms one core is left for it)")
     machine.add_argument("--cpus-per-trial", metavar="N", type=int, default=1,
                          help="cores, and so torch threads, of each trial (default: 1)")
     machine.add_argument("--gpus-per-trial", metavar="SHARE", type=float, default=None,
-                         help="of a GPU, fractions too (default: 1 with a GPU, else 0)")
+                         help="of a GPU, fractions too; 0 trains on the CPU (default: 1 where "
+                              "there is a GPU, else 0)")
     return made
 
 
@@ -78,23 +92,31 @@ def run(args: Namespace) -> dict | None:
         raise UserError(f"--trials {args.trials}: must be at least 1")
     if args.max_failures is not None and not 0 <= args.max_failures <= 1:
         raise UserError(f"--max-failures {args.max_failures:g}: must be between 0 and 1")
-    if space.objective.metric == "latency_ms":
-        raise UserError(f"{args.space}: objective.metric latency_ms: a search weighs designs "
-                        "before they are built, so by macs or params; latency is for nas.evaluate")
     from nas.disk import told_when_full
 
-    if args.dry_run:
-        from nas.dryrun import dry_run
+    with ExitStack() as open_ones:
+        nodes = open_ones.enter_context(_machines(args))
+        shares = shares_of(nodes, device=args.device, cpus=args.cpus_per_trial,
+                           gpus=args.gpus_per_trial, concurrency=args.concurrency,
+                           stopwatch=measures_latency(space))
+        if args.dry_run:
+            from nas.dryrun import dry_run
 
-        return dry_run(space, args)
-    shares = resources(args)
-    study, data = _open_study(args, space)
-    again = _again(args, study, args.trials or study.manifest["trials"])
-    with study.writing(), told_when_full(study.folder, again):
-        return _search(args, study, space.on(data), data, *shares)
+            return dry_run(space, args, shares)
+        study, data = _open_study(args, space)
+        open_ones.enter_context(study.writing())
+        again = _again(args, study, args.trials or study.manifest["trials"])
+        open_ones.enter_context(told_when_full(study.folder, again))
+        return _search(args, study, space.on(data), data, shares)
 
 
-def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:
+def measures_latency(space: SearchSpace) -> bool:
+    """Whether the score or a cap of a space asks for the latency of each design."""
+    return (space.objective.metric == "latency_ms"
+            or space.constraints.max_latency_ms is not None)
+
+
+def _search(args: Namespace, study, space, data, shares: Shares) -> dict:
     from nas.driver import MAX_FAILURES, Driver
     from nas.summary import summarise
     from nas.warm import WarmStart
@@ -103,10 +125,11 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
     manifest = study.manifest
     trials = args.trials or manifest["trials"]
     rungs = space.rungs if manifest["scheduler"] == "halving" else space.rungs[-1:]
+    stopwatch = _stopwatch(study, space)
     driver = Driver(study, space, _tracker(args, study, space), trials=trials,
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
-                    caches=_caches(study, space, data), device=args.device,
-                    threads=args.cpus_per_trial,
+                    caches=_caches(study, space, data), device=shares.device,
+                    threads=shares.cpus, stopwatch=stopwatch,
                     max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures,
                     warm=WarmStart(space, study.folder, rungs, Queue.of(study.folder, manifest),
                                    inherits=manifest.get("inherit", False)))
@@ -115,16 +138,21 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
               "scratch, so the epochs of the two are not worth the same")
     if not driver.finished() and driver.failure() is None:
         driver.reopen()
-        live = LiveLine(driver)
         from trials.ray_trainable import run_on_ray
+
+        if args.address:
+            from trials.ray_cluster import check_nodes
+
+            check_nodes([study.folder])
+        live = LiveLine(driver)
 
         def tick() -> None:
             driver.check()
             live.tick()
 
         try:
-            run_on_ray(driver, concurrency=concurrency, cpus_per_trial=args.cpus_per_trial,
-                       gpus_per_trial=gpus, tick=tick)
+            run_on_ray(driver, shares, scratch=study.folder if args.address else None,
+                       stopwatch=stopwatch, tick=tick)
         except KeyboardInterrupt:
             live.close()
             print(f"stopped; nothing is lost. Go on with:\n  {_again(args, study, trials)}")
@@ -254,28 +282,28 @@ def _caches(study, space, data):
     return Caches(train=made[0], holdout=made[1])
 
 
-def resources(args: Namespace) -> tuple[int, float]:
-    """Trials at once, and GPUs for each."""
-    import os
+def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
+    """What trains: the nodes of a cluster while it is connected, or this machine."""
+    if args.address:
+        from trials.ray_cluster import connected
 
-    gpus = 0.0
+        return connected(args.address)
+    gpus = 0
     if args.device != "cpu":
         import torch
 
-        gpus = float(torch.cuda.device_count())
-    if args.device == "cuda" and not gpus:
-        raise UserError("--device cuda: no CUDA device is seen here; use --device cpu or auto")
-    share = args.gpus_per_trial if args.gpus_per_trial is not None else min(gpus, 1.0)
-    if share > gpus:
-        raise UserError(f"--gpus-per-trial {share:g}: this machine has {gpus:g}; give at most that")
-    if args.cpus_per_trial < 1:
-        raise UserError(f"--cpus-per-trial {args.cpus_per_trial}: must be at least 1")
-    cores = len(os.sched_getaffinity(0))
-    default = int(gpus / share) if share else cores // args.cpus_per_trial
-    concurrency = args.concurrency if args.concurrency is not None else max(1, default)
-    if concurrency < 1:
-        raise UserError(f"--concurrency {concurrency}: must be at least 1")
-    return concurrency, share
+        gpus = torch.cuda.device_count()
+    return nullcontext([Node(cpus=len(os.sched_getaffinity(0)), gpus=gpus)])
+
+
+def _stopwatch(study, space):
+    """Who measures latency, where the space asks for that; the baseline is the yardstick."""
+    if not measures_latency(space):
+        return None
+    from trials.ray_cluster import Stopwatch
+
+    records = study.records
+    return Stopwatch(space.baseline[0], records[0].cost if records else None)
 
 
 def _tracker(args: Namespace, study, space):
@@ -298,6 +326,8 @@ def _again(args: Namespace, study, trials: int) -> str:
         flags.append(f"--max-failures {args.max_failures:g}")
     if args.runs_dir != Path("runs"):
         flags.append(f"--runs-dir {args.runs_dir}")
+    if args.address and args.address != os.environ.get("RAY_ADDRESS"):
+        flags.append(f"--address {args.address}")
     return "python -m nas.search " + " ".join(flags)
 
 

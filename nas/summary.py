@@ -31,7 +31,8 @@ def row(record: TrialRecord) -> dict:
 
     return {"number": record.number, "score": record.score,
             "accuracy_score": record.accuracy_score, "speed_score": record.speed_score,
-            "params": record.cost.params, "macs": record.cost.macs, "ap": record.ap,
+            "params": record.cost.params, "macs": record.cost.macs,
+            "latency_ms": record.cost.latency_ms, "ap": record.ap,
             "design": record.design, "describe": describe(record.detector)}
 
 
@@ -56,9 +57,11 @@ def summarise(driver) -> dict:
                "hypervolume": hypervolume_of(completed), "epochs_spent": told["epochs"]}
     driver.summary(numbers, files)
 
+    machine = next((r.cost.machine for r in completed), None)
     print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
                         "(no other is better in both accuracy and speed; AP on the "
-                        f"{study.manifest['data']['select_on']} at the proxy's size)")
+                        f"{study.manifest['data']['select_on']} at the proxy's size"
+                        + (f"; ms of one 640×640 image on {machine}" if machine else "") + ")")
     print(", ".join(f"{value} {key}" for key, value in told["trials"].items() if value)
           + f"; {told['epochs']} epochs trained")
     best = told["best"]

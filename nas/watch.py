@@ -83,14 +83,16 @@ def print_trials(records: Sequence[TrialRecord], title: str) -> None:
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold")
-    for name in ("trial", "design", "params", "MACs", "easy", "medium", "hard",
-                 "accuracy", "speed", "score"):
+    timed = any(record.cost.latency_ms is not None for record in records)
+    for name in ("trial", "design", "params", "MACs", *(["ms"] if timed else []), "easy", "medium",
+                 "hard", "accuracy", "speed", "score"):
         table.add_column(name, justify="left" if name in ("trial", "design") else "right",
                          no_wrap=name != "design")
     for record in sorted(records, key=lambda r: -r.score):
         note = " (baseline)" if record.number == 0 else ""
         table.add_row(f"r{record.number:03d}", describe(record.detector) + note,
                       count(record.cost.params), count(record.cost.macs),
+                      *([f"{record.cost.latency_ms:.1f}"] if timed else []),
                       *(f"{record.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
                       f"{record.accuracy_score:.3f}", f"{record.speed_score:.3f}",
                       f"{record.score:.3f}")

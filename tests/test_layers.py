@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "analysis": {"analysis", "trials", "detector"},
     "nas": {"nas", "trials", "detector", "analysis"},
 }
-MAY_IMPORT_RAY = {"trials/ray_trainable.py", "trials/ray_train.py"}
+MAY_IMPORT_RAY = {"trials/ray_trainable.py", "trials/ray_cluster.py", "trials/ray_train.py"}
 # Packages of others that a package of ours must not know.
 FOREIGN_TO = {
     "detector": {"ray", "optuna", "mlflow"},
@@ -30,8 +30,8 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "detector.recipe", "detector.plan", "detector.cost", "detector.preset_table",
          "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "nas.space", "nas.space_cli", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate",
-         "nas.export", "nas.detect", "nas.looks", "nas.rules", "nas.rescore",
+         "trials.resources", "nas.space", "nas.space_cli", "nas.cli", "nas.search", "nas.retrain",
+         "nas.evaluate", "nas.export", "nas.detect", "nas.looks", "nas.rules", "nas.rescore",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
          "analysis.studies", "analysis.report", "analysis.choose")

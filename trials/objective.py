@@ -45,11 +45,14 @@ class Objective(Struct):
         Raises:
             ValueError: the metric was not measured.
         """
-        value = getattr(cost, self.metric)
-        if value is None:
+        if not self.measured(cost):
             raise ValueError(f"{self.metric} was not measured")
-        share = math.log(value / self.best) / math.log(self.worst / self.best)
+        share = math.log(getattr(cost, self.metric) / self.best) / math.log(self.worst / self.best)
         return min(max(1.0 - share, 0.0), 1.0)
+
+    def measured(self, cost: Cost) -> bool:
+        """Whether a cost tells the metric."""
+        return getattr(cost, self.metric) is not None
 
     @staticmethod
     def score(accuracy_score: float, speed_score: float) -> float:

@@ -1,4 +1,4 @@
-"""Segments on Ray Tune. With `ray_train`, the only file that imports Ray.
+"""Segments on Ray Tune.
 
 A Ray Tune "trial" is one segment: one design, from its last rung to its next. So a pause is
 simply the end of a segment, a promotion the start of another in a reused worker, and Ray keeps
@@ -15,22 +15,20 @@ import tempfile
 from pathlib import Path
 from typing import Protocol
 
-# Ray reads these when it is imported or started.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# The coming default of Ray, which warns otherwise.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+# Tune reads these when it is imported.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the study is the record
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is the command's to handle
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
+from trials.ray_cluster import Stopwatch, dead_nodes, running  # isort: skip  (before Ray itself)
+
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from trials.resources import Shares
 from trials.run import Failure, Segment, SegmentReport, run_segment
 
 
@@ -60,7 +58,10 @@ class SegmentTrainable(tune.Trainable):
 
     def step(self) -> dict:
         report = next(self._reports)
-        return {"report": json.dumps(report.to_dict()), tune.result.DONE: report.ended}
+        if report.ended:  # the worker may idle from here on: let go of the model
+            self._reports.close()
+        return {"report": json.dumps(report.to_dict()), tune.result.DONE: report.ended,
+                "node": ray.get_runtime_context().get_node_id()}
 
     def save_checkpoint(self, checkpoint_dir: str):
         """Nothing: `fit` has its own, in the trial's folder."""
@@ -76,6 +77,8 @@ class _Hand(Searcher):
         super().__init__(metric="training_iteration", mode="max")  # not looked at
         self._source = source
         self._running: dict[str, int] = {}
+        self._nodes: dict[str, str] = {}  # where a segment runs, once it has told
+        self._dead: dict[str, set[str]] = {}  # nodes that were dead when it began
 
     def suggest(self, trial_id: str):
         try:
@@ -85,10 +88,12 @@ class _Hand(Searcher):
         if segment is None:
             return None
         self._running[trial_id] = segment.number
+        self._dead[trial_id] = dead_nodes()
         return {"segment": segment.to_dict()}
 
     def on_trial_result(self, trial_id: str, result: dict) -> None:
         report = _read(result)
+        self._nodes[trial_id] = result["node"]
         if report.ended:
             self._running.pop(trial_id, None)
         self._source.take(report)
@@ -98,8 +103,17 @@ class _Hand(Searcher):
         if number is not None and result and "report" in result and not error:
             self._source.take(_read(result))
         elif number is not None:
+            died = self._node_died(trial_id)
             self._source.take(SegmentReport(number=number, ended=True, failure=Failure(
-                reason="the worker process died (killed, or out of memory)", may_pass=True)))
+                reason="the node it ran on died" if died else
+                "the worker process died (killed, or out of memory)",
+                may_pass=True, node_died=died)))
+
+    def _node_died(self, trial_id: str) -> bool:
+        """Whether the node of a lost segment went with it; where that segment had not told yet
+        where it ran: whether any went since it began."""
+        dead, node = dead_nodes(), self._nodes.get(trial_id)
+        return node in dead if node else bool(dead - self._dead[trial_id])
 
     def save(self, checkpoint_path: str):
         """Nothing: the source stores what it decides."""
@@ -122,24 +136,35 @@ class _Watch(tune.Callback):
         self._tick()
 
 
-def run_on_ray(source: SegmentSource, *, concurrency: int, cpus_per_trial: float,
-               gpus_per_trial: float, tick=lambda: None) -> None:
-    """Run segments from `source` until it has no more, `concurrency` at a time.
+def run_on_ray(source: SegmentSource, shares: Shares, *, scratch: Path | None = None,
+               stopwatch: Stopwatch | None = None, tick=lambda: None) -> None:
+    """Run segments from `source` until it has no more, `shares.concurrency` at a time.
 
-    Starts a local Ray and ends it again.
+    Starts a local Ray and ends it again, unless a cluster is connected.
+
+    Args:
+        scratch: folder for what Ray Tune insists on writing, removed again; on a cluster one that
+            all nodes see. None: a temporary one.
+        stopwatch: started before the first segment is asked for.
+        tick: called as often as Tune's loop turns.
+
+    Raises:
+        UserError: the stopwatch cannot be had.
     """
-    ray.init(num_cpus=max(1, round(concurrency * cpus_per_trial)), include_dashboard=False,
-             log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
-    scratch = Path(tempfile.mkdtemp(prefix="tune-"))  # Ray Tune insists on a folder of its own
+    aside = Path(tempfile.mkdtemp(prefix="tune-", dir=scratch))
     try:
-        tuner = tune.Tuner(
-            tune.with_resources(SegmentTrainable, {"cpu": cpus_per_trial, "gpu": gpus_per_trial}),
-            tune_config=tune.TuneConfig(search_alg=_Hand(source), num_samples=-1,
-                                        max_concurrent_trials=concurrency, reuse_actors=True),
-            run_config=tune.RunConfig(storage_path=str(scratch), name="segments", verbose=0,
-                                      callbacks=[_Watch(tick)],
-                                      failure_config=tune.FailureConfig(max_failures=0)))
-        tuner.fit()
+        with running(shares):
+            if stopwatch is not None:
+                stopwatch.start(shares)
+            tuner = tune.Tuner(
+                tune.with_resources(SegmentTrainable, {"cpu": shares.cpus, "gpu": shares.gpus}),
+                tune_config=tune.TuneConfig(
+                    search_alg=_Hand(source), num_samples=-1,
+                    max_concurrent_trials=shares.concurrency, reuse_actors=True),
+                run_config=tune.RunConfig(
+                    storage_path=str(aside.resolve()), name="segments", verbose=0,
+                    callbacks=[_Watch(tick)],
+                    failure_config=tune.FailureConfig(max_failures=0)))
+            tuner.fit()
     finally:
-        ray.shutdown()
-        shutil.rmtree(scratch, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import platform
 import traceback
@@ -10,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from detector.config import Detector, arch_hash
-from detector.errors import disk_full
+from detector.errors import UserError, disk_full
 from detector.recipe import Recipe
 from detector.structs import Struct
 from trials.logs import logged, stamped
@@ -54,6 +55,8 @@ class Failure(Struct):
     """A second try could succeed (a killed worker, memory taken by others); a NaN would not."""
     disk_full: bool = False
     """No fault of the trial: every other one would fail likewise."""
+    node_died: bool = False
+    """The whole machine went, not this worker alone: nothing that the trial is to blame for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,34 +74,63 @@ def run_segment(segment: Segment) -> Iterator[SegmentReport]:
     """Train a segment, one report an epoch; the last one has `ended`.
 
     Never raises: a fault becomes a report with a `failure`. What happens meanwhile stands in the
-    log of the trial's folder, in which no other process trains at the same time.
+    log of the trial's folder, in which no other process trains at the same time. Memory of a GPU
+    is given back when the generator is closed.
     """
     reports, report = _train(segment), None
-    while report is None or not report.ended:
-        report = _next(reports, segment)
-        yield report
+    try:
+        while report is None or not report.ended:
+            report = _next(reports, segment)
+            yield report
+    finally:
+        release_memory()
 
 
 def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
     try:
+        _see(segment)
         with logged(Path(segment.workdir)):
             return next(reports)
     except Exception as error:  # whatever it is, it is this trial's fault alone
+        # the report is told when nothing holds the fault's frames any more, and so its tensors
         return SegmentReport(number=segment.number, ended=True, failure=Failure(
             reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             traceback=traceback.format_exc(), may_pass=_may_pass(error),
             disk_full=disk_full(error)))
 
 
-def _train(segment: Segment) -> Iterator[SegmentReport]:
+def _see(segment: Segment) -> None:
+    for folder in (segment.train, segment.holdout):
+        if not Path(folder).is_dir():
+            raise UserError(f"{platform.node()} does not see {folder}; keep the study in a folder "
+                            "that all nodes share (--runs-dir)")
+
+
+def release_memory() -> None:
+    """Give back what torch keeps of a GPU, for the next trial and for others that share it."""
     import torch
 
+    if torch.cuda.is_initialized():
+        gc.collect()  # takes 0.2 s, so not where there is nothing to gain
+        torch.cuda.empty_cache()
+
+
+def pin_threads(threads: int) -> None:
+    """Let torch and OpenCV compute with so many threads: each would take every core there is."""
+    import cv2
+    import torch
+
+    torch.set_num_threads(threads)
+    cv2.setNumThreads(threads)
+
+
+def _train(segment: Segment) -> Iterator[SegmentReport]:
     from detector.cost import thop_cost
     from detector.data import CachedImages
     from detector.fit import fit
     from detector.pretrained import read_start
 
-    torch.set_num_threads(segment.threads)
+    pin_threads(segment.threads)
     detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
     workdir = Path(segment.workdir)
     for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it

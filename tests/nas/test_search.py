@@ -110,6 +110,8 @@ def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     (("--study", "../x"), "use letters, digits"),
     (("--holdout", "2"), "holdout: 2.0 must be between 0 and 1"),
     (("--device", "cuda"), "--device cuda: no CUDA device"),
+    (("--address", "ray://head:10001"), "runs on a machine of the cluster"),
+    (("--gpus-per-trial", "2", "--device", "cpu"), "--gpus-per-trial 2: this machine has 0"),
     (("--json", "no/r.json"), "folder no does not exist"),
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
 ])
@@ -203,6 +205,16 @@ def test_dry_run_writes_nothing(run_here):
     assert code == 0
     assert "(baseline)" in out
     assert "estimated time for 4 trials" in out
+    assert not (run_here.folder / "runs").exists()
+
+
+def test_dry_run_tells_how_latency_will_be_measured(run_here, tiny_space):
+    with open(tiny_space, "a") as file:
+        file.write("objective: {metric: latency_ms}\n")
+    code, out, err = run_here(*SEARCH[1:], "--trials", "2", "--dry-run", "--device", "cpu")
+    assert code == 0, err
+    assert "ms an image here (" in out
+    assert "each design is timed when it is drawn" in out
     assert not (run_here.folder / "runs").exists()
 
 

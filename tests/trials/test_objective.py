@@ -73,3 +73,11 @@ def test_violations(caps, given, reason):
 def test_wrong_constraints(wrong):
     with pytest.raises(ConfigError, match=r"^constraints\."):
         Constraints(**wrong)
+
+
+def test_latency_is_capped_once_it_is_measured():
+    caps = Constraints(max_latency_ms=20)
+    assert caps.violation(cost()) is None
+    assert caps.violation(cost(latency_ms=19.9)) is None
+    assert caps.violation(cost(latency_ms=20.06)) == (
+        "20.1 ms at 640×640 over max_latency_ms 20.0")

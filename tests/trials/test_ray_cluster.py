@@ -1,0 +1,184 @@
+"""What a search asks of a cluster before it trains there; Ray itself is played."""
+
+from types import SimpleNamespace
+
+import pytest
+import ray
+
+from detector.config import Detector
+from detector.errors import TrainingError, UserError
+from detector.presets import load_preset
+from trials import bench, ray_cluster
+from trials.bench import Bench
+from trials.ray_cluster import Stopwatch, check_nodes, connected, missing
+from trials.record import Cost
+from trials.resources import Shares
+
+BASELINE = load_preset("retinaface_mobile025")[0]
+
+
+class PlayedRay:
+    """Runs what it is asked for at once, in this process."""
+
+    exceptions = ray.exceptions
+
+    def __init__(self, answer=lambda call: call()):
+        self._answer = answer
+
+    def remote(self, what):
+        return SimpleNamespace(options=lambda **asked: self._remote(what))
+
+    def _remote(self, what):
+        if not isinstance(what, type):
+            return SimpleNamespace(remote=lambda *args: lambda: what(*args))
+        return SimpleNamespace(remote=lambda *args: _Actor(what(*args)))
+
+    def get(self, call, timeout=None):
+        return [self.get(one) for one in call] if isinstance(call, list) else self._answer(call)
+
+    def get_runtime_context(self):
+        return SimpleNamespace(get_node_id=lambda: "00")
+
+
+class _Actor:
+    def __init__(self, made):
+        self._made = made
+
+    def __getattr__(self, name):
+        return SimpleNamespace(remote=lambda *args: lambda: getattr(self._made, name)(*args))
+
+
+@pytest.fixture
+def play(monkeypatch):
+    def play(**how):
+        monkeypatch.setattr(ray_cluster, "ray", PlayedRay(**how))
+        monkeypatch.setattr(ray_cluster, "NodeAffinitySchedulingStrategy", lambda *a, **k: None)
+        monkeypatch.setattr(ray_cluster, "_alive", lambda: [
+            {"NodeID": f"{number}" * 8, "NodeManagerHostname": f"host{number}",
+             "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)])
+    return play
+
+
+def test_nodes_that_see_the_folder_are_fine(play, tmp_path):
+    play()
+    check_nodes([tmp_path])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_node_that_does_not_see_the_folder_is_named(play, tmp_path):
+    asked = []
+
+    def second_is_blind(call):
+        asked.append(call)
+        return call() if len(asked) == 1 else "does not see it"
+
+    play(answer=second_is_blind)
+    with pytest.raises(UserError, match=r"^node host2 \(10.0.0.2, 22222222\) does not see it$"):
+        check_nodes([tmp_path])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_node_that_does_not_answer_is_named(play, tmp_path):
+    def silent(call):
+        raise ray.exceptions.GetTimeoutError("60 s are over")
+
+    play(answer=silent)
+    with pytest.raises(UserError, match=r"^node host1 .* does not answer \(60 s are over\)"):
+        check_nodes([tmp_path])
+
+
+def test_what_a_node_lacks(tmp_path, monkeypatch):
+    stamp = tmp_path / "stamp"
+    assert f"does not see {tmp_path}" in missing([str(stamp)], "text")
+    stamp.write_text("of another disk")
+    assert f"does not see {tmp_path}" in missing([str(stamp)], "text")
+    stamp.write_text("text")
+    assert missing([str(stamp)], "text") is None
+    monkeypatch.setattr(ray_cluster, "LIBRARIES", ("torch", "no_such_library"))
+    assert missing([str(stamp)], "text").startswith("lacks no_such_library; install")
+
+
+@pytest.mark.parametrize(("address", "message"), [
+    ("ray://head:10001", "a search decides where its storage is"),
+    ("127.0.0.1:1", "--address 127.0.0.1:1: no Ray cluster that this machine is part of"),
+])
+def test_an_address_that_cannot_be_used_is_one_line(monkeypatch, address, message):
+    def refuse(**asked):
+        raise ConnectionError("not there\nand more")
+
+    monkeypatch.setattr(ray_cluster.ray, "init", refuse)
+    with pytest.raises(UserError, match=message) as error, connected(address):
+        pass
+    assert "\n" not in str(error.value)
+
+
+SHARES = Shares(concurrency=1, cpus=1, gpus=0.0, stopwatch=True)
+
+
+@pytest.fixture
+def timed(monkeypatch):
+    """A bench on which latency is 1 ms a million MACs and other work makes all of it slower."""
+    from detector import latency as module
+
+    load = iter(range(1, 1000))
+
+    def latencies(models, *, repeats, device, threads, warmup=3):
+        slow = next(load)
+        return {name: SimpleNamespace(median_ms=slow * macs / 1e6)
+                for name, macs in models.items()}
+
+    monkeypatch.setattr(bench, "pin_threads", lambda threads: None)
+    monkeypatch.setattr(module, "latencies", latencies)
+    monkeypatch.setattr(module, "latency", lambda model, **how: latencies(
+        {"": model}, repeats=1, device="cpu", threads=1)[""])
+    monkeypatch.setattr(Bench, "_built",
+                        lambda self, detector: Cost.of(Detector.from_dict(detector)).macs)
+
+
+def test_latency_does_not_see_what_else_the_machine_does(play, timed):
+    play()
+    stopwatch = Stopwatch(BASELINE)
+    stopwatch.start(SHARES)
+    baseline = stopwatch(BASELINE)
+    assert baseline.latency_ms == pytest.approx(baseline.macs / 1e6)
+    other = load_preset("scrfd_0.5g")[0]
+    for _ in range(3):
+        cost = stopwatch(other)
+        assert cost.latency_ms == pytest.approx(cost.macs / 1e6)
+        assert cost.machine == baseline.machine
+        assert (cost.params, cost.macs) == (Cost.of(other).params, Cost.of(other).macs)
+
+
+def test_a_resumed_study_keeps_its_yardstick_and_its_machine(play, timed):
+    play()
+    first = Stopwatch(BASELINE)
+    first.start(SHARES)
+    known = first(BASELINE)
+    second = Stopwatch(BASELINE, known)
+    second.start(SHARES)
+    assert second(BASELINE) == known
+    elsewhere = Stopwatch(BASELINE, known.__class__(**known.to_dict() | {"machine": "Pentium"}))
+    with pytest.raises(UserError, match=r"measured on Pentium, now it .* cannot be compared"):
+        elsewhere.start(SHARES)
+
+
+def test_a_design_that_cannot_run_is_told_as_such(play, timed, monkeypatch):
+    play()
+    stopwatch = Stopwatch(BASELINE)
+    stopwatch.start(SHARES)
+
+    def out_of_memory(self, detector):
+        raise ray.exceptions.RayError("a traceback\nout of memory")
+
+    monkeypatch.setattr(Bench, "ratio", out_of_memory)
+    with pytest.raises(TrainingError, match=r"^latency could not be measured: out of memory$"):
+        stopwatch(load_preset("scrfd_0.5g")[0])
+
+
+def test_a_worker_that_came_back_on_another_machine_ends_the_search(play, timed, monkeypatch):
+    play()
+    stopwatch = Stopwatch(BASELINE)
+    stopwatch.start(SHARES)
+    monkeypatch.setattr(Bench, "machine", lambda self: "Pentium")
+    with pytest.raises(UserError, match="now it would be Pentium"):
+        stopwatch(load_preset("scrfd_0.5g")[0])

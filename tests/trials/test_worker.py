@@ -1,0 +1,79 @@
+"""What a worker does around the training of a segment."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from detector.presets import load_preset
+from trials import run
+from trials.run import Segment, pin_threads, release_memory, run_segment
+
+
+@pytest.fixture
+def segment(tmp_path):
+    detector, recipe = load_preset("retinaface_mobile025")
+    for name in ("train", "holdout"):
+        (tmp_path / name).mkdir()
+    return Segment(number=3, detector=detector.to_dict(), recipe=recipe.to_dict(), until=1,
+                   evaluate_at=(1,), told=0, workdir=str(tmp_path / "work"),
+                   train=str(tmp_path / "train"), holdout=str(tmp_path / "holdout"), device="cpu")
+
+
+def test_gpu_memory_is_given_back_when_a_segment_is_let_go(monkeypatch, segment):
+    done = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("empty_cache"))
+    monkeypatch.setattr(run, "_train", lambda segment: iter(["report"]))
+    reports = run_segment(segment)
+    assert next(reports) == "report"
+    assert not done
+    reports.close()
+    assert done == ["empty_cache"]
+
+
+def test_what_a_fault_held_is_gone_when_it_is_told(monkeypatch, segment):
+    import weakref
+
+    class Model:
+        pass
+
+    held = []
+
+    def out_of_memory(segment):
+        model = Model()
+        held.append(weakref.ref(model))
+        raise RuntimeError("CUDA out of memory")
+        yield
+
+    monkeypatch.setattr(run, "_train", out_of_memory)
+    report = next(run_segment(segment))
+    assert report.failure.may_pass
+    assert "out_of_memory" in report.failure.traceback
+    assert held[0]() is None
+
+
+def test_without_a_gpu_nothing_is_collected(monkeypatch):
+    monkeypatch.setattr(run.gc, "collect", lambda: pytest.fail("takes 0.2 s for nothing"))
+    release_memory()
+
+
+def test_threads_are_pinned_in_torch_and_opencv():
+    import cv2
+
+    before = torch.get_num_threads(), cv2.getNumThreads()
+    try:
+        pin_threads(1)
+        assert (torch.get_num_threads(), cv2.getNumThreads()) == (1, 1)
+    finally:
+        torch.set_num_threads(before[0])
+        cv2.setNumThreads(before[1])
+
+
+def test_a_cache_that_the_node_does_not_see_is_named(segment):
+    Path(segment.train).rmdir()
+    (report,) = run_segment(segment)
+    assert report.ended
+    assert f"does not see {segment.train}" in report.failure.reason
+    assert not report.failure.may_pass
+    assert not Path(segment.workdir).exists()
