@@ -160,8 +160,8 @@ def progress_chart(studies: Sequence[tuple[str, Progress, float | None]]):
                                    line={"color": BASELINE if len(studies) == 1 else color,
                                          "dash": "dot", "width": 1})
     for column, x, y in ((1, "trials begun", "best score so far"),
-                         (2, "epochs of the trials begun", "best score so far"),
-                         (3, "epochs of the trials begun", "hypervolume so far")):
+                         (2, "epochs trained", "best score so far"),
+                         (3, "epochs trained", "hypervolume so far")):
         figure.update_xaxes(title=x, rangemode="tozero", row=1, col=column)
         figure.update_yaxes(title=y, row=1, col=column)
     return figure

@@ -116,8 +116,7 @@ def progress_png(studies: Sequence[tuple[str, Progress, float | None]], path: Pa
             if baseline is not None and part is not axes[2]:
                 part.axhline(baseline, color=color if len(studies) > 1 else BASELINE, linewidth=0.8,
                              linestyle=(0, (1, 3)), label=f"{name}: baseline")
-    for part, x, y in zip(axes, ("trials begun", "epochs of the trials begun",
-                                 "epochs of the trials begun"),
+    for part, x, y in zip(axes, ("trials begun", "epochs trained", "epochs trained"),
                           ("best score so far", "best score so far", "hypervolume so far")):
         part.set_xlabel(x)
         part.set_ylabel(y)

@@ -135,8 +135,8 @@ def _fronts(page: Page, studies: Sequence[StudyData]) -> None:
 
 def _course(page: Page, studies: Sequence[StudyData]) -> None:
     page.section("Course")
-    page.text("Best score and hypervolume at each completed trial. Epochs are those of all trials "
-              "begun by then, so searches with different schedules can be compared.")
+    page.text("Best score and hypervolume at each completed trial. Epochs are those that all "
+              "trials had trained by then, so searches with different schedules can be compared.")
     page.chart(charts.progress_chart([(s.name, s.progress, baseline_score(s)) for s in studies]),
                least=760)
     goal = min(float(study.progress.best[-1]) for study in studies)

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shutil
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.pareto import front_of
@@ -16,7 +16,7 @@ from nas.gate import draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
-from trials.names import describe
+from nas.view import StudyView
 from trials.record import Cost, Status, TrialRecord
 from trials.run import Segment, SegmentReport
 from trials.tracking import Tracker
@@ -46,7 +46,7 @@ class Driver:
                  sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
                  device: str, threads: int):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
-        self._tracker, self._caches = tracker, caches
+        self.view, self._caches = StudyView(study, tracker), caches
         self._device, self._threads = device, threads
         self._proposer = Proposer(space, sampler, seed=seed)
         self._running: set[int] = set()  # numbers that a worker of this run has
@@ -116,7 +116,8 @@ class Driver:
             self._running.discard(record.number)
             self._fail(record.but(notes=notes), report.failure)
             return
-        record = record.but(epochs=record.epochs + (report.epoch,), notes=notes)
+        epoch = replace(report.epoch, ended=time.time())
+        record = record.but(epochs=record.epochs + (epoch,), notes=notes)
         rung = scheduler.rung_reached(record, self.rungs)
         if not report.ended:
             self.study.put(record.but(rung=rung))
@@ -143,10 +144,6 @@ class Driver:
         for record in self.records:
             if record.status is Status.PRUNED and (self.workdir(record) / "last.pt").exists():
                 self._store(record.but(status=Status.PAUSED, ended=None, reason=None))
-
-    def summary(self, numbers: dict[str, float], files: list[Path]) -> None:
-        """Hand the study's own numbers and pictures to the tracker."""
-        self._tracker.summary(numbers, files, ended=True)
 
     def workdir(self, record: TrialRecord) -> Path:
         return self.study.folder.resolve() / "trials" / f"{record.number:04d}"
@@ -188,7 +185,7 @@ class Driver:
             ended=None if violation is None else now)
         self.study.add(record, self.space.distributions(params))
         if violation is not None:
-            self._track(record)
+            self.view.tell(record)
         return record
 
     def _start(self, record: TrialRecord) -> Segment:
@@ -233,8 +230,4 @@ class Driver:
 
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)
-        self._track(record)
-
-    def _track(self, record: TrialRecord) -> None:
-        title = f"r{record.number:03d} {describe(record.detector)}"
-        self._tracker.trial(record, title, record.params or {"source": record.source})
+        self.view.tell(record)

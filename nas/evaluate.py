@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from detector.config import arch_hash
 from detector.errors import UserError
 from detector.recipe import DataChoice, Evaluation
 from nas import cli
+from nas.tracked import track_evaluation
 from trials.objective import Objective
 from trials.record import Cost
 
@@ -118,7 +121,7 @@ def _model(args: Namespace) -> dict:
     from trials.names import describe
 
     if args.tracking_uri != "none":
-        from trials.tracking import client
+        from trials.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now
     device = choose_device(args.device)
@@ -144,14 +147,16 @@ def _model(args: Namespace) -> dict:
         "latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms,
         "machine": measured.machine, "accuracy_score": accuracy, "speed_score": speed,
         "score": objective.score(accuracy, speed), "rules": [rule.to_dict() for rule in rules],
-        "data": path, "images": len(images), "unreadable": unreadable, "ground_truth": faces}
+        "finished": time.time(), "data": path, "images": len(images), "unreadable": unreadable,
+        "ground_truth": faces}
     _print_model(result, objective, measured)
     if model.folder is not None:
         cli.write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
         write_network(model.folder, model.config)
         if path == "synthetic":  # photographs are not to be copied
             write_examples(model.folder, images, found)
-    _track(args, model, result)
+    track_evaluation(args.tracking_uri, args.runs_dir, result, arch_hash(model.config), model.path,
+                     model.origin and model.origin.to_dict())
     return result
 
 
@@ -205,22 +210,6 @@ def _print_model(result: dict, objective: Objective, measured) -> None:
     answers = {True: "yes", False: "NO", None: "not known"}
     for rule in result["rules"]:
         print(f"  {answers[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")
-
-
-def _track(args: Namespace, model, result: dict) -> None:
-    if args.tracking_uri == "none":
-        return
-    from trials.tracking import log_run
-
-    origin = model.origin
-    numbers = ("params", "macs", "latency_ms", "accuracy_score", "speed_score", "score")
-    log_run(args.tracking_uri, (origin and origin.space) or "presets", f"evaluate {model.title}",
-            tags={"role": "evaluate", "study": (origin and origin.study) or "none",
-                  "ground_truth": result["ground_truth"], "machine": result["machine"]},
-            params={"checkpoint": result["checkpoint"], "data": result["data"],
-                    "images": result["images"], "describe": result["describe"]},
-            metrics=[(name, result[name], 0) for name in numbers]
-            + [(f"ap_{level}", result["ap"][level], 0) for level in LEVELS])
 
 
 # -- images and faces -------------------------------------------------------------------------

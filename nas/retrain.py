@@ -7,7 +7,7 @@ import shutil
 import sys
 import time
 from argparse import ArgumentParser, Namespace
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from detector.config import arch_hash
@@ -24,14 +24,14 @@ from nas.candidate import (
     full_recipe,
 )
 from nas.models import (
-    CONFIG,
-    METRICS,
     Origin,
     copy_model,
     read_metrics,
     save_model,
     sha256_of,
 )
+from nas.tracked import retrain_run
+from nas.versions import versions
 from trials.record import Cost
 
 DESCRIPTION = """\
@@ -77,6 +77,9 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--with-holdout", action="store_true",
                      help="train on the hold-out, too, for the final entry; the record says so, "
                           "and there is no AP on it")
+    how.add_argument("--champion", action="store_true",
+                     help="make it the champion among MLflow's registered models whatever its "
+                          "score (default: only where it is better)")
     how.add_argument("--resume", action="store_true",
                      help="go on with a retrain that was stopped; one that is finished is shown")
     cli.add_device_flag(how)
@@ -123,7 +126,7 @@ def _top(args: Namespace) -> dict:
 def _retrain(candidate: Candidate, args: Namespace) -> dict:
     recipe = full_recipe(candidate, args)  # checks the flags before anything is opened
     if args.tracking_uri != "none":
-        from trials.tracking import client
+        from trials.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now than after the training
     choice, data = _open(args, candidate)
@@ -141,13 +144,15 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         return stored
     _print_plan(candidate, recipe, data, train, args)
     workdir = _workdir(candidate, origin, args)
-    net, history = _train(candidate, recipe, data, train, workdir, args)
-    metrics = _metrics(candidate, recipe, origin, history,
-                       _holdout_ap(candidate, recipe, net, data, args))
-    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
-    shutil.rmtree(workdir, ignore_errors=True)
-    _print_result(candidate, metrics, args)
-    _track(args, candidate, recipe, origin, metrics)
+    facts = _facts(candidate, recipe, origin)
+    with retrain_run(args.tracking_uri, args.runs_dir, facts) as tracked:
+        net, history = _train(candidate, recipe, data, train, workdir, args, tracked)
+        metrics = facts | _metrics(candidate, recipe, history,
+                                   _holdout_ap(candidate, recipe, net, data, args))
+        save_model(candidate.folder, net, candidate.config, recipe, origin, metrics)
+        shutil.rmtree(workdir, ignore_errors=True)
+        _print_result(candidate, metrics, args)
+        tracked.end(metrics, args.champion)
     return metrics
 
 
@@ -210,7 +215,8 @@ def _workdir(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
     return workdir
 
 
-def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, args: Namespace):
+def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, args: Namespace,
+           tracked):
     """The trained network and its epochs."""
     from detector import checkpoint
     from detector.data import cache_images
@@ -229,6 +235,7 @@ def _train(candidate: Candidate, recipe: Recipe, data, train, workdir: Path, arg
             for epoch in fit(candidate.config, recipe, cached, holdout, workdir=workdir,
                              device=args.device, progress=bar.step):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
+                tracked.epoch(asdict(epoch))
     except KeyboardInterrupt:
         print("stopped; the last finished epoch is kept: the same command with --resume goes on")
         raise
@@ -253,24 +260,30 @@ def _holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace
                         choose_device(args.device), progress=bar.update)
 
 
-def _metrics(candidate: Candidate, recipe: Recipe, origin: Origin, history: list[dict],
-             ap: dict | None) -> dict:
+def _facts(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict:
+    """What metrics.json says of a retrain before it begins."""
     from trials.names import describe
 
+    return {"title": candidate.title, "design": arch_hash(candidate.config),
+            "describe": describe(candidate.config), "origin": origin.to_dict(),
+            "recipe": recipe.to_dict(), "versions": versions()}
+
+
+def _metrics(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict | None) -> dict:
+    """What it says of its end."""
     cost = Cost.of(candidate.config)
     speed = None if candidate.objective.metric == "latency_ms" else (
         candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
     accuracy = sum(ap.values()) / len(ap) if ap else None
     score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
     return {
-        "title": candidate.title, "design": arch_hash(candidate.config),
-        "describe": describe(candidate.config), "params": cost.params, "macs": cost.macs,
+        "params": cost.params, "macs": cost.macs,
         "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
         "nothing: trained on the hold-out, too",
         "accuracy_score": accuracy, "speed_score": speed, "score": score,
         "folder": str(candidate.folder), "finished": time.time(),
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "origin": origin.to_dict(), "recipe": recipe.to_dict(), "epochs": history}
+        "epochs": history}
 
 
 def _print_plan(candidate: Candidate, recipe: Recipe, data, train, args: Namespace) -> None:
@@ -305,31 +318,6 @@ def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
     runs = f" --runs-dir {args.runs_dir}" if args.runs_dir != Path("runs") else ""
     print(f"saved to {candidate.folder} after {duration(metrics['seconds'])} of training\nnext:\n"
           f"  python -m nas.evaluate{runs}")
-
-
-def _track(args: Namespace, candidate: Candidate, recipe: Recipe, origin: Origin,
-           metrics: dict) -> None:
-    if args.tracking_uri == "none":
-        return
-    from trials.tracking import log_run
-
-    last, ap = recipe.epochs, metrics["ap"] or {}
-    points = [(name, metrics[name], last)
-              for name in ("accuracy_score", "speed_score", "score", "params", "macs")
-              if metrics[name] is not None]
-    points += [(f"ap_{level}", value, last) for level, value in ap.items()]
-    for epoch in metrics["epochs"]:
-        values = {f"loss_{name}": value for name, value in epoch["losses"].items()}
-        values |= {f"watched_ap_{level}": value for level, value in (epoch["ap"] or {}).items()}
-        points += [(name, value, epoch["epoch"]) for name, value in values.items()]
-    log_run(args.tracking_uri, candidate.space or "presets", f"retrain {candidate.title}",
-            tags={"role": "retrain", "design": metrics["design"],
-                  "study": candidate.study or "none", "with_holdout": origin.with_holdout,
-                  "data_fingerprint": origin.data_fingerprint},
-            params={"epochs": last, "size": recipe.size, "batch_size": recipe.batch_size,
-                    "lr": recipe.optimizer.lr, "weights": recipe.weights or "scratch",
-                    "images": origin.images, "describe": metrics["describe"]},
-            metrics=points, files=[candidate.folder / METRICS, candidate.folder / CONFIG])
 
 
 if __name__ == "__main__":

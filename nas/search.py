@@ -12,6 +12,8 @@ from pathlib import Path
 from detector.errors import UserError
 from nas import cli
 from nas.samplers import SAMPLERS
+from nas.tracked import tracked_search
+from nas.versions import versions
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
@@ -74,21 +76,22 @@ def run(args: Namespace) -> dict | None:
         return dry_run(space, args)
     shares = resources(args)
     study, data = _open_study(args, space)
-    with study.writing():
-        return _search(args, study, space.on(data), data, *shares)
+    with study.writing(), tracked_search(args.tracking_uri, study.folder) as tracker:
+        return _search(args, study, space.on(data), data, tracker, *shares)
 
 
-def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) -> dict:
+def _search(args: Namespace, study, space, data, tracker, concurrency: int, gpus: float) -> dict:
     from nas.driver import Driver
     from nas.watch import LiveLine
 
     manifest = study.manifest
     trials = args.trials or manifest["trials"]
     rungs = space.rungs if manifest["scheduler"] == "halving" else space.rungs[-1:]
-    driver = Driver(study, space, _tracker(args, study, space), trials=trials,
+    driver = Driver(study, space, tracker, trials=trials,
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
                     caches=_caches(study, space, data), device=args.device,
                     threads=args.cpus_per_trial)
+    driver.view.tell_all()  # what a search that was killed did not tell any more
     if not driver.finished():
         driver.reopen()
     if not driver.finished():
@@ -114,7 +117,7 @@ def _search(args: Namespace, study, space, data, concurrency: int, gpus: float) 
         print(f"note: {driver.exhausted}")
     from nas.summary import summarise
 
-    return summarise(driver)
+    return summarise(study, driver.view)
 
 
 def _open_study(args: Namespace, space):
@@ -168,7 +171,7 @@ def _open_study(args: Namespace, space):
         "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,
         "data_fingerprint": data.fingerprint,
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
-        "objective": space.objective.to_dict(), "versions": _versions()}
+        "objective": space.objective.to_dict(), "versions": versions()}
     study = Study.create(args.runs_dir, name, manifest)
     cli.write_text(study.folder / "space.yaml", manifest["space_text"])
     return study, data
@@ -232,17 +235,6 @@ def resources(args: Namespace) -> tuple[int, float]:
     return concurrency, share
 
 
-def _tracker(args: Namespace, study, space):
-    from trials.tracking import MlflowTracker, NullTracker
-
-    if args.tracking_uri == "none":
-        return NullTracker()
-    manifest = study.manifest
-    return MlflowTracker(args.tracking_uri, space.name, study.name, {
-        key: manifest[key] for key in ("data_name", "data_fingerprint", "seed", "sampler",
-                                       "scheduler", "space_hash")})
-
-
 def _again(args: Namespace, study, trials: int) -> str:
     """The command that goes on with this study."""
     flags = [f"--space {args.space}", f"--trials {trials}", f"--study {study.name}", "--resume"]
@@ -257,13 +249,6 @@ def _hash(path: Path) -> str:
 
     text = json.dumps(read(path).data, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "torchvision", "optuna", "ray", "mlflow", "thop", "numpy", "opencv-python")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "detector.recipe", "detector.plan", "detector.cost", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate", "nas.export",
-         "nas.detect", "nas.rules",
+         "nas.detect", "nas.rules", "nas.sync", "nas.tracked", "trials.tracking",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
          "analysis.studies", "analysis.report", "analysis.choose")
