@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -40,7 +41,8 @@ def register(uri: str, run: str, folder: Path, tags: Mapping[str, object], *,
     graph = Graph(detector=model.config, post="nms", settings=SETTINGS)
     proto = onnx.load_from_string(onnx_bytes(model.net, graph))
     mlflow.set_tracking_uri(uri)
-    with mlflow.start_run(run_id=run, log_system_metrics=False):
+    with (warnings.catch_warnings(action="ignore"),  # MLflow's, about classes of its own
+          mlflow.start_run(run_id=run, log_system_metrics=False)):
         logged = mlflow.onnx.log_model(
             proto, name="model", signature=_signature(proto), input_example=_example(),
             pip_requirements=_requirements(), save_as_external_data=False)
