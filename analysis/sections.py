@@ -8,6 +8,7 @@ import numpy as np
 
 from analysis import charts
 from analysis.correlation import score_deviation
+from analysis.diagram import network_svg
 from analysis.figures import explained
 from analysis.front import COSTS, front_data, name_of
 from analysis.importance import MIN_TRIALS, feature_table, resolved
@@ -248,6 +249,10 @@ def _winner(page: Page, study: StudyData, model: Model, tail: str) -> None:
 def _network(page: Page, network: dict) -> None:
     page.heading(f"The network, stage by stage, for an image of "
                  f"{network['input'][1]}×{network['input'][0]}")
+    page.drawing(network_svg(network), "A row is a pyramid level, a box its layers with the size "
+                 "of their result (height × width × channels); the darker, the larger its share of "
+                 "the MACs. Dashed: between the neck's levels.")
+    page.heading("Its cost, step by step")
     macs = sum(step["macs"] for step in network["steps"]) or 1
     params = sum(step["params"] for step in network["steps"]) or 1
     page.table(["step", "what", "in", "out", "MACs", "share of MACs", "parameters",

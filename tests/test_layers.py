@@ -33,7 +33,7 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "nas.detect", "nas.rules", "nas.sync", "nas.tracked", "trials.tracking",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
-         "analysis.studies", "analysis.report", "analysis.choose")
+         "analysis.studies", "analysis.diagram", "analysis.report", "analysis.choose")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
          "sklearn", "scipy")
 

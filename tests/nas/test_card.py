@@ -5,11 +5,12 @@ import json
 import pytest
 
 from detector.cost import cost
+from detector.presets import PRESETS
 from nas.card import network, write_network
 from nas.space import load_preset
 
 
-@pytest.mark.parametrize("preset", ["retinaface_mobile025", "retinaface_resnet18"])
+@pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_steps_and_layers_add_up_to_the_cost(preset):
     config, _ = load_preset(preset)
     card = network(config)
