@@ -286,8 +286,9 @@ def front_html(records: Sequence[TrialRecord], path: Path, *, title: str,
                metric: str = "macs") -> Path:
     """The front as a page of its own that needs no network."""
     figure = front_chart(records, metric=metric)
-    figure.update_layout(title=f"{title}: {front_data(records, metric).caption}", height=None,
-                         margin={"t": 100})
+    caption = front_data(records, metric).caption.replace("; ", "<br>")
+    figure.update_layout(title={"text": title, "subtitle": {"text": caption}, "x": 0.02},
+                         height=None, margin={"t": 150})
     figure.write_html(path, include_plotlyjs=True)
     return path
 

@@ -228,9 +228,9 @@ def _quoted(axes, value) -> None:
                      linewidths=1.1, label="quoted (see title)" if one is PUBLISHED[0] else None)
         vertical, horizontal = one.label.split()
         axes.annotate(one.short, (x, y), fontsize=6.5, color=QUOTED, textcoords="offset points",
-                      xytext=({"left": -5, "right": 5}[horizontal],
+                      xytext=({"left": -5, "center": 0, "right": 5}[horizontal],
                               {"top": 3, "middle": 0, "bottom": -3}[vertical]),
-                      ha={"left": "right", "right": "left"}[horizontal],
+                      ha={"left": "right", "center": "center", "right": "left"}[horizontal],
                       va={"top": "bottom", "middle": "center", "bottom": "top"}[vertical])
     axes.set_ylim(top=1.0)
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis import charts
-from analysis.correlation import score_deviation
+from analysis.correlation import MIN_PAIRS, score_deviation
 from analysis.diagram import network_svg
 from analysis.figures import explained
 from analysis.front import COSTS, front_data, name_of
@@ -156,7 +156,7 @@ def _ranks(page: Page, study: StudyData, tail: str) -> None:
     for one in study.comparisons:
         page.heading(f"{one.cheap} → {one.dear}")
         page.text(one.sentence)
-        if len(one.x):
+        if len(one.x) >= MIN_PAIRS and not np.isnan(one.spearman.value):
             page.chart(charts.ranks_chart(one))
             page.text(f"Spearman's ρ {one.spearman.value:.2f}, 95 % interval "
                       f"{one.spearman.low:.2f} to {one.spearman.high:.2f}. Only designs that were "
@@ -174,7 +174,7 @@ def _importances(page: Page, study: StudyData, tail: str) -> None:
         page.text("For accuracy at a given cost, that is accuracy less what its MACs alone "
                   f"foretell: {explained(found)}. Bars: mean over 12 random forests; whiskers: "
                   "their middle 80 %. One whose whisker reaches 0 may not matter at all.")
-        page.chart(charts.importances_chart(found))
+        page.chart(charts.importances_chart(found), least=480)
     completed = study.completed
     if len(completed) > 1:
         if len(completed) > MAX_LINES:
