@@ -30,6 +30,8 @@ _CAUSES = (  # what MLflow says, what it means and the way out
     (r"filesystem tracking backend",
      "MLflow keeps no runs in folders any more; name a database such as sqlite:///mlflow.db, or a "
      "server by http://HOST:PORT"),
+    (r"table \w+ already exists",
+     "is being made by another process just now; try again when that has begun"),
     (r"HTTPConnectionPool|HTTPSConnectionPool|Connection refused|timed out",
      "no MLflow server answers there; start it, name another one, or none and later run "
      "python -m nas.sync"),

@@ -172,6 +172,7 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
     assert errors(browser) == []
 
     for file, text in (("front.html", "best score"), ("report.html", "Search report: one")):
+        browser.get("about:blank")  # else the frame of before stands there for a while
         browser.get(server + address(
             f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/{file}"))
         until = time.time() + SECONDS
