@@ -160,8 +160,8 @@ def progress_chart(studies: Sequence[tuple[str, Progress, float | None]]):
                                    line={"color": BASELINE if len(studies) == 1 else color,
                                          "dash": "dot", "width": 1})
     for column, x, y in ((1, "trials begun", "best score so far"),
-                         (2, "epochs of the trials begun", "best score so far"),
-                         (3, "epochs of the trials begun", "hypervolume so far")):
+                         (2, "epochs trained", "best score so far"),
+                         (3, "epochs trained", "hypervolume so far")):
         figure.update_xaxes(title=x, rangemode="tozero", row=1, col=column)
         figure.update_yaxes(title=y, row=1, col=column)
     return figure
@@ -286,8 +286,9 @@ def front_html(records: Sequence[TrialRecord], path: Path, *, title: str,
                metric: str = "macs") -> Path:
     """The front as a page of its own that needs no network."""
     figure = front_chart(records, metric=metric)
-    figure.update_layout(title=f"{title}: {front_data(records, metric).caption}", height=None,
-                         margin={"t": 100})
+    caption = front_data(records, metric).caption.replace("; ", "<br>")
+    figure.update_layout(title={"text": title, "subtitle": {"text": caption}, "x": 0.02},
+                         height=None, margin={"t": 150})
     figure.write_html(path, include_plotlyjs=True)
     return path
 

@@ -116,8 +116,7 @@ def progress_png(studies: Sequence[tuple[str, Progress, float | None]], path: Pa
             if baseline is not None and part is not axes[2]:
                 part.axhline(baseline, color=color if len(studies) > 1 else BASELINE, linewidth=0.8,
                              linestyle=(0, (1, 3)), label=f"{name}: baseline")
-    for part, x, y in zip(axes, ("trials begun", "epochs of the trials begun",
-                                 "epochs of the trials begun"),
+    for part, x, y in zip(axes, ("trials begun", "epochs trained", "epochs trained"),
                           ("best score so far", "best score so far", "hypervolume so far")):
         part.set_xlabel(x)
         part.set_ylabel(y)
@@ -229,9 +228,9 @@ def _quoted(axes, value) -> None:
                      linewidths=1.1, label="quoted (see title)" if one is PUBLISHED[0] else None)
         vertical, horizontal = one.label.split()
         axes.annotate(one.short, (x, y), fontsize=6.5, color=QUOTED, textcoords="offset points",
-                      xytext=({"left": -5, "right": 5}[horizontal],
+                      xytext=({"left": -5, "center": 0, "right": 5}[horizontal],
                               {"top": 3, "middle": 0, "bottom": -3}[vertical]),
-                      ha={"left": "right", "right": "left"}[horizontal],
+                      ha={"left": "right", "center": "center", "right": "left"}[horizontal],
                       va={"top": "bottom", "middle": "center", "bottom": "top"}[vertical])
     axes.set_ylim(top=1.0)
 

@@ -29,6 +29,8 @@ td.wide { white-space: normal; text-align: left; min-width: 18rem; }
 .bar { display: inline-block; height: .7em; background: var(--blue); margin-right: .4em; }
 .chart { width: 100%; min-width: 0; }
 img { max-width: 100%; height: auto; }
+figure { margin: .6rem 0 1rem; }
+svg[role=img] { display: block; }
 code { background: #f4f4f4; padding: .1em .3em; border-radius: 3px; }
 """
 # Whatever the page holds, it loads nothing from elsewhere.
@@ -90,6 +92,11 @@ class Page:
                               config={"responsive": True, "displayModeBar": False})
         self._parts.append(f'<div class="scroll"><div class="chart" style="min-width:{least}px">'
                            f"{html}</div></div>")
+
+    def drawing(self, svg: str, caption: str) -> None:
+        """An SVG, scrolled sideways where the window is narrower."""
+        self._parts.append(f'<figure><div class="scroll">{svg}</div>'
+                           f"<figcaption>{escape(caption)}</figcaption></figure>")
 
     def picture(self, path: Path, caption: str) -> None:
         data = base64.b64encode(path.read_bytes()).decode()

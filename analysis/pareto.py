@@ -65,22 +65,25 @@ def hypervolume_of(records: Sequence[TrialRecord]) -> float:
     return hypervolume_2d(objectives([r for r in records if r.accuracy_score is not None]))
 
 
-def hypervolumes(points: np.ndarray) -> np.ndarray:
-    """`hypervolume_2d` of the first 1, 2, … N points.
+def running_fronts(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The front of the first 1, 2, … N points, in two numbers.
 
     Args:
-        points: float [N, 2] in [0, inf).
+        points: float [N, 2] in [0, inf), each value the larger the better.
 
     Returns:
-        float [N], never falling.
+        `hypervolume_2d`, float [N], never falling; points on the front, int [N].
     """
-    front, area, areas = np.zeros((0, 2)), 0.0, []
+    front, area, areas, sizes = np.zeros((0, 2)), 0.0, [], []
     for point in np.asarray(points, dtype=float).reshape(-1, 2):
-        if not (front >= point).all(axis=1).any():
-            front = np.vstack([front[~(front <= point).all(axis=1)], point])
+        as_good, better = (front >= point).all(axis=1), (front > point).any(axis=1)
+        if not (as_good & better).any():
+            beaten = (front <= point).all(axis=1) & (front < point).any(axis=1)
+            front = np.vstack([front[~beaten], point])
             area = hypervolume_2d(front)
         areas.append(area)
-    return np.array(areas)
+        sizes.append(len(front))
+    return np.array(areas, dtype=float), np.array(sizes, dtype=int)
 
 
 def attained(points: np.ndarray, at: np.ndarray) -> np.ndarray:

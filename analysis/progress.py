@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.pareto import hypervolumes, objectives
+from analysis.pareto import objectives, running_fronts
 from trials.record import Status, TrialRecord
 
 
@@ -18,31 +18,38 @@ class Progress:
 
     trials: np.ndarray
     """int [N], trials begun by then, infeasible ones left out."""
+    ended: np.ndarray
+    """float [N], Unix seconds."""
     epochs: np.ndarray
-    """int [N], epochs of those trials: at least what was spent by then."""
+    """int [N], epochs trained by then."""
     best: np.ndarray
     """float [N], best score of a completed trial so far."""
     hypervolume: np.ndarray
     """float [N], area under the front of accuracy × speed so far, in [0, 1]."""
+    front: np.ndarray
+    """int [N], trials on that front."""
 
 
 def progress_of(records: Sequence[TrialRecord]) -> Progress:
     """The course of one search.
 
-    Storage tells when a trial began and ended, not when each epoch was trained: an epoch counts
-    from its trial's beginning.
+    An epoch of an older study, which does not tell when it was trained, counts from its trial's
+    beginning.
     """
     begun = sorted((r for r in records if r.status is not Status.INFEASIBLE),
                    key=lambda r: (r.started or 0.0, r.number))
     done = sorted((r for r in begun if r.status is Status.COMPLETED and r.score is not None),
                   key=lambda r: (r.ended or 0.0, r.number))
     starts = np.array([r.started or 0.0 for r in begun])
-    spent = np.concatenate([[0], np.cumsum([r.epochs_spent for r in begun])]).astype(int)
-    trials = np.searchsorted(starts, [r.ended or 0.0 for r in done], side="right")
+    trained = np.sort([(r.started or 0.0) if e.ended is None else e.ended
+                       for r in begun if not r.taken_over for e in r.epochs])
+    ended = np.array([r.ended or 0.0 for r in done])
     scores = np.array([r.score for r in done], dtype=float)
-    return Progress(trials=trials, epochs=spent[trials],
+    areas, sizes = running_fronts(objectives(done))
+    return Progress(trials=np.searchsorted(starts, ended, side="right"), ended=ended,
+                    epochs=np.searchsorted(trained, ended, side="right"),
                     best=np.maximum.accumulate(scores) if len(scores) else scores,
-                    hypervolume=hypervolumes(objectives(done)))
+                    hypervolume=areas, front=sizes)
 
 
 def reach(best: np.ndarray, cost: np.ndarray, goal: float) -> float | None:

@@ -39,7 +39,7 @@ class Published:
 _VGA = 640 * 480
 PUBLISHED = (  # RetinaFace (Deng et al. 2020), YuNet (Wu et al. 2023), SCRFD (Guo et al. 2022)
     Published("RetinaFace mobile0.25", 426_608, 1.0297, (90.70, 88.16, 73.82),
-              label="top left"),
+              label="top center"),
     Published("RetinaFace ResNet-50", 27_293_600, 44.66, (94.22, 93.25, 89.00),
               label="bottom left"),
     Published("RetinaFace ResNet-18 P2–P6", 11_636_448, 9.998, (74.35, 71.65, 68.15), 480 * 480,

@@ -46,13 +46,9 @@ def run(args: Namespace) -> dict:
         raise UserError(f"--study {max(names, key=names.count)}: given twice; name each study once")
     started = time.time()
     studies = [load_study(args.runs_dir, name) for name in names]
-    first, others = studies[0], studies[1:]
-    stem = "compare-" + "-".join(study.name for study in others) if others else "report"
-    page_path = first.folder / f"{stem}.html"
-    figures = first.folder / (stem if others else "figures")
-    from analysis.sections import report_page
-
-    cli.write_text(page_path, report_page(studies).html())
+    first = studies[0]
+    page_path = write_page(studies)
+    figures = page_path.with_suffix("") if len(studies) > 1 else first.folder / "figures"
     try:
         figures.mkdir(exist_ok=True)
         pictures = write_pictures(studies, figures)
@@ -72,6 +68,17 @@ def run(args: Namespace) -> dict:
           f"  python -m analysis.choose --study {first.name}{runs}")
     return {"page": str(page_path), "pictures": [str(path) for path in pictures],
             "studies": [summary(study) for study in studies]}
+
+
+def write_page(studies: list[StudyData]) -> Path:
+    """The report's page, in the folder of the first study; returns its path."""
+    from analysis.sections import report_page
+
+    first, others = studies[0], studies[1:]
+    stem = "compare-" + "-".join(study.name for study in others) if others else "report"
+    path = first.folder / f"{stem}.html"
+    cli.write_text(path, report_page(studies).html())
+    return path
 
 
 def summary(study: StudyData) -> dict:

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis import charts
-from analysis.correlation import score_deviation
+from analysis.correlation import MIN_PAIRS, score_deviation
+from analysis.diagram import network_svg
 from analysis.figures import explained
 from analysis.front import COSTS, front_data, name_of
 from analysis.importance import MIN_TRIALS, feature_table, resolved
@@ -141,8 +142,8 @@ def _fronts(page: Page, studies: Sequence[StudyData]) -> None:
 
 def _course(page: Page, studies: Sequence[StudyData]) -> None:
     page.section("Course")
-    page.text("Best score and hypervolume at each completed trial. Epochs are those of all trials "
-              "begun by then, so searches with different schedules can be compared.")
+    page.text("Best score and hypervolume at each completed trial. Epochs are those that all "
+              "trials had trained by then, so searches with different schedules can be compared.")
     page.chart(charts.progress_chart([(s.name, s.progress, baseline_score(s)) for s in studies]),
                least=760)
     goal = min(float(study.progress.best[-1]) for study in studies)
@@ -161,7 +162,7 @@ def _ranks(page: Page, study: StudyData, tail: str) -> None:
     for one in study.comparisons:
         page.heading(f"{one.cheap} → {one.dear}")
         page.text(one.sentence)
-        if len(one.x):
+        if len(one.x) >= MIN_PAIRS and not np.isnan(one.spearman.value):
             page.chart(charts.ranks_chart(one))
             page.text(f"Spearman's ρ {one.spearman.value:.2f}, 95 % interval "
                       f"{one.spearman.low:.2f} to {one.spearman.high:.2f}. Only designs that were "
@@ -179,7 +180,7 @@ def _importances(page: Page, study: StudyData, tail: str) -> None:
         page.text("For accuracy at a given cost, that is accuracy less what its MACs alone "
                   f"foretell: {explained(found)}. Bars: mean over 12 random forests; whiskers: "
                   "their middle 80 %. One whose whisker reaches 0 may not matter at all.")
-        page.chart(charts.importances_chart(found))
+        page.chart(charts.importances_chart(found), least=480)
     completed = study.completed
     if len(completed) > 1:
         if len(completed) > MAX_LINES:
@@ -254,6 +255,10 @@ def _winner(page: Page, study: StudyData, model: Model, tail: str) -> None:
 def _network(page: Page, network: dict) -> None:
     page.heading(f"The network, stage by stage, for an image of "
                  f"{network['input'][1]}×{network['input'][0]}")
+    page.drawing(network_svg(network), "A row is a pyramid level, a box its layers with the size "
+                 "of their result (height × width × channels); the darker, the larger its share of "
+                 "the MACs. Dashed: between the neck's levels.")
+    page.heading("Its cost, step by step")
     macs = sum(step["macs"] for step in network["steps"]) or 1
     params = sum(step["params"] for step in network["steps"]) or 1
     page.table(["step", "what", "in", "out", "MACs", "share of MACs", "parameters",

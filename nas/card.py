@@ -8,7 +8,7 @@ from pathlib import Path
 from detector.cli import write_text
 from detector.config import Detector
 from detector.cost import layer_costs
-from detector.layers import Conv, Layer, Size, level_size
+from detector.layers import Conv, Layer, Scale, Size, level_size
 from detector.plan import plan
 from trials.names import describe
 
@@ -34,9 +34,11 @@ def network(config: Detector, size: Size = (640, 640)) -> dict:
         into = level_size(size, level)
         leaves = list(layer.leaves(into, name))
         out = layer.out(into)
-        first = next((leaf.cin for _, leaf, _ in leaves if isinstance(leaf, Conv)), layer.cout)
+        # a factor (Scale) takes and leaves the channels of what it follows
+        last = steps[-1]["out"][2] if isinstance(layer, Scale) else layer.cout
+        first = next((leaf.cin for _, leaf, _ in leaves if isinstance(leaf, Conv)), last)
         steps.append({
-            "name": name, "what": _what(layer), "in": [*into, first], "out": [*out, layer.cout],
+            "name": name, "what": _what(layer), "in": [*into, first], "out": [*out, last],
             "params": 0 if name in seen else sum(leaf.params for _, leaf, _ in leaves),
             "macs": sum(leaf.macs(at) for _, leaf, at in leaves)})
         seen.add(name)
@@ -89,6 +91,8 @@ def _what(layer: Layer) -> str:
         groups = " depthwise" if layer.groups == layer.cin > 1 else ""
         stride = f" /{layer.stride}" if layer.stride > 1 else ""
         return f"conv {layer.kernel}×{layer.kernel}{groups}{stride}"
+    if isinstance(layer, Scale):
+        return "learnt factor"
     parts = getattr(layer, "layers", None)
     if parts is None:
         return type(layer).__name__

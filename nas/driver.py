@@ -16,9 +16,9 @@ from nas.gate import Draw, baseline, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace
 from nas.store import Study
+from nas.view import StudyView
 from nas.warm import WarmStart
 from trials.logs import note
-from trials.names import describe
 from trials.record import Cost, Status, TrialRecord
 from trials.run import Failure, Segment, SegmentReport
 from trials.tracking import Tracker
@@ -61,7 +61,7 @@ class Driver:
                  stopwatch: Callable[[Detector], Cost] | None = None):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
         self.max_failures = max_failures
-        self._tracker, self._caches = tracker, caches
+        self.view, self._caches = StudyView(study, tracker), caches
         self._device, self._threads, self._stopwatch = device, threads, stopwatch
         self._warm = warm or WarmStart(space, study.folder, rungs)
         self._proposer = Proposer(space, sampler, seed=seed)
@@ -161,7 +161,8 @@ class Driver:
             self._running.discard(record.number)
             self._fail(record.but(notes=notes), report.failure)
             return
-        record = record.but(epochs=record.epochs + (report.epoch,), notes=notes)
+        epoch = replace(report.epoch, ended=time.time())
+        record = record.but(epochs=record.epochs + (epoch,), notes=notes)
         rung = scheduler.rung_reached(record, self.rungs)
         if not report.ended:
             self.study.put(record.but(rung=rung))
@@ -192,10 +193,6 @@ class Driver:
         for record in self.records:
             if record.status is Status.PRUNED and (self.workdir(record) / "last.pt").exists():
                 self._store(record.but(status=Status.PAUSED, ended=None, reason=None))
-
-    def summary(self, numbers: dict[str, float], files: list[Path]) -> None:
-        """Hand the study's own numbers and pictures to the tracker."""
-        self._tracker.summary(numbers, files, ended=True)
 
     def workdir(self, record: TrialRecord) -> Path:
         return self.study.folder.resolve() / "trials" / f"{record.number:04d}"
@@ -228,7 +225,7 @@ class Driver:
     def _add(self, record: TrialRecord) -> TrialRecord:
         self.study.add(record, self.space.distributions(record.params))
         if record.status.ended:  # taken over from another study
-            self._track(record)
+            self.view.tell(record)
         return record
 
     def _draw(self) -> TrialRecord | None:
@@ -256,7 +253,7 @@ class Driver:
         if infeasible:
             self.study.add_infeasible(infeasible)
         for record in infeasible:
-            self._track(record)
+            self.view.tell(record)
 
     def _start(self, record: TrialRecord) -> Segment:
         if record.status is not Status.RUNNING:
@@ -309,8 +306,4 @@ class Driver:
 
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)
-        self._track(record)
-
-    def _track(self, record: TrialRecord) -> None:
-        title = f"r{record.number:03d} {describe(record.detector)}"
-        self._tracker.trial(record, title, record.params or {"source": record.source})
+        self.view.tell(record)

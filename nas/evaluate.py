@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
+from detector.config import arch_hash
 from detector.errors import UserError
 from detector.recipe import DataChoice, Evaluation
 from nas import cli, looks
+from nas.tracked import track_evaluation
 from trials.objective import Objective
 from trials.record import Cost
 
@@ -146,7 +149,7 @@ def _model(args: Namespace) -> dict:
     from trials.names import describe
 
     if args.tracking_uri != "none":
-        from trials.tracking import client
+        from trials.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now
     settings = looks.look_settings(args, Evaluation())
@@ -176,7 +179,8 @@ def _model(args: Namespace) -> dict:
         "latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms,
         "machine": measured.machine, "accuracy_score": accuracy, "speed_score": speed,
         "score": objective.score(accuracy, speed), "rules": [rule.to_dict() for rule in rules],
-        "data": path, "images": len(images), "unreadable": unreadable, "ground_truth": faces}
+        "finished": time.time(), "data": path, "images": len(images), "unreadable": unreadable,
+        "ground_truth": faces}
     _print_ap(ap, accuracy)
     if args.metric == "coco":
         result["coco"] = _coco({name: rows(own) for name, own in detections.items()}, images)
@@ -186,7 +190,8 @@ def _model(args: Namespace) -> dict:
         write_network(model.folder, model.config)
         if path == "synthetic":  # photographs are not to be copied
             write_examples(model.folder, images, found)
-    _track(args, model, result)
+    track_evaluation(args.tracking_uri, args.runs_dir, result, arch_hash(model.config), model.path,
+                     model.origin and model.origin.to_dict())
     if unreadable:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
         raise cli.Partly(f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
@@ -243,24 +248,6 @@ def _print_model(result: dict, objective: Objective, measured, looked: int) -> N
     answers = {True: "yes", False: "NO", None: "not known"}
     for rule in result["rules"]:
         print(f"  {answers[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")
-
-
-def _track(args: Namespace, model, result: dict) -> None:
-    if args.tracking_uri == "none":
-        return
-    from trials.tracking import log_run
-
-    origin = model.origin
-    coco = result.get("coco", {})
-    numbers = ("params", "macs", "latency_ms", "accuracy_score", "speed_score", "score")
-    log_run(args.tracking_uri, (origin and origin.space) or "presets", f"evaluate {model.title}",
-            tags={"role": "evaluate", "study": (origin and origin.study) or "none",
-                  "ground_truth": result["ground_truth"], "machine": result["machine"]},
-            params={name: result[name] for name in (
-                "checkpoint", "data", "images", "describe", "test_size", "flip", "scales")},
-            metrics=[(name, result[name], 0) for name in numbers]
-            + [(f"ap_{level}", result["ap"][level], 0) for level in LEVELS]
-            + [(f"coco_{name}", value, 0) for name, value in coco.items() if value is not None])
 
 
 # -- images and faces -------------------------------------------------------------------------

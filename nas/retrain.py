@@ -25,13 +25,12 @@ from nas.candidate import (
 )
 from nas.initial import check_start
 from nas.models import (
-    CONFIG,
-    METRICS,
     Origin,
     copy_model,
     save_model,
     sha256_of,
 )
+from nas.tracked import retrain_run
 
 DESCRIPTION = """\
 Train the winner of a search in full: more epochs and larger images than its proxy had. It
@@ -100,6 +99,9 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--with-holdout", action="store_true",
                      help="train on the hold-out, too, for the final entry; the record says so, "
                           "and there is no AP on it")
+    how.add_argument("--champion", action="store_true",
+                     help="make it the champion among MLflow's registered models whatever its "
+                          "score (default: only where it is better)")
     how.add_argument("--resume", action="store_true",
                      help="go on with this very retrain where it was stopped, optimiser and all "
                           "(to start another one from its weights: --init-from); one that is "
@@ -153,7 +155,7 @@ def _top(args: Namespace) -> dict:
 def _retrain(candidate: Candidate, args: Namespace) -> dict:
     recipe = full_recipe(candidate, args)  # checks the flags before anything is opened
     if args.tracking_uri != "none":
-        from trials.tracking import client
+        from trials.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now than after the training
     start = check_start(candidate.config, recipe.weights, args)
@@ -172,16 +174,19 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         return stored
     _print_plan(candidate, recipe, start, data, train, args)
     workdir = training.folder(candidate, origin, args)
-    net, history, start = training.train(candidate, recipe, data, train, workdir, args)
-    origin = replace(origin, start=start)
-    metrics = training.metrics_of(candidate, recipe, origin, history,
-                                  training.holdout_ap(candidate, recipe, net, data, args),
-                                  args.workers)
-    save_model(candidate.folder, net, candidate.config, recipe, origin, metrics,
-               beside=[path for path in (workdir / START_FILE,) if path.exists()])
-    shutil.rmtree(workdir, ignore_errors=True)
-    _print_result(candidate, metrics, args)
-    _track(args, candidate, recipe, origin, metrics)
+    facts = training.facts(candidate, recipe, origin)
+    with retrain_run(args.tracking_uri, args.runs_dir, facts) as tracked:
+        net, history, start = training.train(candidate, recipe, data, train, workdir, args,
+                                             tracked.epoch)
+        origin = replace(origin, start=start)
+        metrics = facts | {"origin": origin.to_dict()} | training.results(
+            candidate, recipe, history, training.holdout_ap(candidate, recipe, net, data, args),
+            args.workers)
+        save_model(candidate.folder, net, candidate.config, recipe, origin, metrics,
+                   beside=[path for path in (workdir / START_FILE,) if path.exists()])
+        shutil.rmtree(workdir, ignore_errors=True)
+        _print_result(candidate, metrics, args)
+        tracked.end(metrics, args.champion)
     return metrics
 
 
@@ -257,31 +262,6 @@ def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
     runs = f" --runs-dir {args.runs_dir}" if args.runs_dir != Path("runs") else ""
     print(f"saved to {candidate.folder} after {duration(metrics['seconds'])} of training\nnext:\n"
           f"  python -m nas.evaluate{runs}")
-
-
-def _track(args: Namespace, candidate: Candidate, recipe: Recipe, origin: Origin,
-           metrics: dict) -> None:
-    if args.tracking_uri == "none":
-        return
-    from trials.tracking import log_run
-
-    last, ap = recipe.epochs, metrics["ap"] or {}
-    points = [(name, metrics[name], last)
-              for name in ("accuracy_score", "speed_score", "score", "params", "macs")
-              if metrics[name] is not None]
-    points += [(f"ap_{level}", value, last) for level, value in ap.items()]
-    for epoch in metrics["epochs"]:
-        values = {f"loss_{name}": value for name, value in epoch["losses"].items()}
-        values |= {f"watched_ap_{level}": value for level, value in (epoch["ap"] or {}).items()}
-        points += [(name, value, epoch["epoch"]) for name, value in values.items()]
-    log_run(args.tracking_uri, candidate.space or "presets", f"retrain {candidate.title}",
-            tags={"role": "retrain", "design": metrics["design"],
-                  "study": candidate.study or "none", "with_holdout": origin.with_holdout,
-                  "data_fingerprint": origin.data_fingerprint},
-            params={"epochs": last, "size": recipe.size, "batch_size": recipe.batch_size,
-                    "lr": recipe.optimizer.lr, "weights": recipe.weights or "scratch",
-                    "images": origin.images, "describe": metrics["describe"]},
-            metrics=points, files=[candidate.folder / METRICS, candidate.folder / CONFIG])
 
 
 if __name__ == "__main__":

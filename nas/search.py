@@ -17,6 +17,8 @@ from nas.budget import Budget
 from nas.queue import Queue, add_queue_flags, check_same, manifest_of, read_queue
 from nas.samplers import SAMPLERS
 from nas.space import SearchSpace
+from nas.tracked import tracked_search
+from nas.versions import versions
 from trials.resources import Node, Shares, shares_of
 
 DESCRIPTION = """\
@@ -107,7 +109,8 @@ def run(args: Namespace) -> dict | None:
         open_ones.enter_context(study.writing())
         again = _again(args, study, args.trials or study.manifest["trials"])
         open_ones.enter_context(told_when_full(study.folder, again))
-        return _search(args, study, space.on(data), data, shares)
+        tracker = open_ones.enter_context(tracked_search(args.tracking_uri, study.folder))
+        return _search(args, study, space.on(data), data, tracker, shares)
 
 
 def measures_latency(space: SearchSpace) -> bool:
@@ -116,7 +119,7 @@ def measures_latency(space: SearchSpace) -> bool:
             or space.constraints.max_latency_ms is not None)
 
 
-def _search(args: Namespace, study, space, data, shares: Shares) -> dict:
+def _search(args: Namespace, study, space, data, tracker, shares: Shares) -> dict:
     from nas.driver import MAX_FAILURES, Driver
     from nas.summary import summarise
     from nas.warm import WarmStart
@@ -126,13 +129,14 @@ def _search(args: Namespace, study, space, data, shares: Shares) -> dict:
     trials = args.trials or manifest["trials"]
     rungs = space.rungs if manifest["scheduler"] == "halving" else space.rungs[-1:]
     stopwatch = _stopwatch(study, space)
-    driver = Driver(study, space, _tracker(args, study, space), trials=trials,
+    driver = Driver(study, space, tracker, trials=trials,
                     sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
                     caches=_caches(study, space, data), device=shares.device,
                     threads=shares.cpus, stopwatch=stopwatch,
                     max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures,
                     warm=WarmStart(space, study.folder, rungs, Queue.of(study.folder, manifest),
                                    inherits=manifest.get("inherit", False)))
+    driver.view.tell_all()  # what a search that was killed did not tell any more
     if manifest.get("inherit"):
         print("note: trials inherit weights where a neighbour is trained; the baseline starts from "
               "scratch, so the epochs of the two are not worth the same")
@@ -165,11 +169,11 @@ def _search(args: Namespace, study, space, data, shares: Shares) -> dict:
     if stopped := driver.failure():
         if not driver.completed():
             raise stopped
-        raise cli.Partly(str(stopped), summarise(driver))
+        raise cli.Partly(str(stopped), summarise(study, driver.view))
     driver.close()
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
-    return summarise(driver)
+    return summarise(study, driver.view)
 
 
 def _open_study(args: Namespace, space):
@@ -230,7 +234,7 @@ def _open_study(args: Namespace, space):
         "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,
         "data_fingerprint": data.fingerprint,
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
-        "objective": space.objective.to_dict(), "versions": _versions(),
+        "objective": space.objective.to_dict(), "versions": versions(),
         "inherit": args.inherit} | manifest_of(args)
     if queue != Queue():
         queue.write(args.runs_dir / name)
@@ -306,17 +310,6 @@ def _stopwatch(study, space):
     return Stopwatch(space.baseline[0], records[0].cost if records else None)
 
 
-def _tracker(args: Namespace, study, space):
-    from trials.tracking import MlflowTracker, NullTracker
-
-    if args.tracking_uri == "none":
-        return NullTracker()
-    manifest = study.manifest
-    return MlflowTracker(args.tracking_uri, space.name, study.name, {
-        key: manifest[key] for key in ("data_name", "data_fingerprint", "seed", "sampler",
-                                       "scheduler", "space_hash")})
-
-
 def _again(args: Namespace, study, trials: int) -> str:
     """The command that goes on with this study."""
     flags = [f"--space {args.space}", f"--trials {trials}", f"--study {study.name}", "--resume"]
@@ -337,13 +330,6 @@ def _hash(path: Path) -> str:
 
     text = json.dumps(read(path).data, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("torch", "torchvision", "optuna", "ray", "mlflow", "thop", "numpy", "opencv-python")
-    return {"python": sys.version.split()[0]} | {name: version(name) for name in names}
 
 
 if __name__ == "__main__":

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 from analysis.pareto import front_of
+from nas.store import Study
+from nas.view import StudyView
 from nas.watch import print_trials
 from trials.record import Status, TrialRecord
 
@@ -36,27 +39,36 @@ def row(record: TrialRecord) -> dict:
             "design": record.design, "describe": describe(record.detector)}
 
 
-def summarise(driver) -> dict:
-    """Write front.csv, trials.csv and the front's pictures into the study's folder, hand them to
-    the tracker, print the table and what to do next; returns `result`."""
+def write_files(study: Study) -> list[Path]:
+    """Write front.csv, trials.csv, the front's pictures and, where there is something to compare,
+    report.html into the folder of a study with a completed trial; returns the paths of all that
+    may be shown beside it, space.yaml too."""
     from analysis.charts import front_html
     from analysis.figures import front_png
-    from analysis.pareto import hypervolume_of
+    from analysis.report import write_page
+    from analysis.studies import load_study
     from analysis.tables import trials_csv
 
-    study, records = driver.study, driver.records
-    completed = [r for r in records if r.status is Status.COMPLETED]
-    front, folder = front_of(completed), study.folder
+    records, folder = study.records, study.folder
+    front = front_of([r for r in records if r.status is Status.COMPLETED])
     metric = study.manifest["objective"]["metric"]
     files = [folder / "space.yaml", trials_csv(front, folder / "front.csv"),
              trials_csv(records, folder / "trials.csv"),
              front_png(records, folder / "front.png", title=study.name, metric=metric),
              front_html(records, folder / "front.html", title=study.name, metric=metric)]
-    told = result(study.name, records)
-    numbers = {"best_score": told["best"]["score"], "front_size": len(front),
-               "hypervolume": hypervolume_of(completed), "epochs_spent": told["epochs"]}
-    driver.summary(numbers, files)
+    if sum(r.status is not Status.INFEASIBLE for r in records) > 1:
+        files.append(write_page([load_study(folder.parent, study.name)]))
+    return files
 
+
+def summarise(study: Study, view: StudyView) -> dict:
+    """Write the study's files, show them in the view, print the table and what to do next; returns
+    `result`."""
+    records, folder = study.records, study.folder
+    completed = [r for r in records if r.status is Status.COMPLETED]
+    front = front_of(completed)
+    view.files(write_files(study))
+    told = result(study.name, records)
     machine = next((r.cost.machine for r in completed), None)
     print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
                         "(no other is better in both accuracy and speed; AP on the "
@@ -71,7 +83,8 @@ def summarise(driver) -> dict:
     if warning:
         print(f"note: {warning}")
     flag = f" --runs-dir {folder.parent}" if str(folder.parent) != "runs" else ""
-    print(f"\npicture: {folder / 'front.png'}\nnext:\n"
+    shown = folder / "report.html"
+    print(f"\nreport: {shown if shown.exists() else folder / 'front.png'}\nnext:\n"
           f"  python -m nas.retrain --best --study {study.name}{flag}\n"
           f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui")
     return told

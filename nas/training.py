@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from argparse import Namespace
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 from detector.config import arch_hash
@@ -16,6 +16,7 @@ from detector.recipe import Recipe
 from nas import cli
 from nas.candidate import Candidate
 from nas.models import Origin, read_metrics
+from nas.versions import versions
 from trials.record import Cost
 
 
@@ -51,8 +52,10 @@ def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
     return workdir
 
 
-def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace):
-    """The trained network, its epochs and what it started from."""
+def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace,
+          tell):
+    """The trained network, its epochs and what it started from; `tell` takes each epoch as
+    plain data."""
     from detector import checkpoint
     from detector.data import cache_images
     from detector.fit import LAST
@@ -69,6 +72,7 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
         with TrainingBar(recipe.epochs) as bar:
             for epoch in _epochs(candidate, recipe, cached, holdout, workdir, args, bar.step):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
+                tell(asdict(epoch))
     except KeyboardInterrupt:
         print("stopped; the last finished epoch is kept: the same command with --resume goes on")
         raise
@@ -110,11 +114,18 @@ def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace)
                         choose_device(args.device), progress=bar.update)
 
 
-def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: list[dict],
-               ap: dict | None, workers: int) -> dict:
-    """What metrics.json tells of a retrain that has ended."""
+def facts(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict:
+    """What metrics.json says of a retrain before it begins."""
     from trials.names import describe
 
+    return {"title": candidate.title, "design": arch_hash(candidate.config),
+            "describe": describe(candidate.config), "origin": origin.to_dict(),
+            "recipe": recipe.to_dict(), "versions": versions()}
+
+
+def results(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict | None,
+            workers: int) -> dict:
+    """What it says of its end."""
     cost = Cost.of(candidate.config)
     speed = None if candidate.objective.metric == "latency_ms" else (
         candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
@@ -124,8 +135,7 @@ def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: li
                if epoch["ap"]]
     best, at = max(watched, key=lambda look: look[0], default=(None, None))
     return {
-        "title": candidate.title, "design": arch_hash(candidate.config),
-        "describe": describe(candidate.config), "params": cost.params, "macs": cost.macs,
+        "params": cost.params, "macs": cost.macs,
         "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
         "nothing: trained on the hold-out, too",
         "accuracy_score": accuracy, "speed_score": speed, "score": score,
@@ -133,5 +143,4 @@ def metrics_of(candidate: Candidate, recipe: Recipe, origin: Origin, history: li
                               "size": recipe.evaluation.size},
         "folder": str(candidate.folder), "finished": time.time(),
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "workers": workers, "origin": origin.to_dict(), "recipe": recipe.to_dict(),
-        "epochs": history}
+        "workers": workers, "epochs": history}

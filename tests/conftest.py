@@ -71,7 +71,9 @@ def tiny_study(tmp_path, monkeypatch):
 
     study = Study.create(tmp_path / "runs", "tiny", {
         "name": "tiny", "space": "quick", "created": 1.0, "data": choice.to_dict(),
+        "data_name": "synthetic",
         "data_fingerprint": few(choice).fingerprint, "objective": Objective().to_dict()})
+    (study.folder / "space.yaml").write_text("name: quick\n")
     study.add(trial(0, 12, 0.5), {})
     study.add(trial(1, 8, 0.6), {})
     study.add(trial(2, 16, 0.0, status=Status.INFEASIBLE, epochs=(), reason="too many"), {})

@@ -30,11 +30,12 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "detector.recipe", "detector.plan", "detector.cost", "detector.preset_table",
          "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "trials.resources", "nas.space", "nas.space_cli", "nas.cli", "nas.search", "nas.retrain",
-         "nas.evaluate", "nas.export", "nas.detect", "nas.looks", "nas.rules", "nas.rescore",
+         "trials.resources", "trials.tracking", "nas.space", "nas.space_cli", "nas.cli",
+         "nas.search", "nas.retrain", "nas.evaluate", "nas.export", "nas.detect", "nas.looks",
+         "nas.rules", "nas.rescore", "nas.sync", "nas.tracked",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
-         "analysis.studies", "analysis.report", "analysis.choose")
+         "analysis.studies", "analysis.diagram", "analysis.report", "analysis.choose")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
          "sklearn", "scipy")
 

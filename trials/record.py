@@ -64,6 +64,8 @@ class EpochResult(Struct):
     """Training and evaluation of the epoch."""
     ap: dict | None = None
     """easy, medium, hard AP in [0, 1], where the epoch was evaluated."""
+    ended: float | None = None
+    """Unix seconds, by the search's clock; none in a study of an older version."""
 
     @property
     def accuracy_score(self) -> float | None:

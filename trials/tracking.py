@@ -1,192 +1,215 @@
-"""Views of a search in MLflow, made by the driver alone; they can be made anew from the study."""
+"""What a search tells of itself, and to whom. A view can be made anew from the study, so it may
+miss things for a while, and a search never waits for it."""
 
 from __future__ import annotations
 
+import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from detector.errors import UserError
-from trials.record import Status, TrialRecord
+from trials.record import TrialRecord
+
+FIRST_WAIT, LONGEST_WAIT = 10.0, 300.0
+"""Seconds until a view that is away is asked again; the wait doubles each time."""
+PATIENCE = 2.0
+"""Seconds of a call within which missed facts are handed on."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrialView:
+    """One trial as it is shown."""
+
+    record: TrialRecord
+    title: str
+    """Tells the design."""
+    params: Mapping[str, object]
+    """The choices that matter."""
+    on_front: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class CoursePoint:
+    """The study's own numbers at one moment."""
+
+    step: int
+    """Trials begun by then."""
+    time: float
+    """Unix seconds."""
+    values: Mapping[str, float]
+
+
+class Away(Exception):
+    """A view cannot be reached now; its message is one line."""
+
+
+class View(Protocol):
+    """What others keep of a study. Told the same again, it stays the same.
+
+    Every method may raise `Away`.
+    """
+
+    def trial(self, view: TrialView) -> None:
+        """A trial's new state."""
+
+    def course(self, points: Sequence[CoursePoint]) -> None:
+        """The study's numbers from its beginning to now."""
+
+    def files(self, paths: Sequence[Path]) -> None:
+        """The study's tables and pictures."""
+
+    def close(self, ended: bool) -> None:
+        """Nothing more is told. `ended`: nothing is left to train either."""
 
 
 class Tracker(Protocol):
-    """Takes down what a search tells it; may be called again with the same facts."""
+    """Whom a search tells what happened; see `View`. Never raises `Away`."""
 
-    def trial(self, record: TrialRecord, title: str, params: Mapping[str, object]) -> None:
-        """A trial's new state. `title` tells the design, `params` the choices that matter."""
+    def trials(self, views: Sequence[TrialView]) -> None: ...
 
-    def summary(self, metrics: Mapping[str, float], files: Sequence[Path], ended: bool) -> None:
-        """The study's own numbers and artifacts."""
+    def course(self, points: Sequence[CoursePoint]) -> None: ...
+
+    def files(self, paths: Sequence[Path]) -> None: ...
+
+    def close(self, ended: bool) -> bool:
+        """Whether the view has all of it."""
 
 
 class NullTracker:
     """Takes down nothing."""
 
-    def trial(self, record, title, params):
+    def trials(self, views):
         pass
 
-    def summary(self, metrics, files, ended):
+    def course(self, points):
         pass
 
+    def files(self, paths):
+        pass
 
-class MlflowTracker:
-    """One experiment a space, a parent run a study, a child run a trial.
-
-    Args:
-        uri: MLflow store or server.
-        experiment: the space's name.
-        study: the parent run's name.
-        tags: of the parent run.
-
-    Raises:
-        UserError: the store cannot be used.
-    """
-
-    def __init__(self, uri: str, experiment: str, study: str, tags: Mapping[str, object]):
-        self._client = client(uri)
-        self._experiment = experiment_id(self._client, experiment)
-        self._parent = self._find_parent(study)
-        if self._parent is None:
-            self._parent = self._client.create_run(
-                self._experiment, run_name=study,
-                tags={"study": study, "role": "study"} | _texts(tags)).info.run_id
-        self._runs, self._logged = {}, {}
-        for run in self._children():
-            number = int(run.data.tags["trial"])
-            self._runs[number] = run.info.run_id
-            self._logged[number] = int(run.data.tags.get("epochs_logged", 0))
-
-    def trial(self, record: TrialRecord, title: str, params: Mapping[str, object]) -> None:
-        from mlflow.entities import Metric
-
-        number, first = record.number, record.number not in self._runs
-        if first:
-            self._runs[number] = self._client.create_run(
-                self._experiment, run_name=title, start_time=_milliseconds(record.started),
-                tags={"mlflow.parentRunId": self._parent, "role": "trial",
-                      "trial": str(number), "design": record.design}).info.run_id
-        stamp, metrics = _milliseconds(record.ended), []
-        for epoch in record.epochs[self._logged.get(number, 0):]:
-            values = {f"loss_{name}": value for name, value in epoch.losses.items()}
-            if epoch.ap is not None:
-                values |= {f"ap_{name}": value for name, value in epoch.ap.items()}
-                values["accuracy_score"] = epoch.accuracy_score
-                values["score"] = record.speed_score + 2 * epoch.accuracy_score
-            metrics += [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
-        if first:
-            cost = record.cost
-            values = {"params": cost.params, "macs": cost.macs, "speed_score": record.speed_score}
-            if cost.latency_ms is not None:
-                values["latency_ms"] = cost.latency_ms
-            metrics += [Metric(name, value, stamp, 0) for name, value in values.items()]
-        tags = {"status": record.status.value, "rung": record.rung, "source": record.source,
-                "epochs_logged": len(record.epochs), "retries": record.retries}
-        if record.reason:
-            tags["reason"] = record.reason
-        _log(self._client, self._runs[number], metrics, tags, params if first else {})
-        self._logged[number] = len(record.epochs)
-        if record.status.ended:
-            state = "FAILED" if record.status is Status.FAILED else "FINISHED"
-            self._client.set_terminated(self._runs[number], state, _milliseconds(record.ended))
-
-    def summary(self, metrics: Mapping[str, float], files: Sequence[Path], ended: bool) -> None:
-        for name, value in metrics.items():
-            self._client.log_metric(self._parent, name, value)
-        for path in files:
-            self._client.log_artifact(self._parent, str(path))
-        if ended:
-            self._client.set_terminated(self._parent, "FINISHED")
-
-    def _find_parent(self, study: str) -> str | None:
-        runs = self._client.search_runs(
-            [self._experiment], f"tags.study = '{study}' and tags.role = 'study'", max_results=1)
-        return runs[0].info.run_id if runs else None
-
-    def _children(self):
-        token = None
-        while True:
-            page = self._client.search_runs(
-                [self._experiment], f"tags.`mlflow.parentRunId` = '{self._parent}'",
-                max_results=1000, page_token=token)
-            yield from (run for run in page if "trial" in run.data.tags)
-            token = page.token
-            if not token:
-                return
+    def close(self, ended):
+        return True
 
 
-def log_run(uri: str, experiment: str, name: str, *, tags: Mapping[str, object],
-            params: Mapping[str, object], metrics: Sequence[tuple[str, float, int]],
-            files: Sequence[Path] = ()) -> str:
-    """One finished run that stands by itself (a retrain, an evaluation).
+class Patience:
+    """When to ask a view that was away again, and what the user is told of it: a line when it
+    goes away and one when it is back.
 
     Args:
-        metrics: (name, value, step).
+        doing: what goes on meanwhile, such as "the search".
+    """
 
-    Returns:
-        The run's id.
+    def __init__(self, doing: str, clock: Callable[[], float] = time.monotonic):
+        self._doing, self._clock = doing, clock
+        self._wait, self._again_at = FIRST_WAIT, 0.0
+        self.away = False
+
+    @property
+    def asks(self) -> bool:
+        """Whether it is time to try."""
+        return not self.away or self._clock() >= self._again_at
+
+    def failed(self, error: Exception) -> None:
+        if not self.away:
+            tell(f"note: MLflow does not answer ({error}); {self._doing} goes on and keeps "
+                 "everything")
+        self.away = True
+        self._again_at = self._clock() + self._wait
+        self._wait = min(2 * self._wait, LONGEST_WAIT)
+
+    def answered(self) -> None:
+        if self.away:
+            tell("note: MLflow is back; it is told what it missed")
+        self.away, self._wait = False, FIRST_WAIT
+
+
+class PatientTracker:
+    """Hands on to a view that may be away for a while and is told what it missed when it is back.
+
+    A call lasts as long as one question that fails, or hands on for PATIENCE seconds; `close`
+    takes the time it needs while it is answered.
+
+    Args:
+        open: makes the view; raises UserError where it cannot be used.
+        again: the command that makes the view anew.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: it cannot be used from the start.
     """
-    from mlflow.entities import Metric
 
-    store = client(uri)
-    run = store.create_run(experiment_id(store, experiment), run_name=name).info.run_id
-    stamp = _milliseconds(None)
-    points = [Metric(key, value, stamp, step) for key, value, step in metrics]
-    _log(store, run, points, tags, params)
-    for path in files:
-        store.log_artifact(run, str(path))
-    store.set_terminated(run, "FINISHED")
-    return run
+    def __init__(self, open: Callable[[], Tracker], again: str, *,
+                 clock: Callable[[], float] = time.monotonic):
+        self._open, self._again, self._clock = open, again, clock
+        self._inner: View | None = open()
+        self._patience = Patience("the search", clock)
+        self._trials: dict[int, TrialView] = {}
+        self._due: dict[int, None] = {}  # numbers of trials, in the order they were told
+        self._course: Sequence[CoursePoint] = ()
+        self._files: Sequence[Path] = ()
+        self._course_due = self._files_due = False
+
+    def __reduce__(self):
+        """Ray pickles all that a search holds, but reads nothing of it again."""
+        return NullTracker, ()
+
+    def trials(self, views: Sequence[TrialView]) -> None:
+        found = {view.record.number: view for view in views}
+        self._trials |= found
+        self._due |= dict.fromkeys(found)
+        self._catch_up(PATIENCE)
+
+    def course(self, points: Sequence[CoursePoint]) -> None:
+        self._course, self._course_due = points, True
+        self._catch_up(PATIENCE)
+
+    def files(self, paths: Sequence[Path]) -> None:
+        self._files, self._files_due = paths, True
+        self._catch_up(PATIENCE)
+
+    def close(self, ended: bool) -> bool:
+        self._catch_up(float("inf"), last=True)
+        if self._inner is not None:
+            try:
+                self._inner.close(ended)
+                return True
+            except Away as error:
+                self._patience.failed(error)
+        missing = [f"{len(self._due)} of {len(self._trials)} trials"] if self._due else []
+        missing.append("the study's own numbers and pictures")
+        tell(f"note: MLflow lacks {' and '.join(missing)}; when it is back: {self._again}")
+        return False
+
+    def _catch_up(self, seconds: float, last: bool = False) -> None:
+        if not (last or self._patience.asks):
+            return
+        until = self._clock() + seconds
+        try:
+            if self._inner is None:
+                self._inner = self._open()
+                # It knows itself what it has of them, also if a call was half done, or it is a
+                # new one.
+                self._due = dict.fromkeys(self._trials)
+                self._course_due, self._files_due = bool(self._course), bool(self._files)
+            self._patience.answered()
+            while self._due and self._clock() < until:
+                number = next(iter(self._due))
+                self._inner.trial(self._trials[number])
+                del self._due[number]
+            if self._course_due and not self._due:
+                self._inner.course(self._course)
+                self._course_due = False
+            if self._files_due and not self._due:
+                self._inner.files(self._files)
+                self._files_due = False
+        except (Away, UserError) as error:
+            self._inner = None
+            self._patience.failed(error)
 
 
-def _log(store, run: str, points: list, tags: Mapping[str, object],
-         params: Mapping[str, object]) -> None:
-    """All of a run in as few calls as MLflow's limits allow (1,000 entries, 100 of them params)."""
-    from mlflow.entities import Param, RunTag
-
-    texts = [Param(key, value) for key, value in _texts(params).items()]
-    labels = [RunTag(key, value) for key, value in _texts(tags).items()]
-    for start in range(0, max(len(points), 1), 800):
-        first = start == 0
-        store.log_batch(run, metrics=points[start:start + 800], params=texts if first else [],
-                        tags=labels if first else [])
-
-
-def client(uri: str):
-    """An MLflow client of a store or server, checked.
-
-    Raises:
-        UserError: it does not answer, or is of another version.
-    """
-    import logging
-
-    import mlflow
-
-    for name in ("mlflow", "alembic"):  # they tell every table they make
-        logging.getLogger(name).setLevel(logging.ERROR)
-    try:
-        made = mlflow.MlflowClient(tracking_uri=uri)
-        made.search_experiments(max_results=1)
-    except Exception as error:
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"--tracking-uri {uri}: MLflow cannot use it ({line}); name another store "
-                        "or server, or none") from error
-    return made
-
-
-def experiment_id(store, name: str) -> str:
-    """The experiment's id; made where it is not there yet."""
-    found = store.get_experiment_by_name(name)
-    return found.experiment_id if found else store.create_experiment(name)
-
-
-def _milliseconds(seconds: float | None) -> int:
-    return int(1000 * (time.time() if seconds is None else seconds))
-
-
-def _texts(values: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(value)[:500] for key, value in values.items()}
+def tell(line: str) -> None:
+    """A line on stderr, where a live line may stand."""
+    clear = "\r\033[K" if sys.stderr.isatty() else ""
+    print(clear + line, file=sys.stderr, flush=True)

@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from analysis.pareto import attained, attainment, hypervolume_2d, hypervolumes
+from analysis.pareto import attained, attainment, dominated, hypervolume_2d, running_fronts
 
 
 def test_running_hypervolume_is_the_hypervolume_of_each_beginning():
     points = np.random.default_rng(1).random((60, 2)).round(1)  # rounded: equal ones, too
-    found = hypervolumes(points)
+    found, sizes = running_fronts(points)
+    assert sizes.tolist() == [int((~dominated(points[:n + 1])).sum()) for n in range(60)]
     assert found == pytest.approx([hypervolume_2d(points[:n + 1]) for n in range(60)])
-    assert (np.diff(found) >= 0).all() and hypervolumes(np.zeros((0, 2))).tolist() == []
+    assert (np.diff(found) >= 0).all() and running_fronts(np.zeros((0, 2)))[0].tolist() == []
 
 
 def test_hypervolume_agrees_with_optunas():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -29,6 +31,14 @@ def test_course_of_a_search_by_hand():
     assert course.hypervolume == pytest.approx([0.15, 0.25, 0.25])
     assert reach(course.best, course.epochs, 1.2) == 13
     assert reach(course.best, course.epochs, 1.6) is None
+
+
+def test_epochs_count_from_when_they_were_trained():
+    stamped = [r.but(epochs=tuple(replace(e, ended=r.started + (1 + (r.number == 2)) * e.epoch)
+                                  for e in r.epochs)) for r in RECORDS]
+    # at 10 s the baseline's and the pruned one's; trial 2's at 13, 15, 17, 19 s; trial 4's by 17 s
+    assert progress_of(stamped).epochs.tolist() == [5, 12, 13]
+    assert progress_of(stamped).front.tolist() == [1, 1, 1]
 
 
 def test_nothing_completed():

@@ -3,8 +3,12 @@
 import functools
 import os
 import shutil
+import signal
+import socket
 import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -73,3 +77,37 @@ def tiny_space(tmp_path) -> Path:
     path = tmp_path / "tiny.yaml"
     path.write_text(SPACE)
     return path
+
+
+@pytest.fixture(scope="module")
+def serve():
+    """`serve(folder)` → (process, address) of an MLflow server on folder/mlflow.db, answering;
+    ended with the module. A port of before can be named again."""
+    running = []
+
+    def start(folder: Path, port: int | None = None) -> tuple[subprocess.Popen, str]:
+        if port is None:
+            with socket.socket() as free:
+                free.bind(("127.0.0.1", 0))
+                port = free.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
+             f"sqlite:///{folder}/mlflow.db", "--host", "127.0.0.1", "--port", str(port),
+             "--workers", "1"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # starts faster
+            start_new_session=True)
+        running.append(process)
+        address, until = f"http://127.0.0.1:{port}", time.time() + 180
+        while True:
+            assert process.poll() is None and time.time() < until
+            try:
+                with urllib.request.urlopen(f"{address}/health", timeout=5):
+                    return process, address
+            except OSError:
+                time.sleep(0.3)
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -273,19 +273,3 @@ def test_changed_images_are_noticed(retrained, tiny_study):
     manifest.write_text(json.dumps(tiny_study.manifest | {"data_fingerprint": "0" * 12}))
     code, _, err = retrained("--best", "--epochs", "1")
     assert code == 2 and "other images than study tiny had" in err
-
-
-def test_tracking_is_told_everything(tiny_study, monkeypatch, capsys):
-    import trials.tracking
-
-    told = {}
-    monkeypatch.setattr(trials.tracking, "client", lambda uri: None)
-    monkeypatch.setattr(trials.tracking, "log_run", lambda uri, experiment, name, **rest:
-                        told.update(uri=uri, experiment=experiment, name=name, **rest))
-    code = cli.main(retrain.make_parser(), retrain.run, [
-        "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "sqlite:///x.db",
-        "--epochs", "1"])
-    assert code == 0 and told["experiment"] == "quick"
-    names = {name for name, _, _ in told["metrics"]}
-    assert {"ap_easy", "score", "loss_total", "watched_ap_hard", "macs"} <= names
-    assert all(path.exists() for path in told["files"])

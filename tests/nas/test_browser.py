@@ -1,0 +1,205 @@
+"""MLflow's UI and the report in a real browser, on two small studies of the built-in data."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+PROJECT = Path(__file__).resolve().parents[2]
+BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+         "--disable-background-networking", "--disable-component-update", "--disable-sync",
+         "--enable-unsafe-swiftshader",  # parallel coordinates are drawn by WebGL
+         "--window-size=1600,1000")
+MLFLOWS_OWN = ("ajax-api/2.0/mlflow/users/current",)
+"""Errors that MLflow 3.17's UI makes by itself: without accounts nobody is the current user."""
+SECONDS = 120  # a slow machine draws MLflow's UI slowly
+
+pytestmark = [pytest.mark.slow, pytest.mark.skipif(
+    not (BROWSER and DRIVER), reason="no browser: apt-get install -y chromium chromium-driver")]
+
+SPACE = """
+name: tiny
+baseline: retinaface_mobile025
+dimensions:
+  backbone.width: {choice: [0.125, 0.1875]}
+  neck.width: {choice: [16, 32, 48]}
+  context.kind: {choice: [ssh, none]}
+proxy: {size: 64, batch_size: 16, evaluation: {every: 0}}
+rungs: [1, 2]
+eta: 2
+"""
+HERE = """
+import sys
+import trials.ray_trainable
+from nas import cli, search
+from trials.run import run_segment
+
+def here(source, **settings):  # one after the other, without Ray
+    while True:
+        try:
+            segment = source.next_segment()
+        except StopIteration:
+            return
+        for report in run_segment(segment):
+            source.take(report)
+
+trials.ray_trainable.run_on_ray = here
+sys.exit(cli.main(search.make_parser(), search.run))
+"""
+
+
+def python(folder: Path, *args: str) -> None:
+    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True,
+                          env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def studies(tmp_path_factory):
+    """A folder with the studies one and two, a report over both, and their MLflow store."""
+    folder = tmp_path_factory.mktemp("browser")
+    (folder / "tiny.yaml").write_text(SPACE)
+    (folder / "here.py").write_text(HERE)
+    for seed, name in enumerate(("one", "two")):
+        python(folder, "here.py", "--space", "tiny.yaml", "--data", "synthetic", "--fraction",
+               "0.2", "--trials", "4", "--study", name, "--sampler", "random", "--seed", str(seed))
+    python(folder, "-m", "analysis.report", "--study", "one", "--study", "two")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def server(studies, serve):
+    """Address of MLflow's UI on the studies' store."""
+    return serve(studies)[1] + "/"
+
+
+@pytest.fixture
+def browser(tmp_path):
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
+        options.add_argument(flag)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    made.set_page_load_timeout(SECONDS)
+    yield made
+    made.quit()
+
+
+def sees(browser, text: str, seconds: float = SECONDS) -> None:
+    """Waits until the page shows `text`."""
+    until = time.time() + seconds
+    while text not in browser.find_element("tag name", "body").text:
+        assert time.time() < until, f"{text!r} is not on {browser.current_url}"
+        time.sleep(0.3)
+
+
+def errors(browser) -> list[str]:
+    """Errors in the browser's console since the last call, MLflow's own left out."""
+    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
+            and not any(text in entry["message"] for text in MLFLOWS_OWN)]
+
+
+def picture(browser, name: str) -> None:
+    """Kept where PICTURES names a folder: those in docs/ were made so."""
+    if os.environ.get("PICTURES"):
+        time.sleep(3)  # animations
+        browser.save_screenshot(str(Path(os.environ["PICTURES"]) / f"{name}.png"))
+
+
+def drawn(browser) -> int:
+    """Charts of plotly on the page that have something in them."""
+    return browser.execute_script(
+        "return [...document.querySelectorAll('.js-plotly-plot')].filter(chart => "
+        "chart.querySelector('.main-svg, canvas') && chart.getBoundingClientRect().height > 100)"
+        ".length")
+
+
+def address(path: str, **query) -> str:
+    from urllib.parse import quote
+
+    return path + ("?" if query else "") + "&".join(
+        f"{key}={quote(value if isinstance(value, str) else json.dumps(value))}"
+        for key, value in query.items())
+
+
+def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, browser):
+    from selenium.webdriver.common.by import By
+
+    from trials.mlflow_store import client
+
+    store = client(f"sqlite:///{studies}/mlflow.db")
+    experiment = store.get_experiment_by_name("tiny").experiment_id
+    parents = {run.info.run_name: run.info.run_id for run in
+               store.search_runs([experiment], "tags.role = 'study'")}
+    assert set(parents) == {"one", "two"}
+
+    browser.get(server + "#/experiments")
+    sees(browser, "tiny")
+    assert errors(browser) == []
+
+    browser.get(server + address(f"#/experiments/{experiment}/runs"))
+    sees(browser, "two")
+    for close in browser.find_elements(By.CSS_SELECTOR, "[aria-label='Close']"):
+        close.click()  # the assistant's panel
+    expander = browser.find_elements(By.CSS_SELECTOR, "[data-testid='expander-button'], "
+                                     "[aria-label='Expand'], .ag-row button")[0]
+    expander.click()
+    sees(browser, "r000 mnv1 w0.25")
+    picture(browser, "mlflow-runs")
+    assert errors(browser) == []
+
+    ids = list(parents.values())
+    browser.get(server + address(
+        "#/metric", runs=ids, metric='"hypervolume"', experiments=[experiment],
+        plot_metric_keys=["hypervolume"], plot_layout={"autosize": True, "xaxis": {}, "yaxis": {}},
+        x_axis="step", y_axis_scale="linear", line_smoothness="1", show_point="true",
+        deselected_curves=[], last_linear_y_axis_range=[]))
+    sees(browser, "hypervolume")
+    until = time.time() + SECONDS
+    while not (drawn(browser) and all(name in browser.page_source for name in ("one", "two"))):
+        assert time.time() < until
+        time.sleep(0.3)
+    picture(browser, "mlflow-compare")
+    assert errors(browser) == []
+
+    for file, text in (("front.html", "best score"), ("report.html", "Search report: one")):
+        browser.get("about:blank")  # else the frame of before stands there for a while
+        browser.get(server + address(
+            f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/{file}"))
+        until = time.time() + SECONDS
+        while not browser.find_elements(By.CSS_SELECTOR, "iframe"):
+            assert time.time() < until
+            time.sleep(0.3)
+        browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "iframe"))
+        sees(browser, text)
+        assert drawn(browser) >= 1
+        browser.switch_to.default_content()
+        assert errors(browser) == []
+
+
+@pytest.mark.parametrize("width", [400, 1600])
+@pytest.mark.parametrize("page", ["report.html", "front.html", "compare-two.html"])
+def test_pages_of_a_study_need_nothing_else_and_fit_the_window(studies, browser, page, width):
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
+        "width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd("Network.enable", {})
+    browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
+    browser.get(f"file://{studies}/runs/one/{page}")
+    until = time.time() + SECONDS
+    while drawn(browser) < (1 if page == "front.html" else 4):
+        assert time.time() < until
+        time.sleep(0.3)
+    if page == "report.html":
+        picture(browser, f"report-{width}")
+    # charts may scroll inside their place; the page itself does not
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

@@ -1,0 +1,147 @@
+"""MLflow's view of made-up records, in a sqlite store: written once, whole, and told again."""
+
+import shutil
+import sqlite3
+
+import pytest
+
+from detector.errors import UserError
+from trials.mlflow_store import client
+from trials.mlflow_view import DataFacts, MlflowView, StudyFacts
+from trials.record import Cost, EpochResult, Status, TrialRecord
+from trials.tracking import CoursePoint, TrialView
+
+FACTS = StudyFacts(name="one", space="tiny", created=1000.5, tags={"seed": 0, "version.torch": "2"},
+                   data=DataFacts(name="synthetic", fingerprint="0123456789ab", source="synthetic",
+                                  images={"train": 10}))
+POINTS = [CoursePoint(step=n, time=1000.0 + n, values={"best_score": n / 10}) for n in (1, 2, 2)]
+
+
+@pytest.fixture(scope="module")
+def empty_store(tmp_path_factory):
+    """A fresh store's file: made once, as its schema takes seconds."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    client(f"sqlite:///{path}")
+    return path
+
+
+@pytest.fixture
+def uri(empty_store, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
+
+
+def shown(number: int, status: Status, epochs: int, on_front: bool = False, **changes) -> TrialView:
+    record = TrialRecord(
+        number=number, status=status, design=f"{number:012x}", detector={}, recipe={}, params={},
+        cost=Cost(params=1000, macs=2000), speed_score=0.5, started=1000.0 + number,
+        ended=1010.0 + number if status.ended else None, rung=epochs // 2 - 1,
+        epochs=tuple(EpochResult(
+            epoch=n, losses={"total": 9.0 / n}, lr=0.1, seconds=1.0, ended=1000.0 + n,
+            ap=None if n % 2 else dict.fromkeys(("easy", "medium", "hard"), n / 10))
+            for n in range(1, epochs + 1))).but(**changes)
+    return TrialView(record=record, title=f"r{number:03d} mnv1", params={"neck.width": 16},
+                     on_front=on_front)
+
+
+def content(uri: str) -> list:
+    """All that a store says, without the ids that it makes up."""
+    store = client(uri)
+    (experiment,) = [e for e in store.search_experiments() if e.name == "tiny"]
+    told = []
+    for run in store.search_runs([experiment.experiment_id]):
+        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        history = {name: sorted((m.step, m.timestamp, m.value)
+                                for m in store.get_metric_history(run.info.run_id, name))
+                   for name in run.data.metrics if not name.startswith("system/")}
+        told.append((run.info.run_name, run.info.status, run.info.start_time, run.info.end_time,
+                     tags, run.data.params, history))
+    return sorted(told, key=lambda run: run[0])
+
+
+def test_told_in_steps_or_at_once_is_the_same(uri, empty_store, tmp_path):
+    live = MlflowView(uri, FACTS)
+    live.trial(shown(0, Status.COMPLETED, 4, on_front=True))
+    live.trial(shown(1, Status.PAUSED, 2))
+    live.course(POINTS[:1])
+    live = MlflowView(uri, FACTS)  # the search was stopped and goes on
+    live.trial(shown(0, Status.COMPLETED, 4, on_front=True))
+    live.trial(shown(1, Status.COMPLETED, 4, on_front=True))
+    live.trial(shown(0, Status.COMPLETED, 4))  # beaten by then
+    live.trial(shown(2, Status.INFEASIBLE, 0, reason="too many parameters"))
+    live.trial(shown(3, Status.FAILED, 1, reason="loss is nan"))
+    live.course(POINTS)
+    live.close(True)
+
+    other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
+    for _ in range(2):
+        once = MlflowView(other, FACTS, live=False)
+        for view in (shown(0, Status.COMPLETED, 4), shown(1, Status.COMPLETED, 4, on_front=True),
+                     shown(2, Status.INFEASIBLE, 0, reason="too many parameters"),
+                     shown(3, Status.FAILED, 1, reason="loss is nan")):
+            once.trial(view)
+        once.course(POINTS)
+        once.close(True)
+    found = content(uri)
+    assert found == content(other)
+
+    names, states = [run[0] for run in found], [run[1] for run in found]
+    assert names == ["one", "r000 mnv1", "r001 mnv1", "r002 mnv1", "r003 mnv1"]
+    assert states == ["FINISHED", "FINISHED", "FINISHED", "FINISHED", "FAILED"]
+    parent, _, winner, infeasible, failed = found
+    assert parent[2:4] == (1_000_500, 1_013_000) and parent[4]["version.torch"] == "2"
+    assert parent[6]["best_score"] == [(1, 1001_000, 0.1), (2, 1002_000, 0.2)]
+    assert winner[4]["on_front"] == "True" and winner[5] == {"neck.width": "16"}
+    assert winner[6]["loss_total"] == [(n, 1000_000 + 1000 * n, 9.0 / n) for n in (1, 2, 3, 4)]
+    assert [m[2] for m in winner[6]["score"]] == pytest.approx([0.5 + 0.4, 0.5 + 0.8])
+    assert (infeasible[4]["reason"], failed[4]["status"]) == ("too many parameters", "failed")
+
+
+def test_data_and_a_run_made_twice(uri):
+    view = MlflowView(uri, FACTS)
+    view.trial(shown(0, Status.PAUSED, 2))
+    store = client(uri)
+    experiment = store.get_experiment_by_name("tiny").experiment_id
+    (parent,) = store.search_runs([experiment], "tags.role = 'study'")
+    (data,) = parent.inputs.dataset_inputs
+    assert (data.dataset.name, data.dataset.digest) == ("synthetic", "0123456789ab")
+    # the request that made the trial's run was carried out late, after its repetition
+    store.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id, "role": "trial",
+                                       "trial": "0"})
+    MlflowView(uri, FACTS).trial(shown(0, Status.COMPLETED, 4))
+    (trial,) = store.search_runs([experiment], "tags.role = 'trial'")
+    assert trial.data.tags["status"] == "completed" and trial.data.tags["epochs_logged"] == "4"
+    # a new study under an old name is another run
+    MlflowView(uri, StudyFacts(name="one", space="tiny", created=2000.0, tags={}))
+    assert len(store.search_runs([experiment], "tags.role = 'study'")) == 2
+
+
+def other_version(path):
+    with sqlite3.connect(path) as database:
+        database.execute("update alembic_version set version_num = 'ffffffffffff'")
+    database.close()
+
+
+@pytest.mark.parametrize(("damage", "told"), [
+    (other_version, "is a store of another version of MLflow (schema ffffffffffff, here"),
+    (lambda path: path.write_bytes(b"no database" * 500), "is not a readable database"),
+    (lambda path: path.write_bytes(path.read_bytes()[:9000]), "is not a readable database"),
+], ids=["version", "no database", "cut"])
+def test_a_store_that_cannot_be_used_is_one_line(empty_store, tmp_path, damage, told):
+    path = tmp_path / "mlflow.db"
+    shutil.copy(empty_store, path)
+    damage(path)
+    with pytest.raises(UserError) as found:
+        client(f"sqlite:///{path}")
+    assert f"--tracking-uri sqlite:///{path}: {told}" in str(found.value)
+    assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(("uri", "told"), [
+    ("file:///somewhere/mlruns", "MLflow keeps no runs in folders any more"),
+    ("127.0.0.1:5000", "a server by http://HOST:PORT"),
+    ("http://127.0.0.1:9", "no MLflow server answers there"),
+])
+def test_what_is_no_store_is_one_line(uri, told):
+    with pytest.raises(UserError, match=f"--tracking-uri {uri}.*{told}"):
+        client(uri)
