@@ -106,10 +106,11 @@ def test_a_killed_worker_is_replaced_and_no_epoch_lost_or_told_twice(start_pair,
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))  # in the workers' environment, to find them
     process = start_pair(replace(RECIPE, epochs=40, evaluation=Evaluation(size=96, every=0)))
     process.folder = tmp_path
-    deadline = time.monotonic() + 400
+    deadline = time.monotonic() + 900
     while not (tmp_path / "work" / LAST).exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.2)
+    assert (tmp_path / "work" / LAST).exists() and len(told(tmp_path)) < 40
     workers = workers_of(process)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
