@@ -97,7 +97,7 @@ def serve():
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # starts faster
             start_new_session=True)
         running.append(process)
-        address, until = f"http://127.0.0.1:{port}", time.time() + 180
+        address, until = f"http://127.0.0.1:{port}", time.time() + 400
         while True:
             assert process.poll() is None and time.time() < until
             try:
