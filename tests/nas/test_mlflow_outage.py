@@ -47,7 +47,7 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     assert parent.info.status == "FINISHED"
 
     # Away for good: what is missing is named at the end.
-    told = tracker(address, FACTS, "python -m nas.sync")
+    told = tracker(address, FACTS | {"created": 2.0}, "python -m nas.sync")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     StudyView(tiny_study, told).tell_all()
