@@ -9,12 +9,22 @@ import subprocess
 import sys
 import time
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 LOOPBACK = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
+
+@pytest.fixture
+def without_times():
+    """Records without the times of day at which their parts happened, to compare two searches."""
+    def stripped(records):
+        return [record.but(started=None, ended=None, epochs=tuple(
+            replace(epoch, ended=None) for epoch in record.epochs)) for record in records]
+    return stripped
+
 
 SPACE = """
 name: tiny

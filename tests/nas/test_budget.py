@@ -1,6 +1,5 @@
 """A budget of MACs: every legal draw meets it, the same parameters always give the same design."""
 
-from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
@@ -91,7 +90,7 @@ def test_a_space_without_a_budget_takes_none():
 
 
 def test_a_study_goes_on_with_its_own_budget_alone():
-    args = Namespace(space=SCRFD, sampler=None, scheduler=None)
+    args = search.make_parser().parse_args(["--space", str(SCRFD)])
     begun = SearchSpace.load(SCRFD, 0.5e9)
     study = SimpleNamespace(name="scrfd-001", manifest={
         "space_hash": search._hash(SCRFD), "budget": begun.budget.to_dict()})

@@ -2,7 +2,6 @@
 
 import functools
 import random
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -100,7 +99,7 @@ def test_a_search_draws_the_designs_it_was_asked_for(tmp_path, space):
 
 
 def test_infeasible_designs_are_stored_in_batches_with_the_same_outcome(
-        tmp_path, space, monkeypatch):
+        tmp_path, space, monkeypatch, without_times):
     Path(space.path).write_text(SPACE.replace("20000000", "120000"))
     space, sizes, records = SearchSpace.load(space.path), [], {}
     whole = Study.add_infeasible
@@ -118,7 +117,7 @@ def test_infeasible_designs_are_stored_in_batches_with_the_same_outcome(
         assert max(sizes) <= batch
         stored = Study.open(tmp_path, f"by-{batch}").records
         assert stored == driver.records == load_records(driver.study.folder)
-        records[batch] = [r.but(started=None, ended=None) for r in stored]
+        records[batch] = without_times(stored)
         assert sum(r.status is Status.INFEASIBLE for r in stored) == sum(sizes)
     assert records[1] == records[3] == records[64]
     assert len(sizes) <= 4 < sum(sizes)
@@ -139,7 +138,7 @@ def test_no_scheduler_trains_everything_in_full(tmp_path, space):
     assert [len(r.epochs) for r in driver.records if r.status is not Status.INFEASIBLE] == [4] * 6
 
 
-def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space):
+def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space, without_times):
     whole = make(tmp_path, space, name="whole")
     play(whole)
     for kill in range(1, 30, 3):
@@ -152,18 +151,15 @@ def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space):
                 break
             killed = make(tmp_path, space, study=Study.open(tmp_path, name))
         play(killed)
-
-        def facts(driver):
-            return [r.but(started=None, ended=None, epochs=tuple(
-                replace(epoch, ended=None) for epoch in r.epochs)) for r in driver.records]
-        assert facts(killed) == facts(whole)
+        assert without_times(killed.records) == without_times(whole.records)
 
 
 class Killed(BaseException):
     """As by kill -9: nothing of this process runs any more."""
 
 
-def test_killed_before_or_after_any_step_of_the_storage(tmp_path, space, monkeypatch):
+def test_killed_before_or_after_any_step_of_the_storage(
+        tmp_path, space, monkeypatch, without_times):
     whole = make(tmp_path, space, name="whole", trials=5)
     play(whole)
     chance, kills = random.Random(0), 0
@@ -199,8 +195,7 @@ def test_killed_before_or_after_any_step_of_the_storage(tmp_path, space, monkeyp
             study = Study.open(tmp_path, "killed")
     assert kills >= 10
     records = Study.open(tmp_path, "killed").records
-    assert [r.but(started=None, ended=None) for r in records] == [
-        r.but(started=None, ended=None) for r in whole.records]
+    assert without_times(records) == without_times(whole.records)
     standing = {record.number: trial.state for trial in study._optuna.get_trials()
                 for record in records_in(trial.user_attrs["record"])}
     assert all(state.is_finished() for state in standing.values())

@@ -32,6 +32,8 @@ def driver(tmp_path, monkeypatch):
     (tmp_path / "tiny.yaml").write_text(SPACE)
     space = SearchSpace.load(tmp_path / "tiny.yaml")
     study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
+    for cache in ("a", "b"):
+        (tmp_path / cache).mkdir()
     made = Driver(study, space, NullTracker(), trials=6, sampler="random", seed=0, rungs=(1,),
                   caches=Caches(train=tmp_path / "a", holdout=tmp_path / "b"), device="cpu",
                   threads=1, max_failures=1.0)

@@ -123,7 +123,7 @@ def test_the_queue_goes_first_through_the_same_gate(tmp_path, space, queued, pre
     assert [r.source for r in legal] == ["enqueued"] * 3 + ["sampled"] * 2
 
 
-def test_the_queue_outlives_kills(tmp_path, space, queued):
+def test_the_queue_outlives_kills(tmp_path, space, queued, without_times):
     queue = queued(FIRST)
     whole = make(tmp_path, space, "whole", queue, trials=5)
     play(whole)
@@ -133,17 +133,13 @@ def test_the_queue_outlives_kills(tmp_path, space, queued):
         study = Study.open(tmp_path, "killed")
         killed = make(tmp_path, space, study=study, trials=5, queue=Queue.of(
             study.folder, study.manifest | {"enqueue": "text"}))
-    assert facts(killed) == facts(whole)
+    assert without_times(killed.records) == without_times(whole.records)
 
 
 def stopping(chance):
     """For `play`: the moment of a kill, after at most eight epochs."""
     left = iter(range(chance.randrange(1, 9)))
     return lambda: next(left, None) is None
-
-
-def facts(driver):
-    return [r.but(started=None, ended=None) for r in driver.records]
 
 
 def test_results_of_the_same_training_are_taken_over(tmp_path, space, queued):
@@ -297,7 +293,7 @@ def test_the_nearest_is_the_one_that_differs_least(tmp_path, space):
     assert parent_of(legal[1], twins, everywhere).number == 90  # the first of equals
 
 
-def test_an_heir_resumes_as_if_nothing_had_happened(tmp_path, space):
+def test_an_heir_resumes_as_if_nothing_had_happened(tmp_path, space, without_times):
     whole = heirs(make(tmp_path, space, "whole", inherits=True, trials=6))
     play(whole)
     killed = heirs(make(tmp_path, space, "killed", inherits=True, trials=6))
@@ -305,7 +301,7 @@ def test_an_heir_resumes_as_if_nothing_had_happened(tmp_path, space):
     while not play(killed, stopping(chance)):
         killed = heirs(make(tmp_path, space, study=Study.open(tmp_path, "killed"), inherits=True,
                             trials=6))
-    assert facts(killed) == facts(whole)
+    assert without_times(killed.records) == without_times(whole.records)
     assert sum(r.parent is not None for r in whole.records) >= 3
 
 
