@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,7 +19,7 @@ from scipy.special import ndtr
 from analysis.pareto import dominated
 from detector.config import Detector, arch_hash
 from detector.recipe import Recipe
-from nas.dimensions import Params
+from nas.dimensions import Params, every_design
 from nas.features import features, matrix
 from nas.space import RandomTrial, SearchSpace
 from nas.surrogate import GaussianProcess
@@ -34,11 +34,18 @@ FOR_THE_FRONT = 0.3
 """Share of proposals under a random weighting."""
 TRIES = 10
 """Draws for each candidate that is wanted, where many are infeasible or known."""
+LISTED = 500
+"""Of a space with at most so many designs all are candidates."""
+REMEMBERED = 10_000
+"""Designs whose cost and features are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     params: Params
+    identity: str
+    """As `TrialRecord.identity`."""
+    legal: bool
     numbers: dict[str, float]
     """As `nas.features.features`."""
     speed: float
@@ -50,6 +57,8 @@ class Frugal:
     def __init__(self, space: SearchSpace, startup: int):
         self._space, self._startup = space, min(startup, STARTUP)
         self._known: dict[str, dict[str, float]] = {}  # features by identity
+        self._all = every_design(space.dimensions, LISTED)
+        self._candidate_of: dict[tuple, Candidate] = {}  # by parameters
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         results = [(record, epoch) for record in records for epoch in record.epochs
@@ -86,24 +95,35 @@ class Frugal:
                     chance: random.Random) -> list[Candidate]:
         """Different legal designs that no trial has."""
         found: dict[str, Candidate] = {}
-        for _ in range(TRIES * CANDIDATES):
-            if len(found) >= CANDIDATES:
+        for params in self._all or self._drawn(parents, chance):
+            candidate = self._weighed(params)
+            if candidate.legal and candidate.identity not in known:
+                found[candidate.identity] = candidate
+            if self._all is None and len(found) >= CANDIDATES:
                 break
+        return list(found.values())
+
+    def _drawn(self, parents: Sequence[TrialRecord], chance: random.Random) -> Iterator[Params]:
+        for _ in range(TRIES * CANDIDATES):
             trial = RandomTrial(chance.getrandbits(64))
             if parents and chance.random() < MUTANTS:
                 parent = self._space.coded(chance.choice(parents).params)
                 trial = Mutation(parent, chance.getrandbits(64))
-            params = self._space.suggest(trial)
+            yield self._space.suggest(trial)
+
+    def _weighed(self, params: Params) -> Candidate:
+        key = tuple(params.items())
+        if key not in self._candidate_of:
+            if len(self._candidate_of) >= REMEMBERED:
+                self._candidate_of.clear()
             detector, recipe = self._space.resolve(params)
             cost = Cost.of(detector)
-            if self._space.constraints.broken(cost) is not None:
-                continue
-            identity = identity_of(arch_hash(detector), recipe.to_dict())
-            if identity not in known and identity not in found:
-                found[identity] = Candidate(
-                    params=params, numbers=features(detector, recipe, cost),
-                    speed=self._space.objective.speed_score(cost))
-        return list(found.values())
+            self._candidate_of[key] = Candidate(
+                params=params, identity=identity_of(arch_hash(detector), recipe.to_dict()),
+                legal=self._space.constraints.broken(cost) is None,
+                numbers=features(detector, recipe, cost),
+                speed=self._space.objective.speed_score(cost))
+        return self._candidate_of[key]
 
     def _front(self, tried: Sequence[TrialRecord]) -> list[TrialRecord]:
         """What no other trial of at least its budget beats in accuracy and speed."""

@@ -18,7 +18,7 @@ from trials.record import Status, TrialRecord
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
 STARTUP = 20
 """Trials with a result before a model of them is asked; chance until then."""
-STUBBORN = 10
+STUBBORN = 3
 """Attempts after which a sampler that repeats itself is replaced by chance."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
 from scipy.optimize import minimize
 
-FIT_AT_MOST = 150
+FIT_AT_MOST = 100
 """Points that its hyperparameters are fitted to; all points count in the predictions."""
 
 
@@ -61,7 +61,7 @@ def _fit(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     gaps = (inputs[:, None, :] - inputs[None, :, :]) ** 2
     bounds = [(m - 6, m + 6) for m in mean[:-1]] + [(math.log(1e-5), 1.0)]
     found = minimize(_loss, mean, args=(gaps, targets, mean, spread), jac=True, method="L-BFGS-B",
-                     bounds=bounds, options={"maxiter": 30})
+                     bounds=bounds, options={"maxiter": 20})
     return found.x
 
 

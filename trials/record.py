@@ -6,6 +6,7 @@ import hashlib
 import json
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from functools import cached_property
 
 from detector.config import Detector
 from detector.cost import cost
@@ -126,7 +127,7 @@ class TrialRecord(Struct):
     def seconds(self) -> float:
         return sum(e.seconds for e in self.epochs)
 
-    @property
+    @cached_property
     def identity(self) -> str:
         """Same design, same recipe (budget and seed included): the same trial."""
         return identity_of(self.design, self.recipe)
