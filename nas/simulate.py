@@ -45,7 +45,7 @@ class Schedule:
 
 def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, seed: int,
          workers: int = WORKERS) -> Play:
-    """One search for all designs of the table, with a clock that runs by the recorded seconds.
+    """One search for all designs of the table, with a clock by which every epoch takes as long.
 
     Args:
         space: the table's, best as a `Remembering` one.
@@ -53,7 +53,7 @@ def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, see
     space = replace(space, rungs=schedule.rungs, eta=schedule.eta, promote=schedule.promote)
     rows = {key_of(row.params): index for index, row in enumerate(table.rows)}
     absent = _absent(space, rows)
-    spent, clock, busy, ends = 0, 0.0, [], []
+    spent, clock, busy, ends = 0, 0, [], []
     with TemporaryDirectory() as name:
         folder = Path(name)
         study = Ledger(folder, absent)
@@ -67,8 +67,8 @@ def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, see
                 row = table.rows[index] if segment.number else table.baseline
                 results = table.results(row, len(record.epochs), segment.until,
                                         segment.evaluate_at)
-                ended = clock + sum(result.seconds for result in results)
-                heapq.heappush(busy, (ended, segment.number, index, results, segment))
+                heapq.heappush(busy, (clock + len(results), segment.number, index, results,
+                                      segment))
             if not busy:
                 break
             clock, number, index, results, segment = heapq.heappop(busy)

@@ -154,8 +154,8 @@ class Table(Struct):
         data = self.to_dict()
         rows = data.pop("rows")
         head = json.dumps(data, indent=1).removesuffix("\n}")
-        return (head + ',\n "rows": [\n  '
-                + ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in rows) + "\n ]\n}\n")
+        lines = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in rows)
+        return f'{head},\n "rows": [\n  {lines}\n ]\n}}\n'
 
 
 def key_of(params: Params) -> tuple:

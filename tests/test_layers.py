@@ -30,10 +30,11 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "detector.recipe", "detector.plan", "detector.cost", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "nas.space", "nas.cli", "nas.search", "nas.retrain", "nas.evaluate", "nas.export",
-         "nas.detect", "nas.rules",
+         "nas.detect", "nas.rules", "nas.replay",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
-         "analysis.studies", "analysis.report", "analysis.choose")
+         "analysis.studies", "analysis.report", "analysis.choose", "analysis.replays",
+         "analysis.replay_figure")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
          "sklearn", "scipy")
 
