@@ -169,9 +169,7 @@ class Outcome:
     hypervolume: Estimate
     """Likewise."""
     pick: Estimate
-    """Full-budget score of what the whole search hands over."""
-    epochs: Estimate
-    """Spent by the whole search."""
+    """Full-budget score of what the search hands over in the end."""
 
 
 def outcome(plays: Sequence[Play], truth: Truth, *, goal: float, percentile: float, at: int,
@@ -195,8 +193,7 @@ def outcome(plays: Sequence[Play], truth: Truth, *, goal: float, percentile: flo
         score=median(np.array([on_grid(*pair, there)[0] for pair in zip(plays, best)])),
         hypervolume=median(np.array([on_grid(play, hypervolume_so_far(play, truth), there)[0]
                                      for play in plays])),
-        pick=median(np.array([picks(play, truth)[-1] for play in plays])),
-        epochs=median(np.array([float(play.spent[-1]) for play in plays])))
+        pick=median(np.array([picks(play, truth)[-1] for play in plays])))
 
 
 def curves(plays: Sequence[Play], truth: Truth, grid: np.ndarray) -> tuple[Estimate, Estimate]:

@@ -1,7 +1,8 @@
 """`frugal`: cost is exact, so only accuracy is modelled, and every epoch that was evaluated counts.
 
-A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs;
-a candidate's speed is known. Of many legal candidates that no trial has, the one with the highest
+A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs:
+results at a rung are first moved to where they would be at the full budget. A candidate's speed is
+known. Of many legal candidates that no trial has, the one with the highest
 expected gain (expected improvement, Jones et al. 1998) at the full budget is proposed: gain in the
 score, or part of the time in a random weighting of accuracy and speed, which serves the front.
 """
@@ -22,8 +23,8 @@ from detector.recipe import Recipe
 from nas.dimensions import Params, every_design
 from nas.features import features, matrix
 from nas.space import RandomTrial, SearchSpace
-from nas.surrogate import GaussianProcess
-from trials.record import Cost, TrialRecord, identity_of
+from nas.surrogate import GaussianProcess, at_full_budget
+from trials.record import Cost, Status, TrialRecord, identity_of
 
 STARTUP = 10
 """Results before the model is asked, at most: its features are few numbers that all matter."""
@@ -61,35 +62,41 @@ class Frugal:
         self._candidate_of: dict[tuple, Candidate] = {}  # by parameters
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
-        results = [(record, epoch) for record in records for epoch in record.epochs
-                   if epoch.ap is not None]
         chance = random.Random(seed)
-        if len({record.number for record, _ in results}) < self._startup:
-            return self._space.suggest(RandomTrial(seed))
-        tried = list({record.number: record for record, _ in results}.values())
-        known = {record.identity for record in records}
-        candidates = self._candidates(known, self._front(tried), chance)
+        tried = [record for record in records if record.status is not Status.FAILED
+                 and self._results(record)]
+        candidates = []
+        if sum(record.number != 0 for record in tried) >= self._startup:
+            known = {record.identity for record in records}
+            candidates = self._candidates(known, self._front(tried), chance)
         if not candidates:  # the gate knows what to do with one that is known
             return self._space.suggest(RandomTrial(seed))
 
-        full = self._space.rungs[-1]
-        rows = [self._features(record) | _budget(epoch.epoch) for record, epoch in results]
+        expected = at_full_budget([self._results(record) for record in tried])
+        full = max(epoch for results in expected for epoch in results)
+        rows = [self._features(record) | _budget(epoch)
+                for record, results in zip(tried, expected) for epoch in results]
+        learnt = len(rows)
         rows += [self._features(record) | _budget(full) for record in tried]
         rows += [candidate.numbers | _budget(full) for candidate in candidates]
         table = matrix(rows)
-        learnt, end = len(results), len(results) + len(tried)
-        model = GaussianProcess(table[:learnt],
-                                np.array([epoch.accuracy_score for _, epoch in results]),
-                                np.random.default_rng(seed))
+        model = GaussianProcess(table[:learnt], np.array(
+            [value for results in expected for value in results.values()]),
+            np.random.default_rng(seed))
         mean, spread = model.predict(table[learnt:])
         speed = np.array([r.speed_score for r in tried] + [c.speed for c in candidates])
         weight = 2 / 3  # the score's: speed + 2 × accuracy
         if chance.random() < FOR_THE_FRONT:
             weight = chance.random()
         value, spread = weight * mean + (1 - weight) * speed, weight * spread
-        best = value[:end - learnt].max()
+        best = value[:len(tried)].max()
         gain = _expected_gain(value[len(tried):], spread[len(tried):], best)
         return candidates[int(np.argmax(gain))].params
+
+    def _results(self, record: TrialRecord) -> dict[int, float]:
+        """Accuracy by epoch, at the rungs alone: more would cost time and tell little."""
+        return {epoch.epoch: epoch.accuracy_score for epoch in record.epochs
+                if epoch.ap is not None and epoch.epoch in self._space.rungs}
 
     def _candidates(self, known: set[str], parents: Sequence[TrialRecord],
                     chance: random.Random) -> list[Candidate]:
@@ -127,6 +134,7 @@ class Frugal:
 
     def _front(self, tried: Sequence[TrialRecord]) -> list[TrialRecord]:
         """What no other trial of at least its budget beats in accuracy and speed."""
+        tried = [r for r in tried if r.params]
         points = [(r.accuracy_score, r.speed_score, r.evaluated.epoch) for r in tried]
         return [r for r, beaten in zip(tried, dominated(np.array(points))) if not beaten]
 

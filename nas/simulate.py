@@ -4,6 +4,7 @@ worker would train is looked up."""
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -43,12 +44,13 @@ class Schedule:
                 + (" front" if self.promote == "front" else ""))
 
 
-def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, seed: int,
-         workers: int = WORKERS) -> Play:
+def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, seed: int, *,
+         budget: float = math.inf, workers: int = WORKERS) -> Play:
     """One search for all designs of the table, with a clock by which every epoch takes as long.
 
     Args:
         space: the table's, best as a `Remembering` one.
+        budget: epochs to spend on sampled designs; then the search stops, whatever is unfinished.
     """
     space = replace(space, rungs=schedule.rungs, eta=schedule.eta, promote=schedule.promote)
     rows = {key_of(row.params): index for index, row in enumerate(table.rows)}
@@ -60,7 +62,7 @@ def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, see
         driver = Driver(study, space, NullTracker(), trials=len(rows), sampler=sampler, seed=seed,
                         rungs=schedule.rungs, caches=Caches(train=folder, holdout=folder),
                         device="cpu", threads=1)
-        while True:
+        while spent < budget:
             for segment in _hired(driver, workers - len(busy)):
                 record = study.records[segment.number]
                 index = rows[key_of(record.params)] if segment.number else -1

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from scipy.linalg import cho_factor, cho_solve, solve_triangular
@@ -10,6 +12,10 @@ from scipy.optimize import minimize
 
 FIT_AT_MOST = 100
 """Points that its hyperparameters are fitted to; all points count in the predictions."""
+
+
+CAUTION = 3
+"""How many trials it takes until the slope from one rung to the next is believed rather than 1."""
 
 
 class GaussianProcess:
@@ -44,6 +50,38 @@ class GaussianProcess:
         variance = math.exp(self._theta[-2]) - (explained**2).sum(axis=0)
         return (mean * self._scale + self._shift,
                 np.sqrt(np.maximum(variance, 1e-12)) * self._scale)
+
+
+def at_full_budget(results: Sequence[Mapping[int, float]]) -> list[dict[int, float]]:
+    """Accuracies at rungs, moved to where the highest rung known is: from each rung to the next by
+    the line through the trials that have both.
+
+    Which trials go on is decided by their results at the lower rung, and that leaves a regression
+    on those unbiased; means of rungs would not be, as the survivors are the better ones.
+
+    Args:
+        results: of each trial, accuracy by epoch, at least one.
+
+    Returns:
+        Of each trial, epoch → the accuracy that its result there foretells.
+    """
+    rungs = sorted(set().union(*results))
+    moved = [dict(result) for result in results]
+    for lower, upper in itertools.pairwise(rungs):
+        both = np.array([(result[lower], result[upper]) for result in results
+                         if lower in result and upper in result])
+        if not len(both):
+            continue
+        x, y = both.mean(axis=0)
+        prior = CAUTION * np.var([result[lower] for result in results if lower in result])
+        scatter = ((both - (x, y)) ** 2)[:, 0].sum() + prior
+        rise = ((both[:, 0] - x) * (both[:, 1] - y)).sum() + prior
+        slope = max(rise / scatter, 0.0) if scatter else 1.0
+        for result in moved:
+            for epoch in result:
+                if epoch <= lower:
+                    result[epoch] = y + slope * (result[epoch] - x)
+    return moved
 
 
 # theta: log of 1/length² for each feature, log of the signal's and of the noise's variance.

@@ -93,7 +93,7 @@ def test_what_a_rung_tells():
 def test_the_outcome_of_many_searches_and_their_picture(tmp_path):
     random = [replays.in_order(order, 6) for order in itertools.permutations(range(4))]
     one = replays.outcome([PLAY] * 3, TRUTH, goal=1.3, percentile=1.2, at=14, random=random)
-    assert (one.to_goal.value, one.to_percentile.value, one.epochs.value) == (18, 14, 18)
+    assert (one.to_goal.value, one.to_percentile.value) == (18, 14)
     assert one.saved.value == pytest.approx(15 / 18)  # row 1 is at each of four places: 6 … 24
     assert (one.score.value, one.pick.value) == pytest.approx((1.2, 1.3))
     assert one.hypervolume.value == pytest.approx(0.18)

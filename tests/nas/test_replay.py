@@ -24,7 +24,7 @@ dimensions:
   backbone.kind: {choice: [mobilenet_v1, resnet]}
   v1.width: {sets: backbone.width, choice: [0.125, 0.25, 0.5], when: {backbone.kind: mobilenet_v1}}
   res.width: {sets: backbone.width, choice: [0.125, 0.1875], when: {backbone.kind: resnet}}
-  neck.width: {choice: [16, 32, 64]}
+  neck.width: {choice: [16, 32, 48]}
   context.kind: {choice: [ssh, none]}
 proxy: {size: 64, batch_size: 16, evaluation: {every: 1}}
 rungs: [1, 2, 4]
@@ -74,9 +74,15 @@ def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler
     assert (np.diff(played.spent) > 0).all()
     if len(schedule.rungs) > 1:
         share = (played.epoch == 4).sum() / len(table.rows)
-        assert 0 < share < 0.6
+        assert 0 < share < 0.8
     again = play(table, Remembering.of(space), sampler, schedule, seed=1)
     assert (again.row == played.row).all() and (again.spent == played.spent).all()
+
+
+def test_a_budget_ends_a_search(table, space):
+    whole, cut = (play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1, **limit)
+                  for limit in ({}, {"budget": 30}))
+    assert cut.spent[-1] == 32 and (cut.row == whole.row[:8]).all()
 
 
 def test_who_goes_on_is_who_was_best_at_the_rung(table, space):
