@@ -235,12 +235,12 @@ def _quoted(axes, value) -> None:
     axes.set_ylim(top=1.0)
 
 
-def _figure(width: float, height: float, columns: int = 1):
+def _figure(width: float, height: float, columns: int = 1, rows: int = 1):
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = figure.subplots(1, columns)
-    for part in np.atleast_1d(axes):
+    axes = figure.subplots(rows, columns)
+    for part in np.ravel(axes):
         part.grid(True, which="both", linewidth=0.3, alpha=0.5)
         part.set_axisbelow(True)
     return figure, axes

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from detector.errors import ConfigError
 from detector.structs import Struct
@@ -337,6 +338,7 @@ def canonical(detector: Detector) -> dict:
 _PLAIN_BACKBONE = {"variant": "plain", "last_expansion": None, "input_norm": False}
 
 
+@lru_cache(maxsize=4096)
 def arch_hash(detector: Detector) -> str:
     """Identity of a design: 12 hex digits over `canonical`."""
     text = json.dumps(canonical(detector), sort_keys=True, separators=(",", ":"))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import sys
 import warnings
+from functools import lru_cache
 
 from detector.config import Detector
 from detector.layers import Size, level_size
 from detector.plan import plan
 
 
+@lru_cache(maxsize=4096)
 def cost(config: Detector, size: Size = (640, 640)) -> tuple[int, int]:
     """(parameters, MACs) for one image of `size` (height, width) px."""
     costs = layer_costs(config, size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from detector.errors import ConfigError
@@ -123,6 +123,22 @@ class Dimension:
     def ends(self) -> tuple[Value, ...]:
         """Every choice, or both bounds: what is tried out when a space is read."""
         return self.choices if self.kind == "choice" else (self.low, self.high)
+
+
+def every_design(dimensions: Iterable[Dimension], most: int | None = None) -> list[Params] | None:
+    """The parameters of all draws there can be, in the order of the values; none where they cannot
+    be counted or are more than `most`."""
+    found: list[Params] = [{}]
+    for dimension in dimensions:
+        values = dimension.values()
+        if values is None:
+            return None
+        found = [params | added for params in found
+                 for added in ([{dimension.name: value} for value in values]
+                               if dimension.active(params) else [{}])]
+        if most is not None and len(found) > most:
+            return None
+    return found
 
 
 def parse(name: str, data) -> Dimension:

@@ -1,17 +1,18 @@
 """`frugal`: cost is exact, so only accuracy is modelled, and every epoch that was evaluated counts.
 
-A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs;
-a candidate's speed is known (measured latency: expected). Of many legal candidates that no trial
-has, the one with the highest expected gain (expected improvement, Jones et al. 1998) at the full
-budget is proposed: gain in the score, or part of the time in a random weighting of accuracy and
-speed, which serves the front.
+A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs:
+results at a rung are first moved to where they would be at the full budget. A candidate's speed is
+known (measured latency: expected). Of many legal candidates that no trial has, the one with the
+highest expected gain (expected improvement, Jones et al. 1998) at the full budget is proposed: gain
+in the score, or part of the time in a random weighting of accuracy and speed, which serves the
+front.
 """
 
 from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,12 +21,12 @@ from scipy.special import ndtr
 from analysis.pareto import dominated
 from detector.config import Detector, arch_hash
 from detector.recipe import Recipe
-from nas.dimensions import Params
+from nas.dimensions import Params, every_design
 from nas.expected import expected_costs
 from nas.features import features, matrix
 from nas.space import RandomTrial, SearchSpace
-from nas.surrogate import GaussianProcess
-from trials.record import Cost, TrialRecord, identity_of
+from nas.surrogate import GaussianProcess, at_full_budget
+from trials.record import Cost, Status, TrialRecord, identity_of
 
 STARTUP = 10
 """Results before the model is asked, at most: its features are few numbers that all matter."""
@@ -36,11 +37,18 @@ FOR_THE_FRONT = 0.3
 """Share of proposals under a random weighting."""
 TRIES = 10
 """Draws for each candidate that is wanted, where many are infeasible or known."""
+LISTED = 500
+"""Of a space with at most so many designs all are candidates."""
+REMEMBERED = 10_000
+"""Designs whose cost and features are kept."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     params: Params
+    identity: str
+    """As `TrialRecord.identity`."""
+    legal: bool
     numbers: dict[str, float]
     """As `nas.features.features`."""
     cost: Cost
@@ -52,28 +60,31 @@ class Frugal:
     def __init__(self, space: SearchSpace, startup: int):
         self._space, self._startup = space, min(startup, STARTUP)
         self._known: dict[str, dict[str, float]] = {}  # features by identity
+        self._all = every_design(space.dimensions, LISTED)
+        self._candidate_of: dict[tuple, Candidate] = {}  # by parameters
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
-        results = [(record, epoch) for record in records for epoch in record.epochs
-                   if epoch.ap is not None]
         chance = random.Random(seed)
-        if len({record.number for record, _ in results}) < self._startup:
-            return self._space.suggest(RandomTrial(seed))
-        tried = list({record.number: record for record, _ in results}.values())
-        known = {record.identity for record in records}
-        candidates = self._candidates(known, self._front(tried), chance)
+        tried = [record for record in records if record.status is not Status.FAILED
+                 and self._results(record)]
+        candidates = []
+        if sum(record.number != 0 for record in tried) >= self._startup:
+            known = {record.identity for record in records}
+            candidates = self._candidates(known, self._front(tried), chance)
         if not candidates:  # the gate knows what to do with one that is known
             return self._space.suggest(RandomTrial(seed))
 
-        full = self._space.rungs[-1]
-        rows = [self._features(record) | _budget(epoch.epoch) for record, epoch in results]
+        expected = at_full_budget([self._results(record) for record in tried])
+        full = max(epoch for results in expected for epoch in results)
+        rows = [self._features(record) | _budget(epoch)
+                for record, results in zip(tried, expected) for epoch in results]
+        learnt = len(rows)
         rows += [self._features(record) | _budget(full) for record in tried]
         rows += [candidate.numbers | _budget(full) for candidate in candidates]
         table = matrix(rows)
-        learnt, end = len(results), len(results) + len(tried)
-        model = GaussianProcess(table[:learnt],
-                                np.array([epoch.accuracy_score for _, epoch in results]),
-                                np.random.default_rng(seed))
+        model = GaussianProcess(table[:learnt], np.array(
+            [value for results in expected for value in results.values()]),
+            np.random.default_rng(seed))
         mean, spread = model.predict(table[learnt:])
         costs = expected_costs([c.cost for c in candidates], [r.cost for r in tried])
         speed = np.array([r.speed_score for r in tried]
@@ -82,34 +93,51 @@ class Frugal:
         if chance.random() < FOR_THE_FRONT:
             weight = chance.random()
         value, spread = weight * mean + (1 - weight) * speed, weight * spread
-        best = value[:end - learnt].max()
+        best = value[:len(tried)].max()
         gain = _expected_gain(value[len(tried):], spread[len(tried):], best)
         return candidates[int(np.argmax(gain))].params
+
+    def _results(self, record: TrialRecord) -> dict[int, float]:
+        """Accuracy by epoch, at the rungs alone: more would cost time and tell little."""
+        return {epoch.epoch: epoch.accuracy_score for epoch in record.epochs
+                if epoch.ap is not None and epoch.epoch in self._space.rungs}
 
     def _candidates(self, known: set[str], parents: Sequence[TrialRecord],
                     chance: random.Random) -> list[Candidate]:
         """Different legal designs that no trial has."""
         found: dict[str, Candidate] = {}
-        for _ in range(TRIES * CANDIDATES):
-            if len(found) >= CANDIDATES:
+        for params in self._all or self._drawn(parents, chance):
+            candidate = self._weighed(params)
+            if candidate.legal and candidate.identity not in known:
+                found[candidate.identity] = candidate
+            if self._all is None and len(found) >= CANDIDATES:
                 break
+        return list(found.values())
+
+    def _drawn(self, parents: Sequence[TrialRecord], chance: random.Random) -> Iterator[Params]:
+        for _ in range(TRIES * CANDIDATES):
             trial = RandomTrial(chance.getrandbits(64))
             if parents and chance.random() < MUTANTS:
                 parent = self._space.coded(chance.choice(parents).params)
                 trial = Mutation(parent, chance.getrandbits(64))
-            params = self._space.suggest(trial)
+            yield self._space.suggest(trial)
+
+    def _weighed(self, params: Params) -> Candidate:
+        key = tuple(params.items())
+        if key not in self._candidate_of:
+            if len(self._candidate_of) >= REMEMBERED:
+                self._candidate_of.clear()
             detector, recipe = self._space.resolve(params)
             cost = Cost.of(detector)
-            if self._space.constraints.broken(cost) is not None:
-                continue
-            identity = identity_of(arch_hash(detector), recipe.to_dict())
-            if identity not in known and identity not in found:
-                found[identity] = Candidate(
-                    params=params, numbers=features(detector, recipe, cost), cost=cost)
-        return list(found.values())
+            self._candidate_of[key] = Candidate(
+                params=params, identity=identity_of(arch_hash(detector), recipe.to_dict()),
+                legal=self._space.constraints.broken(cost) is None,
+                numbers=features(detector, recipe, cost), cost=cost)
+        return self._candidate_of[key]
 
     def _front(self, tried: Sequence[TrialRecord]) -> list[TrialRecord]:
         """What no other trial of at least its budget beats in accuracy and speed."""
+        tried = [r for r in tried if r.params]
         points = [(r.accuracy_score, r.speed_score, r.evaluated.epoch) for r in tried]
         return [r for r, beaten in zip(tried, dominated(np.array(points))) if not beaten]
 

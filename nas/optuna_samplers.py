@@ -16,6 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.dimensions import Params
+from nas.samplers import teaching
 from nas.space import SearchSpace
 from trials.record import EpochResult, Status, TrialRecord
 
@@ -39,7 +40,7 @@ class Tpe:
             sampler = optuna.samplers.TPESampler(
                 seed=seed, n_startup_trials=self._startup, multivariate=True, group=True,
                 constant_liar=True)
-            known = [self._view(record) for record in records]
+            known = [self._view(record) for record in teaching(records)]
             return self._space.suggest(_open_trial(known, sampler, ["maximize"]))
 
     def _view(self, record: TrialRecord) -> FrozenTrial:
@@ -74,7 +75,7 @@ class Nsga2:
         with _quiet():
             sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
             key, known = sampler._get_generation_key(), []
-            for record, result in comparable(records, POPULATION):
+            for record, result in comparable(teaching(records), POPULATION):
                 params, distributions = whole(self._space, record.params)
                 known.append(_trial(
                     len(known) + 1, TrialState.COMPLETE, params, distributions,
@@ -94,7 +95,7 @@ class GaussianProcess:
         self._space, self._startup = space, startup
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
-        pairs = comparable(records, self._startup)
+        pairs = comparable(teaching(records), self._startup)
         if len(pairs) < self._startup:
             from nas.space import RandomTrial
 

@@ -18,8 +18,9 @@ from trials.record import Status, TrialRecord
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
 STARTUP = 20
 """Trials with a result before a model of them is asked; chance until then."""
-STUBBORN = 10
-"""Attempts after which a sampler that repeats itself is replaced by chance."""
+STUBBORN = {"tpe": 4, "nsga2": 4, "gp": 1, "frugal": 1}
+"""Attempts after which a sampler that repeats itself is replaced by chance: soon where all attempts
+have the same model and seek its best."""
 
 
 class Sampler(Protocol):
@@ -29,7 +30,7 @@ class Sampler(Protocol):
         """Parameters for the next trial: a function of the arguments.
 
         Args:
-            records: sampled ones that teach something: neither infeasible nor failed.
+            records: all of the study; see `teaching`.
         """
 
 
@@ -57,12 +58,16 @@ class Proposer:
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""
         key = f"{self.seed}/{len(self._records)}/{attempt}"
-        if self._sampler is None or attempt >= STUBBORN:
+        if self._sampler is None or attempt >= STUBBORN[self.sampler]:
             return self.space.suggest(RandomTrial(key))
-        known = [record for record in self._records if record.params
-                 and record.status not in (Status.INFEASIBLE, Status.FAILED)]
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        return self._sampler.ask(known, seed)
+        return self._sampler.ask(self._records, seed)
+
+
+def teaching(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The sampled ones that tell what is good: neither infeasible nor failed."""
+    return [record for record in records if record.params
+            and record.status not in (Status.INFEASIBLE, Status.FAILED)]
 
 
 def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], seed: int) -> Params:

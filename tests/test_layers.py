@@ -32,10 +32,11 @@ LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_c
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "trials.resources", "trials.tracking", "nas.space", "nas.space_cli", "nas.cli",
          "nas.search", "nas.retrain", "nas.evaluate", "nas.export", "nas.detect", "nas.looks",
-         "nas.rules", "nas.rescore", "nas.sync", "nas.tracked",
+         "nas.rules", "nas.rescore", "nas.sync", "nas.tracked", "nas.replay",
          "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
          "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
-         "analysis.studies", "analysis.diagram", "analysis.report", "analysis.choose")
+         "analysis.studies", "analysis.diagram", "analysis.report", "analysis.choose",
+         "analysis.replays", "analysis.replay_figure")
 HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
          "sklearn", "scipy")
 

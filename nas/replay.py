@@ -1,0 +1,268 @@
+"""python -m nas.replay: which sampler and which rungs find most for the fewest epochs."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector import cli
+from detector.errors import UserError
+from nas.samplers import SAMPLERS
+
+if TYPE_CHECKING:
+    from analysis.replays import Outcome, Play, Truth
+    from nas.simulate import Schedule
+    from nas.space import SearchSpace
+    from nas.table import Table
+
+DESCRIPTION = """\
+Replay searches on a table of trained designs, by every sampler under every scheduler, with many
+seeds: the decisions are those of nas.search, the training is looked up. Prints how many epochs
+each one needs, and writes replay.png.
+
+  python -m nas.replay                       # the table that comes along
+  python -m nas.replay --record runs/table   # make it from a search that trained every design"""
+
+TABLE = Path("search_spaces/table.json")
+SCHEDULES = ("12", "2,6,12", "2,6,12 front")
+"""Replayed by default: rungs, then what is not as usual (eta 3, promote: score)."""
+DRAWN = 20
+"""Designs that random search trains in full, for the score to be reached."""
+BUDGET = 30
+"""Full budgets that each search may spend in epochs."""
+PERCENTILE = 95
+GRID = 200
+
+
+def make_parser() -> ArgumentParser:
+    made = cli.parser("nas.replay", DESCRIPTION)
+    made.add_argument("--table", metavar="FILE", type=Path, default=TABLE,
+                      help=f"the recorded table (default: {TABLE})")
+    made.add_argument("--record", metavar="FOLDER", type=Path,
+                      help="write --table from the study in this folder, and end")
+    made.add_argument("--space", metavar="FILE", type=Path,
+                      help="with --record: the study's space, which must lie beside the table "
+                           "(default: the table's name with .yaml)")
+    made.add_argument("--seeds", metavar="N", type=cli.count, default=30,
+                      help="searches of each kind (default: 30)")
+    made.add_argument("--samplers", metavar="NAMES", default=",".join(SAMPLERS),
+                      help=f"with commas between them (default: {','.join(SAMPLERS)})")
+    made.add_argument("--schedules", metavar="RUNGS", nargs="+", default=list(SCHEDULES),
+                      help="such as 12 (all trials in full), 2,6,12 or '2,6,12 eta 2 front' "
+                           f"(default: {' '.join(map(repr, SCHEDULES))})")
+    made.add_argument("--jobs", metavar="N", type=cli.count,
+                      default=len(os.sched_getaffinity(0)),
+                      help="processes (default: one a core)")
+    made.add_argument("--output", metavar="DIR", type=Path, default=Path("."),
+                      help="folder for replay.png (default: here)")
+    return made
+
+
+def run(args: Namespace) -> dict:
+    """Replay, or record, as told on the command line; returns what --json writes."""
+    from nas.table import Table
+
+    if args.record is not None:
+        return _record(args)
+    if not args.output.is_dir():
+        raise UserError(f"--output {args.output}: is not a folder; make it first")
+    samplers = args.samplers.split(",")
+    unknown = set(samplers) - set(SAMPLERS)
+    if unknown:
+        raise UserError(f"--samplers {min(unknown)}: is not one of {', '.join(SAMPLERS)}")
+    table, space = Table.load(args.table)
+    schedules = [schedule(text, table) for text in args.schedules]
+    plays = replay(table, space, samplers, schedules, args.seeds, args.jobs)
+    return _report(table, space, plays, args.output / "replay.png")
+
+
+def schedule(text: str, table: Table) -> Schedule:
+    """A schedule from words such as "2,6,12 eta 2 front".
+
+    Raises:
+        UserError: not such words, or rungs at which the table has no AP.
+    """
+    from nas.simulate import Schedule
+
+    first, *words = text.split()
+    try:
+        rungs = tuple(int(epochs) for epochs in first.split(","))
+        eta = float(words[words.index("eta") + 1]) if "eta" in words else 3.0
+    except (ValueError, IndexError):
+        raise UserError(f"--schedules {text!r}: must be epochs with commas between them, then "
+                        "maybe eta NUMBER and front, such as '2,6,12 eta 2 front'") from None
+    lacking = set(rungs) - set(table.evaluated)
+    if lacking or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or eta <= 1:
+        raise UserError(f"--schedules {text!r}: rungs must rise to {table.full} among the epochs "
+                        f"at which the table has AP ({', '.join(map(str, table.evaluated))}), eta "
+                        "must be above 1")
+    return Schedule(rungs=rungs, eta=eta, promote="front" if "front" in words else "score")
+
+
+def replay(table: Table, space: SearchSpace, samplers: list[str], schedules: list[Schedule],
+           seeds: int, jobs: int = 1) -> dict[tuple[str, Schedule], list[Play]]:
+    """All replays: (sampler, schedule) → one play a seed."""
+    tasks = [(sampler, schedule, seed) for schedule in schedules for sampler in samplers
+             for seed in range(seeds)]
+    plays: dict[tuple[str, Schedule], list[Play]] = {}
+    for (sampler, schedule, _), play in zip(tasks, _played(table, space, tasks, jobs)):
+        plays.setdefault((sampler, schedule), []).append(play)
+        if len(plays[sampler, schedule]) == seeds:
+            print(f"replayed: {sampler}, {schedule.name}", file=sys.stderr, flush=True)
+    return plays
+
+
+def _played(table: Table, space: SearchSpace, tasks: list, jobs: int) -> Iterator[Play]:
+    if jobs == 1:
+        _prepare(table, space)
+        yield from map(_play, tasks)
+        return
+    import multiprocessing
+
+    with multiprocessing.get_context("spawn").Pool(jobs, _prepare, (table, space)) as pool:
+        yield from pool.imap(_play, tasks, chunksize=5)
+
+
+_prepared: tuple[Table, SearchSpace]
+
+
+def _prepare(table: Table, space: SearchSpace) -> None:
+    """What all tasks of a process share."""
+    global _prepared
+    from nas.simulate import Remembering
+
+    _prepared = (table, Remembering.of(space))
+
+
+def _play(task: tuple[str, Schedule, int]) -> Play:
+    from nas.simulate import play
+
+    sampler, schedule, seed = task
+    table, space = _prepared
+    return play(table, space, sampler, schedule, seed, budget=BUDGET * table.full)
+
+
+def truth_of(table: Table, space: SearchSpace) -> Truth:
+    import numpy as np
+
+    from analysis.replays import Truth
+
+    return Truth(accuracy=table.accuracy, epochs=table.evaluated,
+                 speed=np.array([space.objective.speed_score(row.cost) for row in table.rows]))
+
+
+def _report(table: Table, space: SearchSpace, plays: dict[tuple[str, Schedule], list[Play]],
+            picture: Path) -> dict:
+    """Print what the replays came to, draw them; returns it as plain data."""
+    from dataclasses import asdict
+
+    import numpy as np
+
+    from analysis import replays
+    from analysis.replay_figure import replay_png
+
+    truth = truth_of(table, space)
+    goal = replays.best_of_draws(truth.score, min(DRAWN, len(table.rows)))
+    percentile = float(np.quantile(truth.score, PERCENTILE / 100))
+    at = DRAWN * table.full
+    random = plays.get(("random", _in_full(table)))
+    if random is None:
+        raise UserError("--samplers, --schedules: random with full budgets is what all others are "
+                        "measured by; do not leave it out")
+    judged = {"goal": goal, "percentile": percentile, "at": at, "random": random}
+    outcomes = {(sampler, kind.name): replays.outcome(played, truth, **judged)
+                for (sampler, kind), played in plays.items()}
+    outcomes |= {(words, "none"): replays.outcome(
+        [replays.in_order(order[:BUDGET], table.full)], truth, **judged)
+                 for words, order in _by_cost(table).items()}
+    ranked = replays.rungs(truth)
+    _print(outcomes, ranked, truth, f"{len(random)} searches of each kind on "
+           f"{len(table.rows)} designs; score {goal:.3f} is the median of random search after "
+           f"{DRAWN} full budgets, {percentile:.3f} the table's {PERCENTILE}th percentile")
+    kinds = list(dict.fromkeys(kind for _, kind in plays))
+    grid = np.linspace(0, BUDGET * table.full, GRID)
+    replay_png(grid, [(_words(kind), {sampler: replays.curves(played, truth, grid)
+                                      for (sampler, other), played in plays.items()
+                                      if other == kind}) for kind in kinds[:3]], picture,
+               goals={f"random, {DRAWN} full budgets": goal,
+                      f"{PERCENTILE}th percentile": percentile},
+               title=f"{len(table.rows)} designs, {len(random)} searches each: median and its "
+                     "95 % bootstrap interval")
+    print(f"picture: {picture}")
+    return {"table": table.made, "goal": goal, "percentile": percentile, "at_epochs": at,
+            "searches": len(random),
+            "outcomes": [{"sampler": sampler, "schedule": kind, **asdict(one)}
+                         for (sampler, kind), one in outcomes.items()],
+            "rungs": [asdict(rung) for rung in ranked]}
+
+
+def _in_full(table: Table) -> Schedule:
+    from nas.simulate import Schedule
+
+    return Schedule(rungs=(table.full,))
+
+
+def _words(kind: Schedule) -> str:
+    if len(kind.rungs) == 1:
+        return f"every trial {kind.rungs[0]} epochs"
+    return (f"rungs {', '.join(map(str, kind.rungs))}: the best 1/{kind.eta:g}"
+            + (" and the front" if kind.promote == "front" else "") + " go on")
+
+
+def _by_cost(table: Table) -> dict[str, list[int]]:
+    """Rankings that know nothing but the cost."""
+    rows = range(len(table.rows))
+    return {f"{words} {name} first": sorted(rows, key=lambda i: sign * getattr(
+        table.rows[i].cost, quantity))
+        for quantity, name in (("macs", "MACs"), ("params", "parameters"))
+        for words, sign in (("fewest", 1), ("most", -1))}
+
+
+def _print(outcomes: dict[tuple[str, str], Outcome], ranked: list, truth: Truth,
+           caption: str) -> None:
+    from rich.console import Console
+    from rich.table import Table as Grid
+
+    at = DRAWN * truth.full
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    shown = Grid(title=f"{caption}; medians with 95 % intervals", title_justify="left")
+    for name in ("rungs", "sampler", "epochs to the goal", "times fewer than random",
+                 f"epochs to the {PERCENTILE}th percentile", f"best score at {at} epochs",
+                 f"hypervolume at {at}", f"final pick at {BUDGET * truth.full}"):
+        shown.add_column(name, justify="left" if name in ("rungs", "sampler") else "right")
+    for (sampler, kind), one in outcomes.items():
+        shown.add_row(kind, sampler, one.to_goal.text(0), one.saved.text(2),
+                      one.to_percentile.text(0), one.score.text(3), one.hypervolume.text(3),
+                      one.pick.text(3))
+    console.print(shown)
+    rungs = Grid(title="What an epoch tells of the full budget", title_justify="left")
+    for name in ("epoch", "Kendall's τ", "Spearman's ρ", "score lost by keeping the best third"):
+        rungs.add_column(name, justify="right")
+    for rung in ranked:
+        rungs.add_row(str(rung.epoch), *(f"{c.value:.2f} ({c.low:.2f}–{c.high:.2f})"
+                                         for c in (rung.kendall, rung.spearman)),
+                      f"{rung.lost:.3f}")
+    console.print(rungs)
+
+
+def _record(args: Namespace) -> dict:
+    from nas.space import SearchSpace
+    from nas.table import Table
+
+    path = args.space or args.table.with_suffix(".yaml")
+    if path.parent.resolve() != args.table.parent.resolve():
+        raise UserError(f"--space {path}: must lie beside the table, in {args.table.parent}")
+    space = SearchSpace.load(path)
+    table = Table.record(args.record, space)
+    cli.write_text(args.table, table.text())
+    print(f"{args.table}: {len(table.rows)} of the {space.size()} designs of {path}, each trained "
+          f"for {table.full} epochs")
+    return {"table": str(args.table), "designs": len(table.rows)}
+
+
+if __name__ == "__main__":
+    sys.exit(cli.main(make_parser(), run))

@@ -1,0 +1,188 @@
+"""Searches played on a small table: the real decisions, nothing trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+from detector.errors import UserError
+from nas import replay
+from nas.dimensions import every_design
+from nas.gate import weigh
+from nas.samplers import SAMPLERS
+from nas.simulate import Remembering, Schedule, play
+from nas.space import SPACES, SearchSpace
+from nas.store import Study
+from nas.table import Row, Table
+from trials.names import describe
+from trials.record import Cost, EpochResult, Status, TrialRecord
+
+SPACE = """
+name: mini
+baseline: retinaface_mobile025
+dimensions:
+  backbone.kind: {choice: [mobilenet_v1, resnet]}
+  v1.width: {sets: backbone.width, choice: [0.125, 0.25, 0.5], when: {backbone.kind: mobilenet_v1}}
+  res.width: {sets: backbone.width, choice: [0.125, 0.1875], when: {backbone.kind: resnet}}
+  neck.width: {choice: [16, 32, 48]}
+  context.kind: {choice: [ssh, none]}
+proxy: {size: 64, batch_size: 16, evaluation: {every: 1}}
+rungs: [1, 2, 4]
+"""
+EPOCHS = (1, 2, 3, 4)
+
+
+def accuracy(params, epoch):
+    width = params.get("v1.width", 0) + params.get("res.width", 0)
+    return (0.2 + width + params["neck.width"] / 400 + 0.1 * (params["context.kind"] == "ssh")
+            ) * (epoch / 4) ** 0.5 / 2
+
+
+def row(space, params):
+    detector, _ = space.resolve(params)
+    ap = tuple((round(accuracy(params, epoch), 5),) * 3 for epoch in EPOCHS)
+    return Row(params=params, describe=describe(detector), cost=Cost.of(detector), ap=ap,
+               seconds=(1.0,) * 4)
+
+
+@pytest.fixture
+def space(tmp_path):
+    path = tmp_path / "mini.yaml"
+    path.write_text(SPACE)
+    return SearchSpace.load(path)
+
+
+@pytest.fixture
+def table(space):
+    rows = tuple(row(space, params) for params in every_design(space.dimensions))
+    baseline = Row(**{**vars(rows[0]), "params": {}})
+    return Table(space="mini.yaml", made={}, evaluated=EPOCHS, baseline=baseline, rows=rows)
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+@pytest.mark.parametrize("schedule", [Schedule(rungs=(4,)), Schedule(rungs=(1, 2, 4), eta=2),
+                                      Schedule(rungs=(1, 4), promote="front")],
+                         ids=lambda schedule: schedule.name)
+def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler, schedule):
+    if sampler == "gp" and schedule.rungs != (4,):
+        pytest.skip("slow, and nothing new")
+    played = play(table, Remembering.of(space), sampler, schedule, seed=1)
+    first = played.row[played.epoch == schedule.rungs[0]]
+    assert sorted(first) == list(range(len(table.rows)))
+    assert played.spent[-1] == sum(
+        max(played.epoch[played.row == index]) for index in range(len(table.rows)))
+    assert (np.diff(played.spent) > 0).all()
+    if len(schedule.rungs) > 1:
+        share = (played.epoch == 4).sum() / len(table.rows)
+        assert 0 < share < 0.8
+    again = play(table, Remembering.of(space), sampler, schedule, seed=1)
+    assert (again.row == played.row).all() and (again.spent == played.spent).all()
+
+
+def test_a_budget_ends_a_search(table, space):
+    whole, cut = (play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1,
+                       **limit) for limit in ({}, {"budget": 30}))
+    assert cut.spent[-1] == 32 and (cut.row == whole.row[:8]).all()
+
+
+def test_who_goes_on_is_who_was_best_at_the_rung(table, space):
+    """One worker and all rows at once: what is promoted was among the best half by then."""
+    played = play(table, Remembering.of(space), "random", Schedule(rungs=(2, 4), eta=2), seed=3,
+                  workers=1)
+    scores = {index: space.objective.speed_score(r.cost) + 2 * accuracy(r.params, 2)
+              for index, r in enumerate(table.rows)}
+    seen = []
+    for index, epoch in zip(played.row, played.epoch):
+        if epoch == 2:
+            seen.append(index)
+        else:
+            ranked = sorted(seen, key=lambda i: -scores[i])
+            assert index in ranked[:len(seen) // 2]
+
+
+def test_designs_that_the_table_lacks_are_never_drawn(table, space):
+    few = Table(**{**vars(table), "rows": table.rows[::3]})
+    for sampler in ("random", "tpe", "frugal"):
+        played = play(few, Remembering.of(space), sampler, Schedule(rungs=(4,)), seed=0)
+        assert sorted(played.row) == list(range(len(few.rows)))
+
+
+def test_a_table_comes_back_equal(table, space, tmp_path):
+    path = tmp_path / "mini.json"
+    path.write_text(table.text())
+    assert Table.load(path)[0] == table
+    assert len(path.read_text().splitlines()) < len(table.rows) + 60
+
+
+def test_a_table_is_recorded_from_a_study(table, space, tmp_path):
+    manifest = {"name": "s", "space": "mini", "created": 1.0, "trials": 30, "seed": 0,
+                "sampler": "random", "scheduler": "none", "data_name": "drawn",
+                "data_fingerprint": "f", "images": {}, "space_hash": "h", "versions": {}}
+    study = Study.create(tmp_path / "runs", "s", manifest)
+    for number, one in enumerate([table.baseline, *table.rows]):
+        found = weigh(space, one.params or table.rows[0].params)
+        study.add(TrialRecord(
+            number=number, status=Status.COMPLETED, design=found.design, params=one.params,
+            detector=found.detector.to_dict(), recipe=found.recipe.to_dict(), cost=one.cost,
+            speed_score=0.5, epochs=tuple(EpochResult(
+                epoch=epoch, losses={"total": 1.0}, lr=0.1, seconds=1.0,
+                ap=dict(zip(("easy", "medium", "hard"), ap)))
+                for epoch, ap in zip(EPOCHS, one.ap))), space.distributions(one.params))
+    assert replay.cli.main(replay.make_parser(), replay.run, [
+        "--record", str(study.folder), "--table", str(tmp_path / "mini.json")]) == 0
+    found, _ = Table.load(tmp_path / "mini.json")
+    assert sorted(found.rows, key=str) == sorted(table.rows, key=str)
+    assert found.made["data_fingerprint"] == "f"
+
+
+@pytest.mark.parametrize(("change", "complaint"), [
+    (lambda data: data["rows"].append(data["rows"][0]), "stands twice"),
+    (lambda data: data["rows"][0]["params"].update({"neck.width": 17}), "neck.width"),
+    (lambda data: data["rows"][0]["ap"].pop(), "unlike others"),
+    (lambda data: data.update(evaluated=[1, 2, 3, 5]), "trained for 5 epochs"),
+    (lambda data: data.pop("rows"), "rows: missing key")])
+def test_a_damaged_table_is_refused_in_a_line(table, space, tmp_path, change, complaint):
+    data = json.loads(table.text())
+    change(data)
+    (tmp_path / "mini.json").write_text(json.dumps(data))
+    with pytest.raises(UserError, match=complaint):
+        Table.load(tmp_path / "mini.json")
+
+
+def test_the_command(table, space, tmp_path, capsys):
+    path = tmp_path / "mini.json"
+    path.write_text(table.text())
+    flags = ["--table", str(path), "--seeds", "3", "--samplers", "random,nsga2", "--jobs", "1",
+             "--schedules", "4", "1,2,4 eta 2 front", "--output", str(tmp_path),
+             "--json", str(tmp_path / "told.json")]
+    assert replay.cli.main(replay.make_parser(), replay.run, flags) == 0
+    told = json.loads((tmp_path / "told.json").read_text())
+    kinds = [(one["sampler"], one["schedule"]) for one in told["outcomes"]]
+    assert kinds[:4] == [("random", "none"), ("nsga2", "none"), ("random", "1-2-4 η2 front"),
+                         ("nsga2", "1-2-4 η2 front")]
+    assert ("fewest MACs first", "none") in kinds
+    assert [rung["epoch"] for rung in told["rungs"]] == [1, 2, 3]
+    assert (tmp_path / "replay.png").is_file()
+    assert "Kendall" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("flags", "complaint"), [
+    (["--schedules", "1,5"], "must rise to 4"),
+    (["--schedules", "few"], "must be epochs with commas"),
+    (["--samplers", "grid"], "not one of"),
+    (["--samplers", "tpe"], "random with full budgets"),
+    (["--table", "none.json"], "no such file")])
+def test_mistakes_end_in_one_line(table, space, tmp_path, capsys, flags, complaint):
+    path = tmp_path / "mini.json"
+    path.write_text(table.text())
+    shared = ["--table", str(path), "--jobs", "1", "--seeds", "1", "--schedules", "4"]
+    assert replay.cli.main(replay.make_parser(), replay.run, shared + flags) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert complaint in error and error.startswith("error: ")
+
+
+def test_the_space_of_the_shipped_table():
+    space = SearchSpace.load(SPACES / "table.yaml")
+    designs = every_design(space.dimensions)
+    assert 96 <= len(designs) == space.size() <= 128
+    assert max(weigh(space, params).cost.macs for params in designs) <= 3e9
