@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.correlation import Correlation, rank_correlation
-from analysis.pareto import hypervolumes
+from analysis.pareto import running_fronts
 
 RESAMPLES = 2000
 
@@ -76,7 +76,7 @@ def best_so_far(play: Play, truth: Truth) -> np.ndarray:
 def hypervolume_so_far(play: Play, truth: Truth) -> np.ndarray:
     """Area under the front of the trials completed by each entry: float [N], 0 before the first."""
     points = np.stack([truth.accuracy[:, -1], truth.speed], axis=1)[play.row]
-    return hypervolumes(np.where((play.epoch == truth.full)[:, None], points, 0.0))
+    return running_fronts(np.where((play.epoch == truth.full)[:, None], points, 0.0))[0]
 
 
 def picks(play: Play, truth: Truth) -> np.ndarray:

@@ -188,7 +188,7 @@ def test_devices(monkeypatch):
 @pytest.mark.parametrize("name", ["scrfd_0.5g", "yunet_n", "tiny_ssd300"])
 def test_presets_train_in_bf16_with_all_there_is(name, tiny_data, tmp_path):
     config, published = load_preset(name)
-    recipe = replace(RECIPE, epochs=2, size=32, batch_size=2, precision="bf16", accumulate=2,
+    recipe = replace(RECIPE, epochs=2, size=64, batch_size=2, precision="bf16", accumulate=2,
                      loss=published.loss, evaluation=Evaluation(size=64, every=1),
                      optimizer=Optimizer(kind="adamw", lr=0.002, ema=0.9))
     epochs = list(fit.fit(config, recipe, Subset(tiny_data.train, range(4), "four"),

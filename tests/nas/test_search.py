@@ -147,7 +147,7 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
 
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
     monkeypatch.setattr("trials.ray_trainable.run_on_ray",
-                        lambda source, **how: source.next_segment())
+                        lambda source, shares, **how: source.next_segment())
     monkeypatch.setattr("nas.store.Study.add", full)
     code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
     assert code == 2
@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
 
 
 def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
-    def all_but_the_baseline_fail(source, **how):
+    def all_but_the_baseline_fail(source, shares, **how):
         import contextlib
 
         from trials.record import EpochResult
