@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -30,6 +31,9 @@ from ray.tune.search import Searcher
 
 from trials.resources import Shares
 from trials.run import Failure, Segment, SegmentReport, run_segment
+
+NODE_SILENCE = 20.0
+"""Seconds in which a cluster notices that a machine is gone; a worker's death shows at once."""
 
 
 class SegmentSource(Protocol):
@@ -112,8 +116,15 @@ class _Hand(Searcher):
     def _node_died(self, trial_id: str) -> bool:
         """Whether the node of a lost segment went with it; where that segment had not told yet
         where it ran: whether any went since it began."""
-        dead, node = dead_nodes(), self._nodes.get(trial_id)
-        return node in dead if node else bool(dead - self._dead[trial_id])
+        node, before = self._nodes.get(trial_id), self._dead[trial_id]
+        until = time.monotonic() + (NODE_SILENCE if len(ray.nodes()) > 1 else 0)
+        while True:
+            dead = dead_nodes()
+            if node in dead if node else dead - before:
+                return True
+            if time.monotonic() >= until:
+                return False
+            time.sleep(0.5)
 
     def save(self, checkpoint_path: str):
         """Nothing: the source stores what it decides."""

@@ -40,7 +40,7 @@ import trials.ray_trainable
 from nas import cli, search
 from trials.run import run_segment
 
-def here(source, **settings):  # one after the other, without Ray
+def here(source, shares, **settings):  # one after the other, without Ray
     while True:
         try:
             segment = source.next_segment()
