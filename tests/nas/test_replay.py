@@ -80,8 +80,8 @@ def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler
 
 
 def test_a_budget_ends_a_search(table, space):
-    whole, cut = (play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1, **limit)
-                  for limit in ({}, {"budget": 30}))
+    whole, cut = (play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1,
+                       **limit) for limit in ({}, {"budget": 30}))
     assert cut.spent[-1] == 32 and (cut.row == whole.row[:8]).all()
 
 
