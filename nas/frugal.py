@@ -1,11 +1,10 @@
-"""`frugal`: cost is exact, so only accuracy is modelled, and every epoch that was evaluated counts.
+"""`frugal`: cost is exact, so only accuracy is modelled, and trials at every rung count.
 
-A Gaussian process learns accuracy over what gets built, how it is trained and for how many epochs:
-results at a rung are first moved to where they would be at the full budget. A candidate's speed is
-known (measured latency: expected). Of many legal candidates that no trial has, the one with the
-highest expected gain (expected improvement, Jones et al. 1998) at the full budget is proposed: gain
-in the score, or part of the time in a random weighting of accuracy and speed, which serves the
-front.
+A Gaussian process learns accuracy at the full budget over what gets built and how it is trained: of
+a trial at a rung what that result foretells. A candidate's speed is known (measured latency:
+expected). Of many legal candidates that no trial has, the one with the highest expected gain
+(expected improvement, Jones et al. 1998) is proposed: gain in the score, or part of the time in a
+random weighting of accuracy and speed, which serves the front.
 """
 
 from __future__ import annotations
@@ -74,18 +73,11 @@ class Frugal:
         if not candidates:  # the gate knows what to do with one that is known
             return self._space.suggest(RandomTrial(seed))
 
-        expected = at_full_budget([self._results(record) for record in tried])
-        full = max(epoch for results in expected for epoch in results)
-        rows = [self._features(record) | _budget(epoch)
-                for record, results in zip(tried, expected) for epoch in results]
-        learnt = len(rows)
-        rows += [self._features(record) | _budget(full) for record in tried]
-        rows += [candidate.numbers | _budget(full) for candidate in candidates]
-        table = matrix(rows)
-        model = GaussianProcess(table[:learnt], np.array(
-            [value for results in expected for value in results.values()]),
-            np.random.default_rng(seed))
-        mean, spread = model.predict(table[learnt:])
+        table = matrix([self._features(record) for record in tried]
+                       + [candidate.numbers for candidate in candidates])
+        values = at_full_budget([self._results(record) for record in tried])
+        model = GaussianProcess(table[:len(tried)], values, np.random.default_rng(seed))
+        mean, spread = model.predict(table)
         costs = expected_costs([c.cost for c in candidates], [r.cost for r in tried])
         speed = np.array([r.speed_score for r in tried]
                          + [self._space.objective.speed_score(cost) for cost in costs])
@@ -173,10 +165,6 @@ class Mutation:
 
     def _kept(self, name: str, draw):
         return draw() if name in self._changed or name not in self._parent else self._parent[name]
-
-
-def _budget(epochs: int) -> dict[str, float]:
-    return {"budget": math.log2(epochs)}
 
 
 def _expected_gain(mean: np.ndarray, spread: np.ndarray, best: float) -> np.ndarray:

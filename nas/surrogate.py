@@ -14,8 +14,9 @@ FIT_AT_MOST = 100
 """Points that its hyperparameters are fitted to; all points count in the predictions."""
 
 
-CAUTION = 3
-"""How many trials it takes until the slope from one rung to the next is believed rather than 1."""
+CAUTION = 5
+"""How many trials it takes until they are believed about the way from one rung to the next; until
+then accuracies are thought to grow in proportion."""
 
 
 class GaussianProcess:
@@ -52,35 +53,34 @@ class GaussianProcess:
                 np.sqrt(np.maximum(variance, 1e-12)) * self._scale)
 
 
-def at_full_budget(results: Sequence[Mapping[int, float]]) -> list[dict[int, float]]:
-    """Accuracies at rungs, moved to where the highest rung known is: from each rung to the next by
-    the line through the trials that have both.
+def at_full_budget(results: Sequence[Mapping[int, float]]) -> np.ndarray:
+    """Each trial's accuracy at the highest rung known of any, as its own last result foretells it.
 
-    Which trials go on is decided by their results at the lower rung, and that leaves a regression
-    on those unbiased; means of rungs would not be, as the survivors are the better ones.
+    From each rung to the next by the line through the trials that have both. Which trials go on is
+    decided by their results at the lower rung, and that leaves a regression on those unbiased;
+    means of rungs would not be, as the survivors are the better ones.
 
     Args:
         results: of each trial, accuracy by epoch, at least one.
 
     Returns:
-        Of each trial, epoch → the accuracy that its result there foretells.
+        float [N].
     """
-    rungs = sorted(set().union(*results))
-    moved = [dict(result) for result in results]
-    for lower, upper in itertools.pairwise(rungs):
-        both = np.array([(result[lower], result[upper]) for result in results
-                         if lower in result and upper in result])
-        if not len(both):
+    last = np.array([max(result) for result in results])
+    moved = np.array([result[epoch] for result, epoch in zip(results, last)])
+    for lower, upper in itertools.pairwise(sorted(set().union(*results))):
+        pairs = [(result[lower], result[upper]) for result in results
+                 if lower in result and upper in result]
+        if not pairs:
             continue
-        x, y = both.mean(axis=0)
+        x, y = np.array(pairs).T
+        growth = y.mean() / x.mean() if x.mean() > 0 else 1.0
         prior = CAUTION * np.var([result[lower] for result in results if lower in result])
-        scatter = ((both - (x, y)) ** 2)[:, 0].sum() + prior
-        rise = ((both[:, 0] - x) * (both[:, 1] - y)).sum() + prior
-        slope = max(rise / scatter, 0.0) if scatter else 1.0
-        for result in moved:
-            for epoch in result:
-                if epoch <= lower:
-                    result[epoch] = y + slope * (result[epoch] - x)
+        rise = (x - x.mean()) @ (y - y.mean()) + growth * prior
+        scatter = (x - x.mean()) @ (x - x.mean()) + prior
+        slope = max(rise / scatter, 0.0) if scatter > 0 else growth
+        below = last <= lower
+        moved[below] = y.mean() + slope * (moved[below] - x.mean())
     return moved
 
 

@@ -112,6 +112,29 @@ def test_a_mutation_changes_one_or_two_dimensions_and_what_hangs_on_them():
             assert sum(child[name] != parent[name] for name in child) <= 2
 
 
+def test_a_rung_foretells_the_full_budget():
+    """All on one line from rung to rung: exactly; with one pair alone: in proportion."""
+    finals = np.linspace(0.2, 0.5, 12)
+    known = [{2: 0.1 * a, 6: 0.5 * a, 12: a} for a in finals]
+    partly = [{epoch: r[epoch] for epoch in (2, 6, 12)[:1 + place % 3]}
+              for place, r in enumerate(known)]
+    assert surrogate.at_full_budget(partly) == pytest.approx(finals)
+    assert surrogate.at_full_budget([known[0], {2: 0.04}, {2: 0.02}]) == pytest.approx(
+        [0.2, 0.4, 0.2])
+
+
+def test_survivors_do_not_make_a_rung_look_better():
+    """The best third goes on; the others' accuracies are foretold without bias."""
+    rng = np.random.default_rng(0)
+    early = rng.uniform(0.1, 0.3, 3000)
+    late = 0.1 + 1.2 * early + rng.normal(0, 0.03, 3000)
+    survivors = early > np.quantile(early, 2 / 3)
+    foretold = surrogate.at_full_budget([
+        {2: x, 12: y} if on else {2: x} for x, y, on in zip(early, late, survivors)])
+    assert foretold[~survivors].mean() == pytest.approx(late[~survivors].mean(), abs=0.005)
+    assert (foretold[survivors] == late[survivors]).all()
+
+
 def test_candidates_are_legal_and_new(tmp_path):
     path = tmp_path / "tiny.yaml"
     path.write_text("name: tiny\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\n"
