@@ -27,8 +27,6 @@ from nas.space import RandomTrial, SearchSpace
 from nas.surrogate import GaussianProcess, at_full_budget
 from trials.record import Cost, Status, TrialRecord, identity_of
 
-STARTUP = 10
-"""Results before the model is asked, at most: its features are few numbers that all matter."""
 CANDIDATES = 200
 MUTANTS = 0.5
 """Share of the candidates that are mutations of the front, the others being drawn by chance."""
@@ -56,8 +54,8 @@ class Candidate:
 class Frugal:
     """A `nas.samplers.Sampler`."""
 
-    def __init__(self, space: SearchSpace, startup: int):
-        self._space, self._startup = space, min(startup, STARTUP)
+    def __init__(self, space: SearchSpace):
+        self._space = space
         self._known: dict[str, dict[str, float]] = {}  # features by identity
         self._all = every_design(space.dimensions, LISTED)
         self._candidate_of: dict[tuple, Candidate] = {}  # by parameters
@@ -66,10 +64,8 @@ class Frugal:
         chance = random.Random(seed)
         tried = [record for record in records if record.status is not Status.FAILED
                  and self._results(record)]
-        candidates = []
-        if sum(record.number != 0 for record in tried) >= self._startup:
-            known = {record.identity for record in records}
-            candidates = self._candidates(known, self._front(tried), chance)
+        known = {record.identity for record in records}
+        candidates = self._candidates(known, self._front(tried), chance)
         if not candidates:  # the gate knows what to do with one that is known
             return self._space.suggest(RandomTrial(seed))
 
@@ -90,9 +86,11 @@ class Frugal:
         return candidates[int(np.argmax(gain))].params
 
     def _results(self, record: TrialRecord) -> dict[int, float]:
-        """Accuracy by epoch, at the rungs alone: more would cost time and tell little."""
+        """Accuracy by epoch, at the rungs and at the last look: what was seen on the way there
+        tells little more."""
         return {epoch.epoch: epoch.accuracy_score for epoch in record.epochs
-                if epoch.ap is not None and epoch.epoch in self._space.rungs}
+                if epoch is record.evaluated
+                or (epoch.ap is not None and epoch.epoch in self._space.rungs)}
 
     def _candidates(self, known: set[str], parents: Sequence[TrialRecord],
                     chance: random.Random) -> list[Candidate]:

@@ -16,7 +16,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.dimensions import Params
-from nas.samplers import teaching
+from nas.samplers import STARTUP, teaching
 from nas.space import SearchSpace
 from trials.record import EpochResult, Status, TrialRecord
 
@@ -31,14 +31,14 @@ class Tpe:
     """Tree-structured Parzen estimator over the score, all dimensions at once (`group` splits
     them where they are conditional). Sees rung results as intermediate values."""
 
-    def __init__(self, space: SearchSpace, startup: int):
-        self._space, self._startup = space, startup
+    def __init__(self, space: SearchSpace):
+        self._space = space
         self._views: dict[int, tuple[TrialRecord, FrozenTrial]] = {}
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         with _quiet():
             sampler = optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=self._startup, multivariate=True, group=True,
+                seed=seed, n_startup_trials=STARTUP["tpe"], multivariate=True, group=True,
                 constant_liar=True)
             known = [self._view(record) for record in teaching(records)]
             return self._space.suggest(_open_trial(known, sampler, ["maximize"]))
@@ -68,7 +68,7 @@ class Nsga2:
     dimensions are filled in (`whole`): Optuna crosses only what all parents have.
     """
 
-    def __init__(self, space: SearchSpace, startup: int):
+    def __init__(self, space: SearchSpace):
         self._space = space
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
@@ -91,15 +91,11 @@ class GaussianProcess:
     nothing is. It gets one torch thread, which is faster than several.
     """
 
-    def __init__(self, space: SearchSpace, startup: int):
-        self._space, self._startup = space, startup
+    def __init__(self, space: SearchSpace):
+        self._space = space
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
-        pairs = comparable(teaching(records), self._startup)
-        if len(pairs) < self._startup:
-            from nas.space import RandomTrial
-
-            return self._space.suggest(RandomTrial(seed))
+        pairs = comparable(teaching(records), STARTUP["gp"])
         scored = [(record, record.speed_score + 2 * result.accuracy_score)
                   for record, result in pairs]
         if len(scored) > GP_AT_MOST:
@@ -110,7 +106,7 @@ class GaussianProcess:
         known = [_trial(place + 1, TrialState.COMPLETE, *whole(self._space, record.params),
                         values=[score]) for place, (record, score) in enumerate(scored)]
         with _quiet(), _one_thread():
-            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=self._startup)
+            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
             return self._space.suggest(_open_trial(known, sampler, ["maximize"]))
 
 

@@ -14,15 +14,15 @@ from detector.errors import UserError
 from nas.samplers import SAMPLERS
 
 if TYPE_CHECKING:
-    from analysis.replays import Outcome, Play, Truth
+    from analysis.replays import Play
     from nas.simulate import Schedule
     from nas.space import SearchSpace
     from nas.table import Table
 
 DESCRIPTION = """\
 Replay searches on a table of trained designs, by every sampler under every scheduler, with many
-seeds: the decisions are those of nas.search, the training is looked up. Prints how many epochs
-each one needs, and writes replay.png.
+seeds: the decisions are those of nas.search, the training is looked up. Tells how many epochs each
+one needs: in the terminal, as replay.md, and as a picture, replay.png.
 
   python -m nas.replay                       # the table that comes along
   python -m nas.replay --record runs/table   # make it from a search that trained every design"""
@@ -30,12 +30,8 @@ each one needs, and writes replay.png.
 TABLE = Path("search_spaces/table.json")
 SCHEDULES = ("12", "2,6,12", "2,6,12 front")
 """Replayed by default: rungs, then what is not as usual (eta 3, promote: score)."""
-DRAWN = 20
-"""Designs that random search trains in full, for the score to be reached."""
 BUDGET = 30
 """Full budgets that each search may spend in epochs."""
-PERCENTILE = 95
-GRID = 200
 
 
 def make_parser() -> ArgumentParser:
@@ -58,7 +54,7 @@ def make_parser() -> ArgumentParser:
                       default=len(os.sched_getaffinity(0)),
                       help="processes (default: one a core)")
     made.add_argument("--output", metavar="DIR", type=Path, default=Path("."),
-                      help="folder for replay.png (default: here)")
+                      help="folder for replay.md and replay.png (default: here)")
     return made
 
 
@@ -76,8 +72,13 @@ def run(args: Namespace) -> dict:
         raise UserError(f"--samplers {min(unknown)}: is not one of {', '.join(SAMPLERS)}")
     table, space = Table.load(args.table)
     schedules = [schedule(text, table) for text in args.schedules]
+    if "random" not in samplers or all(len(one.rungs) > 1 for one in schedules):
+        raise UserError(f"random with full budgets (--schedules {table.full}) is what all others "
+                        "are measured by; do not leave it out")
     plays = replay(table, space, samplers, schedules, args.seeds, args.jobs)
-    return _report(table, space, plays, args.output / "replay.png")
+    from nas.replay_report import report
+
+    return report(table, space, plays, args.output)
 
 
 def schedule(text: str, table: Table) -> Schedule:
@@ -144,109 +145,6 @@ def _play(task: tuple[str, Schedule, int]) -> Play:
     sampler, schedule, seed = task
     table, space = _prepared
     return play(table, space, sampler, schedule, seed, budget=BUDGET * table.full)
-
-
-def truth_of(table: Table, space: SearchSpace) -> Truth:
-    import numpy as np
-
-    from analysis.replays import Truth
-
-    return Truth(accuracy=table.accuracy, epochs=table.evaluated,
-                 speed=np.array([space.objective.speed_score(row.cost) for row in table.rows]))
-
-
-def _report(table: Table, space: SearchSpace, plays: dict[tuple[str, Schedule], list[Play]],
-            picture: Path) -> dict:
-    """Print what the replays came to, draw them; returns it as plain data."""
-    from dataclasses import asdict
-
-    import numpy as np
-
-    from analysis import replays
-    from analysis.replay_figure import replay_png
-
-    truth = truth_of(table, space)
-    goal = replays.best_of_draws(truth.score, min(DRAWN, len(table.rows)))
-    percentile = float(np.quantile(truth.score, PERCENTILE / 100))
-    at = DRAWN * table.full
-    random = plays.get(("random", _in_full(table)))
-    if random is None:
-        raise UserError("--samplers, --schedules: random with full budgets is what all others are "
-                        "measured by; do not leave it out")
-    judged = {"goal": goal, "percentile": percentile, "at": at, "random": random}
-    outcomes = {(sampler, kind.name): replays.outcome(played, truth, **judged)
-                for (sampler, kind), played in plays.items()}
-    outcomes |= {(words, "none"): replays.outcome(
-        [replays.in_order(order[:BUDGET], table.full)], truth, **judged)
-                 for words, order in _by_cost(table).items()}
-    ranked = replays.rungs(truth)
-    _print(outcomes, ranked, truth, f"{len(random)} searches of each kind on "
-           f"{len(table.rows)} designs; score {goal:.3f} is the median of random search after "
-           f"{DRAWN} full budgets, {percentile:.3f} the table's {PERCENTILE}th percentile")
-    kinds = list(dict.fromkeys(kind for _, kind in plays))
-    grid = np.linspace(0, BUDGET * table.full, GRID)
-    replay_png(grid, [(_words(kind), {sampler: replays.curves(played, truth, grid)
-                                      for (sampler, other), played in plays.items()
-                                      if other == kind}) for kind in kinds[:3]], picture,
-               goals={f"random, {DRAWN} full budgets": goal,
-                      f"{PERCENTILE}th percentile": percentile},
-               title=f"{len(table.rows)} designs, {len(random)} searches each: median and its "
-                     "95 % bootstrap interval")
-    print(f"picture: {picture}")
-    return {"table": table.made, "goal": goal, "percentile": percentile, "at_epochs": at,
-            "searches": len(random),
-            "outcomes": [{"sampler": sampler, "schedule": kind, **asdict(one)}
-                         for (sampler, kind), one in outcomes.items()],
-            "rungs": [asdict(rung) for rung in ranked]}
-
-
-def _in_full(table: Table) -> Schedule:
-    from nas.simulate import Schedule
-
-    return Schedule(rungs=(table.full,))
-
-
-def _words(kind: Schedule) -> str:
-    if len(kind.rungs) == 1:
-        return f"every trial {kind.rungs[0]} epochs"
-    return (f"rungs {', '.join(map(str, kind.rungs))}: the best 1/{kind.eta:g}"
-            + (" and the front" if kind.promote == "front" else "") + " go on")
-
-
-def _by_cost(table: Table) -> dict[str, list[int]]:
-    """Rankings that know nothing but the cost."""
-    rows = range(len(table.rows))
-    return {f"{words} {name} first": sorted(rows, key=lambda i: sign * getattr(
-        table.rows[i].cost, quantity))
-        for quantity, name in (("macs", "MACs"), ("params", "parameters"))
-        for words, sign in (("fewest", 1), ("most", -1))}
-
-
-def _print(outcomes: dict[tuple[str, str], Outcome], ranked: list, truth: Truth,
-           caption: str) -> None:
-    from rich.console import Console
-    from rich.table import Table as Grid
-
-    at = DRAWN * truth.full
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    shown = Grid(title=f"{caption}; medians with 95 % intervals", title_justify="left")
-    for name in ("rungs", "sampler", "epochs to the goal", "times fewer than random",
-                 f"epochs to the {PERCENTILE}th percentile", f"best score at {at} epochs",
-                 f"hypervolume at {at}", f"final pick at {BUDGET * truth.full}"):
-        shown.add_column(name, justify="left" if name in ("rungs", "sampler") else "right")
-    for (sampler, kind), one in outcomes.items():
-        shown.add_row(kind, sampler, one.to_goal.text(0), one.saved.text(2),
-                      one.to_percentile.text(0), one.score.text(3), one.hypervolume.text(3),
-                      one.pick.text(3))
-    console.print(shown)
-    rungs = Grid(title="What an epoch tells of the full budget", title_justify="left")
-    for name in ("epoch", "Kendall's τ", "Spearman's ρ", "score lost by keeping the best third"):
-        rungs.add_column(name, justify="right")
-    for rung in ranked:
-        rungs.add_row(str(rung.epoch), *(f"{c.value:.2f} ({c.low:.2f}–{c.high:.2f})"
-                                         for c in (rung.kendall, rung.spearman)),
-                      f"{rung.lost:.3f}")
-    console.print(rungs)
 
 
 def _record(args: Namespace) -> dict:

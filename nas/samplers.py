@@ -16,15 +16,17 @@ from nas.space import RandomTrial, SearchSpace
 from trials.record import Status, TrialRecord
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
-STARTUP = 20
-"""Trials with a result before a model of them is asked; chance until then."""
+STARTUP = {"tpe": 10, "nsga2": 20, "gp": 10, "frugal": 6}
+"""Trials with a result before a model of them is asked; chance until then. NSGA-II's is its first
+generation."""
 STUBBORN = {"tpe": 4, "nsga2": 4, "gp": 1, "frugal": 1}
 """Attempts after which a sampler that repeats itself is replaced by chance: soon where all attempts
 have the same model and seek its best."""
 
 
 class Sampler(Protocol):
-    """Made for a space; may keep what it worked out about records that have not changed."""
+    """Made for a space; may keep what it worked out about records that have not changed. Asked once
+    STARTUP trials have a result."""
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         """Parameters for the next trial: a function of the arguments.
@@ -39,26 +41,26 @@ class Proposer:
 
     Args:
         sampler: one of SAMPLERS.
-        startup: results (completed or at a rung) before a model takes over from chance.
-
     Raises:
         UserError: an unknown sampler.
     """
 
-    def __init__(self, space: SearchSpace, sampler: str = "tpe", *, seed: int = 0,
-                 startup: int = STARTUP):
+    def __init__(self, space: SearchSpace, sampler: str = "tpe", *, seed: int = 0):
         self.space, self.sampler, self.seed = space, sampler, seed
-        self._sampler = _make(sampler, space, startup)
+        self._sampler = _make(sampler, space)
         self._records: Sequence[TrialRecord] = ()
+        self._results = 0
 
     def update(self, records: Sequence[TrialRecord]) -> None:
         """Take note of all records of the study, in their present state."""
         self._records = list(records)
+        self._results = sum(record.evaluated is not None for record in teaching(records))
 
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""
         key = f"{self.seed}/{len(self._records)}/{attempt}"
-        if self._sampler is None or attempt >= STUBBORN[self.sampler]:
+        if (self._sampler is None or attempt >= STUBBORN[self.sampler]
+                or self._results < STARTUP[self.sampler]):
             return self.space.suggest(RandomTrial(key))
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
         return self._sampler.ask(self._records, seed)
@@ -77,7 +79,7 @@ def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], se
     return proposer.ask()
 
 
-def _make(sampler: str, space: SearchSpace, startup: int) -> Sampler | None:
+def _make(sampler: str, space: SearchSpace) -> Sampler | None:
     """None: chance. What a sampler needs is imported only where it is chosen."""
     if sampler not in SAMPLERS:
         raise UserError(f"--sampler {sampler!r}: is not one of {', '.join(SAMPLERS)}")
@@ -86,8 +88,8 @@ def _make(sampler: str, space: SearchSpace, startup: int) -> Sampler | None:
     if sampler == "frugal":
         from nas.frugal import Frugal
 
-        return Frugal(space, startup)
+        return Frugal(space)
     from nas import optuna_samplers
 
     return {"tpe": optuna_samplers.Tpe, "nsga2": optuna_samplers.Nsga2,
-            "gp": optuna_samplers.GaussianProcess}[sampler](space, startup)
+            "gp": optuna_samplers.GaussianProcess}[sampler](space)

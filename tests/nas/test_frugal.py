@@ -150,6 +150,6 @@ def test_candidates_are_legal_and_new(tmp_path):
             cost=Cost.of(detector), speed_score=0.5,
             epochs=(EpochResult(epoch=1, losses={}, lr=0.1, seconds=1.0, ap={"hard": 0.5}),)))
     for seed in range(5):
-        width = frugal.Frugal(space, 10).ask(records, seed)["neck.width"]
+        width = frugal.Frugal(space).ask(records, seed)["neck.width"]
         assert width >= 48
         assert Cost.of(space.resolve({"neck.width": width})[0]).macs <= 800e6

@@ -82,7 +82,7 @@ def test_tpe_sees_what_optuna_would_see(monkeypatch):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         study = optuna.create_study(direction="maximize", sampler=tpe(
-            seed=seeds[0], n_startup_trials=20, multivariate=True, group=True, constant_liar=True))
+            seed=seeds[0], n_startup_trials=10, multivariate=True, group=True, constant_liar=True))
     state = optuna.trial.TrialState
     states = {Status.COMPLETED: state.COMPLETE, Status.PAUSED: state.PRUNED,
               Status.PRUNED: state.PRUNED, Status.RUNNING: state.RUNNING}
