@@ -219,7 +219,7 @@ def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], En
     if not completed:
         raise UserError(f"--from-study {spec}: study {name} has no completed trial")
     same_images = (manifest["data_fingerprint"] == data.fingerprint
-                   and manifest["data"]["select_on"] == data.choice.select_on)
+                   and manifest["data"]["select_on"] == data.select_on)
     ranked = sorted(completed, key=lambda r: (-r.score, r.number))
     sampled = [r for r in ranked if r.number][:int(count) if count else None]
     entries = list(_of_records(sampled, name, space, same_images))

@@ -52,6 +52,11 @@ class Data:
         """12 hex digits; the same images, faces and split have the same."""
         return fingerprint(self.train.fingerprint, self.holdout.fingerprint, self.val.fingerprint)
 
+    @property
+    def select_on(self) -> str:
+        """Which images `selection` has, as `DataChoice.select_on` says it."""
+        return "val" if self.selection is self.val else "holdout"
+
     @cached_property
     def has_landmarks(self) -> bool:
         """Whether any face to train on has a known landmark."""

@@ -35,7 +35,7 @@ rungs: [1, 2, 4]
 eta: 2
 constraints: {max_params: 20000000}
 """
-DATA = SimpleNamespace(fingerprint="abc", choice=DataChoice())
+DATA = SimpleNamespace(fingerprint="abc", select_on="holdout")
 
 
 @pytest.fixture(scope="module")
@@ -180,7 +180,7 @@ def test_other_trainings_are_only_enqueued(tmp_path, space, queued, other):
     play(old)
     data = DATA
     if other == "images":
-        data = SimpleNamespace(fingerprint="other", choice=DataChoice())
+        data = SimpleNamespace(fingerprint="other", select_on="holdout")
     else:
         (tmp_path / "tiny.yaml").write_text(SPACE.replace("batch_size: 4", "batch_size: 8"))
         space = SearchSpace.load(tmp_path / "tiny.yaml")
