@@ -19,9 +19,11 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
     from detector.data import open_data, resolve_data
     from nas import cli
     from nas.gate import check, draw
-    from nas.samplers import Proposer
+    from nas.queue import read_queue
+    from nas.samplers import DEFAULT, Proposer
     from nas.search import TRIALS, measures_latency
     from nas.space_cli import design_line, why_not
+    from nas.warm import WarmStart
     from nas.watch import count, duration, epochs_expected
     from trials.bench import SECONDS, Bench
     from trials.record import Cost, TrialRecord
@@ -33,14 +35,16 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
     space = space.on(data)
     rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
     trials = args.trials or TRIALS
-    proposer = Proposer(space, args.sampler or "tpe", seed=args.seed)
+    proposer = Proposer(space, args.sampler or DEFAULT, seed=args.seed)
+    queue = read_queue(args, space, data)
+    warm = WarmStart(space, args.runs_dir, rungs, queue)  # nothing of it trains, nor is written
     records: list[TrialRecord] = []
     base_detector, base_recipe = space.baseline
     base = Cost.of(base_detector)
     macs, infeasible = [], 0
     print(design_line(0, base_detector, base, "baseline"))
     while len(macs) < min(trials, DRAWN):
-        found = draw(space, proposer, records)
+        found = warm.next(records) or draw(space, proposer, records)
         legal = found.violation is None
         records.append(found.record(len(records), space.objective))
         infeasible += not legal
@@ -52,7 +56,8 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
     mean = sum(macs) / len(macs)
     # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
     epoch = seconds * (0.4 + 0.6 * mean / base.macs)
-    total = epochs_expected(trials, rungs, space.eta) * epoch / shares.concurrency
+    known = sum(entry.known is not None for entry in queue.entries[:trials])
+    total = epochs_expected(trials - known, rungs, space.eta) * epoch / shares.concurrency
     if measures_latency(space):
         bench = Bench(base_detector.to_dict(), shares.device)
         print(f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "

@@ -16,6 +16,7 @@ from nas.space import RandomTrial, SearchSpace
 from trials.record import Status, TrialRecord
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
+DEFAULT = "tpe"
 STARTUP = {"tpe": 10, "nsga2": 20, "gp": 10, "frugal": 6}
 """Trials with a result before a model of them is asked; chance until then. NSGA-II's is its first
 generation."""
@@ -45,7 +46,7 @@ class Proposer:
         UserError: an unknown sampler.
     """
 
-    def __init__(self, space: SearchSpace, sampler: str = "tpe", *, seed: int = 0):
+    def __init__(self, space: SearchSpace, sampler: str = DEFAULT, *, seed: int = 0):
         self.space, self.sampler, self.seed = space, sampler, seed
         self._sampler = _make(sampler, space)
         self._records: Sequence[TrialRecord] = ()

@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
@@ -15,11 +16,11 @@ from detector.errors import UserError
 from nas import cli
 from nas.budget import Budget
 from nas.queue import Queue, add_queue_flags, check_same, manifest_of, read_queue
-from nas.samplers import SAMPLERS
+from nas.samplers import DEFAULT, SAMPLERS
 from nas.space import SearchSpace
 from nas.tracked import tracked_search
 from nas.versions import versions
-from trials.resources import Node, Shares, shares_of
+from trials.resources import Node, Shares, gpus_here, shares_of
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
@@ -49,7 +50,7 @@ def make_parser() -> ArgumentParser:
                              "that does not exist yet is started")
     search.add_argument("--sampler", choices=SAMPLERS, default=None,
                         help="who proposes designs: tpe, nsga2 and gp are Optuna's; frugal models "
-                             "accuracy alone, as cost is exact; random is chance (default: tpe)")
+                             f"accuracy alone, as cost is exact; random is chance (default: {DEFAULT})")
     search.add_argument("--scheduler", choices=("halving", "none"), default=None,
                         help="halving pauses trials at rungs and promotes the best; none trains "
                              "all of them in full (default: halving)")
@@ -109,8 +110,9 @@ def run(args: Namespace) -> dict | None:
         open_ones.enter_context(study.writing())
         again = _again(args, study, args.trials or study.manifest["trials"])
         open_ones.enter_context(told_when_full(study.folder, again))
+        ready = open_ones.enter_context(_ray_on_its_way(args, shares))
         tracker = open_ones.enter_context(tracked_search(args.tracking_uri, study.folder))
-        return _search(args, study, space.on(data), data, tracker, shares)
+        return _search(args, study, space.on(data), data, tracker, shares, ready)
 
 
 def measures_latency(space: SearchSpace) -> bool:
@@ -119,7 +121,12 @@ def measures_latency(space: SearchSpace) -> bool:
             or space.constraints.max_latency_ms is not None)
 
 
-def _search(args: Namespace, study, space, data, tracker, shares: Shares) -> dict:
+def _search(args: Namespace, study, space, data, tracker, shares: Shares,
+            ready: Callable[[], None]) -> dict:
+    """
+    Args:
+        ready: waits for the Ray that is on its way.
+    """
     from nas.driver import MAX_FAILURES, Driver
     from nas.summary import summarise
     from nas.warm import WarmStart
@@ -144,6 +151,7 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares) -> dic
         driver.reopen()
         from trials.ray_trainable import run_on_ray
 
+        ready()
         if args.address:
             from trials.ray_cluster import check_nodes
 
@@ -228,7 +236,7 @@ def _open_study(args: Namespace, space):
     print(check_disk(args.runs_dir / name, space, args.trials or TRIALS, args.inherit))
     manifest = {
         "name": name, "space": space.name, "created": time.time(), "trials": args.trials or TRIALS,
-        "seed": args.seed, "sampler": args.sampler or "tpe",
+        "seed": args.seed, "sampler": args.sampler or DEFAULT,
         "scheduler": args.scheduler or "halving", "space_hash": _hash(args.space),
         "budget": space.budget.to_dict() if space.budget else None,
         "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,
@@ -292,12 +300,18 @@ def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
         from trials.ray_cluster import connected
 
         return connected(args.address)
-    gpus = 0
-    if args.device != "cpu":
-        import torch
-
-        gpus = torch.cuda.device_count()
+    gpus = gpus_here() if args.device != "cpu" else 0
     return nullcontext([Node(cpus=len(os.sched_getaffinity(0)), gpus=gpus)])
+
+
+def _ray_on_its_way(args: Namespace, shares: Shares) -> AbstractContextManager:
+    """Starts a Ray while the rest is got ready; not where maybe nothing is left to train."""
+    if args.resume:
+        return nullcontext(lambda: None)
+    import trials.ray_trainable  # noqa: F401  (whole, before two threads import parts of Ray)
+    from trials.ray_cluster import soon_running
+
+    return soon_running(shares)
 
 
 def _stopwatch(study, space):

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
+import sys
+import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,6 +21,9 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # Workers at Ray's own niceness of 15 starve beside anything else; a search is the main job, and
 # whoever wants it in the background starts the command itself with nice.
 os.environ.setdefault("RAY_worker_niceness", "0")
+# Tune's workers have an environment of their own, so those that Ray starts in advance stay idle.
+os.environ.setdefault("RAY_enable_worker_prestart", "0")
+os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
 # The coming default of Ray, which warns otherwise.
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
@@ -72,15 +79,42 @@ def connected(address: str) -> Iterator[list[Node]]:
 @contextlib.contextmanager
 def running(shares: Shares) -> Iterator[None]:
     """A Ray on this machine meanwhile; where one is connected to, that one."""
+    with soon_running(shares) as ready:
+        ready()
+        yield
+
+
+@contextlib.contextmanager
+def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
+    """As `running`, but the Ray starts while the block goes on, until that calls what it is given.
+
+    Ray's processes end with the thread that started them, so that lives as long as they do.
+    """
     if ray.is_initialized():
+        yield lambda: None
+        return
+    with _orderly_sigterm(), ThreadPoolExecutor(1, thread_name_prefix="ray") as thread:
+        started = thread.submit(
+            ray.init, address="local", num_cpus=shares.cores, include_dashboard=False,
+            log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
+        try:
+            yield lambda: started.result() and None
+        finally:
+            wait([started])
+            ray.shutdown()
+
+
+@contextlib.contextmanager
+def _orderly_sigterm() -> Iterator[None]:
+    """End as a program that exits would: Ray sees to that only where it starts in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
         yield
         return
-    ray.init(address="local", num_cpus=shares.cores, include_dashboard=False, log_to_driver=False,
-             logging_level="ERROR", _node_ip_address="127.0.0.1")
+    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         yield
     finally:
-        ray.shutdown()
+        signal.signal(signal.SIGTERM, before)
 
 
 def check_nodes(folders: Sequence[Path]) -> None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from detector.errors import UserError
+
+GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
+"""One of them is there where Linux has a GPU that torch can use: NVIDIA's, AMD's, one of WSL's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +41,16 @@ class Shares:
     def cores(self) -> int:
         """That the search uses in all."""
         return self.concurrency * self.cpus + self.stopwatch
+
+
+def gpus_here() -> int:
+    """GPUs of this machine that torch can use. Importing torch takes seconds, so it is not asked
+    where there is no driver of any."""
+    if sys.platform == "linux" and not any(Path(driver).exists() for driver in GPU_DRIVERS):
+        return 0
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def shares_of(nodes: Sequence[Node], *, device: str = "auto", cpus: int = 1,

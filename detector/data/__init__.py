@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 
 from detector.data.cache import CachedImages, cache_images
-from detector.data.loader import Batch, batches
 from detector.data.splits import Subset, fingerprint, stratified
 from detector.data.synthetic import DrawnImages
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage
@@ -18,8 +17,8 @@ from detector.errors import UserError
 from detector.recipe import DataChoice
 
 __all__ = [
-    "Batch", "CachedImages", "Data", "DataChoice", "ImageLabel", "ImageSet", "UnreadableImage",
-    "batches", "cache_images", "open_data", "resolve_data", "synthetic_data",
+    "CachedImages", "Data", "DataChoice", "ImageLabel", "ImageSet", "UnreadableImage",
+    "cache_images", "open_data", "resolve_data", "synthetic_data",
 ]
 
 DEFAULT_FOLDER = Path("data/widerface")

@@ -5,7 +5,8 @@ import time
 import cv2
 import pytest
 
-from detector.data import batches, cache_images, open_data, synthetic_data
+from detector.data import cache_images, open_data, synthetic_data
+from detector.data.loader import batches
 from detector.recipe import DataChoice, Recipe
 
 pytestmark = pytest.mark.benchmark

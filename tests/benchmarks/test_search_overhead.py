@@ -67,10 +67,9 @@ parts, began = [], float(sys.argv.pop(1))
 def ended(name):
     parts.append((name, time.time() - began))
 ended("python")
-import ray
-import torch, detector.data, mlflow, nas.driver, trials.ray_trainable as on_ray
+import detector.data, nas.driver
 from nas import cli, search, space
-ended("imports")
+ended("first imports")
 def part(place, attribute, name):
     function = getattr(place, attribute)
     def timed(*args, **kwargs):
@@ -80,9 +79,9 @@ def part(place, attribute, name):
     setattr(place, attribute, timed)
 part(space.SearchSpace, "load", "space")
 part(search, "_open_study", "data and study")
-part(search, "_caches", "cache, tracker")
-part(ray, "init", "Ray")
-part(nas.driver.Driver, "next_segment", "first design")
+part(search, "_ray_on_its_way", "imports of Ray")
+part(search, "_caches", "tracker, cache")
+part(nas.driver.Driver, "next_segment", "rest of Ray, first design")
 take = nas.driver.Driver.take
 def first_report(driver, report):
     if not any(name == "worker start" for name, _ in parts):

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from detector.data import batches, cache_images
+from detector.data import cache_images
+from detector.data.loader import batches
 from detector.data.splits import Subset
 from detector.recipe import Augmentation, Recipe
 
