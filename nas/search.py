@@ -50,7 +50,8 @@ def make_parser() -> ArgumentParser:
                              "that does not exist yet is started")
     search.add_argument("--sampler", choices=SAMPLERS, default=None,
                         help="who proposes designs: tpe, nsga2 and gp are Optuna's; frugal models "
-                             f"accuracy alone, as cost is exact; random is chance (default: {DEFAULT})")
+                             "accuracy alone, as cost is exact; random is chance "
+                             f"(default: {DEFAULT})")
     search.add_argument("--scheduler", choices=("halving", "none"), default=None,
                         help="halving pauses trials at rungs and promotes the best; none trains "
                              "all of them in full (default: halving)")

@@ -97,8 +97,12 @@ def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
         started = thread.submit(
             ray.init, address="local", num_cpus=shares.cores, include_dashboard=False,
             log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
+
+        def ready() -> None:
+            started.result()
+
         try:
-            yield lambda: started.result() and None
+            yield ready
         finally:
             wait([started])
             ray.shutdown()
@@ -106,7 +110,7 @@ def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _orderly_sigterm() -> Iterator[None]:
-    """End as a program that exits would: Ray sees to that only where it starts in the main thread."""
+    """End as a program that exits; Ray sees to that only where it starts in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return

@@ -81,6 +81,30 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(command, start, tiny_spac
 
 
 @pytest.mark.slow
+def test_given_designs_come_first_and_others_inherit(command, tiny_space, tmp_path):
+    (tmp_path / "first.yaml").write_text(
+        "designs: [{preset: yunet_n}, {params: {backbone.width: 0.125, neck.width: 16}}]\n")
+    code, out, err = command(*SEARCH, "--trials", "4", "--study", "one", "--concurrency", "1",
+                             "--enqueue", "first.yaml", "--inherit")
+    assert code == 0, err
+    assert "designs to try first: 2" in out
+    records = load_records(tmp_path / "runs" / "one")
+    assert [r.source for r in records[:4]] == ["baseline", "enqueued", "enqueued", "sampled"]
+    assert records[1].detector["backbone"]["kind"] == "yunet"
+    assert (records[2].params["backbone.width"], records[2].params["neck.width"]) == (0.125, 16)
+    heirs = [r for r in records if r.parent is not None]
+    assert heirs
+    assert all(r.notes["start"] for r in heirs if r.epochs)
+
+    code, out, err = command(*SEARCH, "--trials", "3", "--study", "two", "--from-study", "one:2")
+    assert code == 0, err
+    assert "designs to try first: 2" in out
+    others = load_records(tmp_path / "runs" / "two")
+    assert others[0].epochs == records[0].epochs  # taken over, not trained again
+    assert {r.notes["origin"].split()[1] for r in others[1:3]} == {"one"}
+
+
+@pytest.mark.slow
 def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     process = start(*SEARCH, "--trials", "4", "--study", "one", "--concurrency", "1")
     killed = False
@@ -205,6 +229,15 @@ def test_dry_run_writes_nothing(run_here):
     assert code == 0
     assert "(baseline)" in out
     assert "estimated time for 4 trials" in out
+    assert not (run_here.folder / "runs").exists()
+
+
+def test_dry_run_begins_with_the_designs_to_try_first(run_here):
+    (run_here.folder / "first.yaml").write_text("designs: [{preset: yunet_n}]\n")
+    code, out, err = run_here(*SEARCH[1:], "--trials", "2", "--dry-run", "--enqueue", "first.yaml")
+    assert code == 0, err
+    assert "designs to try first: 1" in out
+    assert "yunet" in next(line for line in out.splitlines() if line.split()[:1] == ["1"])
     assert not (run_here.folder / "runs").exists()
 
 
