@@ -28,9 +28,9 @@ one needs: in the terminal, as replay.md, and as a picture, replay.png.
   python -m nas.replay --record runs/table   # make it from a search that trained every design"""
 
 TABLE = Path("search_spaces/table.json")
-SCHEDULES = ("12", "2,6,12", "2,6,12 front")
+SCHEDULES = ("12", "2,6,12")
 """Replayed by default: rungs, then what is not as usual (eta 3, promote: score)."""
-BUDGET = 30
+BUDGET = 24
 """Full budgets that each search may spend in epochs."""
 
 
