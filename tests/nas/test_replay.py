@@ -5,11 +5,13 @@ import json
 import numpy as np
 import pytest
 
+from analysis.replays import best_of_draws, best_so_far, ratio, spent_until
 from detector.errors import UserError
 from nas import replay
 from nas.dimensions import every_design
 from nas.gate import weigh
-from nas.samplers import SAMPLERS
+from nas.replay_report import DRAWN, truth_of
+from nas.samplers import DEFAULT, SAMPLERS
 from nas.simulate import Remembering, Schedule, play
 from nas.space import SPACES, SearchSpace
 from nas.store import Study
@@ -201,3 +203,28 @@ def test_the_space_of_the_shipped_table():
     designs = every_design(space.dimensions)
     assert 96 <= len(designs) == space.size() <= 128
     assert max(weigh(space, params).cost.macs for params in designs) <= 3e9
+
+
+def test_the_recorded_table_has_every_design_of_its_space():
+    path = SPACES / "table.json"
+    table, space = Table.load(path)
+    assert len(table.rows) == space.size() == 96
+    assert (table.full, set(space.rungs) <= set(table.evaluated)) == (12, True)
+    assert table.made["images"] == {"train": 693, "holdout": 176, "val": 488}
+    assert path.stat().st_size <= 2e6
+    for row in table.rows[::12]:
+        cost = weigh(space, row.params).cost
+        assert (row.cost.params, row.cost.macs) == (cost.params, cost.macs)
+
+
+@pytest.mark.slow
+def test_a_search_with_defaults_beats_random_search_on_the_recorded_table():
+    table, space = Table.load(SPACES / "table.json")
+    whole, usual = Schedule(rungs=(table.full,)), Schedule(rungs=space.rungs, eta=space.eta)
+    plays = {(sampler, schedule): replay.replay(table, space, [sampler], [schedule], 12, jobs=2)
+             [sampler, schedule] for sampler, schedule in (("random", whole), (DEFAULT, usual))}
+    truth = truth_of(table, space)
+    goal = best_of_draws(truth.score, DRAWN)
+    random, default = ([spent_until(one, best_so_far(one, truth), goal) for one in plays[key]]
+                       for key in (("random", whole), (DEFAULT, usual)))
+    assert ratio(np.array(random), np.array(default)).low > 1
