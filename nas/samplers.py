@@ -16,7 +16,8 @@ from nas.space import RandomTrial, SearchSpace
 from trials.record import Status, TrialRecord
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
-DEFAULT = "tpe"
+DEFAULT = "frugal"
+"""Finds most for the fewest epochs on the recorded table (docs/replay.md)."""
 STARTUP = {"tpe": 10, "nsga2": 20, "gp": 10, "frugal": 6}
 """Trials with a result before a model of them is asked; chance until then. NSGA-II's is its first
 generation."""
