@@ -124,7 +124,8 @@ def measures_latency(space: SearchSpace) -> bool:
 
 def _search(args: Namespace, study, space, data, tracker, shares: Shares,
             ready: Callable[[], None]) -> dict:
-    """
+    """Search until nothing is left to train; returns what --json writes.
+
     Args:
         ready: waits for the Ray that is on its way.
     """

@@ -62,7 +62,7 @@ def test_a_proposal_is_a_function_of_seed_records_and_attempt(sampler):
 
 def test_a_record_that_changes_is_seen():
     records = history(40)
-    proposer = Proposer(SPACE, seed=0)
+    proposer = Proposer(SPACE, "tpe", seed=0)
     proposer.update(records)
     proposer.ask()
     better = [r.but(status=Status.COMPLETED, epochs=r.epochs + (epoch(9, 0.9),))
