@@ -14,18 +14,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-# Ray reads these when it is imported or started.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# Workers at Ray's own niceness of 15 starve beside anything else; a search is the main job, and
-# whoever wants it in the background starts the command itself with nice.
-os.environ.setdefault("RAY_worker_niceness", "0")
-# Tune's workers have an environment of their own, so those that Ray starts in advance stay idle.
-os.environ.setdefault("RAY_enable_worker_prestart", "0")
-os.environ.setdefault("RAY_prestart_worker_first_driver", "0")
-# The coming default of Ray, which warns otherwise.
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+import trials.ray_settings  # isort: skip  (before Ray itself)
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy

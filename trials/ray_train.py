@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-# Ray reads these when it is imported or started.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_DEDUP_LOGS", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+import trials.ray_settings  # noqa: F401  isort: skip  (before Ray itself)
+
+# Ray Train reads these when it is imported.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 # Workers import torch first: more than Ray's minute where a machine is busy.

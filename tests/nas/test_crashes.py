@@ -36,9 +36,8 @@ def stored(folder):
 
 
 @pytest.mark.slow
-def test_ten_kills_lose_and_repeat_nothing(command, start, tiny_space, tmp_path, monkeypatch):
+def test_ten_kills_lose_and_repeat_nothing(command, start, tiny_space, tmp_path):
     """Killed anywhere between its start and its end, alone or with all of its processes."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")
     tiny_space.write_text(tiny_space.read_text().replace("[1, 2]", "[3, 6, 12]"))
     folder, chance = tmp_path / "runs" / "one", random.Random(0)
     ended = {}

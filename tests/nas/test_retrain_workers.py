@@ -50,9 +50,8 @@ def images(tmp_path):
 
 
 @pytest.fixture
-def start_pair(start, images, tmp_path, monkeypatch):
+def start_pair(start, images, tmp_path):
     """Function: recipe → a process in which two workers train by it, in tmp_path / "work"."""
-    monkeypatch.setenv("RAY_worker_niceness", "0")  # else starved where the machine is shared
 
     def run(recipe: Recipe):
         (tmp_path / "job.json").write_text(json.dumps({
