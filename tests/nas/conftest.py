@@ -82,10 +82,15 @@ def command(start):
     return run
 
 
+@pytest.fixture(scope="session")
+def tiny_space_text() -> str:
+    return SPACE
+
+
 @pytest.fixture
-def tiny_space(tmp_path) -> Path:
+def tiny_space(tmp_path, tiny_space_text) -> Path:
     path = tmp_path / "tiny.yaml"
-    path.write_text(SPACE)
+    path.write_text(tiny_space_text)
     return path
 
 

@@ -23,17 +23,6 @@ SECONDS = 120  # a slow machine draws MLflow's UI slowly
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(
     not (BROWSER and DRIVER), reason="no browser: apt-get install -y chromium chromium-driver")]
 
-SPACE = """
-name: tiny
-baseline: retinaface_mobile025
-dimensions:
-  backbone.width: {choice: [0.125, 0.1875]}
-  neck.width: {choice: [16, 32, 48]}
-  context.kind: {choice: [ssh, none]}
-proxy: {size: 64, batch_size: 16, evaluation: {every: 0}}
-rungs: [1, 2]
-eta: 2
-"""
 HERE = """
 import sys
 import trials.ray_trainable
@@ -61,10 +50,10 @@ def python(folder: Path, *args: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def studies(tmp_path_factory):
+def studies(tmp_path_factory, tiny_space_text):
     """A folder with the studies one and two, a report over both, and their MLflow store."""
     folder = tmp_path_factory.mktemp("browser")
-    (folder / "tiny.yaml").write_text(SPACE)
+    (folder / "tiny.yaml").write_text(tiny_space_text)
     (folder / "here.py").write_text(HERE)
     for seed, name in enumerate(("one", "two")):
         python(folder, "here.py", "--space", "tiny.yaml", "--data", "synthetic", "--fraction",

@@ -14,23 +14,11 @@ from trials.record import Status
 from trials.run import run_segment
 from trials.tracking import NullTracker
 
-SPACE = """
-name: tiny
-baseline: retinaface_mobile025
-dimensions:
-  backbone.width: {choice: [0.125, 0.1875]}
-  neck.width: {choice: [16, 32, 48]}
-  context.kind: {choice: [ssh, none]}
-proxy: {size: 64, batch_size: 16}
-rungs: [1]
-"""
-
 
 @pytest.fixture
-def driver(tmp_path, monkeypatch):
+def driver(tmp_path, tiny_space, monkeypatch):
     """A search that trains by `fits`: trial number → what happens at its attempts, in turn."""
-    (tmp_path / "tiny.yaml").write_text(SPACE)
-    space = SearchSpace.load(tmp_path / "tiny.yaml")
+    space = SearchSpace.load(tiny_space)
     study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
     for cache in ("a", "b"):
         (tmp_path / cache).mkdir()
