@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import socket
 import sys
 import threading
 import uuid
@@ -31,6 +32,8 @@ LIBRARIES = ("torch", "torchvision", "cv2", "numpy", "thop", "scipy")
 """What a node needs to train; the project's own packages are sent there."""
 ANSWER_S = 120.0
 """Time a node has to answer."""
+KNOCK_S = 10.0
+"""Time in which the head of a cluster must take a connection."""
 
 
 @contextlib.contextmanager
@@ -50,6 +53,7 @@ def connected(address: str) -> Iterator[list[Node]]:
                         "on a machine of the cluster: ray start --address=HOST:6379 here, then "
                         "--address auto")
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={
             "py_modules": [str(Path(package.__file__).parent) for package in (detector, trials)]})
     except Exception as error:  # whatever Ray has to say, the address did not do
@@ -63,6 +67,13 @@ def connected(address: str) -> Iterator[list[Node]]:
                for node in _alive()]
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """Raises OSError where nothing listens at HOST:PORT; Ray itself tries for many minutes."""
+    host, _, port = address.rpartition(":")
+    if port.isdecimal():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 
 @contextlib.contextmanager

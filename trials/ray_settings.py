@@ -7,6 +7,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
+    # Each try to reach a cluster takes half a minute already; Ray would make twenty.
+    "RAY_NUM_REDIS_GET_RETRIES": "2",
     # Workers at Ray's own niceness of 15 starve beside anything else; training is the main job, and
     # whoever wants it in the background starts the command itself with nice.
     "RAY_worker_niceness": "0",

@@ -128,6 +128,8 @@ def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     (("--holdout", "2"), "holdout: 2.0 must be between 0 and 1"),
     (("--device", "cuda"), "--device cuda: no CUDA device"),
     (("--address", "ray://head:10001"), "runs on a machine of the cluster"),
+    (("--address", "127.0.0.1:9"), "127.0.0.1:9: no Ray cluster"),
+    (("--address", "127.0.0.1:99999"), "127.0.0.1:99999: no Ray cluster"),
     (("--gpus-per-trial", "2", "--device", "cpu"), "--gpus-per-trial 2: this machine has 0"),
     (("--json", "no/r.json"), "folder no does not exist"),
     (("--frobnicate",), "unrecognized arguments: --frobnicate"),
