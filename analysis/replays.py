@@ -112,15 +112,6 @@ def median(values: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Est
     return Estimate(_plain(np.median(values, axis=0)), _plain(low), _plain(high))
 
 
-def ratio(of: np.ndarray, to: np.ndarray, seed: int = 0, resamples: int = RESAMPLES) -> Estimate:
-    """Median of `of` over the median of `to`, float [R] and [S] above 0; the runs of the two are
-    resampled apart."""
-    of, to = np.asarray(of, dtype=float), np.asarray(to, dtype=float)
-    low, high = _interval(_quotient(_resampled(of, seed, resamples),
-                                    _resampled(to, seed + 1, resamples)))
-    return Estimate(float(_quotient(np.median(of), np.median(to))), float(low), float(high))
-
-
 def best_of_draws(scores: np.ndarray, draws: int, share: float = 0.5) -> float:
     """What at least `share` of random searches have reached after `draws` different rows: exact,
     by counting subsets.
@@ -162,8 +153,6 @@ class Outcome:
     to_goal: Estimate
     """Epochs spent until the goal."""
     to_percentile: Estimate
-    saved: Estimate
-    """Epochs that random search with full budgets needs to the goal, over those of this kind."""
     score: Estimate
     """Best of the completed trials when `at` epochs were spent."""
     hypervolume: Estimate
@@ -172,22 +161,18 @@ class Outcome:
     """Full-budget score of what the search hands over in the end."""
 
 
-def outcome(plays: Sequence[Play], truth: Truth, *, goal: float, percentile: float, at: int,
-            random: Sequence[Play]) -> Outcome:
+def outcome(plays: Sequence[Play], truth: Truth, *, goal: float, percentile: float,
+            at: int) -> Outcome:
     """What searches of one kind came to.
 
     Args:
         goal, percentile: scores to be reached.
         at: epochs spent.
-        random: random searches with full budgets.
     """
     best = [best_so_far(play, truth) for play in plays]
-    to_goal = np.array([spent_until(*pair, goal) for pair in zip(plays, best)])
-    random_to_goal = np.array([spent_until(play, best_so_far(play, truth), goal)
-                               for play in random])
     there = np.array([at])
     return Outcome(
-        to_goal=median(to_goal), saved=ratio(random_to_goal, to_goal),
+        to_goal=median(np.array([spent_until(*pair, goal) for pair in zip(plays, best)])),
         to_percentile=median(np.array([spent_until(*pair, percentile)
                                        for pair in zip(plays, best)])),
         score=median(np.array([on_grid(*pair, there)[0] for pair in zip(plays, best)])),
@@ -227,12 +212,6 @@ def _resampled(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:
     """Medians of runs drawn with replacement, [resamples, …]."""
     chosen = np.random.default_rng(seed).integers(0, len(values), (resamples, len(values)))
     return np.stack([np.median(values[some], axis=0) for some in chosen])
-
-
-def _quotient(of, to):
-    """Nothing is gained over infinity by another infinity: 1."""
-    both = np.isinf(of) & np.isinf(to)
-    return np.where(both, 1.0, np.divide(of, np.where(both, 1.0, to)))
 
 
 def _interval(drawn: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -32,13 +32,13 @@ def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> dict
     plain data, where null stands for never.
 
     Args:
-        plays: (sampler, schedule) → one play a seed; random with full budgets among them.
+        plays: (sampler, schedule) → one play a seed.
     """
     truth = truth_of(table, space)
     goal = replays.best_of_draws(truth.score, min(DRAWN, len(table.rows)))
     percentile = float(np.quantile(truth.score, PERCENTILE / 100))
-    random = plays["random", Schedule(rungs=(table.full,))]
-    judged = {"goal": goal, "percentile": percentile, "at": DRAWN * table.full, "random": random}
+    searches = len(next(iter(plays.values())))
+    judged = {"goal": goal, "percentile": percentile, "at": DRAWN * table.full}
     outcomes = {(sampler, kind.name): replays.outcome(played, truth, **judged)
                 for (sampler, kind), played in plays.items()}
     outcomes |= {(words, "none"): replays.outcome(
@@ -46,7 +46,7 @@ def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> dict
         for words, order in _by_cost(table).items()}
     ranked = replays.rungs(truth)
 
-    caption = (f"{len(random)} searches of each kind on {len(table.rows)} trained designs, each "
+    caption = (f"{searches} searches of each kind on {len(table.rows)} trained designs, each "
                f"with {BUDGET * table.full} epochs to spend")
     found = [_outcomes(outcomes, truth.full), _rungs(ranked)]
     print(caption)
@@ -59,7 +59,7 @@ def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> dict
     print(f"written: {folder / 'replay.md'}, {picture}")
     return _finite({
         "table": table.made, "goal": goal, "percentile": percentile, "at_epochs": judged["at"],
-        "searches": len(random), "rungs": [asdict(rung) for rung in ranked],
+        "searches": searches, "rungs": [asdict(rung) for rung in ranked],
         "outcomes": [{"sampler": sampler, "schedule": kind, **asdict(one)}
                      for (sampler, kind), one in outcomes.items()]})
 
@@ -99,11 +99,11 @@ class Grid:
 def _outcomes(outcomes: Mapping[tuple[str, str], Outcome], full: int) -> Grid:
     at = DRAWN * full
     grid = Grid("Samplers and schedulers: medians with 95 % intervals", [
-        "rungs", "sampler", "epochs to the goal", "random's epochs / these",
+        "rungs", "sampler", "epochs to the goal",
         f"epochs to the {PERCENTILE}th percentile", f"best score at {at} epochs",
         f"hypervolume at {at}", f"final pick at {BUDGET * full}"], left=2)
     for (sampler, kind), one in outcomes.items():
-        grid.rows.append([kind, sampler, one.to_goal.text(0), one.saved.text(2),
+        grid.rows.append([kind, sampler, one.to_goal.text(0),
                           one.to_percentile.text(0), one.score.text(3), one.hypervolume.text(3),
                           one.pick.text(3)])
     return grid

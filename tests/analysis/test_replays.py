@@ -55,14 +55,6 @@ def test_medians_with_intervals():
     assert curves.value.tolist() == curves.low.tolist() == [0, 1, 2, 3]
 
 
-def test_ratios_of_medians():
-    half = replays.ratio(np.full(9, 6.0), np.full(9, 12.0))
-    assert (half.value, half.low, half.high) == (0.5, 0.5, 0.5)
-    never = replays.ratio(np.full(9, 6.0), np.full(9, math.inf))
-    assert never.value == never.high == 0
-    assert replays.ratio(np.full(9, math.inf), np.full(9, math.inf)).value == 1
-
-
 def test_what_random_draws_reach_is_counted():
     scores = [0.3, 0.9, 0.1, 0.7, 0.5, 0.2]
     for draws, share in itertools.product((1, 2, 3, 5), (0.25, 0.5, 0.9)):
@@ -92,9 +84,8 @@ def test_what_a_rung_tells():
 
 def test_the_outcome_of_many_searches_and_their_picture(tmp_path):
     random = [replays.in_order(order, 6) for order in itertools.permutations(range(4))]
-    one = replays.outcome([PLAY] * 3, TRUTH, goal=1.3, percentile=1.2, at=14, random=random)
+    one = replays.outcome([PLAY] * 3, TRUTH, goal=1.3, percentile=1.2, at=14)
     assert (one.to_goal.value, one.to_percentile.value) == (18, 14)
-    assert one.saved.value == pytest.approx(15 / 18)  # row 1 is at each of four places: 6 … 24
     assert (one.score.value, one.pick.value) == pytest.approx((1.2, 1.3))
     assert one.hypervolume.value == pytest.approx(0.18)
     grid = np.linspace(0, 24, 50)
