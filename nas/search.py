@@ -10,7 +10,6 @@ import time
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from functools import partial
 from pathlib import Path
 
 from detector.errors import UserError
@@ -108,12 +107,11 @@ def run(args: Namespace) -> dict | None:
             from nas.dryrun import dry_run
 
             return dry_run(space, args, shares)
-        data, open_study = _checked_study(args, space)
-        ready = open_ones.enter_context(_ray_on_its_way(args, shares))
-        study = open_study()
+        study, data = _open_study(args, space)
         open_ones.enter_context(study.writing())
         again = _again(args, study, args.trials or study.manifest["trials"])
         open_ones.enter_context(told_when_full(study.folder, again))
+        ready = open_ones.enter_context(_ray_on_its_way(args, shares))
         tracker = open_ones.enter_context(tracked_search(args.tracking_uri, study.folder))
         return _search(args, study, space.on(data), data, tracker, shares, ready)
 
@@ -188,9 +186,8 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
     return summarise(study, driver.view)
 
 
-def _checked_study(args: Namespace, space):
-    """The images of the study to work on, and what opens it: a new one is made only when all is
-    known to be well."""
+def _open_study(args: Namespace, space):
+    """The study to work on, and its images. New ones are made only when all is known to be well."""
     from detector.data import open_data, resolve_data
     from nas.disk import check_disk
     from nas.gate import check
@@ -231,7 +228,7 @@ def _checked_study(args: Namespace, space):
                             "or start a new study")
         print(check_disk(study.folder, space, args.trials or study.manifest["trials"],
                          study.manifest.get("inherit", False)))
-        return data, lambda: study
+        return study, data
     check(space)
     if space.proxy.weights:
         from detector.start import find_start
@@ -249,17 +246,11 @@ def _checked_study(args: Namespace, space):
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
         "objective": space.objective.to_dict(), "versions": versions(),
         "inherit": args.inherit} | manifest_of(args)
-    return data, partial(_new_study, args.runs_dir, manifest, queue)
-
-
-def _new_study(runs_dir: Path, manifest: dict, queue: Queue):
-    from nas.store import Study
-
     if queue != Queue():
-        queue.write(runs_dir / manifest["name"])
-    study = Study.create(runs_dir, manifest["name"], manifest)
+        queue.write(args.runs_dir / name)
+    study = Study.create(args.runs_dir, name, manifest)
     cli.write_text(study.folder / "space.yaml", manifest["space_text"])
-    return study
+    return study, data
 
 
 def _check_same(args: Namespace, study, space) -> None:
@@ -319,6 +310,7 @@ def _ray_on_its_way(args: Namespace, shares: Shares) -> AbstractContextManager:
     """Starts a Ray while the rest is got ready; not where maybe nothing is left to train."""
     if args.resume:
         return nullcontext(lambda: None)
+    import trials.ray_trainable  # noqa: F401  (whole, before two threads import parts of Ray)
     from trials.ray_cluster import soon_running
 
     return soon_running(shares)

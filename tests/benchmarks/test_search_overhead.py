@@ -78,12 +78,10 @@ def part(place, attribute, name):
         return found
     setattr(place, attribute, timed)
 part(space.SearchSpace, "load", "space")
-part(search, "_checked_study", "data")
-part(search, "_ray_on_its_way", "import of Ray")
-part(search, "_new_study", "study")
+part(search, "_open_study", "data and study")
+part(search, "_ray_on_its_way", "imports of Ray")
 part(search, "_caches", "tracker, cache")
-part(nas.driver.Driver, "reopen", "driver")
-part(nas.driver.Driver, "next_segment", "Tune, rest of Ray, first design")
+part(nas.driver.Driver, "next_segment", "rest of Ray, first design")
 take = nas.driver.Driver.take
 def first_report(driver, report):
     if not any(name == "worker start" for name, _ in parts):
