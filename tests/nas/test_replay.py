@@ -179,7 +179,6 @@ def test_the_command(table, space, tmp_path, capsys):
     (["--schedules", "1,5"], "must rise to 4"),
     (["--schedules", "few"], "must be epochs with commas"),
     (["--samplers", "grid"], "not one of"),
-    (["--samplers", "tpe"], "random with full budgets"),
     (["--table", "none.json"], "no such file")])
 def test_mistakes_end_in_one_line(table, space, tmp_path, capsys, flags, complaint):
     path = tmp_path / "mini.json"
