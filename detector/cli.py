@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from detector.errors import UserError
+from detector.process import collect_seldom
 
 EXIT_PARTLY = 1
 EXIT_USER_ERROR = 2
@@ -71,6 +72,7 @@ def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], dict
         The exit code: 0; 1 where a part could not be done, 2 for what the user can mend (one line
         on stderr each); 130 after Ctrl-C.
     """
+    collect_seldom()
     try:
         args = made.parse_args(argv)
         if args.json_file is not None and not args.json_file.parent.is_dir():

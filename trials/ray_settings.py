@@ -3,6 +3,8 @@ it is imported or started; what the user has set stands."""
 
 import os
 
+from detector.process import collect_seldom
+
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_DEDUP_LOGS": "0",
@@ -19,3 +21,5 @@ _SETTINGS = {
 }
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
+
+collect_seldom()  # Ray's workers begin here
