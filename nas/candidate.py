@@ -120,15 +120,44 @@ def choose_top(args: Namespace) -> list[Candidate]:
 
 
 def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
-    """The recipe of the retrain.
+    """The recipe of the retrain: what follows from the candidate's, then what --recipe says, then
+    the flags.
 
     A published one keeps its schedule. A proxy's keeps what the search tuned (rate, decay, batch
     size, losses) and gets a cosine over the epochs, a warm-up of at most 3 of them, RetinaFace's
     crops and all photometric changes. The rate follows the batch size (adamw: its square root).
+
+    Raises:
+        UserError: a flag or the file breaks a rule.
     """
+    _check_flags(args)
     base = candidate.recipe
-    if args.recipe is not None:
-        base = changed_recipe(base, args.recipe)
+    if candidate.proxy:
+        base = replace(base, epochs=EPOCHS, size=SIZE, evaluation=Evaluation(),
+                       augmentation=Augmentation(min_face=base.augmentation.min_face))
+    epochs = args.epochs or _as_the_file_says(base, args).epochs
+    if candidate.proxy:
+        base = replace(base, optimizer=replace(base.optimizer, schedule="cosine", warmup_epochs=min(
+            3.0, max(1.0, 0.05 * epochs))))
+    base = _as_the_file_says(replace(base, cache_size=None, evaluation=replace(
+        base.evaluation, size=WATCH_SIZE, every=max(1, epochs // LOOKS))), args)
+    batch_size = args.batch_size or base.batch_size
+    share = batch_size / base.batch_size
+    optimizer = replace(base.optimizer, lr=base.optimizer.lr * (
+        share if base.optimizer.kind == "sgd" else share**0.5))
+    if args.ema is not None:
+        optimizer = replace(optimizer, ema=args.ema)
+    evaluation = base.evaluation
+    if args.eval_every is not None:
+        evaluation = replace(evaluation, every=args.eval_every)
+    return replace(
+        base, epochs=epochs, batch_size=batch_size, optimizer=optimizer, evaluation=evaluation,
+        size=args.size or base.size, seed=args.seed,
+        weights=args.weights or args.init_from or base.weights,
+        accumulate=args.accumulate or base.accumulate, precision=args.precision or base.precision)
+
+
+def _check_flags(args: Namespace) -> None:
     for flag, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
             raise UserError(f"{flag} {value}: must be at least 1")
@@ -138,26 +167,10 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
         raise UserError(f"--ema {args.ema}: must be at least 0 and below 1, such as 0.999")
     if args.size is not None and (args.size < 32 or args.size % 32):
         raise UserError(f"--size {args.size}: must be a multiple of 32, such as 416 or 640")
-    epochs = args.epochs or (EPOCHS if candidate.proxy else base.epochs)
-    batch_size = args.batch_size or base.batch_size
-    share = batch_size / base.batch_size
-    optimizer = replace(base.optimizer, lr=base.optimizer.lr * (
-        share if base.optimizer.kind == "sgd" else share**0.5))
-    if args.ema is not None:
-        optimizer = replace(optimizer, ema=args.ema)
-    every = max(1, epochs // LOOKS) if args.eval_every is None else args.eval_every
-    augmentation = base.augmentation
-    if candidate.proxy:
-        optimizer = replace(optimizer, schedule="cosine",
-                            warmup_epochs=min(3.0, max(1.0, 0.05 * epochs)))
-        augmentation = Augmentation(min_face=augmentation.min_face)
-    return replace(
-        base, epochs=epochs, batch_size=batch_size, optimizer=optimizer,
-        size=args.size or (SIZE if candidate.proxy else base.size), augmentation=augmentation,
-        cache_size=None, weights=args.weights or args.init_from or base.weights, seed=args.seed,
-        accumulate=args.accumulate or base.accumulate,
-        precision=args.precision or base.precision,
-        evaluation=Evaluation(size=WATCH_SIZE, every=every))
+
+
+def _as_the_file_says(recipe: Recipe, args: Namespace) -> Recipe:
+    return recipe if args.recipe is None else changed_recipe(recipe, args.recipe)
 
 
 def changed_recipe(recipe: Recipe, path: Path) -> Recipe:

@@ -188,6 +188,23 @@ def test_a_file_says_what_is_different_about_a_recipe(tmp_path):
             cli_recipe("--recipe", str(path))
 
 
+def test_a_file_has_the_last_word_but_for_flags(tiny_study, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("recipe: {epochs: 30, size: 416, cache_size: 1024, augmentation: {flip: 0}, "
+                    "optimizer: {schedule: step}, evaluation: {keep: 100, every: 5}}")
+    args = parse(tiny_study, "--recipe", str(path))
+    recipe = full_recipe(choose(args), args)
+    assert (recipe.epochs, recipe.size, recipe.cache_size) == (30, 416, 1024)
+    assert (recipe.augmentation.flip, recipe.optimizer.schedule) == (0, "step")
+    assert recipe.optimizer.warmup_epochs == 1.5  # a twentieth of the file's epochs
+    assert (recipe.evaluation.keep, recipe.evaluation.every) == (100, 5)
+    args = parse(tiny_study, "--recipe", str(path), "--epochs", "20", "--eval-every", "2")
+    recipe = full_recipe(choose(args), args)
+    assert (recipe.epochs, recipe.optimizer.warmup_epochs, recipe.evaluation.every) == (20, 1, 2)
+    path.write_text("recipe: {epochs: 30}")
+    assert cli_recipe("--recipe", str(path)).evaluation.every == 3
+
+
 def cli_recipe(*flags):
     args = retrain.make_parser().parse_args(["--preset", "yunet_n", "--data", "synthetic", *flags])
     return full_recipe(choose(args), args)
