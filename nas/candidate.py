@@ -12,7 +12,7 @@ from detector.presets import section
 from detector.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from detector.yaml_file import read
 from trials.objective import Objective
-from trials.record import Status
+from trials.record import Cost, Status
 
 EPOCHS = 100
 SIZE = 640
@@ -37,6 +37,8 @@ class Candidate:
     study: str | None = None
     space: str | None = None
     objective: Objective = field(default_factory=Objective)
+    cost: Cost | None = None
+    """As its study has it, with the latency where that was measured."""
 
 
 def choose(args: Namespace) -> Candidate:
@@ -92,7 +94,8 @@ def choose(args: Namespace) -> Candidate:
         record, folder = max(completed, key=lambda r: r.score), study.folder / "best"
     return Candidate(config=Detector.from_dict(record.detector),
                      recipe=Recipe.from_dict(record.recipe),
-                     title=f"trial {record.number} of study {name}", folder=folder, **shared)
+                     title=f"trial {record.number} of study {name}", folder=folder,
+                     cost=record.cost, **shared)
 
 
 def choose_top(args: Namespace) -> list[Candidate]:

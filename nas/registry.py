@@ -11,8 +11,8 @@ from detector.recipe import Evaluation
 NAME, CHAMPION = "retina-nas", "champion"
 SETTINGS = Evaluation(score_threshold=0.5)
 """Of the faces that the registered graph tells, as nas.detect does."""
-COMPARABLE = ("data_fingerprint", "objective", "with_holdout")
-"""Tags that must be the same for two scores to be compared."""
+COMPARABLE = ("data_fingerprint", "objective", "with_holdout", "machine")
+"""Tags that must be the same for two scores to be compared; only a latency has a machine."""
 
 
 def register(uri: str, run: str, folder: Path, tags: Mapping[str, object], *,

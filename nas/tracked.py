@@ -125,6 +125,8 @@ class RetrainRun(contextlib.AbstractContextManager):
                 metrics["describe"], "data_fingerprint": origin["data_fingerprint"],
                 "objective": json.dumps(origin["objective"], sort_keys=True),
                 "with_holdout": origin["with_holdout"]}
+        if metrics.get("machine") is not None:  # its milliseconds are worth nothing elsewhere
+            tags["machine"] = metrics["machine"]
         return self._run.end(
             Result(metrics={name: metrics[name] for name in names}
                    | {f"ap_{level}": value for level, value in (metrics["ap"] or {}).items()},

@@ -126,9 +126,9 @@ def facts(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict:
 def results(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict | None,
             workers: int) -> dict:
     """What it says of its end."""
-    cost = Cost.of(candidate.config)
-    speed = None if candidate.objective.metric == "latency_ms" else (
-        candidate.objective.speed_score(cost))  # a latency is measured by nas.evaluate
+    cost = candidate.cost or Cost.of(candidate.config)
+    timed = candidate.objective.metric == "latency_ms"  # else nas.evaluate measures it
+    speed = None if timed and cost.latency_ms is None else candidate.objective.speed_score(cost)
     accuracy = sum(ap.values()) / len(ap) if ap else None
     score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
     watched = [(sum(epoch["ap"].values()) / len(epoch["ap"]), epoch) for epoch in history
@@ -136,6 +136,7 @@ def results(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict 
     best, at = max(watched, key=lambda look: look[0], default=(None, None))
     return {
         "params": cost.params, "macs": cost.macs,
+        "latency_ms": cost.latency_ms, "machine": cost.machine if timed else None,
         "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
         "nothing: trained on the hold-out, too",
         "accuracy_score": accuracy, "speed_score": speed, "score": score,

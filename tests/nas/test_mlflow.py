@@ -151,6 +151,7 @@ def test_who_becomes_champion():
             ({"score": "2.0"}, False, False, "version 3 stays champion: score 2.0000"),
             ({"score": "1.0"}, True, True, "as asked"),
             ({"score": "None"}, False, False, "a score of both is needed"),
-            ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images")):
+            ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images"),
+            ({"score": "2.5", "machine": "another"}, False, False, "or otherwise")):
         found = becomes_champion(tags | changes, ("3", tags), asked=asked)
         assert found[0] is wins and why in found[1]

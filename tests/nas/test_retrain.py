@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,10 +11,11 @@ from detector.errors import UserError
 from detector.model import build_detector
 from detector.presets import PRESETS, load_preset
 from detector.recipe import Augmentation, Recipe
-from nas import cli, retrain
+from nas import cli, retrain, training
 from nas.candidate import choose, fitting_size, full_recipe
 from nas.models import load_model
 from nas.rules import check_rules
+from trials.objective import Objective
 from trials.record import Cost
 
 
@@ -186,6 +188,17 @@ def test_a_file_says_what_is_different_about_a_recipe(tmp_path):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             cli_recipe("--recipe", str(path))
+
+
+def test_a_latency_is_the_one_that_the_study_measured(tiny_study):
+    args = parse(tiny_study, "--best")
+    candidate = replace(choose(args), objective=Objective(metric="latency_ms", best=10, worst=1000))
+    ap = dict.fromkeys(("easy", "medium", "hard"), 0.5)
+    measured = replace(candidate.cost, latency_ms=100.0, machine="a machine")
+    for cost, score, machine in ((measured, 1.5, "a machine"), (None, None, None)):
+        told = training.results(replace(candidate, cost=cost), full_recipe(candidate, args), [], ap,
+                                workers=1)
+        assert (told["score"], told["machine"]) == (score and pytest.approx(score), machine)
 
 
 def test_a_file_has_the_last_word_but_for_flags(tiny_study, tmp_path):
