@@ -12,8 +12,6 @@ from scipy.optimize import minimize
 
 FIT_AT_MOST = 100
 """Points that its hyperparameters are fitted to; all points count in the predictions."""
-
-
 CAUTION = 5
 """How many trials it takes until they are believed about the way from one rung to the next; until
 then accuracies are thought to grow in proportion."""
