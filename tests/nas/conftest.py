@@ -51,6 +51,11 @@ def _loopback_alone() -> list[str]:
     return []
 
 
+def _heed_ctrl_c() -> None:
+    """What a shell starts in the background inherits deafness to it."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.fixture
 def start(tmp_path):
     """`start("nas.search", "--trials", "2")` → Popen in an empty folder; ended with the test."""
@@ -60,6 +65,7 @@ def start(tmp_path):
         process = subprocess.Popen(
             [*_loopback_alone(), sys.executable, "-m", module, *map(str, args)], cwd=tmp_path,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            preexec_fn=_heed_ctrl_c,
             env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
         running.append(process)
         return process
