@@ -52,16 +52,8 @@ def connected(address: str) -> Iterator[list[Node]]:
         raise UserError(f"--address {address}: a search decides where its storage is, so it runs "
                         "on a machine of the cluster: ray start --address=HOST:6379 here, then "
                         "--address auto")
-    try:
-        _knock(address)
-        ray.init(address=address, log_to_driver=False, logging_level="ERROR", runtime_env={
-            "py_modules": [str(Path(package.__file__).parent) for package in (detector, trials)]})
-    except Exception as error:  # whatever Ray has to say, the address did not do
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"--address {address}: no Ray cluster that this machine is part of "
-                        f"({line}); start one with ray start --head, join it here with ray start "
-                        "--address=HOST:6379, or leave the flag out (and RAY_ADDRESS unset)"
-                        ) from error
+    join(address, "--address", "leave the flag out (and RAY_ADDRESS unset)", runtime_env={
+        "py_modules": [str(Path(package.__file__).parent) for package in (detector, trials)]})
     try:
         yield [Node(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
                for node in _alive()]
@@ -69,10 +61,33 @@ def connected(address: str) -> Iterator[list[Node]]:
         ray.shutdown()
 
 
+def join(address: str, named: str, otherwise: str, **settings) -> None:
+    """`ray.init` with an existing cluster.
+
+    Args:
+        address: as `ray.init` takes it.
+        named: what the user gave it by.
+        otherwise: how to do without a cluster, for the user.
+        settings: more of `ray.init`.
+
+    Raises:
+        UserError: it does not answer.
+    """
+    try:
+        _knock(address)
+        ray.init(**{"address": address, "log_to_driver": False, "logging_level": "ERROR"}
+                 | settings)
+    except Exception as error:  # whatever Ray has to say, the address did not do
+        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise UserError(f"{named} {address}: no Ray cluster that this machine is part of ({line}); "
+                        "start one with ray start --head, join it here with ray start "
+                        f"--address=HOST:6379, or {otherwise}") from error
+
+
 def _knock(address: str) -> None:
     """Raises OSError where nothing listens at HOST:PORT; Ray itself tries for many minutes."""
     host, _, port = address.rpartition(":")
-    if port.isdecimal():
+    if port.isdecimal() and "://" not in address:
         socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
 
 

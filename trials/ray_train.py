@@ -32,6 +32,7 @@ from detector.data import CachedImages
 from detector.errors import TrainingError, UserError
 from detector.fit import LAST, Epoch, Progress, fit
 from detector.recipe import Recipe
+from trials.ray_cluster import join
 
 RESTARTS = 3         # after workers that died
 PATIENCE = 2 * 3600  # seconds that workers wait for each other: the first one evaluates alone
@@ -85,12 +86,13 @@ def _epochs(path: Path) -> int:
 
 
 def _start_ray(workers: int) -> None:
-    quiet = {"log_to_driver": False, "logging_level": "CRITICAL"}
-    if os.environ.get("RAY_ADDRESS"):
-        ray.init(**quiet)
+    address = os.environ.get("RAY_ADDRESS", "")
+    if address not in ("", "local"):
+        join(address, "RAY_ADDRESS", "unset it", logging_level="CRITICAL")
     else:
         ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1),
-                 include_dashboard=False, _node_ip_address="127.0.0.1", **quiet)
+                 include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False,
+                 logging_level="CRITICAL")
 
 
 def _on_gpus(device: str, workers: int) -> bool:

@@ -190,6 +190,12 @@ def test_a_file_says_what_is_different_about_a_recipe(tmp_path):
             cli_recipe("--recipe", str(path))
 
 
+def test_a_cluster_that_does_not_answer_is_one_line(retrained, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:9")
+    code, _, err = retrained("--best", "--epochs", "1", "--workers", "2")
+    assert code == 2 and "RAY_ADDRESS 127.0.0.1:9: no Ray cluster" in err and err.count("\n") == 1
+
+
 def test_a_latency_is_the_one_that_the_study_measured(tiny_study):
     args = parse(tiny_study, "--best")
     candidate = replace(choose(args), objective=Objective(metric="latency_ms", best=10, worst=1000))
