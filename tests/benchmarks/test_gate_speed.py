@@ -75,21 +75,23 @@ def test_where_the_time_of_drawing_goes(tmp_path, monkeypatch, sampler):
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize(("sampler", "trials", "limit"), [
-    ("tpe", 200, 0.02), ("tpe", 500, 1.0), ("nsga2", 500, 1.0), ("gp", 500, 1.0),
-    ("frugal", 500, 1.0)])
-def test_a_sampler_suggests_in_time(sampler, trials, limit):
-    """Each suggestion is seconds that a worker may wait; the first one also imports."""
+@pytest.mark.parametrize(("sampler", "limit"), [
+    ("tpe", 1.0), ("nsga2", 1.0), ("frugal", 1.0),
+    ("gp", 5.0)])  # Optuna's own search over some 40 discrete dimensions, nearly all of it
+def test_a_sampler_suggests_in_time(sampler, limit, trials=500):
+    """Each suggestion is seconds that a worker may wait, and the study grows by a trial each time;
+    the first one also imports."""
     space = SearchSpace.load(SPACES / "retina.yaml")
-    records = history(space, trials)
+    records = history(space, trials + 5)
     proposer = Proposer(space, sampler)
-    proposer.update(records)
     seconds = []
-    for attempt in range(6):
+    for count in range(trials, trials + 6):
         started = time.process_time()
-        proposer.ask(attempt)
+        proposer.update(records[:count])
+        proposer.ask()
         seconds.append(time.process_time() - started)
-    print(f"{sampler}, {trials} trials: {1000 * statistics.median(seconds):.0f} ms")
+    print(f"{sampler}, {trials} trials: {1000 * statistics.median(seconds):.0f} ms, "
+          f"{1000 * max(seconds):.0f} at most")
     assert statistics.median(seconds) < limit
 
 
