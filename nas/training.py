@@ -127,7 +127,8 @@ def results(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict 
             workers: int) -> dict:
     """What it says of its end."""
     cost = candidate.cost or Cost.of(candidate.config)
-    timed = candidate.objective.metric == "latency_ms"  # else nas.evaluate measures it
+    timed = candidate.objective.metric == "latency_ms"
+    # A latency that no study measured is left to nas.evaluate.
     speed = None if timed and cost.latency_ms is None else candidate.objective.speed_score(cost)
     accuracy = sum(ap.values()) / len(ap) if ap else None
     score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
