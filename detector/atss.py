@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
-from torch import Tensor
 
 from detector.anchors import Priors
 from detector.boxes import iou
 from detector.matching import Matches, best_faces, near_faces, no_matches
 from detector.recipe import Loss
+from detector.targets import Targets
 
 
-def atss(boxes: Sequence[Tensor], ignore: Sequence[Tensor], priors: Priors,
-         settings: Loss) -> Matches:
+def atss(targets: Targets, priors: Priors, settings: Loss) -> Matches:
     """Matches the anchors with the faces of each image by statistics of their overlaps.
 
     A face looks at the `candidates` anchors nearest to its centre on each level. Those whose IoU
     reaches the mean plus one standard deviation of all its candidates', and whose centre is in the
     face, learn it; an anchor that several faces want goes to the one it overlaps most. Faces that
     no anchor learns and ignored ones are neither learnt nor taken for background.
-
-    Args: as those of `matching.match`.
     """
-    faces, ignored = torch.cat(list(boxes)), torch.cat(list(ignore))
-    counts = [len(b) for b in boxes]
-    anchors = priors.anchors
+    faces, anchors = targets.boxes, priors.anchors
     if not len(faces):
-        return no_matches(len(counts), anchors)
+        return no_matches(targets.images, anchors)
 
     centres = (anchors[:, :2] + anchors[:, 2:]) / 2
     distances = torch.cdist((faces[:, :2] + faces[:, 2:]) / 2, centres)
@@ -45,10 +38,9 @@ def atss(boxes: Sequence[Tensor], ignore: Sequence[Tensor], priors: Priors,
     least = own.mean(1) + own.std(1, correction=min(1, own.shape[1] - 1))
     points = centres[nearest]  # [F, K, 2]
     inside = ((points > faces[:, None, :2]) & (points < faces[:, None, 2:])).all(2)
-    exists = (faces[:, 2:] > faces[:, :2]).all(1)
-    wanted = (own >= least[:, None]) & inside & (exists & ~ignored)[:, None]
+    exists = targets.exists
+    wanted = (own >= least[:, None]) & inside & (exists & ~targets.ignore)[:, None]
 
-    neither = near_faces(faces, exists & ~wanted.any(1), counts, anchors, settings.match_iou,
-                         overlaps)
+    neither = near_faces(targets, exists & ~wanted.any(1), anchors, settings.match_iou, overlaps)
     merits = torch.full_like(overlaps, -1.0).scatter_(1, nearest, own.where(wanted, -1.0))
-    return best_faces(merits, counts, 0.0, neither)
+    return best_faces(merits, targets, 0.0, neither)

@@ -13,7 +13,7 @@ TINY = 1e-7
 
 
 def paired_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU [N] in [0, 1] of boxes [N, 4] and [N, 4]."""
+    """IoU [...] in [0, 1] of boxes [..., 4] and [..., 4], which may broadcast."""
     overlap = _overlap(a, b)
     return overlap / (area(a) + area(b) - overlap).clamp(min=TINY)
 
@@ -57,7 +57,7 @@ OVERLAP_LOSSES = {"giou": giou, "diou": diou, "eiou": eiou}
 
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:
-    sides = torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])
+    sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
     return sides.clamp(min=0).prod(-1)
 
 

@@ -1,8 +1,8 @@
 """Losses that tell faces from background; each is a sum over anchors, to be divided by `judged`.
 
 All take the log odds of a face [B, A], bool masks [B, A] of positives and negatives (what is
-neither is not learnt), and `quality` [P] in [0, 1], the IoU of each positive's predicted box in the
-order of `positive.nonzero()`.
+neither is not learnt), and `quality` [B, A] in [0, 1], the IoU of each positive's predicted box, 0
+elsewhere.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from detector.recipe import Loss
+from detector.selection import chosen
 
 FOCUS = 2.0        # exponent of focal and quality focal loss
 FACE_WEIGHT = 0.25  # of positives in focal loss; negatives have the rest
@@ -22,15 +23,15 @@ def class_loss(logits: Tensor, positive: Tensor, negative: Tensor, quality: Tens
     """The loss that `settings.class_loss` names."""
     if settings.class_loss == "ohem":
         return ohem(logits, positive, negative, settings.negatives)
-    learnt = positive | negative
+    learnt = chosen(positive | negative)
     if settings.class_loss == "quality_focal":
-        wanted = torch.zeros_like(logits).masked_scatter(positive, quality)
-        terms = quality_focal(logits[learnt], wanted[learnt])
+        terms = quality_focal(learnt.of(logits), learnt.of(quality))
     else:
-        terms = cross_entropy(logits[learnt], positive[learnt].float())
+        wanted = learnt.of(positive).float()
+        terms = cross_entropy(learnt.of(logits), wanted)
         if settings.class_loss == "focal":
-            terms = terms * focus(logits[learnt], positive[learnt].float())
-    return terms.sum()
+            terms = terms * focus(learnt.of(logits), wanted)
+    return learnt.sum(terms)
 
 
 def judged(positive: Tensor, settings: Loss) -> Tensor:
@@ -59,15 +60,16 @@ def ohem(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Te
     """Cross entropy over positives and the hardest negatives (SSD, Liu et al. 2016), of which each
     image gives `ratio` for each positive, and as many as for one where it has none; divided by the
     positives counted so."""
-    learnt = positive | _hardest(logits.detach(), positive, negative, ratio)
-    return cross_entropy(logits[learnt], positive[learnt].float()).sum()
+    learnt = chosen(positive | _hardest(logits.detach(), positive, negative, ratio))
+    return learnt.sum(cross_entropy(learnt.of(logits), learnt.of(positive).float()))
 
 
 def _hardest(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Tensor:
     """bool [B, A]: for each image the `ratio` × positives negatives most like a face."""
     wanted = (ratio * positive.sum(1).clamp(min=1)).long()
     wanted = torch.minimum(wanted, negative.sum(1))
-    most = int(wanted.max())
+    # A GPU ranks all of them: to ask it how many are wanted would be to wait for it.
+    most = logits.shape[1] if logits.is_cuda else int(wanted.max())
     _, order = logits.masked_fill(~negative, -torch.inf).topk(most, dim=1)
     taken = torch.arange(most, device=logits.device) < wanted[:, None]
     return torch.zeros_like(negative).scatter_(1, order, taken)

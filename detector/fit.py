@@ -7,25 +7,27 @@ import os
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel
 
 from detector import checkpoint, distributed
 from detector.config import Detector, arch_hash
-from detector.data.loader import batches
 from detector.data.types import ImageSet
-from detector.ema import averaged
+from detector.ema import WeightAverage
 from detector.errors import TrainingError, UserError
+from detector.feed import Feed
 from detector.model import build_detector
-from detector.optim import lr_at, make_optimizer, set_lr
+from detector.optim import load_optimizer_state, lr_at, make_optimizer, optimizer_state
 from detector.recipe import Recipe
-from detector.step import Precision, layout, settle_norms, to_train, train_step
+from detector.step import Precision, layout, settle_norms, to_train
+from detector.stepper import Stepper, StepResult
 
 LAST = "last.pt"
+LOADER_THREADS = min(os.cpu_count() or 1, 16)
+"""That prepare batches beside a GPU."""
 NORM_IMAGES, NORM_PIXELS = (96, 384), 14e6
 """The last images of an epoch give the statistics of normalisation: so many at least and at most,
 between the two what has so many pixels. (96 crops of 192 px alone move AP by up to a tenth.)"""
@@ -54,7 +56,7 @@ class Epoch:
 def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | None, *,
         workdir: Path, device: str = "auto", until: int | None = None,
         evaluate_at: Collection[int] = (), told: int | None = None,
-        workers: int | None = None, init: str | None = None,
+        workers: int | None = None, init: str | None = None, graph: bool | None = None,
         progress: Progress | None = None) -> Iterator[Epoch]:
     """Trains a detector and yields each epoch once its checkpoint is on disk.
 
@@ -73,15 +75,17 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         told: epochs that the caller has heard of; those that last.pt has beyond are told first (the
             caller was killed between a checkpoint and its report). None: all of them.
         init: weights to start from, in place of the recipe's; as for `detector.start`.
-        workers: threads that prepare batches; none: 0 on a CPU, up to 8 beside a GPU.
-        progress: called after each step with epoch, step, steps of the epoch, and the step's
-            losses with `total`.
+        workers: threads that prepare batches; none: 0 on a CPU, LOADER_THREADS beside a GPU.
+        graph: whether steps on a GPU are replayed from CUDA graphs; none: where that is measured
+            to be faster.
+        progress: called after each step (some steps later on a GPU, which is never waited for)
+            with epoch, step, steps of the epoch, and the step's losses with `total`.
 
     Raises:
         UserError: no GPU for `cuda`, no training images, fewer images a step than workers, weights
             or a last.pt of another design or recipe, a full disk.
         TrainingError: a loss that is not finite, in fp16 one that stays so; last.pt stays at the
-            epoch before.
+            epoch before. On a GPU it is noticed some steps later.
     """
     chosen = choose_device(device)
     if not len(train):
@@ -92,56 +96,98 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         raise UserError(f"{place.workers} workers: a step has {batch_size} images; use fewer "
                         "workers or a larger batch size")
     if workers is None:
-        workers = min(os.cpu_count() or 1, 8) if chosen.type == "cuda" else 0
+        workers = LOADER_THREADS if chosen.type == "cuda" else 0
     path = Path(workdir) / LAST
     training = _start(config, recipe, path, chosen, init)
-    model, precision = training.model, training.precision
     last = min(recipe.epochs, until or recipe.epochs)
 
     if told is not None:
         yield from (Epoch(**entry) for entry in training.history[told:last])
+    if len(training.history) >= last:
+        return
+    feed = Feed(train, recipe, chosen, workers)
+    stepper = Stepper(training.model, training.optimizer, config, recipe, training.precision, graph)
     for epoch in range(len(training.history) + 1, last + 1):
         started = time.perf_counter()
-        to_train(model, recipe)
-        steps = max(len(train) // recipe.batch_size, 1)
-        sums: dict[str, float] = {}
-        learnt = 0
-        recent = deque(maxlen=-(-_norm_images(recipe) // recipe.batch_size) * recipe.accumulate)
-        for step, batch in enumerate(batches(train, recipe, epoch=epoch, seed=recipe.seed,
-                                             workers=workers, share=place)):
-            lr = lr_at((epoch - 1) * steps + step, steps, recipe)
-            set_lr(training.optimizer, lr)
-            losses = train_step(model, training.optimizer, batch, config, recipe, precision)
-            finite = all(map(math.isfinite, losses.values()))
-            if precision.exhausted or not (finite or precision.skips):
-                raise TrainingError(_not_finite(f"epoch {epoch}, step {step + 1} of {steps}",
-                                                losses, lr, precision))
-            if finite:
-                learnt += 1
-                for name, value in losses.items():
-                    sums[name] = sums.get(name, 0.0) + value
-            if training.average:
-                training.average.update_parameters(model)
-            recent.extend(part.images for part in batch.parts(recipe.accumulate))
-            if progress:
-                progress(epoch, step + 1, steps, losses)
-        if not learnt:
-            raise TrainingError(_not_finite(f"any step of epoch {epoch}", losses, lr, precision))
-        every = recipe.evaluation.every
-        ap = None
-        if epoch == last or epoch in evaluate_at or (every and epoch % every == 0):
-            settle_norms(training.result, recent, recipe, precision)
-            if holdout is not None and place.rank == 0:
-                ap = _evaluate(training.result, config, recipe, holdout, chosen, precision)
-        result = Epoch(epoch=epoch, losses={name: value / learnt for name, value in sums.items()},
-                       lr=lr, seconds=time.perf_counter() - started, ap=ap,
-                       images=steps * batch_size)
+        looked = epoch == last or epoch in evaluate_at or _is_due(epoch, recipe)
+        with torch.cuda.stream(stepper.stream):  # on a CPU without effect
+            steps = _Epoch(epoch, len(train), recipe, last, progress)
+            recent = steps.run(training, feed, stepper, place)
+            if looked:
+                settle_norms(training.result, recent, recipe, training.precision)
+            ap = None
+            if looked and holdout is not None and place.rank == 0:
+                ap = _evaluate(training.result, config, recipe, holdout, chosen,
+                               training.precision)
+        result = Epoch(epoch=epoch, losses=steps.mean_losses(), lr=steps.lr,
+                       seconds=time.perf_counter() - started, ap=ap,
+                       images=steps.count * batch_size)
         training.history.append(asdict(result))
         if place.rank == 0:
             # All there is to resume from: order and augmentation are functions of seed and epoch.
             checkpoint.save(path, training.result, config, recipe,
                             metadata=training.history[-1], state=training.state())
         yield result
+
+
+def _is_due(epoch: int, recipe: Recipe) -> bool:
+    every = recipe.evaluation.every
+    return bool(every) and epoch % every == 0
+
+
+class _Epoch:
+    """The steps of one epoch, and what came of them."""
+
+    def __init__(self, epoch: int, images: int, recipe: Recipe, last: int,
+                 progress: Progress | None):
+        self.epoch = epoch
+        self.count = max(images // recipe.batch_size, 1)
+        """Steps."""
+        self.lr = 0.0
+        """Of the last step begun."""
+        self._recipe, self._last, self._progress = recipe, last, progress
+        self._sums: dict[str, float] = {}
+        self._learnt = 0
+
+    def run(self, training: _Training, feed: Feed, stepper: Stepper, place: distributed.Place,
+            ) -> deque[torch.Tensor]:
+        """Take all steps; the last images, for the statistics of normalisation."""
+        recipe = self._recipe
+        to_train(training.model, recipe)
+        recent = deque(maxlen=-(-_norm_images(recipe) // recipe.batch_size) * recipe.accumulate)
+        for step, parts in enumerate(feed.epoch(self.epoch, place)):
+            self.lr = self._lr_at(step)
+            stepper.step(step, parts, self.lr, (self._last - self.epoch + 1) * self.count - step)
+            if training.average:
+                training.average.update(training.model)
+            recent.extend(part.images for part in parts)
+            for result in stepper.results():
+                self._take(result)
+        for result in stepper.flush():
+            self._take(result)
+        if not self._learnt:
+            raise TrainingError(_not_finite(f"any step of epoch {self.epoch}", result, self.lr))
+        return recent
+
+    def mean_losses(self) -> dict[str, float]:
+        return {name: value / self._learnt for name, value in self._sums.items()}
+
+    def _lr_at(self, step: int) -> float:
+        return lr_at((self.epoch - 1) * self.count + step, self.count, self._recipe)
+
+    def _take(self, result: StepResult) -> None:
+        finite = all(map(math.isfinite, result.losses.values()))
+        exhausted = result.scale is not None and result.scale < 1
+        if exhausted or not (finite or result.scale is not None):
+            raise TrainingError(_not_finite(
+                f"epoch {self.epoch}, step {result.step + 1} of {self.count}", result,
+                self._lr_at(result.step)))
+        if finite:
+            self._learnt += 1
+            for name, value in result.losses.items():
+                self._sums[name] = self._sums.get(name, 0.0) + value
+        if self._progress:
+            self._progress(self.epoch, result.step + 1, self.count, result.losses)
 
 
 def _norm_images(recipe: Recipe) -> int:
@@ -165,7 +211,7 @@ class _Training:
     model: nn.Module
     optimizer: torch.optim.Optimizer
     precision: Precision
-    average: AveragedModel | None
+    average: WeightAverage | None
     """Of the weights, where the recipe has an ema."""
     start: dict | None = None
     """What it started from, as `detector.start` tells it; none: from scratch."""
@@ -179,18 +225,18 @@ class _Training:
 
     def state(self) -> dict:
         """What a checkpoint keeps to go on from, beside the result's weights."""
-        state = {"optimizer": self.optimizer.state_dict(), "history": self.history,
+        state = {"optimizer": optimizer_state(self.optimizer), "history": self.history,
                  "scaler": self.precision.scaler.state_dict(), "start": self.start}
         if self.average:
-            state |= {"model": self.model.state_dict(), "averaged": int(self.average.n_averaged)}
+            state |= {"model": self.model.state_dict(), "averaged": self.average.updates}
         return state
 
     def go_on_from(self, saved: checkpoint.Checkpoint) -> None:
         self.result.load_state_dict(saved.model)
         if self.average:
             self.model.load_state_dict(saved.state["model"])
-            self.average.n_averaged.fill_(saved.state["averaged"])
-        self.optimizer.load_state_dict(saved.state["optimizer"])
+            self.average.updates = saved.state["averaged"]
+        load_optimizer_state(self.optimizer, saved.state["optimizer"])
         self.precision.scaler.load_state_dict(saved.state.get("scaler", {}))
         self.history, self.start = saved.state["history"], saved.state.get("start")
 
@@ -210,9 +256,8 @@ def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device,
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     decay, precision = recipe.optimizer.ema, Precision(recipe, device)
     training = _Training(model=model, precision=precision, start=start,
-                         optimizer=make_optimizer(model, recipe.optimizer,
-                                                  fused=not precision.scaler.is_enabled()),
-                         average=averaged(model, decay) if decay else None)
+                         optimizer=make_optimizer(model, recipe.optimizer),
+                         average=WeightAverage(model, decay) if decay else None)
     if saved is not None:
         training.go_on_from(saved)
     return training
@@ -223,7 +268,9 @@ def _same(saved: checkpoint.Checkpoint, config: Detector, recipe: Recipe, path: 
     if arch_hash(saved.config) != arch_hash(config):
         raise UserError(f"{path}: holds design {arch_hash(saved.config)}, not {arch_hash(config)}; "
                         "choose another folder or remove it")
-    key = _difference(saved.recipe.to_dict(), recipe.to_dict())
+    # In how many parts a step is taken may change: a trial that ran out of memory takes more.
+    alike = replace(saved.recipe, accumulate=recipe.accumulate)
+    key = _difference(alike.to_dict(), recipe.to_dict())
     if key:
         raise UserError(f"{path}: was trained with another recipe ({key}); "
                         "choose another folder or remove it")
@@ -249,8 +296,8 @@ def _evaluate(model: nn.Module, config: Detector, recipe: Recipe, holdout: Image
         return evaluate(model, config, holdout, recipe.evaluation, device)
 
 
-def _not_finite(where: str, losses: Mapping[str, float], lr: float, precision: Precision) -> str:
-    told = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
-    way = "bf16 or fp32" if precision.scaler.is_enabled() else "optimizer.clip_norm"
+def _not_finite(where: str, result: StepResult, lr: float) -> str:
+    told = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
+    way = "optimizer.clip_norm" if result.scale is None else "bf16 or fp32"
     return (f"loss not finite at {where} ({told}); a lower learning rate than {lr:g} or {way} may "
             "help")

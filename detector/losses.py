@@ -17,7 +17,9 @@ from detector.class_losses import class_loss, cross_entropy, judged
 from detector.matching import NEGATIVE, POSITIVE, Matches, match
 from detector.postprocess import face_scores
 from detector.recipe import Loss
+from detector.selection import chosen
 from detector.simota import simota
+from detector.targets import Targets
 
 
 class Counts(NamedTuple):
@@ -33,8 +35,9 @@ class Counts(NamedTuple):
     """Positives whose face has all five landmarks known."""
 
 
-def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[str, Tensor]],
-                     priors: Priors, settings: Loss, matches: Matches | None = None,
+def detection_losses(outputs: Mapping[str, Tensor],
+                     targets: Targets | Sequence[Mapping[str, Tensor]], priors: Priors,
+                     settings: Loss, matches: Matches | None = None,
                      counts: Counts | None = None) -> dict[str, Tensor]:
     """The multi-task loss of a batch, in float32, unweighted.
 
@@ -42,8 +45,8 @@ def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[st
         outputs: `class_logits` [B, A, 2] (background, face) or [B, A, 1], `box_deltas` [B, A, 4]
             and, where the head has them, `landmark_deltas` [B, A, 10], `objectness` [B, A, 1]; of
             any float type.
-        targets: for each image `boxes` float32 [N, 4] xyxy px, `landmarks` float32 [N, 5, 2] px
-            (NaN where unknown), `ignore` bool [N]; N may be 0.
+        targets: the faces; or for each image `boxes` float32 [N, 4] xyxy px, `landmarks` float32
+            [N, 5, 2] px (NaN where unknown), `ignore` bool [N]; N may be 0.
         priors: of the outputs' design and image size.
         matches: what `assign` finds, where it is known already.
         counts: of the whole batch where these images are a part of it; the losses of the parts
@@ -56,26 +59,27 @@ def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[st
         focal loss weighted by the predicted scores. `landmark` (where predicted), smooth L1 over
         the ten deltas, for each positive whose face has all five known; exactly 0 where none has.
     """
+    targets = Targets.of(targets)
     if matches is None:
         matches = assign(outputs, targets, priors, settings)
     if counts is None:
         counts = count(outputs, targets, matches, settings)
     positive, negative = matches.labels == POSITIVE, matches.labels == NEGATIVE
-    image, anchor = positive.nonzero(as_tuple=True)
-    face, references = matches.faces[image, anchor], priors.references[anchor]
-    boxes = torch.cat([t["boxes"] for t in targets])[face]
-    deltas = outputs["box_deltas"][image, anchor].float()
+    learnt = chosen(positive)
+    references, deltas = learnt.anchors(priors.references), learnt.of(outputs["box_deltas"]).float()
+    faces, deltas = learnt.of(matches.faces), learnt.only(deltas)
+    boxes = learnt.only(_rows(targets.boxes, faces), references)
     predicted = decode(deltas, references, priors.coding)
     quality = paired_iou(predicted.detach(), boxes)
 
     losses = {}
     logits = _face_logits(outputs)
     if "objectness" in outputs:
-        terms = cross_entropy(logits[image, anchor], quality)
-        losses["class"] = terms.sum() / counts.faces.clamp(min=1)
+        terms = cross_entropy(learnt.of(logits), quality)
+        losses["class"] = learnt.sum(terms) / counts.faces.clamp(min=1)
         logits = _taught_logits(outputs)
     losses["objectness" if "objectness" in outputs else "class"] = class_loss(
-        logits, positive, negative, quality, settings) / counts.judged.clamp(min=1)
+        logits, positive, negative, learnt.spread(quality), settings) / counts.judged.clamp(min=1)
 
     if settings.box_loss == "smooth_l1":
         wanted = encode(boxes, references, priors.coding)
@@ -83,35 +87,44 @@ def detection_losses(outputs: Mapping[str, Tensor], targets: Sequence[Mapping[st
     else:
         terms = OVERLAP_LOSSES[settings.box_loss](predicted, boxes)
     if settings.class_loss == "quality_focal":  # generalised focal loss (Li et al. 2020)
-        terms = logits.detach().sigmoid()[image, anchor] * terms
-    losses["box"] = terms.sum() / counts.weights.clamp(min=torch.finfo(terms.dtype).tiny)
+        terms = learnt.of(logits).detach().sigmoid() * terms
+    losses["box"] = learnt.sum(terms) / counts.weights.clamp(min=torch.finfo(terms.dtype).tiny)
 
     if "landmark_deltas" in outputs:
-        points = torch.cat([t["landmarks"] for t in targets])[face]
-        known = points.isfinite().flatten(1).all(1)
-        deltas = outputs["landmark_deltas"][image[known], anchor[known]].float()
-        wanted = encode_landmarks(points[known], references[known], priors.coding)
-        losses["landmark"] = F.smooth_l1_loss(
-            deltas, wanted, reduction="sum",
-            beta=settings.landmark_beta) / counts.landmarks.clamp(min=1)
+        known = chosen(positive & _known(targets, matches))
+        points, centres = _rows(targets.landmarks, known.of(matches.faces)), known.anchors(
+            priors.references)
+        wanted = known.only(encode_landmarks(points, centres, priors.coding))
+        terms = F.smooth_l1_loss(known.only(known.of(outputs["landmark_deltas"]).float()), wanted,
+                                 reduction="none", beta=settings.landmark_beta).sum(1)
+        losses["landmark"] = known.sum(terms) / counts.landmarks.clamp(min=1)
     return losses
 
 
 @torch.no_grad()
-def count(outputs: Mapping[str, Tensor] | None, targets: Sequence[Mapping[str, Tensor]],
-          matches: Matches, settings: Loss) -> Counts:
+def count(outputs: Mapping[str, Tensor] | None, targets: Targets, matches: Matches,
+          settings: Loss) -> Counts:
     """What the losses of these images are divided by.
 
     Args:
         outputs: as those of `detection_losses`; may be none unless `by_predictions`.
     """
     positive = matches.labels == POSITIVE
-    known = torch.cat([t["landmarks"] for t in targets]).isfinite().flatten(1).all(1)
     faces = positive.sum()
-    weights = (_taught_logits(outputs).sigmoid()[positive].sum()
+    weights = ((_taught_logits(outputs).sigmoid() * positive).sum()
                if settings.class_loss == "quality_focal" else faces)
     return Counts(judged(positive, settings), faces, weights,
-                  known[matches.faces[positive]].sum())
+                  (positive & _known(targets, matches)).sum())
+
+
+def _known(targets: Targets, matches: Matches) -> Tensor:
+    """bool [B, A]: all landmarks of the face are known."""
+    return _rows(targets.landmarks.isfinite().flatten(1).all(1), matches.faces)
+
+
+def _rows(values: Tensor, rows: Tensor) -> Tensor:
+    """values[rows]; zeros where there are no values."""
+    return values[rows] if len(values) else values.new_zeros(*rows.shape, *values.shape[1:])
 
 
 def by_predictions(settings: Loss) -> bool:
@@ -119,17 +132,16 @@ def by_predictions(settings: Loss) -> bool:
     return settings.assignment == "simota" or settings.class_loss == "quality_focal"
 
 
-def assign(outputs: Mapping[str, Tensor] | None, targets: Sequence[Mapping[str, Tensor]],
-           priors: Priors, settings: Loss) -> Matches:
+def assign(outputs: Mapping[str, Tensor] | None, targets: Targets, priors: Priors,
+           settings: Loss) -> Matches:
     """Which anchor learns which face, by the rule that `settings.assignment` names; only simota
     looks at the outputs."""
-    boxes, ignore = [t["boxes"] for t in targets], [t["ignore"] for t in targets]
     if settings.assignment == "atss":
-        return atss(boxes, ignore, priors, settings)
+        return atss(targets, priors, settings)
     if settings.assignment == "simota":
         predicted = decode(outputs["box_deltas"].detach().float(), priors.references, priors.coding)
-        return simota(boxes, ignore, face_scores(outputs).detach(), predicted, priors, settings)
-    return match(boxes, ignore, priors.anchors, settings)
+        return simota(targets, face_scores(outputs).detach(), predicted, priors, settings)
+    return match(targets, priors.anchors, settings)
 
 
 def total_loss(losses: Mapping[str, Tensor], settings: Loss) -> Tensor:

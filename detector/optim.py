@@ -14,22 +14,45 @@ COSINE_END = 1e-2    # share of lr at the last step of the cosine
 BETA2 = 0.98         # of adamw: averages 50 steps, since a proxy has not many more
 
 
-def make_optimizer(model: nn.Module, settings: Optimizer, *,
-                   fused: bool = True) -> torch.optim.Optimizer:
+def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
     """The optimiser; its weight decay spares biases and normalisation (all 1-d parameters).
 
-    Args:
-        fused: all parameters in one kernel. Not with loss scaling: torch's fused SGD has undefined
-            momentum after a first step that is left out.
+    All parameters are updated in one kernel. On a GPU the rate is a tensor there, so that a graph
+    of the step can be replayed at another rate.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
               {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
+    on_gpu = weights[0].is_cuda
+    lr = torch.tensor(settings.lr, device=weights[0].device) if on_gpu else settings.lr
     if settings.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, BETA2),
-                                 fused=fused)
-    return torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=fused)
+        return torch.optim.AdamW(groups, lr=lr, betas=(settings.momentum, BETA2), fused=True,
+                                 capturable=on_gpu)
+    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, fused=True)
+    if settings.momentum:
+        for weight in weights:
+            # From zeros the first step is the same; without, torch leaves the momentum undefined
+            # where loss scaling leaves that step out.
+            optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    return optimizer
+
+
+def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
+    """Its state as a checkpoint keeps it: the same whatever device it is on."""
+    state = optimizer.state_dict()
+    groups = [group | {"lr": float(group["lr"]), "capturable": False}
+              if "capturable" in group else group | {"lr": float(group["lr"])}
+              for group in state["param_groups"]]
+    return state | {"param_groups": groups}
+
+
+def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
+    """Go on from what `optimizer_state` gave, on this optimiser's own device."""
+    kept = [{key: group[key] for key in ("lr", "fused", "capturable") if key in group}
+            for group in optimizer.param_groups]
+    groups = [group | own for group, own in zip(state["param_groups"], kept, strict=True)]
+    optimizer.load_state_dict(state | {"param_groups": groups})
 
 
 def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
@@ -52,4 +75,7 @@ def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
     for group in optimizer.param_groups:
-        group["lr"] = lr
+        if isinstance(group["lr"], torch.Tensor):
+            group["lr"].fill_(lr)
+        else:
+            group["lr"] = lr

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -39,14 +39,10 @@ class Precision:
         self.scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16")
 
     @property
-    def skips(self) -> bool:
-        """Whether a step that is not finite is left out rather than an error."""
-        return self.scaler.is_enabled() and not self.exhausted
-
-    @property
-    def exhausted(self) -> bool:
-        """The scale has fallen below 1: what overflows still is no matter of the scale."""
-        return self.scaler.get_scale() < 1
+    def scale(self) -> Tensor | None:
+        """The factor of the loss, on its device; none where losses are not scaled, or before the
+        first step."""
+        return self.scaler._scale if self.scaler.is_enabled() else None
 
 
 def fast_bf16(device: torch.device) -> bool:
@@ -63,40 +59,55 @@ def layout(recipe: Recipe) -> torch.memory_format:
 
 def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Detector,
                recipe: Recipe, precision: Precision) -> dict[str, float]:
-    """One step of gradient descent; returns each loss term and `total`.
-
-    `recipe.accumulate` parts of the batch go through the network one after the other, and with
-    several workers each has its share of it. What a loss is divided by is counted over all parts of
-    all workers, so losses and gradients are those of the batch in one piece, unless normalisation
-    takes the statistics of each part. Where the counts hang on what the network predicts (see
-    `losses.by_predictions`), more parts than one take a second forward pass.
-    """
+    """One step of gradient descent on a batch as the loader gives it; returns each loss term and
+    `total`. Waits for the device: `gradient_step` does not."""
     device = next(model.parameters()).device
-    boxes = priors(config, batch.images.shape[2:], device)
     parts = [part.to(device, layout(recipe)) for part in batch.parts(recipe.accumulate)]
+    losses = gradient_step(model, optimizer, parts, config, recipe, precision)
+    return dict(zip(losses, torch.stack(list(losses.values())).tolist()))  # one transfer
+
+
+def gradient_step(model: nn.Module, optimizer: torch.optim.Optimizer, parts: Sequence[Batch],
+                  config: Detector, recipe: Recipe, precision: Precision) -> dict[str, Tensor]:
+    """One step of gradient descent; returns each loss term and `total`, scalars on the device.
+
+    The parts of a batch go through the network one after the other, and with several workers each
+    has its share of it. What a loss is divided by is counted over all parts of all workers, so
+    losses and gradients are those of the batch in one piece, unless normalisation takes the
+    statistics of each part. Where the counts hang on what the network predicts (see
+    `losses.by_predictions`), more parts than one take a second forward pass.
+
+    Never waits for a GPU, and does the same for every batch of as many images and faces, so that it
+    can be captured as a graph.
+
+    Args:
+        parts: on the model's device (`Batch.to`).
+    """
+    device = parts[0].images.device
+    boxes = priors(config, parts[0].images.shape[2:], device)
 
     def forward(part: Batch) -> dict[str, Tensor]:
         with precision.autocast:
             return model(part.images)
 
-    def judge(part: Batch, outputs: dict[str, Tensor] | None) -> tuple:
-        matches = assign(outputs, part.targets, boxes, recipe.loss)
-        return matches, count(outputs, part.targets, matches, recipe.loss)
+    def normalizers(part: Batch, outputs: Mapping[str, Tensor] | None) -> tuple:
+        matches = assign(outputs, part.faces, boxes, recipe.loss)
+        return matches, count(outputs, part.faces, matches, recipe.loss)
 
     if len(parts) == 1:
         outputs = forward(parts[0])
-        judged = [judge(parts[0], outputs)]
+        known = [normalizers(parts[0], outputs)]
     else:
         with torch.no_grad():
-            judged = [judge(part, forward(part) if by_predictions(recipe.loss) else None)
-                      for part in parts]
+            known = [normalizers(part, forward(part) if by_predictions(recipe.loss) else None)
+                     for part in parts]
     counts = Counts(*distributed.total(torch.stack(
-        [torch.stack([n.float() for n in own]) for _, own in judged]).sum(0)))
+        [torch.stack([n.float() for n in own]) for _, own in known]).sum(0)))
 
     optimizer.zero_grad(set_to_none=True)
     shares = []
-    for part, (matches, _) in zip(parts, judged):
-        losses = detection_losses(outputs if len(parts) == 1 else forward(part), part.targets,
+    for part, (matches, _) in zip(parts, known):
+        losses = detection_losses(outputs if len(parts) == 1 else forward(part), part.faces,
                                   boxes, recipe.loss, matches, counts)
         losses["total"] = total_loss(losses, recipe.loss)
         precision.scaler.scale(losses["total"]).backward()
@@ -107,8 +118,7 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
     precision.scaler.step(optimizer)
     precision.scaler.update()
-    values = distributed.total(torch.stack(shares).sum(0)).tolist()  # one transfer
-    return dict(zip(losses, values))
+    return dict(zip(losses, distributed.total(torch.stack(shares).sum(0)).unbind()))
 
 
 def to_train(model: nn.Module, recipe: Recipe) -> None:
@@ -137,10 +147,12 @@ def settle_norms(model: nn.Module, images: Iterable[Tensor], recipe: Recipe,
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
-        norm.momentum = None  # the plain mean over the batches
     model.train()
     device = next(model.parameters()).device
-    for batch in images:
+    for number, batch in enumerate(images, 1):
+        for norm in norms:
+            # The plain mean over the batches; torch's own (momentum None) asks the GPU for a count.
+            norm.momentum = 1 / number
         with precision.autocast:
             model(batch.to(device, memory_format=layout(recipe)))
     for norm, momentum in zip(norms, momenta):

@@ -3,49 +3,100 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import TypeVar
 
 import numpy as np
 import torch
 
-from detector.data.transforms import Faces, augment
+from detector.data.transforms import Faces, Transform, crop_image, sample
 from detector.data.types import ImageSet
 from detector.recipe import Recipe
+from detector.targets import Targets
+
+Rendered = TypeVar("Rendered")
 
 
 @dataclass(frozen=True, eq=False)
 class Batch:
     images: torch.Tensor
     """uint8 [B, 3, S, S], BGR, channels-last in memory."""
-    targets: list[dict[str, torch.Tensor]]
+    targets: list[dict[str, torch.Tensor]] | Targets
     """For each image: boxes float32 [N, 4] xyxy px, landmarks float32 [N, 5, 2] px (NaN where
-    unknown), ignore bool [N]; N may be 0."""
+    unknown), ignore bool [N]; N may be 0. Or all of them in one piece."""
+
+    @property
+    def faces(self) -> Targets:
+        return Targets.of(self.targets)
 
     def parts(self, count: int) -> list[Batch]:
         """The same images in at most `count` batches, as even as can be."""
-        size = len(self.targets)
-        edges = [size * i // count for i in range(count + 1)]
-        return [Batch(self.images[a:b], self.targets[a:b]) for a, b in pairwise(edges) if a < b]
+        return [Batch(self.images[a:b], self.targets[a:b])
+                for a, b in edges(len(self.targets), count)]
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Batch:
-        return Batch(
-            self.images.to(device, non_blocking=True, memory_format=layout),
-            [{key: value.to(device, non_blocking=True) for key, value in target.items()}
-             for target in self.targets])
+        """The same on a device, its faces in one piece; on a GPU padded (`Targets.padded`)."""
+        faces = self.faces.padded() if device.type == "cuda" else self.faces
+        return Batch(self.images.to(device, non_blocking=True, memory_format=layout),
+                     faces.to(device))
+
+
+def edges(size: int, count: int) -> list[tuple[int, int]]:
+    """Where `size` images are cut into at most `count` parts, as even as can be."""
+    return [(a, b) for a, b in pairwise(size * i // count for i in range(count + 1)) if a < b]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What a batch will show, before any pixel is read."""
+
+    indices: list[int]
+    transforms: list[Transform]
+    targets: list[dict[str, torch.Tensor]]
+    """As `Batch.targets`."""
+    decoded: list[np.ndarray | None]
+    """The images, where they had to be decoded for their sizes."""
+
+    def parts(self, count: int) -> list[Plan]:
+        """As those of `Batch`."""
+        return [Plan(self.indices[a:b], self.transforms[a:b], self.targets[a:b],
+                     self.decoded[a:b]) for a, b in edges(len(self.indices), count)]
+
+    def crop(self, images: ImageSet, out: np.ndarray, *, finish: bool) -> None:
+        """Writes what is seen of each image to `out` (uint8 [B, S, S, 3]); without `finish` before
+        its colours are changed and it is flipped."""
+        for pixels, index, own, transform in zip(out, self.indices, self.decoded, self.transforms):
+            image = images.image(index) if own is None else own
+            if finish:
+                transform.image(image, pixels)
+            else:
+                crop_image(image, transform.window, pixels)
 
 
 def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
             workers: int = 0, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
-    """One epoch of training batches.
+    """One epoch of training batches, in memory; see `rendered`."""
+    def render(plan: Plan) -> Batch:
+        pixels = np.empty((len(plan.indices), recipe.size, recipe.size, 3), np.uint8)
+        plan.crop(images, pixels, finish=True)
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), plan.targets)
+
+    return rendered(images, recipe, render, epoch=epoch, seed=seed, workers=workers, share=share)
+
+
+def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered], *, epoch: int,
+             seed: int, workers: int = 0, share: tuple[int, int] = (0, 1)) -> Iterator[Rendered]:
+    """What `render` makes of each batch of one epoch.
 
     The order depends on (seed, epoch), each image's augmentation on (seed, epoch, index) alone.
     A last batch that is not full is left out unless it is the only one.
 
     Args:
         images: best a cache (`cache_images`): every image is read once an epoch.
+        render: called in the threads.
         share: (k, n): of each batch every n-th image from the k-th on; the n shares together are
             the batch that (0, 1) gives.
         workers: threads that prepare batches ahead (OpenCV works outside Python's lock);
@@ -57,13 +108,13 @@ def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
     chunks = [order[i * recipe.batch_size:(i + 1) * recipe.batch_size][start::step]
               for i in range(count)]
 
-    def make(chunk: np.ndarray) -> Batch:
-        return _batch(images, chunk.tolist(), recipe, (seed, epoch))
+    def make(chunk: np.ndarray) -> Rendered:
+        return render(_plan(images, chunk.tolist(), recipe, (seed, epoch)))
 
     if not workers:
         yield from map(make, chunks)
         return
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
         ahead: deque = deque()
         try:
             for chunk in chunks:
@@ -77,19 +128,21 @@ def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
                 future.cancel()
 
 
-def _batch(images: ImageSet, indices: list[int], recipe: Recipe, seed: tuple[int, int]) -> Batch:
-    pixels = np.empty((len(indices), recipe.size, recipe.size, 3), np.uint8)
-    targets = []
-    for out, index in zip(pixels, indices):
-        rng = np.random.default_rng((*seed, index))
-        image, label = images.image(index), images.labels[index]
+def _plan(images: ImageSet, indices: list[int], recipe: Recipe, seed: tuple[int, int]) -> Plan:
+    transforms, targets, decoded = [], [], []
+    shapes = getattr(images, "shapes", None)  # a cache knows them without touching its pixels
+    for index in indices:
+        label = images.labels[index]
+        decoded.append(None if shapes else images.image(index))
+        height, width = shapes[index] if shapes else decoded[-1].shape[:2]
         faces = Faces(label.boxes, label.landmarks, label.ignore)
-        if label.size[0] and label.size != image.shape[1::-1]:  # the cache scaled it down
-            faces = faces.moved(np.array(image.shape[1::-1]) / label.size, np.zeros(2))
-        result, faces = augment(image, faces, recipe.size, recipe.augmentation, rng, out)
-        if result is not out:
-            out[:] = result
+        if label.size[0] and label.size != (width, height):  # the cache scaled it down
+            faces = faces.moved(np.array((width, height)) / label.size, np.zeros(2))
+        transform = sample((width, height), faces, recipe.augmentation,
+                           np.random.default_rng((*seed, index)))
+        faces = transform.faces(faces, recipe.size, recipe.augmentation.min_face)
+        transforms.append(transform)
         targets.append({"boxes": torch.from_numpy(faces.boxes),
                         "landmarks": torch.from_numpy(faces.landmarks),
                         "ignore": torch.from_numpy(faces.ignore)})
-    return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), targets)
+    return Plan(indices, transforms, targets, decoded)

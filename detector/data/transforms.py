@@ -46,26 +46,59 @@ class Faces:
         return Faces(boxes, (self.landmarks - shift) * scale, self.ignore)
 
 
+@dataclass(frozen=True, eq=False)
+class Transform:
+    """A random view of an image, drawn before any pixel of it is touched."""
+
+    window: tuple[int, int, int]
+    """x, y and side of the square crop, in whole px of the image; it may reach beyond it."""
+    color: np.ndarray | None
+    """float64 [3, 4]: BGR becomes color[:, :3] @ BGR + color[:, 3]; none: as it is."""
+    flip: bool
+    """Left and right exchanged, after the crop."""
+
+    def faces(self, faces: Faces, size: int, min_face: float) -> Faces:
+        """The faces of the image whose centre is in the crop, in px of that once it is scaled to
+        `size` px, clipped to it; those of less than `min_face` px are to be ignored."""
+        faces = crop_faces(faces, self.window, size)
+        if self.flip:
+            faces = flip_faces(faces, size)
+        small = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1) < min_face
+        return Faces(faces.boxes, faces.landmarks, faces.ignore | small)
+
+    def image(self, image: np.ndarray, out: np.ndarray) -> None:
+        """Writes the view of `image` (uint8 [H, W, 3] BGR) to `out` (uint8 [size, size, 3])."""
+        crop_image(image, self.window, out)
+        if self.color is not None:
+            recolor(out, self.color)
+        if self.flip:
+            cv2.flip(out, 1, dst=out)
+
+
+def sample(size: tuple[int, int], faces: Faces, settings: Augmentation,
+           rng: np.random.Generator) -> Transform:
+    """A random view of an image of `size` (width, height) px with these faces."""
+    window = choose_window(size, faces, settings.scales, rng)
+    color = sample_color(settings.photometric, rng)
+    return Transform(window, color, bool(rng.random() < settings.flip))
+
+
 def augment(image: np.ndarray, faces: Faces, size: int, settings: Augmentation,
-            rng: np.random.Generator, out: np.ndarray | None = None) -> tuple[np.ndarray, Faces]:
+            rng: np.random.Generator) -> tuple[np.ndarray, Faces]:
     """A random view of the image for training.
 
     Args:
         image: uint8 [H, W, 3] BGR.
         faces: in pixels of `image`.
         size: side of the result in px.
-        out: uint8 [size, size, 3] to write to.
 
     Returns:
         uint8 [size, size, 3] BGR, and the faces whose centre is in it, clipped to it.
     """
-    window = choose_window(image.shape[1::-1], faces, settings.scales, rng)
-    out, faces = crop(image, faces, window, size, out)
-    distort(out, settings.photometric, rng)
-    if rng.random() < settings.flip:
-        out, faces = flip(out, faces)
-    small = (faces.boxes[:, 2:] - faces.boxes[:, :2]).max(axis=1) < settings.min_face
-    return out, Faces(faces.boxes, faces.landmarks, faces.ignore | small)
+    transform, out = sample(image.shape[1::-1], faces, settings, rng), np.empty(
+        (size, size, 3), np.uint8)
+    transform.image(image, out)
+    return out, transform.faces(faces, size, settings.min_face)
 
 
 def choose_window(size: tuple[int, int], faces: Faces, scales: tuple[float, ...],
@@ -101,11 +134,17 @@ def choose_window(size: tuple[int, int], faces: Faces, scales: tuple[float, ...]
 
 
 def crop(image: np.ndarray, faces: Faces, window: tuple[int, int, int], size: int,
-         out: np.ndarray | None = None) -> tuple[np.ndarray, Faces]:
+         ) -> tuple[np.ndarray, Faces]:
     """The window of the image, scaled to `size` px square, and the faces with their centre in it.
-
-    Boxes are clipped; landmarks outside become unknown; boxes without area are dropped.
     """
+    out = np.empty((size, size, 3), np.uint8)
+    crop_image(image, window, out)
+    return out, crop_faces(faces, window, size)
+
+
+def crop_image(image: np.ndarray, window: tuple[int, int, int], out: np.ndarray) -> None:
+    """Writes the window of the image, PAD beyond it, to `out` (uint8 [size, size, 3]): by areas
+    where it shrinks, else linear."""
     x, y, side = window
     height, width = image.shape[:2]
     left, top = max(x, 0), max(y, 0)
@@ -114,10 +153,16 @@ def crop(image: np.ndarray, faces: Faces, window: tuple[int, int, int], size: in
     if view.shape[:2] != (side, side):
         view = cv2.copyMakeBorder(view, top - y, y + side - bottom, left - x, x + side - right,
                                   cv2.BORDER_CONSTANT, value=PAD)
-    shrinks = side > size
-    out = cv2.resize(view, (size, size), dst=out,
-                     interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    cv2.resize(view, out.shape[1::-1], dst=out,
+               interpolation=cv2.INTER_AREA if side > len(out) else cv2.INTER_LINEAR)
 
+
+def crop_faces(faces: Faces, window: tuple[int, int, int], size: int) -> Faces:
+    """The faces with their centre in the window, in px of that once it is scaled to `size` px.
+
+    Boxes are clipped; landmarks outside become unknown; boxes without area are dropped.
+    """
+    x, y, side = window
     centres = faces.centres - (x, y)
     faces = faces[((centres > 0) & (centres < side)).all(axis=1)]
     faces = faces.moved(size / side, np.array([x, y]))
@@ -125,29 +170,34 @@ def crop(image: np.ndarray, faces: Faces, window: tuple[int, int, int], size: in
     outside = ~((landmarks >= 0) & (landmarks <= size)).all(axis=2)
     landmarks = np.where(outside[:, :, None], np.float32(np.nan), landmarks)
     faces = Faces(boxes, landmarks, faces.ignore)
-    return out, faces[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    return faces[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
 
 
 def flip(image: np.ndarray, faces: Faces) -> tuple[np.ndarray, Faces]:
     """Left and right exchanged, in the landmarks' names too; writes to `image`."""
-    width = image.shape[1]
+    return cv2.flip(image, 1, dst=image), flip_faces(faces, image.shape[1])
+
+
+def flip_faces(faces: Faces, width: int) -> Faces:
+    """Faces of the mirror image."""
     boxes, landmarks = faces.boxes.copy(), faces.landmarks[:, FLIPPED_LANDMARKS].copy()
     boxes[:, [0, 2]] = width - boxes[:, [2, 0]]
     landmarks[..., 0] = width - landmarks[..., 0]
-    return cv2.flip(image, 1, dst=image), Faces(boxes, landmarks, faces.ignore)
+    return Faces(boxes, landmarks, faces.ignore)
 
 
-def distort(image: np.ndarray, probability: float, rng: np.random.Generator) -> None:
-    """Brightness ±32, contrast and saturation × 0.5–1.5, hue ±36°, each with `probability`.
+def sample_color(probability: float, rng: np.random.Generator) -> np.ndarray | None:
+    """Brightness ±32, contrast and saturation × 0.5–1.5, hue ±36°, each with `probability`: SSD's
+    ranges.
 
-    SSD's ranges. Writes to `image` (uint8 [H, W, 3] BGR). All four are one affine map of the
-    colours: saturation scales the distance from grey, hue turns around the grey axis.
+    All four are one affine map of the colours (float64 [3, 4], BGR; none: nothing changes):
+    saturation scales the distance from grey, hue turns around the grey axis.
     """
     on = rng.random(4) < probability
     brightness, contrast, saturation, hue = rng.uniform(
         (-32, 0.5, 0.5, -36), (32, 1.5, 1.5, 36))
     if not on.any():
-        return
+        return None
     matrix = np.eye(3)
     if on[2]:
         matrix = saturation * matrix + (1 - saturation) * _GREY
@@ -155,12 +205,16 @@ def distort(image: np.ndarray, probability: float, rng: np.random.Generator) -> 
         matrix = _turn(np.deg2rad(hue)) @ matrix
     if on[1]:
         matrix = contrast * matrix
-    offset = brightness if on[0] else 0.0
-    if on[2] or on[3]:
-        cv2.transform(image, np.column_stack([matrix, np.full(3, offset)]), dst=image)
-    else:
-        table = np.arange(256) * (contrast if on[1] else 1.0) + offset
+    return np.column_stack([matrix, np.full(3, brightness if on[0] else 0.0)])
+
+
+def recolor(image: np.ndarray, color: np.ndarray) -> None:
+    """Applies what `sample_color` gives; writes to `image` (uint8 [H, W, 3] BGR)."""
+    if (color[:, :3] == color[0, 0] * np.eye(3)).all():  # a table is faster
+        table = np.arange(256) * color[0, 0] + color[0, 3]
         cv2.LUT(image, np.rint(table).clip(0, 255).astype(np.uint8), dst=image)
+    else:
+        cv2.transform(image, color, dst=image)
 
 
 def _turn(angle: float) -> np.ndarray:

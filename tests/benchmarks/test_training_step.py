@@ -12,7 +12,7 @@ import yaml
 from detector.anchors import priors
 from detector.config import Detector
 from detector.data.loader import Batch
-from detector.ema import averaged
+from detector.ema import WeightAverage
 from detector.losses import detection_losses, total_loss
 from detector.model import build_detector
 from detector.optim import make_optimizer
@@ -114,14 +114,14 @@ def test_an_average_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
         model = build_detector(baseline).to(memory_format=layout(recipe))
         contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
                            Precision(recipe, CPU)))
-    average = averaged(contenders[1][0], 0.999)
+    average = WeightAverage(contenders[1][0], 0.999)
     times = ([], [], [])
     for repeat in range(REPEATS + 2):
         for index, contender in enumerate(contenders):  # in turns: they share the noise
             start = time.process_time()
             train_step(*contender)
             if index == 1:
-                average.update_parameters(contender[0])
+                average.update(contender[0])
             if repeat >= 2:
                 times[index].append(time.process_time() - start)
     alone, ema, parts = map(statistics.median, times)

@@ -10,6 +10,7 @@ from detector.boxes import encode, iou
 from detector.losses import assign
 from detector.matching import NEGATIVE, NEITHER, POSITIVE
 from detector.recipe import Loss
+from detector.targets import Targets
 
 RULES = pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
 SIDE = 96
@@ -49,7 +50,8 @@ def predictions(images, seed=0):
 
 
 def run(rule, targets, **settings):
-    return assign(predictions(len(targets)), targets, PRIORS, Loss(assignment=rule, **settings))
+    return assign(predictions(len(targets)), Targets.of(targets), PRIORS,
+                  Loss(assignment=rule, **settings))
 
 
 @RULES
@@ -65,10 +67,11 @@ def test_a_batch_is_its_images_one_by_one(rule):
     targets = [target(faces(seed, count), ignore=[0] if count > 3 else [])
                for seed, count in enumerate((3, 0, 7, 1))]
     outputs, settings = predictions(4), Loss(assignment=rule)
-    labels, rows = assign(outputs, targets, PRIORS, settings)
+    labels, rows = assign(outputs, Targets.of(targets), PRIORS, settings)
     start = 0
     for i, own in enumerate(targets):
-        alone = assign({key: value[i:i + 1] for key, value in outputs.items()}, [own], PRIORS,
+        alone = assign({key: value[i:i + 1] for key, value in outputs.items()},
+                       Targets.of([own]), PRIORS,
                        settings)
         assert alone.labels[0].equal(labels[i])
         positive = labels[i] == POSITIVE
@@ -160,6 +163,6 @@ def test_simota_equals_the_slow_reference(seed):
         for a in sorted(costs, key=costs.get)[:count]:
             if costs[a] < best.get(a, (math.inf, 0))[0]:
                 best[a] = (costs[a], f)
-    labels, rows = assign(outputs, [target(boxes)], PRIORS, Loss(assignment="simota"))
+    labels, rows = assign(outputs, Targets.of([target(boxes)]), PRIORS, Loss(assignment="simota"))
     found = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
     assert found == {a: f for a, (_, f) in best.items()}

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector import checkpoint, fit
+from detector import checkpoint, fit, stepper
 from detector.config import Backbone, Context, Detector, Neck
 from detector.data.splits import Subset
 from detector.errors import TrainingError, UserError
@@ -111,19 +111,20 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(tiny_data, tm
 
 def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap, monkeypatch):
     def diverges(*arguments):
-        told.append(train_step(*arguments))
-        return told[-1] | {"total": float("nan")}
-    train_step, told = fit.train_step, []
+        told.append(gradient_step(*arguments))
+        return told[-1] | {"total": torch.tensor(float("nan"))}
+    gradient_step, told = stepper.gradient_step, []
     recipe = replace(RECIPE, precision="fp16")
-    monkeypatch.setattr(fit, "train_step", diverges)
+    monkeypatch.setattr(stepper, "gradient_step", diverges)
     with pytest.raises(TrainingError, match=r"not finite at any step of epoch 1 .*bf16 or fp32"):
         run(tiny_data, tmp_path, recipe)
     assert len(told) == len(tiny_data.train) // 5  # each is left out
 
-    def overflows(model, optimizer, batch, config, recipe, precision):
-        precision.scaler.load_state_dict(precision.scaler.state_dict() | {"scale": 0.5})
-        return dict.fromkeys(("class", "box", "total"), 1.0)
-    monkeypatch.setattr(fit, "train_step", overflows)
+    def overflows(*arguments):
+        losses = gradient_step(*arguments)
+        arguments[-1].scale.fill_(0.5)
+        return losses
+    monkeypatch.setattr(stepper, "gradient_step", overflows)
     with pytest.raises(TrainingError, match="epoch 1, step 1 of"):
         run(tiny_data, tmp_path, recipe)
 

@@ -1,16 +1,19 @@
 """Losses against a second implementation in plain loops, and the cases that break others."""
 
 import math
+from functools import partial
 
 import pytest
 import torch
 
-from detector import losses
+from detector import class_losses, losses
 from detector.anchors import Priors
 from detector.boxes import encode
 from detector.losses import total_loss
 from detector.matching import match
 from detector.recipe import Loss
+from detector.selection import chosen
+from detector.targets import Targets
 
 ANCHORS = torch.tensor([[x - s / 2, y - s / 2, x + s / 2, y + s / 2]
                         for y in range(4, 64, 8) for x in range(4, 64, 8) for s in (16.0, 32.0)])
@@ -54,7 +57,7 @@ def slow_losses(predicted, targets, settings):
     terms = {"class": 0.0, "box": 0.0, "landmark": 0.0}
     counted = positives = known = 0
     for i, truth in enumerate(targets):
-        labels, faces = match([truth["boxes"]], [truth["ignore"]], ANCHORS, settings)
+        labels, faces = match(Targets.of([truth]), ANCHORS, settings)
         margins, own = [], 0
         for a, anchor in enumerate(ANCHORS.tolist()):
             background, face_logit = predicted["class_logits"][i, a].tolist()
@@ -139,7 +142,7 @@ def test_images_without_faces_teach_background():
 def test_only_positives_and_the_hardest_negatives_are_learnt():
     predicted = outputs(1)
     truth = target([[30, 28, 60, 62]])
-    labels, _ = match([truth["boxes"]], [truth["ignore"]], ANCHORS, SETTINGS)
+    labels, _ = match(Targets.of([truth]), ANCHORS, SETTINGS)
     detection_losses(predicted, [truth], ANCHORS, SETTINGS)["class"].backward()
     touched = (predicted["class_logits"].grad[0].abs().sum(1) > 0)
     positives = int((labels == 1).sum())
@@ -162,7 +165,7 @@ def test_the_batch_is_the_images_put_together():
     """Per-image sums weighted by their counts give the batch: no image leaks into another."""
     predicted = outputs(3)
     whole = detection_losses(predicted, BATCH, ANCHORS, SETTINGS)
-    counts = [max(int((match([t["boxes"]], [t["ignore"]], ANCHORS, SETTINGS)[0] == 1).sum()), 1)
+    counts = [max(int((match(Targets.of([t]), ANCHORS, SETTINGS)[0] == 1).sum()), 1)
               for t in BATCH]
     single = [detection_losses({k: v[i:i + 1] for k, v in predicted.items()}, [t], ANCHORS,
                                SETTINGS)["class"].item() for i, t in enumerate(BATCH)]
@@ -239,7 +242,7 @@ def test_predictions_that_are_right_cost_less(settings):
     priors = Priors(ANCHORS, ANCHORS, ANCHORS, COUNTS)
     # What is learnt may depend on what is predicted: a few rounds settle it.
     for _ in range(4):
-        labels, faces = losses.assign(right, BATCH, priors, settings)
+        labels, faces = losses.assign(right, Targets.of(BATCH), priors, settings)
         positive = labels == 1
         boxes = torch.cat([t["boxes"] for t in BATCH])
         image, anchor = positive.nonzero(as_tuple=True)
@@ -248,3 +251,28 @@ def test_predictions_that_are_right_cost_less(settings):
     found = losses_of(right, BATCH, settings)
     assert found["box"] < 1e-3
     assert found["class"] < 0.1 * random["class"]
+
+
+@pytest.mark.parametrize("kind", ["ohem", "focal", "quality_focal", "cross_entropy"])
+@pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
+def test_all_anchors_masked_give_what_the_chosen_ones_give(kind, rule, monkeypatch):
+    """As a GPU computes it: no length hangs on the data, faces are padded."""
+    settings = Loss(assignment=rule, class_loss=kind, box_loss="eiou" if rule == "simota" else
+                    "smooth_l1")
+    priors = Priors(ANCHORS, ANCHORS, ANCHORS, (len(ANCHORS),))
+
+    def learn(targets):
+        predicted = outputs(3)
+        found = losses.detection_losses(predicted, targets, priors, settings)
+        total_loss(found, settings).backward()
+        return found, {name: value.grad for name, value in predicted.items()}
+
+    few, gradients = learn(BATCH)
+    for module in (losses, class_losses):
+        monkeypatch.setattr(module, "chosen", partial(chosen, everything=True))
+    every, others = learn(Targets.of(BATCH).padded())
+    assert list(every) == list(few)
+    for name, value in few.items():
+        assert every[name].item() == pytest.approx(value.item(), rel=1e-5)
+    for name, gradient in gradients.items():
+        assert torch.allclose(others[name], gradient, atol=1e-6)

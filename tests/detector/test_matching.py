@@ -6,17 +6,22 @@ import torch
 from detector.boxes import encode
 from detector.matching import INSIDE, match
 from detector.recipe import Loss
+from detector.targets import Targets
 
 ANCHORS = torch.tensor([[x - s / 2, y - s / 2, x + s / 2, y + s / 2]
                         for s in (16.0, 32.0, 96.0) for y in range(8, 96, 16)
                         for x in range(8, 96, 16)])
 
 
+def targets(boxes, ignore):
+    return Targets.of([{"boxes": b, "ignore": i} for b, i in zip(boxes, ignore)])
+
+
 def one(boxes, ignore=None, settings=None):
     """Labels and faces [A] of a single image."""
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     ignore = torch.zeros(len(boxes), dtype=torch.bool) if ignore is None else torch.tensor(ignore)
-    labels, faces = match([boxes], [ignore], ANCHORS, settings or Loss())
+    labels, faces = match(targets([boxes], [ignore]), ANCHORS, settings or Loss())
     return labels[0], faces[0]
 
 
@@ -73,7 +78,7 @@ def test_equals_the_slow_reference(seed):
         size = torch.exp(torch.randn(count, 2, generator=generator) * 0.9 + 2.8)
         boxes.append(torch.cat((centre - size / 2, centre + size / 2), 1))
         ignore.append(torch.rand(count, generator=generator) < 0.3)
-    labels, faces = match(boxes, ignore, ANCHORS, settings)
+    labels, faces = match(targets(boxes, ignore), ANCHORS, settings)
     start = 0
     for i, own in enumerate(boxes):
         expected, indices = slow_match(own.tolist(), ignore[i].tolist(), ANCHORS.tolist(), settings)
@@ -128,8 +133,8 @@ def test_boxes_without_area_do_not_exist():
 def test_images_without_faces_are_background():
     labels, _ = one([])
     assert (labels == 0).all()
-    both, _ = match([torch.zeros(0, 4), ANCHORS[[3]]],
-                    [torch.zeros(0, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)],
+    both, _ = match(targets([torch.zeros(0, 4), ANCHORS[[3]]],
+                            [torch.zeros(0, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)]),
                     ANCHORS, Loss())
     assert (both[0] == 0).all()
     assert both[1, 3] == 1

@@ -1,0 +1,94 @@
+"""Random crops rendered on a GPU from images that lie in its memory: one kernel does crop, resize,
+colours and flip, as `transforms.Transform.image` does them by OpenCV (to a grey level or so)."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from detector.data.transforms import PAD
+
+BLOCK = 256
+
+
+@triton.jit
+def _tap(position, tap, scale, side):
+    """Source pixel and weight of the tap-th neighbour of an output pixel, along one axis."""
+    shrinks = scale > 1
+    # Linear: two neighbours of the middle of the pixel.
+    middle = (position + 0.5) * scale - 0.5
+    left = tl.floor(middle)
+    share = middle - left
+    linear = tl.where(tap == 0, 1 - share, tl.where(tap == 1, share, 0.0))
+    # By area: the pixels that the output pixel covers, each by how much.
+    low = position * scale
+    first = tl.floor(low + 1e-4)
+    source = first + tap
+    covered = tl.minimum(low + scale, source + 1) - tl.maximum(low, source)
+    area = tl.maximum(covered, 0.0) / scale
+    source = tl.where(shrinks, source, left + tap)
+    source = tl.minimum(tl.maximum(source, 0.0), side - 1.0)
+    return source.to(tl.int32), tl.where(shrinks, area, linear)
+
+
+@triton.jit
+def _render(flat, starts, places, colors, out, SIZE: tl.constexpr, TAPS: tl.constexpr,
+            BLOCK: tl.constexpr, PAD_B: tl.constexpr, PAD_G: tl.constexpr, PAD_R: tl.constexpr):
+    image = tl.program_id(1)
+    pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    exists = pixel < SIZE * SIZE
+    row = pixel // SIZE
+    column = pixel % SIZE
+    start = tl.load(starts + image)
+    height = tl.load(places + image * 6)
+    width = tl.load(places + image * 6 + 1)
+    x = tl.load(places + image * 6 + 2)
+    y = tl.load(places + image * 6 + 3)
+    side = tl.load(places + image * 6 + 4)
+    flips = tl.load(places + image * 6 + 5)
+    column = tl.where(flips != 0, SIZE - 1 - column, column)
+    scale = side.to(tl.float32) / SIZE
+    blue = tl.zeros([BLOCK], tl.float32)
+    green = tl.zeros([BLOCK], tl.float32)
+    red = tl.zeros([BLOCK], tl.float32)
+    for i in tl.static_range(TAPS):
+        v, weight_y = _tap(row.to(tl.float32), i, scale, side)
+        for j in tl.static_range(TAPS):
+            u, weight_x = _tap(column.to(tl.float32), j, scale, side)
+            u = u + x
+            w = v + y
+            inside = exists & (u >= 0) & (u < width) & (w >= 0) & (w < height)
+            source = flat + start + (w.to(tl.int64) * width + u) * 3
+            weight = weight_x * weight_y
+            blue += weight * tl.load(source, mask=inside, other=PAD_B).to(tl.float32)
+            green += weight * tl.load(source + 1, mask=inside, other=PAD_G).to(tl.float32)
+            red += weight * tl.load(source + 2, mask=inside, other=PAD_R).to(tl.float32)
+    blue, green, red = tl.floor(blue + 0.5), tl.floor(green + 0.5), tl.floor(red + 0.5)
+    target = out + (image.to(tl.int64) * SIZE * SIZE + pixel) * 3
+    color = colors + image * 12
+    for channel in tl.static_range(3):
+        value = (tl.load(color + channel * 4) * blue + tl.load(color + channel * 4 + 1) * green
+                 + tl.load(color + channel * 4 + 2) * red + tl.load(color + channel * 4 + 3))
+        value = tl.minimum(tl.maximum(tl.floor(value + 0.5), 0.0), 255.0)
+        tl.store(target + channel, value.to(tl.uint8), mask=exists)
+
+
+def render(flat: Tensor, starts: Tensor, places: Tensor, colors: Tensor, size: int,
+           taps: int) -> Tensor:
+    """uint8 [B, 3, size, size] BGR, channels-last in memory: a view of each image.
+
+    Args:
+        flat: uint8: all images [H, W, 3] BGR, one after the other.
+        starts: int64 [B], where in it each image of the batch begins.
+        places: int32 [B, 6]: height and width of the image, x, y and side of the square crop (px
+            of the image; it may reach beyond it), and whether it is flipped (0 or 1).
+        colors: float32 [B, 3, 4], see `transforms.Transform.color`.
+        taps: pixels that one of the result is made of along an axis: 2, or where a crop of `side`
+            px shrinks ceil(side / size) + 1.
+    """
+    out = torch.empty(len(starts), size, size, 3, dtype=torch.uint8, device=flat.device)
+    _render[(triton.cdiv(size * size, BLOCK), len(starts))](
+        flat, starts, places, colors, out, size, taps, BLOCK, *PAD)
+    return out.permute(0, 3, 1, 2)
