@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from detector.boxes import area
+from detector.boxes import area, product
 
 EXTENDED_BETA = 0.1  # below this loss eiou is quadratic (ShiqiYu/libfacedetection.train)
 TINY = 1e-7
@@ -22,7 +22,7 @@ def giou(predicted: Tensor, wanted: Tensor) -> Tensor:
     """1 - generalised IoU (Rezatofighi et al. 2019) [N], from 0 to 2."""
     overlap = _overlap(predicted, wanted)
     union = area(predicted) + area(wanted) - overlap
-    hull = _hull_sides(predicted, wanted).prod(-1)
+    hull = product(_hull_sides(predicted, wanted))
     return 1 - overlap / union.clamp(min=TINY) + (hull - union) / hull.clamp(min=TINY)
 
 
@@ -46,7 +46,7 @@ def eiou(predicted: Tensor, wanted: Tensor) -> Tensor:
     low = torch.maximum(predicted[:, :2], wanted[:, :2]) - corner
     high = torch.minimum(predicted[:, 2:], wanted[:, 2:]) - corner
     least, most = torch.minimum(low, high), torch.maximum(low, high)
-    overlap = (high.prod(-1) + least.prod(-1)
+    overlap = (product(high) + product(least)
                - low[:, 0] * most[:, 1] - most[:, 0] * low[:, 1])
     union = area(predicted) + area(wanted) - overlap
     loss = 1 - overlap / union.clamp(min=TINY)
@@ -58,7 +58,7 @@ OVERLAP_LOSSES = {"giou": giou, "diou": diou, "eiou": eiou}
 
 def _overlap(a: Tensor, b: Tensor) -> Tensor:
     sides = torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])
-    return sides.clamp(min=0).prod(-1)
+    return product(sides.clamp(min=0))
 
 
 def _hull_sides(a: Tensor, b: Tensor) -> Tensor:

@@ -69,7 +69,7 @@ def _hardest(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -
     wanted = (ratio * positive.sum(1).clamp(min=1)).long()
     wanted = torch.minimum(wanted, negative.sum(1))
     # A GPU ranks all of them: to ask it how many are wanted would be to wait for it.
-    most = logits.shape[1] if logits.is_cuda else int(wanted.max())
+    most = int(wanted.max()) if logits.device.type == "cpu" else logits.shape[1]
     _, order = logits.masked_fill(~negative, -torch.inf).topk(most, dim=1)
     taken = torch.arange(most, device=logits.device) < wanted[:, None]
     return torch.zeros_like(negative).scatter_(1, order, taken)

@@ -25,16 +25,19 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
               {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     on_gpu = weights[0].is_cuda
-    lr = torch.tensor(settings.lr, device=weights[0].device) if on_gpu else settings.lr
     if settings.kind == "adamw":
-        return torch.optim.AdamW(groups, lr=lr, betas=(settings.momentum, BETA2), fused=True,
-                                 capturable=on_gpu)
-    optimizer = torch.optim.SGD(groups, lr=lr, momentum=settings.momentum, fused=True)
-    if settings.momentum:
-        for weight in weights:
-            # From zeros the first step is the same; without, torch leaves the momentum undefined
-            # where loss scaling leaves that step out.
+        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, BETA2),
+                                      fused=True, capturable=on_gpu)
+    else:
+        optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
+        # From zeros the first step is the same; without, torch leaves the momentum undefined where
+        # loss scaling leaves that step out.
+        for weight in weights if settings.momentum else ():
             optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+    if on_gpu:
+        lr = torch.tensor(settings.lr, device=weights[0].device)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
     return optimizer
 
 

@@ -54,8 +54,8 @@ def chosen(mask: Tensor, everything: bool | None = None) -> Selection:
     """The entries where `mask` [B, A] is true.
 
     Args:
-        everything: whether to keep all entries; none: on a GPU.
+        everything: whether to keep all entries; none: anywhere but on a CPU.
     """
-    if everything if everything is not None else mask.is_cuda:
+    if everything if everything is not None else mask.device.type != "cpu":
         return Selection(mask, None)
     return Selection(mask, mask.nonzero(as_tuple=True))

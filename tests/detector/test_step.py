@@ -8,13 +8,17 @@ import pytest
 import torch
 
 from detector import distributed
+from detector.anchors import priors
 from detector.config import Anchors, Backbone, Context, Detector, Head, Neck
 from detector.data.loader import Batch, batches
 from detector.distributed import Place
-from detector.model import build_detector
+from detector.losses import detection_losses, total_loss
+from detector.model import blank_detector, build_detector
 from detector.optim import make_optimizer, set_lr
+from detector.presets import load_preset
 from detector.recipe import Augmentation, Loss, Optimizer, Recipe
 from detector.step import Precision, layout, settle_norms, to_train, train_step
+from detector.targets import Targets
 
 CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
                                     depths=(1, 1, 1, 1, 1)),
@@ -214,3 +218,23 @@ def test_frozen_norms_keep_their_statistics(batch):
     model, *_ = one_step(CONFIG, RECIPE, batch)
     assert not any(value.equal(before[name]) for name, value in model.named_buffers()
                    if "running" in name)
+
+
+@pytest.mark.parametrize("class_loss", ["ohem", "focal", "quality_focal"])
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "diou", "eiou"])
+@pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_0.5g", "yunet_n"])
+def test_losses_and_gradients_never_ask_a_device_for_a_value(name, class_loss, box_loss):
+    """Tensors of the meta device have none to give: whatever asks raises. (A GPU would be waited
+    for, and its step could not be captured as a graph.)"""
+    config, recipe = load_preset(name)
+    loss = replace(recipe.loss, class_loss=class_loss, box_loss=box_loss)
+    meta = torch.device("meta")
+    with meta:
+        targets = Targets(torch.empty(128, 4), torch.empty(128, 5, 2),
+                          torch.empty(128, dtype=torch.bool),
+                          torch.empty(128, dtype=torch.int64), 2)
+        images = torch.empty(2, 3, 64, 64, dtype=torch.uint8)
+    model, boxes = blank_detector(config), priors(config, (64, 64), meta)
+    losses = detection_losses(model(images), targets, boxes, loss)
+    total_loss(losses, loss).backward()
+    assert all(p.grad is not None for p in model.parameters())
