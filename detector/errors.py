@@ -32,3 +32,19 @@ def disk_full(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+OUT_OF_MEMORY = ("out of memory", "allocate memory", "alloc_failed")
+"""What torch, the allocators of CPU and GPU, cuBLAS and cuDNN say, in lower case."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether an error tells that the memory of a GPU or of the machine was used up."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
+        return True
+    return any(words in str(error).lower() for words in OUT_OF_MEMORY)
+
+
+def size_text(count: float) -> str:
+    """Bytes as messages tell them: 5_200_000 → "5.2 MB"."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

@@ -1,14 +1,14 @@
-"""Disk that a search needs for checkpoints, told before it starts; and when there is no more."""
+"""Disk that checkpoints and decoded images need, told before it is used; and when it is full."""
 
 from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from detector.errors import UserError, disk_full
+from detector.errors import UserError, disk_full, size_text
 from detector.recipe import Recipe
 from nas.inherit import INIT
 from nas.space import RandomTrial, SearchSpace
@@ -55,10 +55,25 @@ def check_disk(folder: Path, space: SearchSpace, trials: int, inherit: bool = Fa
     existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        raise UserError(f"{folder}: the checkpoints of {trials} trials need about {_size(needed)}, "
-                        f"{_size(free)} are free there; free some space, choose another --runs-dir "
-                        "or ask for fewer --trials")
-    return (f"checkpoints: about {_size(needed)} at most, {_size(free)} free")
+        raise UserError(f"{folder}: the checkpoints of {trials} trials need about "
+                        f"{size_text(needed)}, {size_text(free)} are free there; free some space, "
+                        "choose another --runs-dir or ask for fewer --trials")
+    return (f"checkpoints: about {size_text(needed)} at most, {size_text(free)} free")
+
+
+def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
+    """The images of each part as `detector.data.prepare.open_or_cache` gives them, with a progress
+    bar, and a note on those that cannot be read."""
+    from detector.data.prepare import open_or_cache
+    from nas.progress import ImagesBar
+
+    with ImagesBar("decoding images") as bar:
+        prepared = open_or_cache(parts, folder, shared=shared, progress=bar.update)
+    for (images, _), ready in zip(parts, prepared):
+        if ready.skipped:
+            print(f"note: {len(ready.skipped)} of {len(images)} images of {images.name} cannot be "
+                  f"read and are left out, the first is {ready.skipped[0]}")
+    return prepared
 
 
 @contextlib.contextmanager
@@ -74,11 +89,6 @@ def told_when_full(folder: Path, again: str) -> Iterator[None]:
     except Exception as error:  # of sqlite, torch, numpy, Ray, each in its own words
         if not disk_full(error):
             raise
-        free = _size(shutil.disk_usage(folder).free)
+        free = size_text(shutil.disk_usage(folder).free)
         raise UserError(f"{folder}: the disk is full ({free} free); the study is intact: free some "
                         f"space, then go on with: {again}") from error
-
-
-def _size(count: float) -> str:
-    """5_200_000 → "5.2 MB"."""
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"

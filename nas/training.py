@@ -57,20 +57,20 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
     """The trained network, its epochs and what it started from; `tell` takes each epoch as
     plain data."""
     from detector import checkpoint
-    from detector.data import cache_images
+    from detector.data.prepare import Part
     from detector.fit import LAST
     from detector.model import build_detector
+    from nas.disk import prepare_images
     from nas.progress import TrainingBar
 
-    cached = cache_images(images, workdir / "cache", recipe.cache_size)
-    if cached.skipped:
-        print(f"note: {len(cached.skipped)} of {len(images)} images cannot be read and are left "
-              f"out, the first is {cached.skipped[0]}")
-    holdout = None if args.with_holdout else cache_images(
-        data.holdout, workdir / "cache", recipe.evaluation.size)
+    parts = [Part(images, recipe.cache_size)]
+    if not args.with_holdout:
+        parts.append(Part(data.holdout, recipe.evaluation.size))
+    prepared, *others = prepare_images(parts, workdir / "cache", shared=args.workers > 1)
+    holdout = others[0] if others else None
     try:
         with TrainingBar(recipe.epochs) as bar:
-            for epoch in _epochs(candidate, recipe, cached, holdout, workdir, args, bar.step):
+            for epoch in _epochs(candidate, recipe, prepared, holdout, workdir, args, bar.step):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
                 tell(asdict(epoch))
     except KeyboardInterrupt:
@@ -85,19 +85,19 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
     return net.eval(), saved.state["history"], start and Start.from_dict(start)
 
 
-def _epochs(candidate: Candidate, recipe: Recipe, cached, holdout, workdir: Path,
+def _epochs(candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path,
             args: Namespace, progress):
     from detector.fit import choose_device, fit
 
     if args.workers == 1:
-        return fit(candidate.config, recipe, cached, holdout, workdir=workdir, device=args.device,
+        return fit(candidate.config, recipe, images, holdout, workdir=workdir, device=args.device,
                    progress=progress)
     from trials.ray_train import fit_on_ray
 
     if recipe.norm == "sync" and choose_device(args.device).type == "cpu":
         print("note: on CPUs each worker normalises by the statistics of its own images "
               "(SyncBatchNorm needs GPUs)")
-    return fit_on_ray(candidate.config, recipe, cached, holdout, workdir=workdir,
+    return fit_on_ray(candidate.config, recipe, images, holdout, workdir=workdir,
                       device=args.device, workers=args.workers, progress=progress)
 
 

@@ -1,4 +1,8 @@
-"""Images decoded once into one memory-mapped file that all trials share."""
+"""Images decoded once into one memory-mapped file that all trials share.
+
+`DecodedImages` are the same images, labels and pixels without that file, decoded whenever they
+are needed. `detector.data.prepare` chooses between the two.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +10,12 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -17,10 +25,13 @@ from detector.data.types import ImageLabel, ImageSet, UnreadableImage
 from detector.errors import UserError
 
 _VERSION = 1
+_MAX_THREADS = 16  # more decode faster than a disk writes
+Progress = Callable[[int, int], None]
+"""Called with the images done and all of them."""
 
 
-class CachedImages:
-    """An `ImageSet` over a cache folder; pickled as its path alone."""
+class _Index:
+    """What is known of a set's images once each of them was decoded; read from a folder."""
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
@@ -32,27 +43,69 @@ class CachedImages:
         self.dropped: int = info["dropped"]
         """Boxes dropped since they lie outside their image."""
         with np.load(self.folder / "labels.npz") as arrays:
-            self._shapes = [tuple(shape) for shape in arrays["shapes"].tolist()]
+            self.shapes: list[tuple[int, int]] = [
+                (height, width) for height, width in arrays["shapes"].tolist()]
+            """Height and width in px of each image as `image` gives it."""
             self.labels: Sequence[ImageLabel] = _unpack(info["names"], arrays)
-        lengths = [h * w * 3 for h, w in self._shapes]
-        self._starts = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
-        pixels = self.folder / "pixels.bin"
-        self._pixels = (np.memmap(pixels, np.uint8, "c") if pixels.stat().st_size
-                        else np.empty(0, np.uint8))
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    def size(self, index: int) -> tuple[int, int]:
+        return self.labels[index].size
+
+
+class CachedImages(_Index):
+    """An `ImageSet` over a cache folder; pickled as its path alone."""
+
+    def __init__(self, folder: Path):
+        super().__init__(folder)
+        lengths = np.array([height * width * 3 for height, width in self.shapes], np.int64)
+        self.starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        """int64 [N + 1]: image i is `pixels[starts[i]:starts[i + 1]]`."""
+        self.nbytes = int(self.starts[-1])
+        """Bytes of all pixels together."""
+        pixels = self.folder / "pixels.bin"
+        self.pixels: np.ndarray = (np.memmap(pixels, np.uint8, "c") if pixels.stat().st_size
+                                   else np.empty(0, np.uint8))
+        """uint8 [nbytes], flat, mapped into memory: [H, W, 3] BGR of each image in turn."""
+
     def image(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], BGR: a view of the file; writing to it changes this process's copy."""
-        start, end = self._starts[index], self._starts[index + 1]
-        return np.asarray(self._pixels[start:end]).reshape(*self._shapes[index], 3)
+        start, end = self.starts[index], self.starts[index + 1]
+        return np.asarray(self.pixels[start:end]).reshape(*self.shapes[index], 3)
 
     def __reduce__(self):
         return CachedImages, (self.folder,)
 
 
-def cache_images(images: ImageSet, folder: Path, max_side: int | None) -> CachedImages:
+class DecodedImages(_Index):
+    """An `ImageSet` of what a cache would hold, each image decoded whenever it is needed.
+
+    All images were decoded once before, so unreadable ones are left out as a cache leaves them.
+    """
+
+    def __init__(self, folder: Path, images: ImageSet, max_side: int | None):
+        super().__init__(folder)
+        self._images, self._max_side = images, max_side
+        indices = {label.name: index for index, label in enumerate(images.labels)}
+        self._indices = [indices[label.name] for label in self.labels]
+
+    def image(self, index: int) -> np.ndarray:
+        """uint8 [H, W, 3], BGR.
+
+        Raises:
+            UserError: the file was readable before, and is not any more.
+        """
+        try:
+            return limit(self._images.image(self._indices[index]), self._max_side)
+        except UnreadableImage as error:
+            raise UserError(f"{error}; it was readable when this training began: restore it, then "
+                            "go on with --resume") from error
+
+
+def cache_images(images: ImageSet, folder: Path, max_side: int | None,
+                 progress: Progress | None = None, threads: int | None = None) -> CachedImages:
     """The images decoded, scaled down to a long side of at most `max_side` px, kept on disk.
 
     A cache of the same images and size is reopened. It is written aside and then renamed, so a
@@ -62,68 +115,137 @@ def cache_images(images: ImageSet, folder: Path, max_side: int | None) -> Cached
     Args:
         folder: where caches live; made if missing.
         max_side: px, or none: as they are.
+        progress: called after each image, unless the cache is there.
+        threads: that decode; the cache is the same for any number. None: one for each core that
+            this process may use.
 
     Raises:
         UserError: no image can be decoded, or the folder cannot be written.
     """
-    print_ = fingerprint("cache", _VERSION, images.fingerprint, max_side)
-    target = Path(folder) / f"images-{print_}"
+    target = cache_folder(images, folder, max_side)
     if not target.is_dir():
-        try:
-            _build(images, target, max_side, print_)
-        except OSError as error:
-            raise UserError(f"{target}: cannot be written ({error.strerror}); make room, give "
-                            "another --runs-dir or a smaller cache_size") from error
+        _build(images, target, max_side, progress, threads, keep_pixels=True)
     return CachedImages(target)
 
 
-def _build(images: ImageSet, target: Path, max_side: int | None, print_: str) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+def decode_on_demand(images: ImageSet, folder: Path, max_side: int | None,
+                     progress: Progress | None = None) -> DecodedImages:
+    """The images and labels that `cache_images` would give, without a copy of the pixels.
+
+    Each image is decoded once now, to find the unreadable ones; `folder` keeps what was found.
+    Arguments and errors as those of `cache_images`.
+    """
+    target = Path(folder) / f"index-{_print(images, max_side)}"
+    if not target.is_dir():
+        _build(images, target, max_side, progress, keep_pixels=False)
+    return DecodedImages(target, images, max_side)
+
+
+def cache_folder(images: ImageSet, folder: Path, max_side: int | None) -> Path:
+    """The folder that `cache_images` makes in `folder`."""
+    return Path(folder) / f"images-{_print(images, max_side)}"
+
+
+def _print(images: ImageSet, max_side: int | None) -> str:
+    return fingerprint("cache", _VERSION, images.fingerprint, max_side)
+
+
+def _build(images: ImageSet, target: Path, max_side: int | None, progress: Progress | None,
+           threads: int | None = None, *, keep_pixels: bool) -> None:
     try:
-        _write(images, aside, max_side, print_)
-        os.rename(aside, target)
-    except OSError:
-        if not target.is_dir():  # else another process was first
-            raise
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+        try:
+            _write(images, aside, max_side, progress, threads or _cores(), keep_pixels)
+            os.rename(aside, target)
+        except OSError:
+            if not target.is_dir():  # else another process was first
+                raise
+        finally:
+            shutil.rmtree(aside, ignore_errors=True)
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror}); make room, give "
+                        "another --runs-dir or a smaller cache_size") from error
 
 
-def _write(images: ImageSet, folder: Path, max_side: int | None, print_: str) -> None:
+def _write(images: ImageSet, folder: Path, max_side: int | None, progress: Progress | None,
+           threads: int, keep_pixels: bool) -> None:
     labels, shapes, skipped, dropped = [], [], [], 0
-    with open(folder / "pixels.bin", "wb") as pixels:
-        for index, label in enumerate(images.labels):
-            try:
-                image = images.image(index)
-            except UnreadableImage:
+    with open(folder / "pixels.bin", "wb") if keep_pixels else nullcontext() as pixels:
+        for done, (label, decoded) in enumerate(
+                zip(images.labels, _decoded(images, max_side, threads)), 1):
+            if decoded is None:
                 skipped.append(label.name)
-                continue
-            size = label.size if label.size[0] else (image.shape[1], image.shape[0])
-            fitted, lost = clip_label(label, size)
-            image = limit(image, max_side)
-            pixels.write(np.ascontiguousarray(image).data)
-            labels.append(fitted)
-            shapes.append(image.shape[:2])
-            dropped += lost
+            else:
+                fitted, lost = clip_label(label, label.size if label.size[0] else decoded.size)
+                labels.append(fitted)
+                shapes.append(decoded.image.shape[:2])
+                dropped += lost
+                if pixels is not None:
+                    pixels.write(decoded.image.data)
+            if progress:
+                progress(done, len(images))
     if skipped and not labels:
         raise UserError(f"{images.name}: none of its {len(skipped)} images can be decoded, the "
                         f"first is {skipped[0]}; fetch them again")
     np.savez(folder / "labels.npz", shapes=np.array(shapes, np.int64).reshape(-1, 2),
              **_pack(labels))
     (folder / "index.json").write_text(json.dumps({
-        "name": images.name, "fingerprint": print_, "names": [label.name for label in labels],
-        "skipped": skipped, "dropped": dropped}))
+        "name": images.name, "fingerprint": _print(images, max_side),
+        "names": [label.name for label in labels], "skipped": skipped, "dropped": dropped}))
+
+
+class _Decoded(NamedTuple):
+    image: np.ndarray
+    """uint8 [H, W, 3] BGR, contiguous, scaled down."""
+    size: tuple[int, int]
+    """(width, height) before that."""
+
+
+def _decoded(images: ImageSet, max_side: int | None, threads: int) -> Iterator[_Decoded | None]:
+    """Each image in turn, None for an unreadable one; at most 2 × `threads` in memory at once."""
+    def decode(index: int) -> _Decoded | None:
+        try:
+            image = images.image(index)
+        except UnreadableImage:
+            return None
+        return _Decoded(np.ascontiguousarray(limit(image, max_side)),
+                        (image.shape[1], image.shape[0]))
+
+    with ThreadPoolExecutor(threads) as pool:  # OpenCV works outside Python's lock
+        ahead: deque = deque()
+        try:
+            for index in range(len(images)):
+                if len(ahead) == 2 * threads:
+                    yield ahead.popleft().result()
+                ahead.append(pool.submit(decode, index))
+            while ahead:
+                yield ahead.popleft().result()
+        finally:  # where writing fails
+            for future in ahead:
+                future.cancel()
+
+
+def _cores() -> int:
+    """Cores that this process may use, as threads to decode by."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return min(cores or 1, _MAX_THREADS)
 
 
 def limit(image: np.ndarray, max_side: int | None) -> np.ndarray:
     """The image scaled down to a long side of `max_side` px; smaller ones as they are."""
-    height, width = image.shape[:2]
-    if max_side is None or max(height, width) <= max_side:
+    size = limited((image.shape[1], image.shape[0]), max_side)
+    if size == image.shape[1::-1]:
         return image
-    scale = max_side / max(height, width)
-    size = max(1, round(width * scale)), max(1, round(height * scale))
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+
+
+def limited(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """(width, height) after `limit`."""
+    if max_side is None or max(size) <= max_side:
+        return size
+    scale = max_side / max(size)
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
 def clip_label(label: ImageLabel, size: tuple[int, int]) -> tuple[ImageLabel, int]:

@@ -77,3 +77,6 @@ class Subset:
 
     def image(self, index: int) -> np.ndarray:
         return self._images.image(self._indices[index])
+
+    def size(self, index: int) -> tuple[int, int]:
+        return self._images.size(self._indices[index])

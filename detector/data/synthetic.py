@@ -76,6 +76,9 @@ class DrawnImages:
         rng = np.random.default_rng((self._seed, _SPLITS[self._split], index, 1))
         return paint(scene.size, scene.background, scene.items, rng)
 
+    def size(self, index: int) -> tuple[int, int]:
+        return self.labels[index].size
+
 
 def compose(split: str, index: int, seed: int = SEED) -> Scene:
     """The plan of a scene, without its pixels."""

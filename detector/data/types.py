@@ -45,6 +45,10 @@ class ImageSet(Protocol):
         """uint8 [H, W, 3], BGR. May be smaller than `labels[index].size` (same aspect): boxes
         scale by H / height. Raises `UnreadableImage` for a file that cannot be decoded."""
 
+    def size(self, index: int) -> tuple[int, int]:
+        """(width, height) of the original image, not decoded where its file's header tells it.
+        Raises `UnreadableImage` as well."""
+
 
 class UnreadableImage(Exception):
     """A file that is no image; skipped and counted."""

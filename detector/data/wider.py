@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from detector.data.formats import read_any
 from detector.data.labels import read_names
@@ -21,6 +23,8 @@ _ANNOTATIONS = ("wider_face_split/wider_face_{part}_bbx_gt.txt", "{part}/label.t
 _NAMES = "{part}/wider_{part}.txt"
 _IMAGES = ("WIDER_{part}/images", "{part}/images")
 _IMAGES_OF_JSON = (*_IMAGES, "{part}", "images")
+
+_HEADERS = ("JPEG", "PNG", "BMP", "WEBP")  # whose sizes Pillow and OpenCV read alike
 
 
 def layouts(part: str) -> str:
@@ -47,6 +51,9 @@ class FolderImages:
     def image(self, index: int) -> np.ndarray:
         return read_image(self._folder / self.labels[index].name)
 
+    def size(self, index: int) -> tuple[int, int]:
+        return read_size(self._folder / self.labels[index].name)
+
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
     """uint8 [H, W, 3] BGR, as stored: annotations refer to pixels before any EXIF rotation.
@@ -72,6 +79,23 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     if image is None:
         raise UnreadableImage(f"{path}: not a readable image")
     return image
+
+
+def read_size(path: Path) -> tuple[int, int]:
+    """(width, height) of an image as `read_image` gives it: from the file's header, or where that
+    cannot be read by decoding it.
+
+    Raises:
+        UnreadableImage: not an image. One whose header is intact may be damaged behind it.
+    """
+    try:
+        with warnings.catch_warnings():  # of very large images
+            warnings.simplefilter("ignore")
+            with Image.open(path, formats=_HEADERS) as image:
+                return image.size
+    except Exception:  # of many kinds; OpenCV decides what is an image
+        height, width = read_image(path).shape[:2]
+        return width, height
 
 
 def _ends_early(data: bytes) -> bool:
@@ -115,20 +139,20 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     if not labels:
         raise UserError(f"{folder}: none of the {len(missing)} images that {text} lists is there, "
                         f"the first is {missing[0]}; unpack the {part} images to this folder")
-    warnings = list(annotation.notes)
+    notes = list(annotation.notes)
     if others:
-        warnings.append(f"{text}: read for {part}; {others[0]} is there, too, and was not read")
+        notes.append(f"{text}: read for {part}; {others[0]} is there, too, and was not read")
     if missing:
-        warnings.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
-                        f"missing in {folder}, the first is {missing[0]}; going on without them")
+        notes.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
+                     f"missing in {folder}, the first is {missing[0]}; going on without them")
     if annotation.dropped:
-        warnings.append(f"{text}: boxes of no size or outside their image, left out: "
-                        f"{annotation.dropped}, the first is {annotation.first_dropped}")
+        notes.append(f"{text}: boxes of no size or outside their image, left out: "
+                     f"{annotation.dropped}, the first is {annotation.first_dropped}")
     if bare:
-        warnings.append(f"{text}: lists images without boxes; they can be scored by the official "
-                        "ground truth only")
+        notes.append(f"{text}: lists images without boxes; they can be scored by the official "
+                     "ground truth only")
     sizes = [files[label.name] for label in labels]
-    return FolderImages(f"WIDER {part}", folder, labels, sizes), warnings
+    return FolderImages(f"WIDER {part}", folder, labels, sizes), notes
 
 
 def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:

@@ -15,7 +15,7 @@ from PIL import Image
 from detector.config import Backbone, Detector, Neck
 from detector.data import cache_images, convert, open_data
 from detector.data.types import UnreadableImage
-from detector.data.wider import read_image
+from detector.data.wider import read_image, read_size
 from detector.model import build_detector
 from detector.recipe import DataChoice, Recipe
 from nas import cli, detect, evaluate, export
@@ -122,6 +122,7 @@ def test_an_odd_image_is_read_as_it_is_stored(tmp_path, name):
     (tmp_path / name).write_bytes(content)
     image = read_image(tmp_path / name)
     assert (image.shape, image.dtype) == ((*size, 3), np.uint8)
+    assert read_size(tmp_path / name) == size[::-1]
     if size == (60, 80) and name not in ("grey.jpg", "cmyk.jpg"):
         assert abs(image.astype(int) - picture(60, 80)).mean() < 6
 

@@ -1,5 +1,6 @@
 """The cache holds what direct reading gives, whoever builds it."""
 
+import errno
 import multiprocessing
 import os
 import pickle
@@ -34,6 +35,9 @@ class _Blocks:
         if index in self._broken:
             raise UnreadableImage(str(index))
         return np.full((20 + index, 30, 3), index, np.uint8)
+
+    def size(self, index):
+        return self.image(index).shape[1::-1]
 
 
 def _equal(a: ImageLabel, b: ImageLabel) -> None:
@@ -74,6 +78,56 @@ def test_reopened_not_decoded_again(tmp_path, monkeypatch):
     second = cache_images(images, tmp_path, None)
     assert second.fingerprint == first.fingerprint
     assert [path.name for path in tmp_path.iterdir()] == [first.folder.name]
+
+
+@pytest.mark.parametrize("threads", [2, 5])
+def test_threads_give_the_file_that_one_gives(tmp_path, threads):
+    """More images than are in flight, of several sizes; unreadable ones among them."""
+    images = _Blocks(40, broken=(0, 7, 8, 39))
+    one, several = (cache_images(images, tmp_path / str(n), 25, threads=n) for n in (1, threads))
+    for path in one.folder.iterdir():
+        assert path.read_bytes() == (several.folder / path.name).read_bytes(), path.name
+
+
+def test_few_images_are_in_memory_at_once(tmp_path, monkeypatch):
+    images, decoded, started = _Blocks(40), [], []
+    original = images.image
+
+    def image(index):
+        started.append(index)
+        return original(index)
+
+    monkeypatch.setattr(images, "image", image)
+    cache_images(images, tmp_path, None, threads=2,
+                 progress=lambda done, total: decoded.append((done, total, len(started))))
+    assert [done for done, _, _ in decoded] == list(range(1, 41))
+    assert all(total == 40 and ahead <= done + 4 for done, total, ahead in decoded)
+
+
+def test_an_error_of_a_thread_ends_it(tmp_path, monkeypatch):
+    images = _Blocks(40)
+    monkeypatch.setattr(images, "image", lambda index: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        cache_images(images, tmp_path, None, threads=3)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_where_the_pixels_are(tmp_path):
+    cache = cache_images(_Blocks(3), tmp_path, None)
+    assert cache.shapes == [(20, 30), (21, 30), (22, 30)]
+    assert cache.starts.tolist() == [0, 1800, 3690, 5670] and cache.starts.dtype == np.int64
+    assert cache.nbytes == cache.pixels.size == 5670 and cache.pixels.dtype == np.uint8
+    np.testing.assert_array_equal(cache.pixels[1800:3690].reshape(21, 30, 3), cache.image(1))
+
+
+def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(UserError, match=r"cannot be written \(No space left on device\); make"):
+        cache_images(_Blocks(3), tmp_path, None)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_pickled_as_its_path(tmp_path):
