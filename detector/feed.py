@@ -48,6 +48,7 @@ class Feed:
         if resident is None:
             resident = device.type == "cuda" and fits(images, device)
         self._flat = _to_gpu(images.pixels, device) if resident else None
+        self._shapes = np.array(images.shapes) if resident else None
 
     @property
     def resident(self) -> bool:
@@ -78,10 +79,10 @@ class Feed:
     def _pin_places(self, plan: Plan) -> Pinned:
         images, size = self._images, self._recipe.size
         starts = torch.from_numpy(images.starts[plan.indices])
-        places = torch.tensor([[*images.shapes[index], *own.window, own.flip]
-                               for index, own in zip(plan.indices, plan.transforms)],
-                              dtype=torch.int32)
-        side = max(own.window[2] for own in plan.transforms)
+        transforms = plan.transforms
+        places = torch.from_numpy(np.column_stack([
+            self._shapes[plan.indices], transforms.windows, transforms.flips]).astype(np.int32))
+        side = int(transforms.windows[:, 2].max())
         taps = 2 if side <= size else -(-side // size) + 1
         return _pinned([starts, places, colors(plan)], plan, taps)
 
@@ -94,7 +95,7 @@ class Feed:
         size = self._recipe.size
         pixels = torch.empty(len(plan.indices), size, size, 3, dtype=torch.uint8, pin_memory=True)
         plan.crop(self._images, pixels.numpy(), finish=False)
-        flips = torch.tensor([own.flip for own in plan.transforms])
+        flips = torch.from_numpy(plan.transforms.flips)
         _, faces, extra = _pinned([], plan, 0)
         return [pixels, flips.pin_memory(), colors(plan).pin_memory()], faces, extra
 
@@ -112,10 +113,8 @@ def fits(images: ImageSet, device: torch.device) -> bool:
 
 
 def colors(plan: Plan) -> Tensor:
-    """float32 [B, 3, 4], the change of each image's colours; see `transforms.Transform`."""
-    same = np.eye(3, 4)
-    return torch.from_numpy(np.stack([same if own.color is None else own.color
-                                      for own in plan.transforms]).astype(np.float32))
+    """float32 [B, 3, 4], the change of each image's colours; see `transforms.Transforms`."""
+    return torch.from_numpy(plan.transforms.colors.astype(np.float32))
 
 
 def finished(images: Tensor, flips: Tensor, own_colors: Tensor) -> Tensor:
@@ -129,7 +128,7 @@ def finished(images: Tensor, flips: Tensor, own_colors: Tensor) -> Tensor:
 
 
 def _pinned(tensors: list[Tensor], plan: Plan, extra: int) -> Pinned:
-    faces = Targets.of(plan.targets).padded()
+    faces = plan.targets.padded()
     return [tensor.pin_memory() for tensor in tensors], faces.pin_memory(), extra
 
 

@@ -40,6 +40,20 @@ class Targets:
                    torch.arange(len(counts)).repeat_interleave(counts).to(boxes.device),
                    len(targets))
 
+    def __getitem__(self, images: slice) -> Targets:
+        """The faces of some neighbouring images (start and stop given), on the CPU alone."""
+        start, stop = torch.searchsorted(self.image, torch.tensor([images.start, images.stop]))
+        return Targets(self.boxes[start:stop], self.landmarks[start:stop], self.ignore[start:stop],
+                       self.image[start:stop] - images.start, images.stop - images.start)
+
+    def by_image(self) -> list[dict[str, Tensor]]:
+        """As `of` takes them; on the CPU alone."""
+        counts = torch.bincount(self.image, minlength=self.images).tolist()
+        return [{"boxes": boxes, "landmarks": landmarks, "ignore": ignore}
+                for boxes, landmarks, ignore in zip(
+                    self.boxes.split(counts), self.landmarks.split(counts),
+                    self.ignore.split(counts))]
+
     @property
     def exists(self) -> Tensor:
         """bool [F]: the box has an area."""

@@ -1,5 +1,5 @@
 """Random crops rendered on a GPU from images that lie in its memory: one kernel does crop, resize,
-colours and flip, as `transforms.Transform.image` does them by OpenCV (to a grey level or so)."""
+colours and flip, as `transforms.Transforms.render` does them by OpenCV (to a grey level or so)."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def render(flat: Tensor, starts: Tensor, places: Tensor, colors: Tensor, size: i
         starts: int64 [B], where in it each image of the batch begins.
         places: int32 [B, 6]: height and width of the image, x, y and side of the square crop (px
             of the image; it may reach beyond it), and whether it is flipped (0 or 1).
-        colors: float32 [B, 3, 4], see `transforms.Transform.color`.
+        colors: float32 [B, 3, 4], see `transforms.Transforms.colors`.
         taps: pixels that one of the result is made of along an axis: 2, or where a crop of `side`
             px shrinks ceil(side / size) + 1.
     """

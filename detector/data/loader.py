@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
-from detector.data.transforms import Faces, Transform, crop_image, sample
+from detector.data.transforms import NUMBERS, Faces, Transforms, crop_image, sample
 from detector.data.types import ImageSet
 from detector.recipe import Recipe
 from detector.targets import Targets
@@ -35,7 +35,7 @@ class Batch:
     def parts(self, count: int) -> list[Batch]:
         """The same images in at most `count` batches, as even as can be."""
         return [Batch(self.images[a:b], self.targets[a:b])
-                for a, b in edges(len(self.targets), count)]
+                for a, b in edges(len(self.images), count)]
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Batch:
         """The same on a device, its faces in one piece; on a GPU padded (`Targets.padded`)."""
@@ -51,29 +51,30 @@ def edges(size: int, count: int) -> list[tuple[int, int]]:
 
 @dataclass(frozen=True, eq=False)
 class Plan:
-    """What a batch will show, before any pixel is read."""
+    """What a batch will show, before any pixel is read (but for its size where that is unknown)."""
 
-    indices: list[int]
-    transforms: list[Transform]
-    targets: list[dict[str, torch.Tensor]]
-    """As `Batch.targets`."""
-    decoded: list[np.ndarray | None]
+    indices: np.ndarray
+    """int64 [B], of the images in their set."""
+    transforms: Transforms
+    targets: Targets
+    decoded: list[np.ndarray] | None
     """The images, where they had to be decoded for their sizes."""
 
     def parts(self, count: int) -> list[Plan]:
         """As those of `Batch`."""
         return [Plan(self.indices[a:b], self.transforms[a:b], self.targets[a:b],
-                     self.decoded[a:b]) for a, b in edges(len(self.indices), count)]
+                     self.decoded and self.decoded[a:b])
+                for a, b in edges(len(self.indices), count)]
 
     def crop(self, images: ImageSet, out: np.ndarray, *, finish: bool) -> None:
         """Writes what is seen of each image to `out` (uint8 [B, S, S, 3]); without `finish` before
         its colours are changed and it is flipped."""
-        for pixels, index, own, transform in zip(out, self.indices, self.decoded, self.transforms):
-            image = images.image(index) if own is None else own
+        for number, (pixels, index) in enumerate(zip(out, self.indices.tolist())):
+            image = images.image(index) if self.decoded is None else self.decoded[number]
             if finish:
-                transform.image(image, pixels)
+                self.transforms.render(number, image, pixels)
             else:
-                crop_image(image, transform.window, pixels)
+                crop_image(image, self.transforms.windows[number], pixels)
 
 
 def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
@@ -82,7 +83,7 @@ def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
     def render(plan: Plan) -> Batch:
         pixels = np.empty((len(plan.indices), recipe.size, recipe.size, 3), np.uint8)
         plan.crop(images, pixels, finish=True)
-        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), plan.targets)
+        return Batch(torch.from_numpy(pixels).permute(0, 3, 1, 2), plan.targets.by_image())
 
     return rendered(images, recipe, render, epoch=epoch, seed=seed, workers=workers, share=share)
 
@@ -102,14 +103,18 @@ def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered
         workers: threads that prepare batches ahead (OpenCV works outside Python's lock);
             0 prepares each when it is asked for.
     """
+    if not len(images):
+        return
     order = np.random.default_rng((seed, epoch)).permutation(len(images))
-    count = max(len(images) // recipe.batch_size, 1 if len(images) else 0)
+    count = max(len(images) // recipe.batch_size, 1)
     start, step = share
     chunks = [order[i * recipe.batch_size:(i + 1) * recipe.batch_size][start::step]
               for i in range(count)]
+    numbers = np.random.default_rng((seed, epoch, 1)).random((len(images), NUMBERS))
+    labels = _Labels(images)
 
     def make(chunk: np.ndarray) -> Rendered:
-        return render(_plan(images, chunk.tolist(), recipe, (seed, epoch)))
+        return render(_plan(labels, chunk, recipe, numbers[chunk]))
 
     if not workers:
         yield from map(make, chunks)
@@ -128,21 +133,44 @@ def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered
                 future.cancel()
 
 
-def _plan(images: ImageSet, indices: list[int], recipe: Recipe, seed: tuple[int, int]) -> Plan:
-    transforms, targets, decoded = [], [], []
-    shapes = getattr(images, "shapes", None)  # a cache knows them without touching its pixels
-    for index in indices:
-        label = images.labels[index]
-        decoded.append(None if shapes else images.image(index))
-        height, width = shapes[index] if shapes else decoded[-1].shape[:2]
-        faces = Faces(label.boxes, label.landmarks, label.ignore)
-        if label.size[0] and label.size != (width, height):  # the cache scaled it down
-            faces = faces.moved(np.array((width, height)) / label.size, np.zeros(2))
-        transform = sample((width, height), faces, recipe.augmentation,
-                           np.random.default_rng((*seed, index)))
-        faces = transform.faces(faces, recipe.size, recipe.augmentation.min_face)
-        transforms.append(transform)
-        targets.append({"boxes": torch.from_numpy(faces.boxes),
-                        "landmarks": torch.from_numpy(faces.landmarks),
-                        "ignore": torch.from_numpy(faces.ignore)})
-    return Plan(indices, transforms, targets, decoded)
+class _Labels:
+    """The faces of all images in one piece."""
+
+    def __init__(self, images: ImageSet):
+        self.images = images
+        labels = images.labels
+        self.sizes = np.array([label.size for label in labels], np.int64)
+        """[N, 2]: width and height that the boxes are in; 0 where unknown."""
+        shapes = getattr(images, "shapes", None)  # a cache knows them without touching its pixels
+        self.stored = None if shapes is None else np.array(shapes, np.int64)[:, ::-1]
+        """[N, 2]: width and height of the stored images."""
+        self._boxes = [label.boxes for label in labels]
+        self._landmarks = [label.landmarks for label in labels]
+        self._ignore = [label.ignore for label in labels]
+
+    def faces(self, indices: list[int]) -> Faces:
+        """The faces of some images, in px of their labels."""
+        counts = [len(self._boxes[index]) for index in indices]
+        return Faces(np.concatenate([self._boxes[index] for index in indices]),
+                     np.concatenate([self._landmarks[index] for index in indices]),
+                     np.concatenate([self._ignore[index] for index in indices]),
+                     np.arange(len(indices)).repeat(counts))
+
+
+def _plan(labels: _Labels, chunk: np.ndarray, recipe: Recipe, numbers: np.ndarray) -> Plan:
+    indices = chunk.tolist()
+    decoded = None
+    if labels.stored is None:
+        decoded = [labels.images.image(index) for index in indices]
+        sizes = np.array([image.shape[1::-1] for image in decoded])
+    else:
+        sizes = labels.stored[chunk]
+    faces = labels.faces(indices)
+    told = np.where(labels.sizes[chunk] > 0, labels.sizes[chunk], sizes)
+    if (told != sizes).any():  # the cache scaled them down
+        faces = faces.moved((sizes / told)[faces.image], np.zeros(2))
+    transforms = sample(sizes, faces, recipe.augmentation, numbers)
+    faces = transforms.faces(faces, recipe.size, recipe.augmentation.min_face)
+    targets = Targets(*map(torch.from_numpy, (faces.boxes, faces.landmarks, faces.ignore,
+                                              faces.image)), len(indices))
+    return Plan(chunk, transforms, targets, decoded)

@@ -263,13 +263,15 @@ def test_evaluation_equals_the_cpus(tiny_data, name):
         assert aps[1][level] == pytest.approx(ap, abs=1e-3)
 
 
-def test_a_trained_model_has_the_same_ap_on_both(tiny_data, tmp_path, images):
-    recipe = replace(RECIPE, epochs=40, precision="auto", size=160, optimizer=Optimizer(
-        kind="adamw", lr=0.01, schedule="cosine"), evaluation=Evaluation(size=None, every=0))
-    *_, last = fit.fit(CONFIG, recipe, images, tiny_data.holdout, workdir=tmp_path, device="cuda")
+def test_a_trained_model_has_the_same_ap_on_both(tmp_path, images):
+    """Of the images that it learnt, which is enough to be no chance."""
+    recipe = replace(RECIPE, epochs=60, precision="auto", size=256, augmentation=Augmentation(
+        scales=(1.0,)), optimizer=Optimizer(kind="adamw", lr=0.03, schedule="cosine"),
+        evaluation=Evaluation(every=0))
+    *_, last = fit.fit(CONFIG, recipe, images, images, workdir=tmp_path, device="cuda")
     model = build_detector(CONFIG)
     model.load_state_dict(weights(tmp_path))
-    aps = {device: evaluate(model, CONFIG, tiny_data.holdout, Evaluation(), device)
+    aps = {device: evaluate(model, CONFIG, images, Evaluation(), device)
            for device in ("cpu", "cuda")}
     assert last.ap["easy"] > 0.05
     for level, ap in aps["cpu"].items():

@@ -7,6 +7,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from detector.data.transforms import (
+    NUMBERS,
     PAD,
     Faces,
     augment,
@@ -14,7 +15,7 @@ from detector.data.transforms import (
     crop,
     flip,
     recolor,
-    sample_color,
+    sample_colors,
 )
 from detector.recipe import Augmentation
 
@@ -132,11 +133,13 @@ def test_a_face_larger_than_every_crop_is_still_seen():
 
 def test_photometric_closed_forms():
     grey = np.full((4, 4, 3), 100, np.uint8)
-    assert sample_color(0.0, np.random.default_rng(0)) is None
+    numbers = np.random.default_rng(0).random((200, NUMBERS))
+    assert (sample_colors(0.0, numbers) == np.eye(3, 4)).all()
     levels = set()
-    for seed in range(200):  # neither saturation nor hue changes grey; 0.5·100−32 … 1.5·100+32
+    # neither saturation nor hue changes grey; 0.5·100−32 … 1.5·100+32
+    for color in sample_colors(1.0, numbers):
         copy = grey.copy()
-        recolor(copy, sample_color(1.0, np.random.default_rng(seed)))
+        recolor(copy, color)
         assert np.ptp(copy.astype(int)) <= 1
         levels.add(int(copy[0, 0, 0]))
     assert 18 <= min(levels) < 50 and 150 < max(levels) <= 182

@@ -1,0 +1,45 @@
+"""The GPU's crops against OpenCV's: Triton's kernel, run by its interpreter on a CPU."""
+
+import os
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+SCRIPT = """
+import cv2, numpy as np, torch
+from detector.data.gpu_crop import render
+from detector.data.transforms import NUMBERS, Transforms, sample_colors
+
+rng, size = np.random.default_rng(0), 48
+images = [cv2.GaussianBlur(rng.integers(0, 256, (h, w, 3), np.uint8), (0, 0), 1.5)
+          for h, w in ((50, 70), (90, 60), (40, 40), (200, 150), (64, 64))]
+windows = [(5, 3, 30), (-10, 4, 77), (0, 0, 40), (-5, 20, 180), (2, 3, 48)]
+colors = np.concatenate([sample_colors(1.0, rng.random((3, NUMBERS))), [np.eye(3, 4)] * 2])
+own = Transforms(np.array(windows), colors, np.array([True, False, False, True, True]))
+flat = torch.from_numpy(np.concatenate([image.ravel() for image in images]))
+starts = torch.tensor(np.cumsum([0] + [image.size for image in images[:-1]]))
+places = torch.tensor([[*image.shape[:2], *window, int(flip)]
+                       for image, window, flip in zip(images, windows, own.flips)],
+                      dtype=torch.int32)
+found = render(flat, starts, places, torch.tensor(colors, dtype=torch.float32), size, 5)
+assert found.is_contiguous(memory_format=torch.channels_last)
+for number, image in enumerate(images):
+    wanted = np.empty((size, size, 3), np.uint8)
+    own.render(number, image, wanted)
+    apart = np.abs(found[number].permute(1, 2, 0).numpy().astype(int) - wanted)
+    assert apart.max() <= 2 and (apart > 1).mean() < 0.01, (number, apart.max())
+print("same")
+"""
+
+
+@pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
+def test_crops_are_those_of_opencv():
+    """Enlarged, shrunk, as they are, and beyond the image; colours changed, flipped."""
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT], cwd=ROOT, text=True, capture_output=True,
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)})
+    assert done.returncode == 0 and "same" in done.stdout, done.stderr
