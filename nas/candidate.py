@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from argparse import ArgumentTypeError, Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from detector.cli import count
 from detector.config import Detector
 from detector.errors import UserError
 from detector.presets import section
@@ -18,6 +19,8 @@ EPOCHS = 100
 SIZE = 640
 WATCH_SIZE = 640  # long side at which the hold-out is looked at while training
 LOOKS = 10
+AUTO = "auto"
+"""--batch-size that suits the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +42,11 @@ class Candidate:
     objective: Objective = field(default_factory=Objective)
     cost: Cost | None = None
     """As its study has it, with the latency where that was measured."""
+
+    @property
+    def workdir(self) -> Path:
+        """Where it trains."""
+        return self.folder.with_name(f"{self.folder.name}-training")
 
 
 def choose(args: Namespace) -> Candidate:
@@ -128,7 +136,8 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
 
     A published one keeps its schedule. A proxy's keeps what the search tuned (rate, decay, batch
     size, losses) and gets a cosine over the epochs, a warm-up of at most 3 of them, RetinaFace's
-    crops and all photometric changes. The rate follows the batch size (adamw: its square root).
+    crops and all photometric changes. The rate follows the batch size (see `with_batch_size`);
+    --batch-size auto is left to the caller, who knows the device.
 
     Raises:
         UserError: a flag or the file breaks a rule.
@@ -144,26 +153,41 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
             3.0, max(1.0, 0.05 * epochs))))
     base = _as_the_file_says(replace(base, cache_size=None, evaluation=replace(
         base.evaluation, size=WATCH_SIZE, every=max(1, epochs // LOOKS))), args)
-    batch_size = args.batch_size or base.batch_size
-    share = batch_size / base.batch_size
-    optimizer = replace(base.optimizer, lr=base.optimizer.lr * (
-        share if base.optimizer.kind == "sgd" else share**0.5))
+    if args.batch_size not in (None, AUTO):
+        base = with_batch_size(base, args.batch_size)
+    optimizer = base.optimizer
     if args.ema is not None:
         optimizer = replace(optimizer, ema=args.ema)
     evaluation = base.evaluation
     if args.eval_every is not None:
         evaluation = replace(evaluation, every=args.eval_every)
     return replace(
-        base, epochs=epochs, batch_size=batch_size, optimizer=optimizer, evaluation=evaluation,
+        base, epochs=epochs, optimizer=optimizer, evaluation=evaluation,
         size=args.size or base.size, seed=args.seed,
         weights=args.weights or args.init_from or base.weights,
         accumulate=args.accumulate or base.accumulate, precision=args.precision or base.precision)
 
 
+def with_batch_size(recipe: Recipe, images: int) -> Recipe:
+    """`recipe` with so many images a step, the rate in proportion (adamw's: to the square root)."""
+    share = images / recipe.batch_size
+    lr = recipe.optimizer.lr * (share if recipe.optimizer.kind == "sgd" else share**0.5)
+    return replace(recipe, batch_size=images, optimizer=replace(recipe.optimizer, lr=lr))
+
+
+def images_a_step(text: str) -> int | str:
+    """A number of images or auto, an argparse type."""
+    if text == AUTO:
+        return text
+    try:
+        return count(text)
+    except ArgumentTypeError as error:
+        raise ArgumentTypeError(f"{error}, or {AUTO}") from None
+
+
 def _check_flags(args: Namespace) -> None:
-    for flag, value in (("--epochs", args.epochs), ("--batch-size", args.batch_size)):
-        if value is not None and value < 1:
-            raise UserError(f"{flag} {value}: must be at least 1")
+    if args.epochs is not None and args.epochs < 1:
+        raise UserError(f"--epochs {args.epochs}: must be at least 1")
     if args.eval_every is not None and args.eval_every < 0:
         raise UserError(f"--eval-every {args.eval_every}: must be at least 0")
     if args.ema is not None and not 0 <= args.ema < 1:

@@ -264,7 +264,7 @@ class Driver:
         return Segment(
             number=record.number, detector=record.detector, recipe=record.recipe,
             until=scheduler.target_epoch(record, self.rungs), evaluate_at=self.rungs,
-            told=len(record.epochs), init=self._warm.init(record),
+            told=len(record.epochs), init=self._warm.init(record), accumulate=_parts(record),
             workdir=str(self.workdir(record)), train=str(self._caches.train.resolve()),
             holdout=str(self._caches.holdout.resolve()), device=self._device, threads=self._threads)
 
@@ -283,15 +283,31 @@ class Driver:
         if failure.node_died and lost < MAX_NODES_LOST:
             self.study.put(record.but(notes=record.notes | {"nodes_lost": lost + 1}))
             return
-        if failure.may_pass and record.retries < MAX_RETRIES:
+        reason = failure.reason
+        if failure.out_of_memory:
+            if self._with_more_parts(record, reason):
+                return
+            reason += f"; even with one image at a time ({_parts(record)} parts a step)"
+        elif failure.may_pass and record.retries < MAX_RETRIES:
             self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
-            note(self.workdir(record), f"to be tried again: {failure.reason}")
+            note(self.workdir(record), f"to be tried again: {reason}")
             return
-        self._store(record.but(status=Status.FAILED, reason=failure.reason,
+        self._store(record.but(status=Status.FAILED, reason=reason,
                                traceback=failure.traceback, ended=time.time()))
-        note(self.workdir(record), f"failed: {failure.reason}")
+        note(self.workdir(record), f"failed: {reason}")
         for path in self.workdir(record).glob("*last.*"):
             path.unlink()
+
+    def _with_more_parts(self, record: TrialRecord, reason: str) -> bool:
+        """Have a trial that ran out of memory tried again with half as many images at a time;
+        False: it had one already."""
+        images = record.recipe["batch_size"]
+        if _parts(record) >= images:
+            return False
+        parts = min(2 * _parts(record), images)
+        self.study.put(record.but(notes=record.notes | {"accumulate": parts}))
+        note(self.workdir(record), f"to be tried again in {parts} parts a step: {reason}")
+        return True
 
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""
@@ -307,3 +323,9 @@ class Driver:
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)
         self.view.tell(record)
+
+
+def _parts(record: TrialRecord) -> int:
+    """In which a trial takes the images of a step: as its recipe says, more of them where it ran
+    out of memory."""
+    return max(record.recipe.get("accumulate", 1), record.notes.get("accumulate", 1))

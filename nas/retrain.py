@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from detector.errors import UserError
@@ -13,6 +15,7 @@ from detector.pretrained import START_FILE, Start
 from detector.recipe import DataChoice, Recipe
 from nas import cli, training
 from nas.candidate import (
+    AUTO,
     EPOCHS,
     LOOKS,
     SIZE,
@@ -22,11 +25,14 @@ from nas.candidate import (
     choose_top,
     fitting_size,
     full_recipe,
+    images_a_step,
+    with_batch_size,
 )
 from nas.initial import check_start
 from nas.models import (
     Origin,
     copy_model,
+    read_metrics,
     save_model,
     sha256_of,
 )
@@ -48,6 +54,10 @@ RUNS_DIR/STUDY/best (weights.pt, config.yaml, metrics.json); of --trial 7 it is
 RUNS_DIR/STUDY/retrained/r007, of a preset .../retrained/PRESET, without a study
 RUNS_DIR/PRESET/best. With --top each goes to retrained, and a copy of the best one to best."""
 
+CHOICE = "batch_size.json"
+CHOSEN = "chosen_batch_size"
+"""Key of the images a step that --batch-size auto came to, there and in metrics.json."""
+
 
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.retrain", DESCRIPTION)
@@ -66,9 +76,11 @@ def make_parser() -> ArgumentParser:
     how.add_argument("--size", metavar="PX", type=int,
                      help="side of the square training crops, a multiple of 32 "
                           f"(default: {SIZE}, less for smaller images)")
-    how.add_argument("--batch-size", metavar="B", type=int,
+    how.add_argument("--batch-size", metavar="B", type=images_a_step,
                      help="images a step; the learning rate follows in proportion, "
-                          "adamw's by the square root (default: the recipe's)")
+                          "adamw's by the square root. auto: the recipe's, or on a GPU the first "
+                          "of its doublings from which on more images a step are hardly more "
+                          "images a second (default: the recipe's)")
     how.add_argument("--recipe", metavar="FILE", type=Path,
                      help="a YAML file with what is different about the recipe, such as "
                           "search_spaces/recipes/short.yaml for a preset (default: the recipe as "
@@ -108,10 +120,10 @@ def make_parser() -> ArgumentParser:
                           "finished is shown")
     cli.add_device_flag(how)
     how.add_argument("--workers", metavar="N", type=cli.count, default=1,
-                     help="train on N GPUs (without, on N shares of the CPU) that split the images "
-                          "of each step, by Ray Train; one that dies is replaced, its epoch "
-                          "repeated. With RAY_ADDRESS set on the nodes of that cluster, which must "
-                          "all see RUNS_DIR (default: 1)")
+                     help="train on N GPUs (without, on N shares of the CPU; on fewer, on shares "
+                          "of these) that split the images of each step, by Ray Train; one that "
+                          "dies is replaced, its epoch repeated. With RAY_ADDRESS set on the nodes "
+                          "of that cluster, which must all see RUNS_DIR (default: 1)")
     data = made.add_argument_group("data")
     data.add_argument("--data", metavar="PATH",
                       help="folder of WIDER FACE, or synthetic (default: the study's; without one "
@@ -168,13 +180,18 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         data_name=data.name, data_fingerprint=data.fingerprint, images=len(train),
         with_holdout=args.with_holdout, weights_sha256=_weights_sha256(recipe.weights),
         objective=candidate.objective)
+    if args.batch_size == AUTO:
+        recipe = _suited(candidate, recipe, origin, args)
     if args.resume and (stored := training.finished(candidate, recipe, origin)):
         print(f"{candidate.title} is retrained already:")
         _print_result(candidate, stored, args)
         return stored
     _print_plan(candidate, recipe, start, data, train, args)
     workdir = training.folder(candidate, origin, args)
-    facts = training.facts(candidate, recipe, origin)
+    chosen = {CHOSEN: recipe.batch_size} if args.batch_size == AUTO else {}
+    if chosen:  # what a resumed training goes on with
+        cli.write_text(workdir / CHOICE, json.dumps(chosen) + "\n")
+    facts = training.facts(candidate, recipe, origin) | chosen
     with retrain_run(args.tracking_uri, args.runs_dir, facts) as tracked:
         net, history, start = training.train(candidate, recipe, data, train, workdir, args,
                                              tracked.epoch)
@@ -188,6 +205,33 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
         _print_result(candidate, metrics, args)
         tracked.end(metrics, args.champion)
     return metrics
+
+
+def _suited(candidate: Candidate, recipe: Recipe, origin: Origin, args: Namespace) -> Recipe:
+    """The recipe with the --batch-size auto: what this very retrain was begun with, where it is
+    resumed, else what suits the device."""
+    if args.resume:
+        stored = read_metrics(candidate.folder) or {}
+        if CHOSEN in stored:
+            same = with_batch_size(recipe, stored[CHOSEN])
+            if training.finished(candidate, same, origin):
+                return same
+        noted = candidate.workdir / CHOICE
+        if (candidate.workdir / "last.pt").exists() and noted.exists():
+            return with_batch_size(recipe, json.loads(noted.read_text())[CHOSEN])
+    from detector.batch_size import choose_batch_size, sizes_to_try, time_step
+    from detector.fit import choose_device
+
+    # Each of several workers has its share of a step, so that share is what is tried; without
+    # graphs, which do not hold what workers tell each other.
+    step = partial(time_step, graph=None if args.workers == 1 else False)
+    shares = {-(-size // args.workers): size
+              for size in sizes_to_try(recipe.batch_size, origin.images)}
+    each = f"; for each of {args.workers} workers" if args.workers > 1 else ""
+    share = choose_batch_size(
+        candidate.config, replace(recipe, batch_size=min(shares)), choose_device(args.device),
+        shares, step, tell=lambda line: print(line + each))
+    return with_batch_size(recipe, shares[share])
 
 
 def _open(args: Namespace, candidate: Candidate):

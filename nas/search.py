@@ -20,7 +20,15 @@ from nas.samplers import DEFAULT, SAMPLERS
 from nas.space import SearchSpace
 from nas.tracked import tracked_search
 from nas.versions import versions
-from trials.resources import Node, Shares, gpus_here, shares_of
+from trials.resources import (
+    MOST_CPUS,
+    MOST_PER_GPU,
+    TRIAL_GPU_GB,
+    Node,
+    Shares,
+    shares_of,
+    this_machine,
+)
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
@@ -81,11 +89,15 @@ def make_parser() -> ArgumentParser:
     machine.add_argument("--concurrency", metavar="N", type=int, default=None,
                          help="trials trained at once (default: as many as there are GPU shares "
                               "and cores for; with metric latency_ms one core is left for it)")
-    machine.add_argument("--cpus-per-trial", metavar="N", type=int, default=1,
-                         help="cores, and so torch threads, of each trial (default: 1)")
+    machine.add_argument("--cpus-per-trial", metavar="N", type=int, default=None,
+                         help="cores, and so torch threads, of each trial (default: 1; on GPUs "
+                              f"its share of the cores, at most {MOST_CPUS})")
     machine.add_argument("--gpus-per-trial", metavar="SHARE", type=float, default=None,
-                         help="of a GPU, fractions too; 0 trains on the CPU (default: 1 where "
-                              "there is a GPU, else 0)")
+                         help="of a GPU, fractions too; 1 gives each trial one of its own, 0 "
+                              "trains on the CPU (default: as many trials share a GPU as there are "
+                              f"cores and {TRIAL_GPU_GB:g} GB of its memory for, at most "
+                              f"{MOST_PER_GPU}; with metric latency_ms 1, or 0.5 where there is "
+                              "one GPU alone)")
     return made
 
 
@@ -189,6 +201,7 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
 def _open_study(args: Namespace, space):
     """The study to work on, and its images. New ones are made only when all is known to be well."""
     from detector.data import open_data, resolve_data
+    from detector.data.prepare import room_for
     from nas.disk import check_disk
     from nas.gate import check
     from nas.store import Study, already_there, new_name, newest
@@ -236,6 +249,7 @@ def _open_study(args: Namespace, space):
         find_start(space.base, space.proxy.weights)  # a missing file is better told now
     queue = read_queue(args, space.on(data), data)
     print(check_disk(args.runs_dir / name, space, args.trials or TRIALS, args.inherit))
+    room_for(_parts(space.on(data), data), args.runs_dir / name / "cache").check()
     manifest = {
         "name": name, "space": space.name, "created": time.time(), "trials": args.trials or TRIALS,
         "seed": args.seed, "sampler": args.sampler or DEFAULT,
@@ -281,19 +295,21 @@ def _check_same(args: Namespace, study, space) -> None:
     check_same(args, manifest)
 
 
+def _parts(space, data) -> list:
+    """The images that all trials share."""
+    from detector.data.prepare import Part
+
+    return [Part(data.train, space.proxy.cache_size),
+            Part(data.selection, space.proxy.evaluation.size)]
+
+
 def _caches(study, space, data):
-    """The decoded images that all trials share; made once for a study."""
-    from detector.data import cache_images
+    """Those images decoded; made once for a study."""
+    from nas.disk import prepare_images
     from nas.driver import Caches
 
-    recipe, made = space.proxy, []
-    for images, side in ((data.train, recipe.cache_size), (data.selection, recipe.evaluation.size)):
-        cached = cache_images(images, study.folder / "cache", side)
-        made.append(cached.folder)
-        if cached.skipped:
-            print(f"note: {len(cached.skipped)} of {len(images)} images of {images.name} cannot be "
-                  f"read and are left out, the first is {cached.skipped[0]}")
-    return Caches(train=made[0], holdout=made[1])
+    train, holdout = prepare_images(_parts(space, data), study.folder / "cache", shared=True)
+    return Caches(train=train.folder, holdout=holdout.folder)
 
 
 def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
@@ -302,8 +318,7 @@ def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
         from trials.ray_cluster import connected
 
         return connected(args.address)
-    gpus = gpus_here() if args.device != "cpu" else 0
-    return nullcontext([Node(cpus=len(os.sched_getaffinity(0)), gpus=gpus)])
+    return nullcontext([this_machine(args.device)])
 
 
 def _ray_on_its_way(args: Namespace, shares: Shares) -> AbstractContextManager:

@@ -1,4 +1,5 @@
-"""One training on several workers, by Ray Train: a CPU's share, or a GPU, of any node each.
+"""One training on several workers, by Ray Train: a CPU's share, or a GPU, of any node each (a share
+of one where there are fewer GPUs than workers).
 
 Every worker runs `detector.fit.fit`, which shares the work over torch's process group. Workers end
 together when one of them dies; Ray Train starts them again, and `fit` goes on from its checkpoint.
@@ -6,6 +7,7 @@ together when one of them dies; Ray Train starts them again, and `fit` goes on f
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
@@ -33,6 +35,7 @@ from detector.errors import TrainingError, UserError
 from detector.fit import LAST, Epoch, Progress, fit
 from detector.recipe import Recipe
 from trials.ray_cluster import join
+from trials.resources import gpu_share
 
 RESTARTS = 3         # after workers that died
 PATIENCE = 2 * 3600  # seconds that workers wait for each other: the first one evaluates alone
@@ -46,14 +49,18 @@ def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
     Starts a local Ray, or joins the cluster that RAY_ADDRESS names; leaves it at the end.
 
     Raises:
-        UserError: fewer cores or GPUs than workers; workers that keep dying; what `fit` raises.
+        UserError: fewer cores than workers, or no GPU; workers that keep dying; what `fit` raises.
         TrainingError: as `fit` does.
     """
     path = Path(workdir).resolve() / LAST
     told = _epochs(path)
     _start_ray(workers)
     try:
-        gpu = _on_gpus(device, workers)
+        gpu = _gpu_share(device, workers)
+        if 0 < gpu < 1:
+            gpus = _there("GPU")
+            print(f"note: {workers} workers share {gpus} GPU{'s' * (gpus > 1)}, taking turns; one "
+                  "on each would be as fast", flush=True)
         queue = Queue(actor_options={"num_cpus": 0})
         threads = 1 if gpu else max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         trainer = TorchTrainer(
@@ -63,9 +70,10 @@ def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
                 "train": str(train.folder.resolve()), "workdir": str(path.parent),
                 "holdout": None if holdout is None else str(holdout.folder.resolve()),
                 "device": "cuda" if gpu else "cpu", "threads": threads, "told": told},
-            torch_config=TorchConfig(timeout_s=PATIENCE),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu,
-                                         resources_per_worker={"CPU": 1} | ({"GPU": 1} if gpu
+            # NCCL, the default on GPUs, refuses two workers on the same one.
+            torch_config=TorchConfig(backend="gloo" if gpu < 1 else None, timeout_s=PATIENCE),
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu > 0,
+                                         resources_per_worker={"CPU": 1} | ({"GPU": gpu} if gpu
                                                                             else {})),
             run_config=RunConfig(storage_path=str(path.parent), name="ray-train",
                                  failure_config=FailureConfig(max_failures=RESTARTS),
@@ -95,15 +103,21 @@ def _start_ray(workers: int) -> None:
                  logging_level="CRITICAL")
 
 
-def _on_gpus(device: str, workers: int) -> bool:
-    """Whether each worker gets a GPU; UserError where there are too few."""
-    there = {kind: int(ray.cluster_resources().get(kind, 0)) for kind in ("CPU", "GPU")}
-    gpu = device == "cuda" or (device == "auto" and there["GPU"] > 0)
-    kind = "GPU" if gpu else "CPU"
-    if there[kind] < workers:
-        raise UserError(f"--workers {workers}: Ray sees {there[kind]} {kind}s; give at most that"
-                        + (", or --device cpu" if gpu else ""))
-    return gpu
+def _there(kind: str) -> int:
+    """Cores (CPU) or GPUs that Ray has."""
+    return int(ray.cluster_resources().get(kind, 0))
+
+
+def _gpu_share(device: str, workers: int) -> float:
+    """Of a GPU for each worker: a whole one, less where there are fewer GPUs than workers; 0 on
+    CPUs. UserError where there are too few."""
+    gpus = _there("GPU")
+    gpu = device == "cuda" or (device == "auto" and gpus > 0)
+    if gpu and not gpus:
+        raise UserError(f"--workers {workers}: Ray sees no GPU; give --device cpu")
+    if not gpu and _there("CPU") < workers:
+        raise UserError(f"--workers {workers}: Ray sees {_there('CPU')} CPUs; give at most that")
+    return gpu_share(math.ceil(workers / gpus)) if gpu else 0.0
 
 
 def _listen(trainer: TorchTrainer, queue: Queue, progress: Progress) -> Iterator[Epoch]:

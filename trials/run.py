@@ -7,11 +7,11 @@ import os
 import platform
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from detector.config import Detector, arch_hash
-from detector.errors import UserError, disk_full
+from detector.errors import UserError, disk_full, out_of_memory
 from detector.recipe import Recipe
 from detector.structs import Struct
 from trials.logs import logged, stamped
@@ -42,6 +42,9 @@ class Segment(Struct):
     """Weights to start from in place of the recipe's (another trial's, where it inherits)."""
     device: str = "auto"
     threads: int = 1
+    accumulate: int = 1
+    """Parts of a step's images, one after the other, where the recipe asks for fewer: a trial that
+    ran out of memory is tried again in more of them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,8 @@ class Failure(Struct):
     """A second try could succeed (a killed worker, memory taken by others); a NaN would not."""
     disk_full: bool = False
     """No fault of the trial: every other one would fail likewise."""
+    out_of_memory: bool = False
+    """Of the GPU or the machine: fewer images at a time may fit."""
     node_died: bool = False
     """The whole machine went, not this worker alone: nothing that the trial is to blame for."""
 
@@ -96,7 +101,7 @@ def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
         return SegmentReport(number=segment.number, ended=True, failure=Failure(
             reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
             traceback=traceback.format_exc(), may_pass=_may_pass(error),
-            disk_full=disk_full(error)))
+            disk_full=disk_full(error), out_of_memory=out_of_memory(error)))
 
 
 def _see(segment: Segment) -> None:
@@ -132,11 +137,13 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
 
     pin_threads(segment.threads)
     detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
+    recipe = replace(recipe, accumulate=max(recipe.accumulate, segment.accumulate))
     workdir = Path(segment.workdir)
     for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it
         half.unlink()
     print(stamped(f"design {arch_hash(detector)} to epoch {segment.until} on {segment.device}, "
-                  f"{segment.threads} threads; process {os.getpid()} on {platform.node()}"))
+                  f"{segment.threads} threads; process {os.getpid()} on {platform.node()}"
+                  + (f"; each step in {recipe.accumulate} parts" if recipe.accumulate > 1 else "")))
     notes = {"device": segment.device, "threads": segment.threads}
     if not (workdir / "last.pt").exists():
         params, macs = thop_cost(detector, (640, 640))
@@ -145,7 +152,9 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
                  CachedImages(Path(segment.holdout)),
                  workdir=workdir, device=segment.device, until=segment.until,
                  evaluate_at=segment.evaluate_at,
-                 told=segment.told, init=segment.init)
+                 told=segment.told, init=segment.init,
+                 # trials that share a machine have their own cores to prepare batches with
+                 workers=segment.threads if segment.device == "cuda" else None)
     for epoch in epochs:
         if start := read_start(workdir):
             notes["start"] = start
@@ -165,4 +174,4 @@ def _line(epoch: EpochResult) -> str:
 
 
 def _may_pass(error: Exception) -> bool:
-    return isinstance(error, (MemoryError, OSError)) or "out of memory" in str(error).lower()
+    return isinstance(error, OSError) or out_of_memory(error)

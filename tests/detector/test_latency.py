@@ -1,11 +1,13 @@
 """Latency: turns, warm-up, the middle of known times, the machine's name."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from detector.latency import latencies, latency
+from detector.latency import _timed, latencies, latency
 
 
 def test_models_take_turns_and_the_warm_up_is_not_timed(monkeypatch):
@@ -24,6 +26,31 @@ def test_models_take_turns_and_the_warm_up_is_not_timed(monkeypatch):
     assert (result["a"].p10_ms, result["a"].p90_ms) == pytest.approx((4.4, 7.6))
     assert result["a"].spread_ms == pytest.approx(3.2)
     assert result["a"].repeats == 3
+
+
+def test_a_gpu_is_timed_by_events_around_the_pass(monkeypatch):
+    """The events of a GPU that is not there tell times of its own."""
+    did = []
+
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self, queue):
+            did.append("event on " + queue)
+
+        def synchronize(self):
+            did.append("wait")
+
+        def elapsed_time(self, later):
+            return 4.0
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: f"the queue of {device}")
+    image = SimpleNamespace(is_cuda=True, device="cuda:1")
+    assert _timed(lambda image: did.append("pass"), image) == 0.004
+    event = "event on the queue of cuda:1"
+    assert did == [event, "pass", event, "wait"]
 
 
 def test_state_is_left_as_it_was():

@@ -237,6 +237,32 @@ def test_a_fault_that_may_pass_is_tried_once_more(tmp_path, space):
     assert driver.records[seen[0]].epochs
 
 
+def test_out_of_memory_halves_the_images_at_a_time(tmp_path, space):
+    """Batches of four: two parts, then four; kept by a search that goes on after a stop."""
+    full = Failure(reason="out of memory", may_pass=True, out_of_memory=True)
+    driver = make(tmp_path, space, trials=1)
+    parts = []
+    for _ in range(2):
+        segment = driver.next_segment()
+        parts.append(segment.accumulate)
+        work(driver, segment, fault=lambda segment, epoch: full)
+    identity = driver.records[0].identity
+    driver = make(tmp_path, space, trials=1, study=Study.open(tmp_path, "s"))
+    assert driver.records[0].notes["accumulate"] == 4
+    play(driver, fault=lambda segment, epoch: parts.append(segment.accumulate))
+    assert parts == [1, 2] + 4 * [4] + 4 * [1]  # four epochs of each trial
+    assert (driver.records[0].status, driver.records[0].retries) == (Status.COMPLETED, 0)
+    assert driver.records[0].identity == identity
+
+    only = make(tmp_path, space, name="only")
+    for _ in range(4):
+        work(only, only.next_segment(), fault=lambda segment, epoch: full)
+        record = only.records[0]
+        if record.status is Status.FAILED:
+            break
+    assert record.reason == "out of memory; even with one image at a time (4 parts a step)"
+
+
 def test_a_lasting_fault_fails_one_trial_alone(tmp_path, space):
     seen = []
 

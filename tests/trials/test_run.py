@@ -74,20 +74,56 @@ def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsy
                    for h in logging.getLogger().handlers)
 
 
-@pytest.mark.parametrize(("error", "reason", "may_pass", "full"), [
-    (MemoryError(), "MemoryError: ", True, False),
-    (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory", True, False),
-    (OSError(errno.EIO, "Input/output error"), "Input/output error", True, False),
-    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "shapes", False, False),
-    (OSError(errno.ENOSPC, "No space left on device"), "No space left", True, True)])
-def test_faults_become_reports(segment, monkeypatch, error, reason, may_pass, full):
+@pytest.mark.parametrize(("error", "reason", "kinds"), [
+    (MemoryError(), "MemoryError: ", {"may_pass", "out_of_memory"}),
+    (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory",
+     {"may_pass", "out_of_memory"}),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
+     "can't allocate", {"may_pass", "out_of_memory"}),
+    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "cuDNN",
+     {"may_pass", "out_of_memory"}),
+    (OSError(errno.EIO, "Input/output error"), "Input/output error", {"may_pass"}),
+    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "shapes", set()),
+    (OSError(errno.ENOSPC, "No space left on device"), "No space left",
+     {"may_pass", "disk_full"})])
+def test_faults_become_reports(segment, monkeypatch, error, reason, kinds):
     monkeypatch.setattr(detector.fit, "fit", raising(error))
     (report,) = run_segment(segment)
     assert report.ended
     assert reason in report.failure.reason
-    assert (report.failure.may_pass, report.failure.disk_full) == (may_pass, full)
+    assert {kind for kind in ("may_pass", "disk_full", "out_of_memory", "node_died")
+            if getattr(report.failure, kind)} == kinds
     assert report.failure.traceback.startswith("Traceback")
     assert "about to fail" in log_of(segment)
+
+
+@pytest.mark.parametrize(("asked", "own", "parts"), [(1, 1, 1), (4, 1, 4), (4, 8, 8)])
+def test_a_segment_can_ask_for_smaller_parts(segment, monkeypatch, asked, own, parts):
+    def fit(config, recipe, *images, **kwargs):
+        yield from ()
+        seen.append(recipe)
+        raise ValueError("enough")
+
+    seen = []
+    monkeypatch.setattr(detector.fit, "fit", fit)
+    segment = with_recipe(segment, accumulate=own)
+    list(run_segment(Segment(**vars(segment) | {"accumulate": asked})))
+    assert [recipe.to_dict() for recipe in seen] == [segment.recipe | {"accumulate": parts}]
+
+
+@pytest.mark.parametrize(("device", "workers"), [("cuda", 3), ("cpu", None)])
+def test_beside_a_gpu_the_cores_of_a_trial_prepare_its_batches(segment, monkeypatch, device,
+                                                               workers):
+    def fit(*args, **kwargs):
+        seen.append(kwargs["workers"])
+        raise ValueError("enough")
+        yield
+
+    seen = []
+    monkeypatch.setattr(detector.fit, "fit", fit)
+    monkeypatch.setattr("trials.run.pin_threads", lambda threads: None)
+    list(run_segment(Segment(**vars(segment) | {"device": device, "threads": 3})))
+    assert seen == [workers]
 
 
 def test_a_loss_that_is_not_finite(segment):
