@@ -8,14 +8,17 @@ STAMP := $(VENV)/.installed
 # One compute thread for each test process: faster together than processes that share all cores.
 PYTEST := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
 
-.PHONY: help install search test test-slow benchmark lint clean
+.PHONY: help install search test test-slow test-gpu benchmark gpu-report lint clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install     .venv in this folder, with the tested versions (about 2 minutes, 7 GB)"
 	@echo "make search      a search of 8 trials on the built-in data (minutes on a CPU)"
 	@echo "make test        the tests that a change must pass; make test-slow: the long ones"
+	@echo "make test-gpu    the tests that need a GPU"
 	@echo "make benchmark   measured rates and ratios"
+	@echo "make gpu-report  8 minutes of measuring on a GPU, written to docs/gpu.md;"
+	@echo "                 with FLAGS='--data data/widerface' on WIDER FACE"
 	@echo "make lint        ruff"
 	@echo "make clean       removes .venv and caches; studies under runs/ stay"
 
@@ -35,8 +38,16 @@ test: install
 test-slow: install
 	$(PYTEST) -m slow
 
+test-gpu: install
+	$(PYTEST) -m gpu
+
 benchmark: install
 	$(PYTEST) -m benchmark -s tests/benchmarks
+
+# What was measured is worth a page even where a part failed.
+gpu-report: install
+	-$(BIN)/python tests/benchmarks/gpu_report.py --out build/gpu-report $(FLAGS)
+	$(BIN)/python tests/benchmarks/gpu_report.py --out build/gpu-report --render
 
 lint: install
 	$(BIN)/ruff check .
