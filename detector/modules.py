@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+from importlib.util import find_spec
+
 import torch
 from torch import Tensor, nn
 
 from detector.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
+FUSES_NORMS = find_spec("triton") is not None and os.environ.get("RETINA_FUSED", "1") == "1"
 
 _ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -35,7 +39,19 @@ class ConvUnit(nn.Sequential):
             # oneDNN has no fast bf16 backward for these: float32 is 5 to 20 times as fast.
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
+        if x.is_cuda and self.training and FUSES_NORMS and hasattr(self, "norm"):
+            return self._fused(self.conv(x))
         return super().forward(x)
+
+    def _fused(self, x: Tensor) -> Tensor:
+        """Normalisation and activation in one on a GPU, where that can be."""
+        from detector.fused_norm import fused_batch_norm, usable
+
+        activation = getattr(self, "activation", None)
+        if usable(x, self.norm, activation):
+            return fused_batch_norm(x, self.norm, activation)
+        x = self.norm(x)
+        return x if activation is None else activation(x)
 
 
 class ResidualUnit(nn.Module):
@@ -81,11 +97,16 @@ def build(layer: Layer) -> nn.Module:
     raise TypeError(f"no module for {layer}")
 
 
-def initialise(model: nn.Module, generator: torch.Generator) -> None:
-    """Weights to start training from: He-normal convolutions over their fan-in (right for
-    depthwise ones too), zero biases, unit normalisation and factors."""
+def initialise(model: nn.Module, generator: torch.Generator, initialization: str = "he") -> None:
+    """Weights to start training from: unit normalisation and factors, and convolutions over their
+    fan-in (right for depthwise ones too): by `he` normal with zero biases (He et al. 2015), by
+    `torch` uniform within ±1/√fan-in, biases too, as `nn.Conv2d.reset_parameters` draws them."""
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and initialization == "torch":
+            bound = module.weight[0].numel() ** -0.5
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        elif isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
