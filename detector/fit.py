@@ -57,7 +57,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         workdir: Path, device: str = "auto", until: int | None = None,
         evaluate_at: Collection[int] = (), told: int | None = None,
         workers: int | None = None, init: str | None = None, graph: bool | None = None,
-        progress: Progress | None = None) -> Iterator[Epoch]:
+        resident: bool | None = None, progress: Progress | None = None) -> Iterator[Epoch]:
     """Trains a detector and yields each epoch once its checkpoint is on disk.
 
     Goes on from `workdir`/last.pt where there is one, exactly as if it had never stopped; on a
@@ -76,6 +76,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
             caller was killed between a checkpoint and its report). None: all of them.
         init: weights to start from, in place of the recipe's; as for `detector.start`.
         workers: threads that prepare batches; none: 0 on a CPU, LOADER_THREADS beside a GPU.
+        resident: whether the training images lie in the GPU's memory; none: where they fit.
         graph: whether steps on a GPU are replayed from CUDA graphs; none: where that is measured
             to be faster.
         progress: called after each step (some steps later on a GPU, which is never waited for)
@@ -105,7 +106,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
         yield from (Epoch(**entry) for entry in training.history[told:last])
     if len(training.history) >= last:
         return
-    feed = Feed(train, recipe, chosen, workers)
+    feed = Feed(train, recipe, chosen, workers, resident)
     stepper = Stepper(training.model, training.optimizer, config, recipe, training.precision, graph)
     for epoch in range(len(training.history) + 1, last + 1):
         started = time.perf_counter()
@@ -244,7 +245,7 @@ class _Training:
 def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device,
            init: str | None) -> _Training:
     """A training at its beginning, or where `path` holds it."""
-    model = build_detector(config, seed=recipe.seed)
+    model = build_detector(config, recipe.seed, recipe.initialization)
     saved, start = checkpoint.load(path) if path.exists() else None, None
     if saved is not None:
         _same(saved, config, recipe, path)

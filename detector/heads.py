@@ -50,15 +50,21 @@ class Heads(nn.Module):
     def _at(self, modules: nn.ModuleList, level_index: int) -> nn.Module:
         return modules[self.plan.index(level_index, modules)]
 
-    def initialise(self, generator: torch.Generator) -> None:
+    def initialise(self, generator: torch.Generator, initialization: str = "he") -> None:
         """Small weights in the last convolutions, a bias that gives every anchor `FACE_PRIOR` (in
-        the class, or in the objectness where there is one), and `FIRST_DISTANCE`."""
+        the class, or in the objectness where there is one), and `FIRST_DISTANCE`. By `torch` the
+        weights stay as they are, and so do the biases of a softmax (RetinaFace's)."""
+        is_torch = initialization == "torch"
         for predictor in self.plan.predictors:
+            is_distance = predictor.name == "box_deltas" and self.plan.coding == DISTANCE
             for unit in getattr(self, predictor.name):
                 last = _last_conv(unit)
-                nn.init.normal_(last.weight, std=0.01, generator=generator)
-                is_distance = predictor.name == "box_deltas" and self.plan.coding == DISTANCE
-                nn.init.constant_(last.bias, FIRST_DISTANCE if is_distance else 0.0)
+                if not is_torch:
+                    nn.init.normal_(last.weight, std=0.01, generator=generator)
+                if is_distance or not is_torch:
+                    nn.init.constant_(last.bias, FIRST_DISTANCE if is_distance else 0.0)
+        if is_torch and self.plan.predictors[0].size == 2:
+            return
         log_odds = math.log(FACE_PRIOR / (1 - FACE_PRIOR))
         names = [predictor.name for predictor in self.plan.predictors]
         for unit in getattr(self, "objectness" if "objectness" in names else "class_logits"):

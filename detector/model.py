@@ -13,13 +13,17 @@ from detector.neck import build_neck
 from detector.plan import BackbonePlan, DetectorPlan, plan
 
 
-def build_detector(config: Detector, seed: int = 0) -> FaceDetector:
-    """The network of a design on the CPU, in training mode, its weights drawn from `seed`."""
+def build_detector(config: Detector, seed: int = 0, initialization: str = "he") -> FaceDetector:
+    """The network of a design on the CPU, in training mode, its weights drawn from `seed`.
+
+    Args:
+        initialization: he or torch, see `Recipe.initialization`.
+    """
     # Built without memory first, so that no module draws from the global generator.
     model = blank_detector(config).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    initialise(model, generator)
-    model.heads.initialise(generator)
+    initialise(model, generator, initialization)
+    model.heads.initialise(generator, initialization)
     model.normalise.fill()
     return model
 

@@ -34,9 +34,9 @@ class Sizes:
     size: int = 640
     """Side of the training crops, px."""
     batch: int = 32
-    rate_seconds: float = 3
+    rate_seconds: float = 1.5
     """For which the steps of a rate are counted; a whole training runs three times as long."""
-    epoch_images: int = 4000
+    epoch_images: int = 6400
     """Images of an epoch whose rate is measured."""
     parity_epochs: int = 40
     parity_batch: int = 16

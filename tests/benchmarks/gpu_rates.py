@@ -38,6 +38,10 @@ def our_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], d
     common = (sizes.size, sizes.batch, sizes.rate_seconds, device)
     return {f"step of {BASELINE}": lambda: step_rate(BASELINE, *common),
             f"whole training of {BASELINE}": lambda: training_rate(args, sizes, device),
+            f"whole training of {BASELINE}, from memory of the CPU": lambda: training_rate(
+                args, sizes, device, resident=False),
+            f"step of {BASELINE} without a graph": lambda: step_rate(
+                BASELINE, *common, graph=False),
             f"evaluation of {BASELINE}": lambda: evaluation_rate(args, sizes, device),
             "step of yunet_n": lambda: step_rate("yunet_n", *common),
             "step of scrfd_0.5g": lambda: step_rate("scrfd_0.5g", *common)}
@@ -98,9 +102,11 @@ def step_rate(preset: str, size: int, batch: int, seconds: float, device, **opti
     from detector.model import build_detector
     from detector.optim import make_optimizer
     from detector.presets import load_preset
-    from detector.step import Precision, layout, to_train, train_step
+    from detector.step import Precision, layout, to_train
+    from detector.stepper import TIMED, WARM_UP, WORTH_IT, Stepper
 
     config, recipe = load_preset(preset)
+    graph = options.pop("graph", None)
     recipe = replace(recipe, size=size, batch_size=batch, **options)
     images, boxes, points = examples(size, batch)
     ignore = torch.zeros(boxes.shape[1], dtype=torch.bool)
@@ -109,15 +115,47 @@ def step_rate(preset: str, size: int, batch: int, seconds: float, device, **opti
     model = build_detector(config).to(device, memory_format=layout(recipe))
     to_train(model, recipe)
     optimizer = make_optimizer(model, replace(recipe.optimizer, lr=1e-5))
-    precision = Precision(recipe, device)
-    return rate_of(lambda: train_step(model, optimizer, fixed, config, recipe, precision), batch,
-                   seconds, device)
+    stepper = Stepper(model, optimizer, config, recipe, Precision(recipe, device), graph)
+    parts = [fixed.to(device, layout(recipe))]
+
+    def step() -> None:
+        stepper.step(0, parts, 1e-5, WORTH_IT)
+        stepper.results()
+
+    with torch.cuda.stream(stepper.stream):  # on a CPU without effect
+        for _ in range(WARM_UP + 2 * TIMED if device.type == "cuda" else 0):
+            step()
+        stepper.flush()
+        rate = rate_of(step, batch, seconds, device)
+    chosen = ", ".join(f"{kind} {taken:.1f} ms" for kind, taken in stepper.milliseconds.items())
+    return rate | ({"note": chosen} if chosen else {})
 
 
-def training_rate(args: Namespace, sizes: Sizes, device) -> dict:
-    """Images a second of `fit`, from the end of an epoch to the next; the first is left out."""
+class Repeated:
+    """Cached images, again and again: an epoch as long as that of a large data set."""
+
+    def __init__(self, images, count: int):
+        self._images, self._own = images, [index % len(images) for index in range(count)]
+        self.name, self.fingerprint = images.name, images.fingerprint
+        self.labels = [images.labels[index] for index in self._own]
+        self.shapes = [images.shapes[index] for index in self._own]
+        self.starts, self.pixels, self.nbytes = (images.starts[self._own], images.pixels,
+                                                 images.nbytes)
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def image(self, index: int):
+        return self._images.image(self._own[index])
+
+
+def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None = None) -> dict:
+    """Images a second of `fit`, from the end of an epoch to the next; the first is left out.
+
+    Args:
+        resident: whether the images lie in the GPU's memory; none: as training chooses.
+    """
     from detector.data import DataChoice, cache_images, open_data
-    from detector.data.splits import Subset
     from detector.fit import fit
     from detector.presets import load_preset
 
@@ -125,11 +163,11 @@ def training_rate(args: Namespace, sizes: Sizes, device) -> dict:
     recipe = replace(recipe, size=sizes.size, batch_size=sizes.batch)
     data = open_data(DataChoice(path=args.data))
     images = cache_images(data.all_train, args.work / "cache", None)
-    repeated = Subset(images, [i % len(images) for i in range(sizes.epoch_images)], images.name)
+    repeated = Repeated(images, sizes.epoch_images)
     rates: list[float] = []
     last, until = time.perf_counter(), math.inf
     for epoch in fit(config, recipe, repeated, None, device=args.device,
-                     workdir=Path(tempfile.mkdtemp(dir=args.work))):
+                     workdir=Path(tempfile.mkdtemp(dir=args.work)), resident=resident):
         now = time.perf_counter()
         rates.append(epoch.images / (now - last))
         until = now + 3 * sizes.rate_seconds if len(rates) == 1 else until
@@ -137,7 +175,8 @@ def training_rate(args: Namespace, sizes: Sizes, device) -> dict:
         if len(rates) > 1 and now > until:
             break
     return {"images a second": round(statistics.median(rates[1:]), 1),
-            "note": f"median of {len(rates) - 1} epochs of {epoch.images} images"}
+            "note": f"median of {len(rates) - 1} epochs of {epoch.images} images"
+                    + (", decoded, cropped and resized by threads" if resident is False else "")}
 
 
 def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
@@ -212,9 +251,9 @@ def peer_step_rate(peer: Path, size: int, batch: int, seconds: float, device, *,
 
     step = peer_step(peer, size, device)
     images, boxes, points = examples(size, batch)
-    images = (images - torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)).contiguous()
-    targets = list(torch.cat((boxes, points.flatten(2), torch.full((batch, 4, 1), float(size))), 2)
-                   / size)
+    images = (images - torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)).contiguous().to(device)
+    targets = list((torch.cat((boxes, points.flatten(2), torch.full((batch, 4, 1), float(size))), 2)
+                    / size).to(device))
     torch.backends.cudnn.benchmark = benchmark
     return rate_of(lambda: step(images, targets), batch, seconds, device)
 

@@ -34,6 +34,8 @@ from gpu_bench import BASELINE, DEADLINES, GRACE, ROOT, STUDY, Bench, cores, rea
 from gpu_page import page
 
 PRESETS = (BASELINE, "yunet_n", "scrfd_0.5g", "yunet_s")
+PARITY = (("torch", 0), ("torch", 1), ("he", 0))
+"""Initialisation and seed of the trainings beside the peer's."""
 PEER_PARITY = {"easy": 0.8147, "medium": 0.7561, "hard": 0.4849,
                "note": "its own code, one seed, on a CPU (docs/training.md)"}
 
@@ -83,26 +85,33 @@ def run_rates(bench: Bench, until: float) -> str:
 
 
 def run_parity(bench: Bench, until: float) -> str:
-    """The baseline as the peer trains it: two seeds at the same time."""
-    sizes, recipe, seeds = bench.sizes, bench.work / "parity.yaml", (0, 1)
-    recipe.write_text(
-        f"recipe: {{epochs: {sizes.parity_epochs}, size: {sizes.size}, batch_size: "
-        f"{sizes.parity_batch}, optimizer: {{kind: sgd, lr: 0.001, momentum: 0.9, weight_decay: "
-        "0.0005, warmup_epochs: 0, schedule: step, milestones: [0.75, 0.9], gamma: 0.1}}\n")
+    """The baseline as the peer trains it: two seeds, and the other initialisation, all at the same
+    time."""
+    sizes = bench.sizes
     weights = ["--weights", bench.args.backbone] if bench.args.backbone else []
-    bench.put("parity", notes=[
-        f"`WORK/parity.yaml` is `{recipe.read_text().strip()}`.",
+    for initialization in ("torch", "he"):
+        recipe = (f"recipe: {{epochs: {sizes.parity_epochs}, size: {sizes.size}, batch_size: "
+                  f"{sizes.parity_batch}, initialization: {initialization}, optimizer: {{kind: "
+                  "sgd, lr: 0.001, momentum: 0.9, weight_decay: 0.0005, warmup_epochs: 0, "
+                  "schedule: step, milestones: [0.75, 0.9], gamma: 0.1}}")
+        (bench.work / f"{initialization}.yaml").write_text(recipe + "\n")
+    bench.put("parity", rows={"biubug6/Pytorch_Retinaface": PEER_PARITY}, notes=[
+        f"`WORK/{initialization}.yaml` is `{recipe}`, `torch.yaml` the same but for the "
+        "initialisation.",
         *([] if weights else ["Trained from scratch: no file of the ImageNet backbone was given "
                               "(`--backbone`)."])])
-    bench.put("parity", rows={"biubug6/Pytorch_Retinaface": PEER_PARITY})
 
-    def one(seed: int) -> str:
-        runs = bench.work / f"parity-{seed}"
-        return train_and_score(bench, until, "parity", f"seed {seed}", runs / BASELINE / "best", [
-            "--preset", BASELINE, "--recipe", recipe, *weights, "--with-holdout", "--data",
-            bench.args.data, "--eval-every", 0, "--seed", seed, "--runs-dir", runs], len(seeds))
+    def one(run: tuple[str, int]) -> str:
+        initialization, seed = run
+        runs = bench.work / f"parity-{initialization}-{seed}"
+        return train_and_score(
+            bench, until, "parity", f"initialization {initialization}, seed {seed}",
+            runs / BASELINE / "best", [
+                "--preset", BASELINE, "--recipe", bench.work / f"{initialization}.yaml", *weights,
+                "--with-holdout", "--data", bench.args.data, "--eval-every", 0, "--seed", seed,
+                "--runs-dir", runs], len(PARITY))
 
-    return all_of(one, seeds, len(seeds))
+    return all_of(one, PARITY, len(PARITY))
 
 
 def run_search(bench: Bench, until: float) -> str:

@@ -126,3 +126,24 @@ def test_up_sampling_reaches_skipped_levels(preset):
     expected = torch.zeros(16, 16, dtype=torch.bool)
     expected[3:9, 7:13] = True
     assert torch.equal(moved, expected)
+
+
+@pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_0.5g", "yunet_n"])
+def test_initialization_by_torch_is_torchs(preset, name):
+    config = preset(name)
+    model = build_detector(config, 3, "torch")
+    named = {key: module for key, module in model.named_modules()
+             if isinstance(module, torch.nn.Conv2d)}
+    for key, conv in named.items():
+        bound = conv.weight[0].numel() ** -0.5
+        own = torch.cat([p.flatten() for p in conv.parameters()]) if "heads" not in key else (
+            conv.weight.flatten())
+        assert own.abs().max() <= bound, key
+        if own.numel() > 300:  # of a uniform distribution
+            assert own.std().item() == pytest.approx(bound / 3**0.5, rel=0.15), key
+    prior = model.heads.plan.predictors[0].size == 1
+    with torch.no_grad():
+        outputs = model(images(2, 128, 128))
+    assert (face_scores(outputs).mean() < 0.05) == prior  # softmax: as torch draws it
+    again = dict(build_detector(config, 3, "torch").named_parameters())
+    assert all(value.equal(again[key]) for key, value in model.named_parameters())
