@@ -6,12 +6,13 @@ import os
 from importlib.util import find_spec
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from detector.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
-FUSES_NORMS = find_spec("triton") is not None and os.environ.get("RETINA_FUSED", "1") == "1"
+KERNELS = os.environ.get("RETINA_KERNELS", "norm depthwise linear") if find_spec("triton") else ""
 
 _ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -35,23 +36,35 @@ class ConvUnit(nn.Sequential):
         self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda and KERNELS:
+            return self._on_gpu(x)
         if self.strided_depthwise and x.device.type == "cpu":
             # oneDNN has no fast bf16 backward for these: float32 is 5 to 20 times as fast.
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
-        if x.is_cuda and self.training and FUSES_NORMS and hasattr(self, "norm"):
-            return self._fused(self.conv(x))
         return super().forward(x)
 
-    def _fused(self, x: Tensor) -> Tensor:
-        """Normalisation and activation in one on a GPU, where that can be."""
-        from detector.fused_norm import fused_batch_norm, usable
+    def _on_gpu(self, x: Tensor) -> Tensor:
+        """By kernels of our own where cuDNN's are slow or compile for each new size of an image."""
+        from detector import depthwise, fused_norm
 
-        activation = getattr(self, "activation", None)
-        if usable(x, self.norm, activation):
-            return fused_batch_norm(x, self.norm, activation)
-        x = self.norm(x)
+        conv = self.conv
+        if "depthwise" in KERNELS and depthwise.usable(x, conv):
+            x = depthwise.depthwise(x, conv)
+        elif "linear" in KERNELS and not torch.is_grad_enabled() and _is_pointwise(conv):
+            x = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+            x = x.permute(0, 3, 1, 2)
+        else:
+            x = conv(x)
+        norm, activation = getattr(self, "norm", None), getattr(self, "activation", None)
+        if "norm" in KERNELS and norm is not None and fused_norm.usable(x, norm, activation):
+            return fused_norm.fused_batch_norm(x, norm, activation)
+        x = x if norm is None else norm(x)
         return x if activation is None else activation(x)
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1
 
 
 class ResidualUnit(nn.Module):

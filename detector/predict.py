@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
 import torch
@@ -16,6 +20,9 @@ from detector.metrics.wider import GroundTruth, height_ground_truth, wider_ap
 from detector.postprocess import Detections, postprocess
 from detector.recipe import Evaluation
 from detector.views import mirrored, resized, scaled, view_size, vote
+
+READERS = min(os.cpu_count() or 1, 8)
+"""Threads that read and decode images ahead of a GPU."""
 
 # Pixels of a batch: small images are worth batching on a CPU, large ones are not.
 _BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
@@ -45,8 +52,9 @@ def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evalu
     done = 0
     try:
         for indices, batch in _batches(images, settings, _BATCH_PIXELS.get(device.type, 2**20),
-                                       unreadable):
-            detections = detect_views(model, config, batch, settings, device)
+                                       READERS if device.type == "cuda" else 0, unreadable):
+            with _plain_convolutions(device):
+                detections = detect_views(model, config, batch, settings, device)
             for index, image, own in zip(indices, batch, detections):
                 label, (height, width) = images.labels[index], image.shape[:2]
                 if label.size[0]:  # a cache may have scaled it down
@@ -58,6 +66,14 @@ def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evalu
     finally:
         model.train(training)
     return found
+
+
+def _plain_convolutions(device: torch.device) -> AbstractContextManager:
+    """Without cuDNN on a GPU: it plans each convolution anew for each size of an image, and images
+    have hundreds of sizes."""
+    if device.type == "cuda":
+        return torch.backends.cudnn.flags(enabled=False)
+    return nullcontext()
 
 
 def detect_views(model: nn.Module, config: Detector, images: Sequence[np.ndarray],
@@ -134,8 +150,8 @@ def evaluate(model: nn.Module, config: Detector, images: ImageSet, settings: Eva
                     height_ground_truth(images.labels) if truth is None else truth)
 
 
-def _batches(images: ImageSet, settings: Evaluation, pixels: int, unreadable: list[str] | None,
-             ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+def _batches(images: ImageSet, settings: Evaluation, pixels: int, readers: int,
+             unreadable: list[str] | None) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Neighbours of one view size together: indices, images as they are stored.
 
     Images of one size come one after the other, so that few are in memory at once.
@@ -146,10 +162,8 @@ def _batches(images: ImageSet, settings: Evaluation, pixels: int, unreadable: li
     order = sorted(range(len(images)), key=lambda i: view_size(images.labels[i].size, settings))
     indices: list[int] = []
     batch: list[np.ndarray] = []
-    for index in order:
-        try:
-            image = images.image(index)
-        except UnreadableImage:
+    for index, image in zip(order, _read(images, order, readers)):
+        if image is None:
             if unreadable is not None:
                 unreadable.append(images.labels[index].name)
             continue
@@ -162,3 +176,29 @@ def _batches(images: ImageSet, settings: Evaluation, pixels: int, unreadable: li
         batch.append(image)
     if batch:
         yield indices, batch
+
+
+def _read(images: ImageSet, order: Sequence[int], readers: int) -> Iterator[np.ndarray | None]:
+    """Images in the given order, None for one that cannot be decoded; by so many threads, which are
+    at most two images each ahead, or when they are asked for."""
+    def read(index: int) -> np.ndarray | None:
+        try:
+            return images.image(index)
+        except UnreadableImage:
+            return None
+
+    if not readers:
+        yield from map(read, order)
+        return
+    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
+        ahead: deque = deque()
+        try:
+            for index in order:
+                ahead.append(pool.submit(read, index))
+                if len(ahead) > 2 * readers:
+                    yield ahead.popleft().result()
+            while ahead:
+                yield ahead.popleft().result()
+        finally:  # where the caller stops early
+            for future in ahead:
+                future.cancel()

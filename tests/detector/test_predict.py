@@ -11,7 +11,7 @@ from detector.metrics.wider import official_ground_truth
 from detector.metrics.wider_files import read_predictions, write_predictions
 from detector.model import build_detector
 from detector.postprocess import Detections
-from detector.predict import detect, detect_batch, evaluate, rows, wider_rows
+from detector.predict import _batches, detect, detect_batch, evaluate, rows, wider_rows
 from detector.recipe import DataChoice, Evaluation
 
 
@@ -175,3 +175,12 @@ def test_released_weights_at_original_size(wider_root, preset):
         label.name for label in images.labels)
     ap = evaluate(model, config, images, Evaluation(), truth=truth)
     assert list(ap.values()) == pytest.approx([0.9272, 0.8987, 0.7349], abs=1e-3)
+
+
+def test_threads_read_the_same_images_in_the_same_order(tiny_data):
+    settings = Evaluation(size=96)
+    alone, ahead = ([(indices, batch) for indices, batch in _batches(
+        tiny_data.train, settings, 2**16, readers, [])] for readers in (0, 3))
+    assert [indices for indices, _ in alone] == [indices for indices, _ in ahead]
+    for (_, one), (_, other) in zip(alone, ahead):
+        assert all((a == b).all() for a, b in zip(one, other, strict=True))
