@@ -143,4 +143,5 @@ def write(file: Path, content: dict) -> None:
 
 def sizes_of(args: Namespace) -> Sizes:
     sizes = TINY if args.tiny else Sizes()
-    return replace(sizes, retrain_epochs=args.retrain_epochs or sizes.retrain_epochs)
+    return replace(sizes, retrain_epochs=args.retrain_epochs or sizes.retrain_epochs,
+                   retrained=args.retrained or sizes.retrained)

@@ -6,15 +6,16 @@ from gpu_bench import STOPPED
 
 SECTIONS = {
     "tests": ("Tests", "The tests that need a GPU (`make test-gpu`)."),
-    "rates": ("Rates", "A step is one of training on a fixed batch with four faces in each image, "
-              "which goes to the GPU every time. A whole training has the loader and checkpoints "
-              "as well, an evaluation reads the files. Ours computes in the recipe's precision "
-              "(auto: bf16 on such a GPU), the peer in fp32 as torch has it (convolutions in TF32 "
-              "on such a GPU)."),
+    "rates": ("Rates",
+              "A step is one of training on a fixed batch on the GPU, with four faces in each "
+              "image. A whole training has the loader and checkpoints as well (epochs of 6,400 "
+              "images, the same ones again and again), an evaluation reads the files. Ours "
+              "computes in the recipe's precision (auto: bf16 on such a GPU), the peer in fp32 as "
+              "torch has it (convolutions in TF32 on such a GPU)."),
     "parity": ("The baseline beside the peer's own training",
                "RetinaFace mobile0.25 on the same images with the peer's recipe; AP on the val "
-               "images. The two seeds trained at the same time. A loss is the mean of an epoch, "
-               "whose number is in brackets. The commands are those of seed 0."),
+               "images. They trained at the same time. A loss is the mean of an epoch, "
+               "whose number is in brackets. The commands are those of the first row."),
     "search": ("A search", "Seconds of a full proxy are those of all its epochs, with their "
                "evaluations."),
     "retrain": ("Designs of the search and published ones in full",

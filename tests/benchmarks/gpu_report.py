@@ -80,7 +80,7 @@ def run_rates(bench: Bench, until: float) -> str:
     if bench.args.peer is None:
         bench.put("rates", notes=["The peer's rows are missing: no checkout of its code was given "
                                   "(`--peer`)."])
-    peers = one("peer", time.monotonic() + 35) if bench.args.peer is not None else ""
+    peers = one("peer", time.monotonic() + 25) if bench.args.peer is not None else ""
     return one("ours", until) or peers
 
 
@@ -287,6 +287,9 @@ def parser() -> ArgumentParser:
     made.add_argument("--retrain-epochs", metavar="N", type=int,
                       help="epochs of a retrain at most; fewer where the time is short, by the "
                            "rate that the part parity had (default: 100)")
+    made.add_argument("--retrained", metavar="K", type=int,
+                      help="how many of the search's best designs, and how many presets, are "
+                           "retrained (default: 4)")
     made.add_argument("--retrain-flags", metavar="FLAGS", type=shlex.split, default=[],
                       help="more flags for the nas.retrain of the part retrain, in one word, such "
                            "as --retrain-flags='--batch-size auto'")

@@ -39,7 +39,7 @@ RULES = pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
 @pytest.fixture(autouse=True)
 def exact():
     """Without TF32, whose products have ten bits."""
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
 
 
