@@ -142,6 +142,7 @@ def _to_gpu(pixels: np.ndarray, device: torch.device, chunk: int = 2**26) -> Ten
 def _ahead(source: Iterator, move: Callable[..., list[Batch]]) -> Iterator[list[Batch]]:
     """What `move` makes of each item on a stream of its own, AHEAD items early."""
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())  # the images may be on their way yet
     ready: deque[tuple[list[Batch], torch.cuda.Event, object]] = deque()
 
     def prepare() -> None:

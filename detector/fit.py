@@ -120,6 +120,7 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
             if looked and holdout is not None and place.rank == 0:
                 ap = _evaluate(training.result, config, recipe, holdout, chosen,
                                training.precision)
+        stepper.join()
         result = Epoch(epoch=epoch, losses=steps.mean_losses(), lr=steps.lr,
                        seconds=time.perf_counter() - started, ap=ap,
                        images=steps.count * batch_size)

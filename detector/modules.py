@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from importlib.util import find_spec
 
 import torch
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from detector.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
-KERNELS = os.environ.get("RETINA_KERNELS", "norm depthwise linear") if find_spec("triton") else ""
+HAS_TRITON = find_spec("triton") is not None
 
 _ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -36,7 +35,7 @@ class ConvUnit(nn.Sequential):
         self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and KERNELS:
+        if x.is_cuda and HAS_TRITON:
             return self._on_gpu(x)
         if self.strided_depthwise and x.device.type == "cpu":
             # oneDNN has no fast bf16 backward for these: float32 is 5 to 20 times as fast.
@@ -49,15 +48,15 @@ class ConvUnit(nn.Sequential):
         from detector import depthwise, fused_norm
 
         conv = self.conv
-        if "depthwise" in KERNELS and depthwise.usable(x, conv):
+        if depthwise.usable(x, conv):
             x = depthwise.depthwise(x, conv)
-        elif "linear" in KERNELS and not torch.is_grad_enabled() and _is_pointwise(conv):
+        elif not torch.is_grad_enabled() and _is_pointwise(conv):
             x = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
             x = x.permute(0, 3, 1, 2)
         else:
             x = conv(x)
         norm, activation = getattr(self, "norm", None), getattr(self, "activation", None)
-        if "norm" in KERNELS and norm is not None and fused_norm.usable(x, norm, activation):
+        if norm is not None and fused_norm.usable(x, norm, activation):
             return fused_norm.fused_batch_norm(x, norm, activation)
         x = x if norm is None else norm(x)
         return x if activation is None else activation(x)

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from detector import distributed
+from detector.anchors import Priors, priors
 from detector.config import Detector
 from detector.data.loader import Batch
 from detector.optim import set_lr
@@ -60,6 +61,8 @@ class Stepper:
         self.device = next(model.parameters()).device
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         """Where all its work on a GPU is queued; a graph cannot be captured on the default one."""
+        if self.stream is not None:  # the model, the optimiser and images may be on their way yet
+            self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.milliseconds: dict[str, float] = {}
         """Of a step on the GPU, eager and graph, where both were measured."""
         self._model, self._optimizer, self._precision = model, optimizer, precision
@@ -95,6 +98,11 @@ class Stepper:
                 self._clocks[kind].append((began, ended))
         self._taken += 1
         self._pending.append((number, *_to_host(values)))
+
+    def join(self) -> None:
+        """Let what the caller queues on a GPU from now on wait for all steps so far."""
+        if self.stream is not None:
+            torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def results(self) -> list[StepResult]:
         """The steps that have ended since the last call; waits for those LAG steps ago."""
@@ -166,7 +174,8 @@ class Stepper:
         with torch.cuda.graph(graph, pool=self._pool, stream=self.stream,
                               capture_error_mode="thread_local"):
             values = self._values(inputs)
-        return _Graph(graph, inputs, values)
+        held = [priors(self._config, part.images.shape[2:], self.device) for part in parts]
+        return _Graph(graph, inputs, values, held)
 
 
 @dataclass(frozen=True)
@@ -174,6 +183,8 @@ class _Graph:
     graph: torch.cuda.CUDAGraph
     inputs: Sequence[Batch]
     values: Tensor
+    held: Sequence[Priors]
+    """What it reads besides: their cache drops them after detection in images of many sizes."""
 
     def replay(self, parts: Sequence[Batch]) -> Tensor:
         for own, part in zip(self.inputs, parts):

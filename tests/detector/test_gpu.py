@@ -196,6 +196,28 @@ def test_a_graph_replays_the_steps(images, name, kind):
     assert sides[1][-5:].mean() == pytest.approx(sides[0][-5:].mean().item(), rel=0.15)
 
 
+@pytest.mark.parametrize("graph", [False, True])
+def test_detection_between_epochs_changes_nothing_for_a_graph(images, graph):
+    """Detection in images of many sizes drops the priors of the training size from their cache."""
+    sides = []
+    for between in (False, True):
+        training = Training(GPU)
+        stepper = Stepper(training.model, training.optimizer, *training.rest, graph=graph)
+        results = []
+        with torch.cuda.stream(stepper.stream):
+            for epoch in range(6):
+                for part in batches(images, RECIPE, epoch=epoch, seed=0):
+                    stepper.step(len(results), [on(GPU, part)], 1e-3, 1000)
+                if between:
+                    kept = [priors(CONFIG, (64 + side, 64), GPU) for side in range(60)]
+                    del kept
+                    torch.full((2**24,), torch.nan, device=GPU)  # takes the memory that is free now
+                results += stepper.flush()
+        sides.append(torch.tensor([result.losses["total"] for result in results]))
+    assert sides[1].isfinite().all()
+    assert torch.allclose(sides[0], sides[1], rtol=0.02)
+
+
 @pytest.mark.parametrize("graph", [None, False, True])
 def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, images, graph):
     """But for the order of sums, which a GPU does not keep."""

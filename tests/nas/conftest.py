@@ -66,7 +66,8 @@ def start(tmp_path):
             [*_loopback_alone(), sys.executable, "-m", module, *map(str, args)], cwd=tmp_path,
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
             preexec_fn=_heed_ctrl_c,
-            env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
+                filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))})
         running.append(process)
         return process
 
