@@ -34,9 +34,11 @@ def page(results: dict) -> str:
         lines += ["**This was a dry run with tiny sizes: its numbers mean nothing.**", ""]
     lines += ["Written by `python tests/benchmarks/gpu_report.py --render` from what",
               "", "```sh", machine.get("command", ""), "```", "",
-              "measured. WORK, WIDER and BACKBONE stand for paths.", ""]
+              "measured. Words in capitals stand for paths.", ""]
     for part in SECTIONS:
         lines += section(part, results.get(part, {}))
+    for title, text in results.get("notes", {}).items():  # written into the file by hand
+        lines += [f"## {title}", "", *text, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -37,7 +37,7 @@ PRESETS = (BASELINE, "yunet_n", "scrfd_0.5g", "yunet_s")
 PARITY = (("torch", 0), ("torch", 1), ("he", 0))
 """Initialisation and seed of the trainings beside the peer's."""
 PEER_PARITY = {"easy": 0.8147, "medium": 0.7561, "hard": 0.4849,
-               "note": "its own code, one seed, on a CPU (docs/training.md)"}
+               "note": "its own code, one seed, on a CPU"}
 
 
 # -- the parts: each returns what went wrong, if anything did -----------------------------------
@@ -310,7 +310,15 @@ def machine(args: Namespace, argv: list[str]) -> dict:
     return card | {"cores": cores(), "Python": sys.version.split()[0]} | {
         name: version(name) for name in ("torch", "torchvision", "numpy")} | {
         "data": "the built-in scenes" if args.data == "synthetic" else "WIDER FACE images",
-        "tiny": args.tiny, "command": " ".join(["python tests/benchmarks/gpu_report.py", *argv])}
+        "tiny": args.tiny, "command": " ".join(
+            ["python tests/benchmarks/gpu_report.py", *map(shlex.quote, hidden(args, argv))])}
+
+
+def hidden(args: Namespace, argv: list[str]) -> list[str]:
+    """The arguments with names in place of this machine's folders."""
+    paths = ("out", "work", "data", "backbone", "released", "peer", "page")
+    named = {f"--{key}": key.upper() for key in paths if getattr(args, key) != "synthetic"}
+    return [named.get(before, own) for before, own in zip(["", *argv], argv)]
 
 
 def deadlines(text: str) -> dict[str, float]:

@@ -49,7 +49,7 @@ def test_every_part_is_measured(out):
 
 def test_rates_are_of_steps_training_and_evaluation(out):
     rows = results(out)["rates"]["rows"]
-    assert len(rows) == 5
+    assert len(rows) == 7
     assert all(row["images a second"] > 0 for row in rows.values())
 
 
@@ -115,5 +115,5 @@ def test_a_part_is_stopped_at_its_deadline(tmp_path):
     assert done.returncode == 1
     found = results(tmp_path)["parity"]
     assert found["state"] == "stopped at its deadline"
-    assert found["rows"]["seed 0"]["note"] == found["state"]
+    assert found["rows"][TORCH]["note"] == found["state"]
     assert found["seconds"] < 60
