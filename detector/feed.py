@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from torch import Tensor
 
 from detector.data.loader import Batch, Plan, batches, rendered
 from detector.data.types import ImageSet
+from detector.kernels import kernels_run
 from detector.recipe import Recipe
 from detector.step import layout
 from detector.targets import Targets
@@ -106,7 +106,7 @@ class Feed:
 def fits(images: ImageSet, device: torch.device) -> bool:
     """Whether the images can be kept in the GPU's memory and rendered there."""
     size = getattr(images, "nbytes", None)
-    if not size or find_spec("triton") is None:
+    if not size or not kernels_run():
         return False
     free, _ = torch.cuda.mem_get_info(device)
     return size <= RESIDENT_SHARE * free

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.util import find_spec
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from detector.kernels import kernels_run
 from detector.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
-HAS_TRITON = find_spec("triton") is not None
 
 _ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -35,7 +33,7 @@ class ConvUnit(nn.Sequential):
         self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.is_cuda and HAS_TRITON:
+        if x.is_cuda and kernels_run():
             return self._on_gpu(x)
         if self.strided_depthwise and x.device.type == "cpu":
             # oneDNN has no fast bf16 backward for these: float32 is 5 to 20 times as fast.

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from detector.config import arch_hash
-from detector.errors import TrainingError, UserError
+from detector.errors import TrainingError, UserError, out_of_memory
 from detector.pretrained import Start
 from detector.recipe import Recipe
 from nas import cli
@@ -78,6 +78,13 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
         raise
     except TrainingError as error:
         raise UserError(f"{error}; here a smaller --batch-size lowers it, too") from error
+    except Exception as error:
+        if not out_of_memory(error):
+            raise
+        raise UserError(
+            f"out of memory with {recipe.batch_size} images of {recipe.size} px a step; add "
+            f"--accumulate {2 * recipe.accumulate} to take them in so many parts (with --resume "
+            "from the last finished epoch), or start again with a smaller --batch-size") from error
     saved = checkpoint.load(workdir / LAST)
     net = build_detector(candidate.config)
     net.load_state_dict(saved.model)

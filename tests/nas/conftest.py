@@ -133,3 +133,16 @@ def serve():
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+@pytest.fixture
+def retrained(tiny_study, capsys):
+    """Function: flags → (exit code, stdout, stderr) of nas.retrain in the tiny study's folder."""
+    from nas import cli, retrain
+
+    def call(*flags: str) -> tuple[int, str, str]:
+        code = cli.main(retrain.make_parser(), retrain.run, [
+            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return call

@@ -1,6 +1,5 @@
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,23 +11,12 @@ from detector.errors import UserError
 from detector.model import build_detector
 from detector.presets import PRESETS, load_preset
 from detector.recipe import Augmentation, Recipe
-from nas import cli, retrain, training
+from nas import retrain, training
 from nas.candidate import choose, fitting_size, full_recipe
 from nas.models import load_model
 from nas.rules import check_rules
 from trials.objective import Objective
 from trials.record import Cost
-
-
-@pytest.fixture
-def retrained(tiny_study, capsys):
-    """Function: flags → (exit code, stdout, stderr) of nas.retrain in the tiny study's folder."""
-    def call(*flags: str) -> tuple[int, str, str]:
-        code = cli.main(retrain.make_parser(), retrain.run, [
-            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-    return call
 
 
 def parse(tiny_study, *flags: str):
@@ -177,70 +165,11 @@ def test_a_proxys_recipe_grows(tiny_study):
     assert recipe.evaluation.every == 10 and recipe.cache_size is None
 
 
-@pytest.fixture
-def fast_gpu(monkeypatch):
-    """Choices of --batch-size auto as on a GPU; what it returns notes the sizes that were tried."""
-    def choose_size(config, recipe, device, sizes, step, tell):
-        assert set(step.keywords) == {"graph"}
-        asked.append((recipe.batch_size, recipe.size, sorted(sizes)))
-        tell(f"batch size: {max(sizes)}, chosen")
-        return max(sizes)
-
-    asked = []
-    monkeypatch.setattr("detector.batch_size.choose_batch_size", choose_size)
-    monkeypatch.setattr("detector.batch_size.LEAST_STEPS", 1)
-    return asked
-
-
-def test_a_batch_size_that_suits_the_device(retrained, tiny_study, fast_gpu):
-    flags = ("--best", "--epochs", "1", "--size", "64", "--batch-size", "auto")
-    code, out, err = retrained(*flags)
-    assert (code, err) == (0, "")
-    assert fast_gpu == [(4, 64, [4, 8])]  # of 10 images
-    assert "batch size: 8, chosen\n" in out and "batch 8, lr 0.04 " in out
-    metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
-    assert metrics["chosen_batch_size"] == metrics["recipe"]["batch_size"] == 8
-    assert metrics["recipe"]["optimizer"]["lr"] == pytest.approx(0.04)
-    code, out, _ = retrained(*flags, "--resume")
-    assert code == 0 and "retrained already" in out and len(fast_gpu) == 1
-    assert retrained("--best", "--epochs", "2", *flags[3:], "--resume")[0] == 0
-    assert len(fast_gpu) == 2  # another retrain
-
-
-def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(retrained, tiny_study, fast_gpu,
-                                                          monkeypatch):
-    import detector.fit
-
-    def killed(*args, **kwargs):
-        yield next(original(*args, **kwargs))
-        raise KeyboardInterrupt
-    original = detector.fit.fit
-    flags = ("--best", "--epochs", "2", "--size", "64", "--batch-size", "auto")
-    with monkeypatch.context() as patch:
-        patch.setattr(detector.fit, "fit", killed)
-        assert retrained(*flags)[0] == 130
-    monkeypatch.setattr("detector.batch_size.choose_batch_size", None)  # not asked again
-    code, out, err = retrained(*flags, "--resume")
-    assert (code, err) == (0, "") and "batch 8, lr" in out
-    metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
-    assert (metrics["chosen_batch_size"], len(metrics["epochs"])) == (8, 2)
-
-
 def test_on_a_cpu_the_batch_size_is_the_recipes(retrained, tiny_study):
     code, out, _ = retrained("--best", "--epochs", "1", "--size", "64", "--batch-size", "auto",
                              "--device", "cpu")
     assert code == 0 and "batch size: 4, the recipe's own, as on any CPU\n" in out
     assert "batch 4, lr 0.02 " in out
-
-
-def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
-    args = parse(tiny_study, "--batch-size", "auto", "--workers", "2", "--size", "64")
-    candidate = choose(args)
-    recipe = retrain._suited(candidate, full_recipe(candidate, args), SimpleNamespace(images=40),
-                             args)
-    assert fast_gpu == [(2, 64, [2, 4, 8, 16])]
-    assert recipe.batch_size == 32
-    assert capsys.readouterr().out == "batch size: 16, chosen; for each of 2 workers\n"
 
 
 def test_a_file_says_what_is_different_about_a_recipe(tmp_path):
