@@ -62,7 +62,8 @@ def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(retrained, tiny_study,
 
 def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
     args = retrain.make_parser().parse_args([
-        "--runs-dir", str(tiny_study.folder.parent), "--batch-size", "auto", "--workers", "2", "--size", "64"])
+        "--runs-dir", str(tiny_study.folder.parent), "--batch-size", "auto", "--workers", "2",
+        "--size", "64"])
     candidate = choose(args)
     recipe = retrain._suited(candidate, full_recipe(candidate, args), SimpleNamespace(images=40),
                              args)
