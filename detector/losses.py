@@ -91,13 +91,13 @@ def detection_losses(outputs: Mapping[str, Tensor],
     losses["box"] = learnt.sum(terms) / counts.weights.clamp(min=torch.finfo(terms.dtype).tiny)
 
     if "landmark_deltas" in outputs:
-        known = chosen(positive & _known(targets, matches))
-        points, centres = _rows(targets.landmarks, known.of(matches.faces)), known.anchors(
-            priors.references)
-        wanted = known.only(encode_landmarks(points, centres, priors.coding))
-        terms = F.smooth_l1_loss(known.only(known.of(outputs["landmark_deltas"]).float()), wanted,
-                                 reduction="none", beta=settings.landmark_beta).sum(1)
-        losses["landmark"] = known.sum(terms) / counts.landmarks.clamp(min=1)
+        points = _rows(targets.landmarks, faces)
+        known = _known(points)[:, None]
+        wanted = encode_landmarks(points, references, priors.coding).where(known, 0)
+        deltas = learnt.of(outputs["landmark_deltas"]).float().where(known, 0)
+        terms = F.smooth_l1_loss(deltas, wanted, reduction="none",
+                                 beta=settings.landmark_beta).sum(1)
+        losses["landmark"] = learnt.sum(terms) / counts.landmarks.clamp(min=1)
     return losses
 
 
@@ -113,13 +113,14 @@ def count(outputs: Mapping[str, Tensor] | None, targets: Targets, matches: Match
     faces = positive.sum()
     weights = ((_taught_logits(outputs).sigmoid() * positive).sum()
                if settings.class_loss == "quality_focal" else faces)
-    return Counts(judged(positive, settings), faces, weights,
-                  (positive & _known(targets, matches)).sum())
+    learnt = chosen(positive)
+    known = _known(_rows(targets.landmarks, learnt.of(matches.faces)))
+    return Counts(judged(positive, settings), faces, weights, learnt.sum(known.float()))
 
 
-def _known(targets: Targets, matches: Matches) -> Tensor:
-    """bool [B, A]: all landmarks of the face are known."""
-    return _rows(targets.landmarks.isfinite().flatten(1).all(1), matches.faces)
+def _known(points: Tensor) -> Tensor:
+    """bool [R]: all five landmarks of [R, 5, 2] are known."""
+    return points.isfinite().flatten(1).all(1)
 
 
 def _rows(values: Tensor, rows: Tensor) -> Tensor:

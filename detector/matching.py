@@ -69,14 +69,13 @@ def best_faces(merits: Tensor, targets: Targets, least: float, neither: Tensor) 
     """
     rows = targets.image[:, None].expand_as(merits)
     best = merits.new_full(neither.shape, -torch.inf).scatter_reduce_(0, rows, merits, "amax")
-    faces = torch.arange(len(merits), device=merits.device)[:, None]
+    faces = torch.arange(len(merits), dtype=torch.int32, device=merits.device)[:, None]
     last = len(merits) - 1
-    owners = faces.where(merits == best.gather(0, rows), last)
-    matched = torch.full(neither.shape, last, device=merits.device).scatter_reduce_(
-        0, rows, owners, "amin")
-    positive = best >= least
-    labels = torch.where(positive, POSITIVE, torch.where(neither, NEITHER, NEGATIVE))
-    return Matches(labels.to(torch.int8), matched)
+    owners = faces.where(merits == best[targets.image], last)
+    matched = torch.full(neither.shape, last, dtype=torch.int32, device=merits.device)
+    matched.scatter_reduce_(0, rows, owners, "amin")
+    labels = neither.to(torch.int8).neg_().masked_fill_(best >= least, POSITIVE)  # NEITHER is -1
+    return Matches(labels, matched.long())
 
 
 def near_faces(targets: Targets, vague: Tensor, anchors: Tensor, match_iou: float,
@@ -86,13 +85,16 @@ def near_faces(targets: Targets, vague: Tensor, anchors: Tensor, match_iou: floa
     Args:
         overlaps: IoU [F, A] of faces and anchors.
     """
+    if vague.device.type == "cpu":  # few faces are; to select them would be to wait for a GPU
+        targets, overlaps, vague = targets.rows(vague), overlaps[vague], vague[vague]
     # At least its best anchors (a tiny face lies in several, with equal IoU) …
-    near = (overlaps >= overlaps.amax(1, keepdim=True).clamp(max=match_iou)) & (overlaps > 0)
-    # … and those mostly inside it (a region of a crowd): IoU = I / (a + b - I), solved for I.
+    least = overlaps.amax(1, keepdim=True).clamp(torch.finfo(overlaps.dtype).tiny, match_iou)
+    near = overlaps >= least
+    # … and those mostly inside it (a region of a crowd), of areas a and b: IoU = I / (a + b - I).
     own = area(anchors)
-    shared = (area(targets.boxes)[:, None] + own).mul_(overlaps).div_(1 + overlaps)
-    near |= shared >= INSIDE * own
-    return any_by_image(near & vague[:, None], targets)
+    # I >= INSIDE · b where IoU · (a + b - INSIDE · b) >= INSIDE · b.
+    near |= (area(targets.boxes)[:, None] + (1 - INSIDE) * own).mul_(overlaps) >= INSIDE * own
+    return any_by_image(near.logical_and_(vague[:, None]), targets)
 
 
 def any_by_image(flags: Tensor, targets: Targets) -> Tensor:

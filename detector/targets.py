@@ -46,6 +46,10 @@ class Targets:
         return Targets(self.boxes[start:stop], self.landmarks[start:stop], self.ignore[start:stop],
                        self.image[start:stop] - images.start, images.stop - images.start)
 
+    def rows(self, kept: Tensor) -> Targets:
+        """Those of the faces for which `kept` (bool [F]) is true."""
+        return Targets(*(own[kept] for own in self.tensors), self.images)
+
     def by_image(self) -> list[dict[str, Tensor]]:
         """As `of` takes them; on the CPU alone."""
         counts = torch.bincount(self.image, minlength=self.images).tolist()
