@@ -13,13 +13,13 @@ a fixed order: equal bit for bit from run to run.
 
 from __future__ import annotations
 
-import functools
-
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from detector.kernels import multiprocessors
 
 WARPS = 4
 # By kernel size. Of a tile, the elements for each thread, which holds as many weights times the
@@ -32,7 +32,6 @@ PROGRAMS = {3: 4, 5: 3, 7: 2}
 REGISTERS = {3: 128, 5: 168, 7: 255}
 MAX_IMAGE = 2**31 - 1  # elements, which offsets of 32 bits reach
 MAX_PIXELS = 2**21  # of an image, which are told apart in float32, see `_pixels`
-CPU_MULTIPROCESSORS = 1  # as many are assumed under Triton's interpreter
 
 DTYPES = torch.bfloat16, torch.float16, torch.float32
 
@@ -173,13 +172,6 @@ def _backward(x, weight, grad, grad_x, partials, images, height, width, out_heig
             tl.store(target + tap, tl.sum(sums[tap], axis=0), mask=exists)
 
 
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return CPU_MULTIPROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
-
-
 def _vector(channels: int) -> int:
     """Channels of one load: the largest of 8, 4, 2 and 1 that divides theirs."""
     return next(vector for vector in (8, 4, 2, 1) if channels % vector == 0)
@@ -200,7 +192,7 @@ def _plan(images: int, height: int, width: int, channels: int, elements: int, ke
     pixels = elements * WARPS * 32 // block
     blocks = triton.cdiv(channels, block)
     tiles = images * triton.cdiv(height * width, pixels)
-    places = max(1, min(tiles, PROGRAMS[kernel] * _multiprocessors(device) // blocks))
+    places = max(1, min(tiles, PROGRAMS[kernel] * multiprocessors(device) // blocks))
     return (blocks, places), (pixels, block)
 
 

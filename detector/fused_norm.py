@@ -10,7 +10,6 @@ stages in a fixed order: equal bit for bit from run to run.
 
 from __future__ import annotations
 
-import functools
 import math
 
 import torch
@@ -18,6 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+
+from detector.kernels import multiprocessors
 
 WARPS = 8
 # Of the kernels that sum: elements of a tile (in bf16 16 bytes for each thread), tiles whose loads
@@ -30,7 +31,6 @@ SUM_PROGRAMS = 3
 MAP_TILE = 4096
 MAP_PROGRAMS = 16
 GROUP_TILE = 4096  # of those that sum up the programs' sums
-CPU_MULTIPROCESSORS = 1  # as many are assumed under Triton's interpreter
 
 NONE, RELU, RELU6, LEAKY = (tl.constexpr(code) for code in range(4))
 _CODES = {nn.ReLU: RELU.value, nn.ReLU6: RELU6.value, nn.LeakyReLU: LEAKY.value}
@@ -239,7 +239,7 @@ class _Plan:
         width = math.lcm(channels, columns)
         wide_rows = triton.cdiv(rows * channels, width)
         blocks = width // columns
-        processors = _multiprocessors(device)
+        processors = multiprocessors(device)
 
         def places(height: int, programs: int) -> int:
             """Programs that share the tiles of the same columns."""
@@ -259,13 +259,6 @@ class _Plan:
         group = min(16, triton.next_power_of_2(channels))
         self.group = GROUP_TILE // group, group
         self.group_grid = (triton.cdiv(channels, group),)
-
-
-@functools.cache
-def _multiprocessors(device: torch.device) -> int:
-    if device.type != "cuda":
-        return CPU_MULTIPROCESSORS
-    return torch.cuda.get_device_properties(device).multi_processor_count
 
 
 class _BatchNorm(torch.autograd.Function):

@@ -1,4 +1,4 @@
-"""Whether kernels of our own can run on the GPU here."""
+"""Whether kernels of our own can run on the GPU here, and how wide it is."""
 
 from __future__ import annotations
 
@@ -36,3 +36,11 @@ def _built() -> int:
     out = torch.zeros(1, dtype=torch.int32, device="cuda")
     write_one[(1,)](out)
     return int(out.item())
+
+
+@functools.cache
+def multiprocessors(device: torch.device) -> int:
+    """Of a GPU; 1 under Triton's interpreter, on a CPU."""
+    if device.type != "cuda":
+        return 1
+    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 
 import numpy as np
@@ -14,6 +12,7 @@ from torch import nn
 
 from detector.anchors import priors
 from detector.config import Detector
+from detector.data.ahead import in_order
 from detector.data.types import ImageSet, UnreadableImage
 from detector.exported import Exported
 from detector.metrics.wider import GroundTruth, height_ground_truth, wider_ap
@@ -187,18 +186,4 @@ def _read(images: ImageSet, order: Sequence[int], readers: int) -> Iterator[np.n
         except UnreadableImage:
             return None
 
-    if not readers:
-        yield from map(read, order)
-        return
-    with ThreadPoolExecutor(readers, thread_name_prefix="reader") as pool:
-        ahead: deque = deque()
-        try:
-            for index in order:
-                ahead.append(pool.submit(read, index))
-                if len(ahead) > 2 * readers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:  # where the caller stops early
-            for future in ahead:
-                future.cancel()
+    return in_order(read, order, readers, ahead=2 * readers)

@@ -10,9 +10,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NamedTuple
@@ -20,6 +18,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from detector.data.ahead import in_order
 from detector.data.splits import fingerprint
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage
 from detector.errors import UserError
@@ -212,18 +211,7 @@ def _decoded(images: ImageSet, max_side: int | None, threads: int) -> Iterator[_
         return _Decoded(np.ascontiguousarray(limit(image, max_side)),
                         (image.shape[1], image.shape[0]))
 
-    with ThreadPoolExecutor(threads) as pool:  # OpenCV works outside Python's lock
-        ahead: deque = deque()
-        try:
-            for index in range(len(images)):
-                if len(ahead) == 2 * threads:
-                    yield ahead.popleft().result()
-                ahead.append(pool.submit(decode, index))
-            while ahead:
-                yield ahead.popleft().result()
-        finally:  # where writing fails
-            for future in ahead:
-                future.cancel()
+    return in_order(decode, range(len(images)), threads, ahead=2 * threads - 1)
 
 
 def _cores() -> int:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TypeVar
@@ -12,6 +10,7 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from detector.data.ahead import in_order
 from detector.data.transforms import NUMBERS, Faces, Transforms, crop_image, sample
 from detector.data.types import ImageSet
 from detector.recipe import Recipe
@@ -100,8 +99,7 @@ def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered
         render: called in the threads.
         share: (k, n): of each batch every n-th image from the k-th on; the n shares together are
             the batch that (0, 1) gives.
-        workers: threads that prepare batches ahead (OpenCV works outside Python's lock);
-            0 prepares each when it is asked for.
+        workers: threads that prepare batches ahead; 0 prepares each when it is asked for.
     """
     if not len(images):
         return
@@ -116,21 +114,7 @@ def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered
     def make(chunk: np.ndarray) -> Rendered:
         return render(_plan(labels, chunk, recipe, numbers[chunk]))
 
-    if not workers:
-        yield from map(make, chunks)
-        return
-    with ThreadPoolExecutor(workers, thread_name_prefix="loader") as pool:
-        ahead: deque = deque()
-        try:
-            for chunk in chunks:
-                ahead.append(pool.submit(make, chunk))
-                if len(ahead) > workers:
-                    yield ahead.popleft().result()
-            while ahead:
-                yield ahead.popleft().result()
-        finally:  # where the caller stops early
-            for future in ahead:
-                future.cancel()
+    yield from in_order(make, chunks, workers, ahead=workers)
 
 
 class _Labels:

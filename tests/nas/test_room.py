@@ -3,26 +3,14 @@
 import json
 from collections import namedtuple
 
-import pytest
 import torch
 
 from detector.data import prepare
-from nas import cli, retrain, search
+from nas import cli, search
 from nas.models import load_model
 from nas.space import SPACES
 
 Usage = namedtuple("Usage", "free")
-
-
-@pytest.fixture
-def retrained(tiny_study, capsys):
-    """Function: flags → (exit code, stdout, stderr) of nas.retrain in the tiny study's folder."""
-    def call(*flags: str) -> tuple[int, str, str]:
-        code = cli.main(retrain.make_parser(), retrain.run, [
-            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-    return call
 
 
 def test_a_retrain_without_room_is_the_same(retrained, tiny_study, monkeypatch):
