@@ -20,6 +20,7 @@ from detector import distributed
 from detector.anchors import Priors, priors
 from detector.config import Detector
 from detector.data.loader import Batch
+from detector.errors import out_of_memory
 from detector.optim import set_lr
 from detector.recipe import Recipe
 from detector.step import Precision, gradient_step
@@ -154,14 +155,27 @@ class Stepper:
             self.milliseconds[kind] = statistics.median(a.elapsed_time(b) for a, b in clocks)
         self._graph = self.milliseconds["graph"] < GAIN * self.milliseconds["eager"]
         if not self._graph:
-            self._graphs.clear()
-            self._pool = None
+            self._drop_graphs()
 
     def _replay(self, parts: Sequence[Batch]) -> Tensor:
         key = tuple((tuple(part.images.shape), len(part.faces.boxes)) for part in parts)
         if key not in self._graphs:
-            self._graphs[key] = self._capture(parts)
+            try:
+                self._graphs[key] = self._capture(parts)
+            except Exception as error:
+                if out_of_memory(error):
+                    raise
+                # Nothing has run: a graph only records. Not every design or driver allows one.
+                print(f"note: no CUDA graph of the step ({' '.join(str(error).split())[:200]}); "
+                      "training goes on without")
+                self._drop_graphs()
+                return self._values(parts)
         return self._graphs[key].replay(parts)
+
+    def _drop_graphs(self) -> None:
+        self._graph = False
+        self._graphs.clear()
+        self._pool = None
 
     def _capture(self, parts: Sequence[Batch]) -> _Graph:
         inputs = [Batch(part.images.clone(), Targets(

@@ -196,6 +196,22 @@ def test_a_graph_replays_the_steps(images, name, kind):
     assert sides[1][-5:].mean() == pytest.approx(sides[0][-5:].mean().item(), rel=0.15)
 
 
+def test_training_goes_on_where_no_graph_can_be_captured(images, monkeypatch, capsys):
+    def fails(self, parts):
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(Stepper, "_capture", fails)
+    training = Training(GPU)
+    stepper = Stepper(training.model, training.optimizer, *training.rest, graph=True)
+    with torch.cuda.stream(stepper.stream):
+        for number, part in enumerate(batches(images, RECIPE, epoch=0, seed=0)):
+            for _ in range(3):
+                stepper.step(number, [on(GPU, part)], 1e-3, 1000)
+        results = stepper.flush()
+    assert all(np.isfinite(result.losses["total"]) for result in results)
+    assert capsys.readouterr().out.count("no CUDA graph of the step (operation not permitted") == 1
+
+
 @pytest.mark.parametrize("graph", [False, True])
 def test_detection_between_epochs_changes_nothing_for_a_graph(images, graph):
     """Detection in images of many sizes drops the priors of the training size from their cache."""
