@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from detector.views import mirrored, resized, scaled, view_size, vote
 
 READERS = min(os.cpu_count() or 1, 8)
 """Threads that read and decode images ahead of a GPU."""
+
+FEW_SIZES = 8
+"""Of images in one call, up to which cuDNN's plans pay."""
 
 # Pixels of a batch: small images are worth batching on a CPU, large ones are not.
 _BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
@@ -48,11 +51,11 @@ def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evalu
     found = dict.fromkeys((label.name for label in images.labels), NOTHING)
     training = model.training
     model.to(device).eval()
-    done = 0
+    done, planned = 0, _plans_pay(images, settings, device)
     try:
         for indices, batch in _batches(images, settings, _BATCH_PIXELS.get(device.type, 2**20),
                                        READERS if device.type == "cuda" else 0, unreadable):
-            with _plain_convolutions(device):
+            with nullcontext() if planned else torch.backends.cudnn.flags(enabled=False):
                 detections = detect_views(model, config, batch, settings, device)
             for index, image, own in zip(indices, batch, detections):
                 label, (height, width) = images.labels[index], image.shape[:2]
@@ -67,12 +70,12 @@ def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evalu
     return found
 
 
-def _plain_convolutions(device: torch.device) -> AbstractContextManager:
-    """Without cuDNN on a GPU: it plans each convolution anew for each size of an image, and images
-    have hundreds of sizes."""
-    if device.type == "cuda":
-        return torch.backends.cudnn.flags(enabled=False)
-    return nullcontext()
+def _plans_pay(images: ImageSet, settings: Evaluation, device: torch.device) -> bool:
+    """Whether cuDNN is worth using: it plans each convolution anew for each size of an image, which
+    takes longer than all else where images have many sizes."""
+    sizes = {view_size(label.size, settings) for label in images.labels}
+    known = all(label.size[0] for label in images.labels)
+    return device.type != "cuda" or (known and len(sizes) <= FEW_SIZES)
 
 
 def detect_views(model: nn.Module, config: Detector, images: Sequence[np.ndarray],

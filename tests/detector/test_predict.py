@@ -11,7 +11,15 @@ from detector.metrics.wider import official_ground_truth
 from detector.metrics.wider_files import read_predictions, write_predictions
 from detector.model import build_detector
 from detector.postprocess import Detections
-from detector.predict import _batches, detect, detect_batch, evaluate, rows, wider_rows
+from detector.predict import (
+    _batches,
+    _plans_pay,
+    detect,
+    detect_batch,
+    evaluate,
+    rows,
+    wider_rows,
+)
 from detector.recipe import DataChoice, Evaluation
 
 
@@ -184,3 +192,12 @@ def test_threads_read_the_same_images_in_the_same_order(tiny_data):
     assert [indices for indices, _ in alone] == [indices for indices, _ in ahead]
     for (_, one), (_, other) in zip(alone, ahead):
         assert all((a == b).all() for a, b in zip(one, other, strict=True))
+
+
+def test_cudnn_plans_for_few_sizes_alone():
+    gpu, settings = torch.device("cuda"), Evaluation(size=640)
+    few = Images([None] * 30, [(1024, 768 + i % 3) for i in range(30)])
+    many = Images([None] * 30, [(1024, 700 + 9 * i) for i in range(30)])
+    assert _plans_pay(few, settings, gpu) and not _plans_pay(many, settings, gpu)
+    assert _plans_pay(many, settings, torch.device("cpu"))
+    assert not _plans_pay(Images([None] * 3), settings, gpu)  # sizes are not known yet
