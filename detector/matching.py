@@ -69,10 +69,11 @@ def best_faces(merits: Tensor, targets: Targets, least: float, neither: Tensor) 
     """
     rows = targets.image[:, None].expand_as(merits)
     best = merits.new_full(neither.shape, -torch.inf).scatter_reduce_(0, rows, merits, "amax")
-    faces = torch.arange(len(merits), dtype=torch.int32, device=merits.device)[:, None]
+    # Rows as float32, in which torch reduces ten times as fast as in integers; exact below 2**24.
+    faces = torch.arange(len(merits), dtype=torch.float32, device=merits.device)[:, None]
     last = len(merits) - 1
     owners = faces.where(merits == best[targets.image], last)
-    matched = torch.full(neither.shape, last, dtype=torch.int32, device=merits.device)
+    matched = merits.new_full(neither.shape, last, dtype=torch.float32)
     matched.scatter_reduce_(0, rows, owners, "amin")
     labels = neither.to(torch.int8).neg_().masked_fill_(best >= least, POSITIVE)  # NEITHER is -1
     return Matches(labels, matched.long())
@@ -100,5 +101,5 @@ def near_faces(targets: Targets, vague: Tensor, anchors: Tensor, match_iou: floa
 def any_by_image(flags: Tensor, targets: Targets) -> Tensor:
     """bool [B, A]: whether any face of an image has the flag; `flags` is bool [F, A]."""
     rows = targets.image[:, None].expand_as(flags)
-    hits = torch.zeros(targets.images, flags.shape[1], dtype=torch.uint8, device=flags.device)
-    return hits.scatter_reduce_(0, rows, flags.to(torch.uint8), "amax").bool()
+    hits = torch.zeros(targets.images, flags.shape[1], device=flags.device)
+    return hits.scatter_reduce_(0, rows, flags.float(), "amax").bool()
