@@ -95,9 +95,7 @@ class Feed:
         size = self._recipe.size
         pixels = torch.empty(len(plan.indices), size, size, 3, dtype=torch.uint8, pin_memory=True)
         plan.crop(self._images, pixels.numpy(), finish=False)
-        flips = torch.from_numpy(plan.transforms.flips)
-        _, faces, extra = _pinned([], plan, 0)
-        return [pixels, flips.pin_memory(), colors(plan).pin_memory()], faces, extra
+        return _pinned([pixels, torch.from_numpy(plan.transforms.flips), colors(plan)], plan, 0)
 
     def _finish(self, pixels: Tensor, flips: Tensor, own_colors: Tensor, _: int) -> Tensor:
         return finished(pixels.permute(0, 3, 1, 2), flips, own_colors)
@@ -146,11 +144,10 @@ def _ahead(source: Iterator, move: Callable[..., list[Batch]]) -> Iterator[list[
     ready: deque[tuple[list[Batch], torch.cuda.Event, object]] = deque()
 
     def prepare() -> None:
-        for item in source:
+        if (item := next(source, None)) is not None:
             with torch.cuda.stream(stream):
                 moved = move(item)
             ready.append((moved, stream.record_event(), item))  # pinned memory lives until used
-            return
 
     for _ in range(AHEAD):
         prepare()

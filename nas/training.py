@@ -32,7 +32,7 @@ def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | Non
 
 def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
     """The folder to train in; with --resume it may hold a training to go on with."""
-    workdir = candidate.folder.with_name(f"{candidate.folder.name}-training")
+    workdir = candidate.workdir
     noted = workdir / "origin.json"
     if (workdir / "last.pt").exists():
         if not args.resume:

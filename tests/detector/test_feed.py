@@ -1,12 +1,15 @@
 """Batches for a device, as far as a CPU can tell; tests/detector/test_gpu.py has the rest."""
 
+from contextlib import nullcontext
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from detector.data import cache_images
 from detector.data.loader import batches, rendered
-from detector.feed import Feed, colors, finished
+from detector.feed import AHEAD, Feed, _ahead, colors, finished
 from detector.recipe import Recipe
 from detector.targets import Targets, bucket
 
@@ -55,3 +58,35 @@ def test_padded_faces_do_not_exist_and_few_lengths_occur():
     faces = Targets.of([{"boxes": torch.tensor([[1.0, 2, 3, 4]]),
                          "ignore": torch.tensor([False])}]).padded()
     assert faces.exists.sum() == 1 and len(faces.boxes) == len(faces.image) == 128
+
+
+class Stream:
+    """Of a device that does everything at once."""
+
+    def wait_stream(self, other):
+        pass
+
+    def wait_event(self, event):
+        pass
+
+    def record_event(self):
+        pass
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7])
+def test_batches_are_moved_ahead_and_come_in_order(monkeypatch, count):
+    monkeypatch.setattr(torch.cuda, "Stream", Stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", Stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())
+    moved = []
+
+    def move(number):
+        moved.append(number)
+        return [SimpleNamespace(images=SimpleNamespace(record_stream=lambda stream: None),
+                                faces=SimpleNamespace(tensors=()), number=number)]
+
+    taken = 0
+    for taken, (part,) in enumerate(_ahead(iter(range(count)), move), 1):
+        assert part.number == taken - 1
+        assert moved == list(range(min(taken - 1 + AHEAD, count)))  # never more than AHEAD
+    assert taken == count
