@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from analysis.correlation import score_deviation, tied_with_best
 from analysis.front import front_data, name_of
 from analysis.studies import StudyData, load_study
-from detector import cli
-from detector.errors import UserError
+from detector.base import cli
+from detector.base.errors import UserError
 from trials.folders import add_runs_dir
 from trials.names import describe
 from trials.record import TrialRecord

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.folders import DATABASE, first_line
 from trials.record import RECORD_ATTRIBUTE, TrialRecord, records_in
 

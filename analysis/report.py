@@ -11,8 +11,8 @@ from analysis.correlation import score_deviation
 from analysis.front import front_data
 from analysis.pareto import hypervolume_of
 from analysis.studies import StudyData, load_study, measured
-from detector import cli
-from detector.errors import UserError
+from detector.base import cli
+from detector.base.errors import UserError
 from trials.folders import add_runs_dir
 
 DESCRIPTION = """\

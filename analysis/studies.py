@@ -14,7 +14,7 @@ from analysis.front import COSTS
 from analysis.importance import Importances, importances_of
 from analysis.load import load_records
 from analysis.progress import Progress, progress_of
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.folders import find_study, first_line, newest, read_manifest
 from trials.record import Status, TrialRecord
 

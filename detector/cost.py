@@ -1,103 +1,152 @@
-"""Parameters and multiply-accumulates of a design from its configuration. Imports no torch.
-
-Equal to `sum(p.numel())` of the built detector and to thop 0.1.1, digit by digit; `layers.py`
-states the convention. `python -m detector.cost` prints it all.
-"""
+"""python -m detector.cost: parameters, MACs by two counters, and latency of a design."""
 
 from __future__ import annotations
 
 import sys
-import warnings
-from functools import lru_cache
+import tempfile
+from argparse import ArgumentParser, Namespace
+from pathlib import Path
 
-from detector.config import Detector
-from detector.layers import Size, level_size
-from detector.plan import plan
+from detector.architecture.cost import cost, counters, layer_costs
+from detector.base import cli
+from detector.base.errors import UserError
+from detector.config.detector import Detector
+from detector.config.presets import load_design, load_preset
 
+DESCRIPTION = """\
+What a design costs: parameters and multiply-accumulates (MACs, thop's convention) for one image,
+thop and torch's own counter side by side, and latency in torch and in ONNX Runtime.
 
-@lru_cache(maxsize=4096)
-def cost(config: Detector, size: Size = (640, 640)) -> tuple[int, int]:
-    """(parameters, MACs) for one image of `size` (height, width) px."""
-    costs = layer_costs(config, size)
-    return sum(params for _, params, _ in costs), sum(macs for _, _, macs in costs)
+  python -m detector.cost retinaface_mobile025
+  python -m detector.cost retinaface_mobile025 --size 640x480 --per-layer
+  python -m detector.cost runs/retina-001/best/config.yaml --no-latency --json cost.json
+  python -m detector.cost --table     (all presets beside what was published, as Markdown)
 
+Weights are drawn by chance: they change neither cost nor, to speak of, latency."""
 
-def layer_costs(config: Detector, size: Size = (640, 640)) -> list[tuple[str, int, int]]:
-    """(module name, parameters, MACs) of each convolution with what follows it, and each pool.
-
-    A module that several levels share comes once, with the MACs of all its uses.
-    """
-    params: dict[str, int] = {}
-    macs: dict[str, int] = {}
-    for name, layer, level in plan(config).uses():
-        for leaf_name, leaf, leaf_size in layer.leaves(level_size(size, level), name):
-            params[leaf_name] = leaf.params
-            macs[leaf_name] = macs.get(leaf_name, 0) + leaf.macs(leaf_size)
-    return [(name, params[name], macs[name]) for name in params]
+REASONS = {
+    "Conv2d": "the same products; neither counts the bias",
+    "BatchNorm2d": "thop: 4 for each element; torch counts no element-wise work",
+}
 
 
-def thop_cost(config: Detector, size: Size = (640, 640)) -> tuple[int, int]:
-    """The same measured: parameters of a built detector, MACs by thop. Takes about 0.1 s.
-
-    thop leaves buffers behind on the modules, so it gets a detector of its own, on the meta
-    device.
-    """
-    return _thop(config, size)[:2]
-
-
-def counters(config: Detector, size: Size = (640, 640)) -> dict[str, tuple[int, int]]:
-    """MACs of each kind of module, such as Conv2d, by thop and by torch's own FlopCounterMode (its
-    FLOPs are 2 × MACs). What torch counts outside of any such module is `other`.
-    """
-    import torch
-    from torch.utils.flop_counter import FlopCounterMode
-
-    from detector.model import blank_detector
-
-    _, _, thop_leaves = _thop(config, size)
-    model = blank_detector(config).eval()
-    counter = FlopCounterMode(display=False)
-    with torch.no_grad(), counter:
-        model(torch.empty(1, 3, *size, device="meta"))
-    flops = {name: sum(by_op.values()) for name, by_op in counter.get_flop_counts().items()}
-    kinds: dict[str, tuple[int, int]] = {}
-    root, left = type(model).__name__, flops.get("Global", 0)
-    for name, module in model.named_modules():
-        if any(True for _ in module.children()):
-            continue
-        own = flops.get(f"{root}.{name}", 0)
-        left -= own
-        kind = type(module).__name__
-        thop_sum, torch_sum = kinds.get(kind, (0, 0))
-        kinds[kind] = thop_sum + thop_leaves.get(name, 0), torch_sum + own // 2
-    return kinds | ({"other": (0, left // 2)} if left else {})
+def make_parser() -> ArgumentParser:
+    made = cli.parser("detector.cost", DESCRIPTION)
+    made.add_argument("design", metavar="PRESET|CONFIG", nargs="*",
+                      help="the stem of a file in search_spaces/presets, or a .yaml file of that "
+                           "form; with --table presets alone (default there: all)")
+    made.add_argument("--table", action="store_true",
+                      help="a row for each preset: cost as published and here, latency at 640x480")
+    made.add_argument("--size", metavar="WxH", type=cli.size, default=(640, 640),
+                      help="width and height of the image in px (default: 640x640)")
+    made.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
+    made.add_argument("--no-latency", action="store_true", help="measure no time")
+    made.add_argument("--threads", metavar="N", type=cli.count, default=1,
+                      help="of torch and ONNX Runtime while measuring (default: 1)")
+    made.add_argument("--repeats", metavar="N", type=cli.count, default=30,
+                      help="timed passes of each, taken in turns (default: 30)")
+    return made
 
 
-def _thop(config: Detector, size: Size) -> tuple[int, int, dict[str, int]]:
-    """Parameters, MACs, and the MACs of each module that thop has a rule for."""
-    import torch
+def run(args: Namespace) -> dict:
+    """Count and measure as told on the command line; returns what --json writes."""
+    if args.table:
+        return _table(args)
+    if len(args.design) != 1:
+        raise UserError(f"{len(args.design)} designs given; name one, or add --table to lay "
+                        "presets side by side")
+    name, = args.design
+    is_file = name.endswith((".yaml", ".yml"))
+    config, _ = load_design(Path(name)) if is_file else load_preset(name)
+    height, width = args.size
+    params, macs = cost(config, args.size)
+    layers = layer_costs(config, args.size)
+    print(f"{name}, one image of {width}×{height}\n"
+          f"parameters  {params:,}\n"
+          f"MACs        {macs:,} ({macs / 1e9:.4f} G)")
+    if args.per_layer:
+        _print_layers(layers, params, macs)
+    result = {"design": name, "params": params, "macs": macs, "size": [width, height],
+              "layers": [{"name": name, "params": p, "macs": m} for name, p, m in layers],
+              "counters": _print_counters(config, args.size)}
+    if not args.no_latency:
+        result["latency"] = _print_latency(config, args)
+    return result
 
-    from detector.model import blank_detector
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # it imports distutils
-        import thop
+def _table(args: Namespace) -> dict:
+    from detector.preset_table import LATENCY_SIZE, all_presets, markdown, measured, rows
 
-        model = blank_detector(config)
-        images = torch.empty(1, 3, *size, device="meta")
-        macs, _, tree = thop.profile(model, inputs=(images,), verbose=False, ret_layer_info=True)
+    names = args.design or all_presets()
+    table, result = rows(names), {}
+    if not args.no_latency:
+        times, machine = measured(names, args.threads, args.repeats)
+        table = [row | {"latency": times[row["preset"]]} for row in table]
+        result = {"machine": machine, "repeats": args.repeats, "latency_size": LATENCY_SIZE[::-1]}
+    print(markdown(table))
+    if result:
+        print(f"\nlatency of one image of 640×480, median of {args.repeats} runs in turns "
+              f"({result['machine']})")
+    return result | {"presets": table}
 
-    def leaves(children: dict, prefix: str = ""):
-        for name, (own, _, below) in children.items():
-            if below:
-                yield from leaves(below, f"{prefix}{name}.")
-            else:
-                yield f"{prefix}{name}", int(own)
 
-    return sum(p.numel() for p in model.parameters()), int(macs), dict(leaves(tree))
+def _print_layers(layers: list[tuple[str, int, int]], params: int, macs: int) -> None:
+    wide = max(len(name) for name, _, _ in layers)
+    print(f"\n{'layer':<{wide}}  {'parameters':>11}  {'share':>6}  {'MACs':>15}  {'share':>6}")
+    for name, p, m in layers:
+        print(f"{name:<{wide}}  {p:>11,}  {p / params:>6.1%}  {m:>15,}  {m / macs:>6.1%}")
+
+
+def _print_counters(config: Detector, size: tuple[int, int]) -> dict:
+    kinds = {kind: both for kind, both in counters(config, size).items() if any(both)}
+    print(f"\n{'MACs of':<14}{'thop':>16}{'torch':>16}  (FlopCounterMode, FLOPs / 2)")
+    for kind, (by_thop, by_torch) in kinds.items():
+        print(f"{kind:<14}{by_thop:>16,}{by_torch:>16,}  {reason(kind, by_thop, by_torch)}")
+    thop, torch = (sum(both[i] for both in kinds.values()) for i in (0, 1))
+    print(f"{'all':<14}{thop:>16,}{torch:>16,}  apart by {thop - torch:,}")
+    return {"thop": thop, "torch": torch, "kinds": {
+        kind: {"thop": a, "torch": b, "reason": reason(kind, a, b)}
+        for kind, (a, b) in kinds.items()}}
+
+
+def reason(kind: str, by_thop: int, by_torch: int) -> str:
+    """Why the two counters differ on a kind of module, or agree."""
+    if kind in REASONS:
+        return REASONS[kind]
+    if by_thop == by_torch:
+        return "the same in both"
+    if not by_torch:
+        return "element-wise work, which torch does not count"
+    if not by_thop:
+        return "thop has no rule for it"
+    return "counted by different rules"
+
+
+def _print_latency(config: Detector, args: Namespace) -> dict:
+    from detector.export.exporter import export
+    from detector.export.runtime import load_exported
+    from detector.inference.latency import latencies
+    from detector.network.model import build_detector
+
+    model = build_detector(config)
+    with tempfile.TemporaryDirectory() as folder:
+        exported = load_exported(export(model, config, Path(folder) / "model.onnx"), args.threads)
+    measured = latencies({"torch": model, exported.runtime: exported}, args.size, args.threads,
+                         args.repeats)
+    machine = measured["torch"].machine
+    print(f"\nlatency of one image, {args.repeats} runs in turns ({machine})")
+    result = {"machine": machine, "repeats": args.repeats, "threads": args.threads}
+    for name, time in measured.items():
+        print(f"{name:<22}{time.median_ms:>8.1f} ms median, {time.p10_ms:.1f}–{time.p90_ms:.1f} ms "
+              "in the middle 80 %")
+        key = "torch" if name == "torch" else "onnxruntime"
+        result[key] = {"median_ms": time.median_ms, "p10_ms": time.p10_ms, "p90_ms": time.p90_ms}
+    return result
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.main(make_parser(), run, argv)
 
 
 if __name__ == "__main__":
-    from detector.cost_cli import main
-
     sys.exit(main())

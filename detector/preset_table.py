@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.cost import cost
-from detector.layers import Size
-from detector.presets import PRESETS, load_preset
+from detector.architecture.cost import cost
+from detector.architecture.layers import Size
+from detector.config.presets import PRESETS, load_preset
 
 LATENCY_SIZE = (480, 640)
 
@@ -59,10 +59,10 @@ def rows(names: Sequence[str]) -> list[dict]:
 def measured(names: Sequence[str], threads: int, repeats: int) -> tuple[dict[str, dict], str]:
     """Latency in ms for one image of LATENCY_SIZE: by preset that in torch and in ONNX Runtime
     (median, 10th and 90th percentile), all taken in turns; and the machine."""
-    from detector.export import export
-    from detector.exported import load_exported
-    from detector.latency import latencies
-    from detector.model import build_detector
+    from detector.export.exporter import export
+    from detector.export.runtime import load_exported
+    from detector.inference.latency import latencies
+    from detector.network.model import build_detector
 
     runners = {}
     with tempfile.TemporaryDirectory() as folder:

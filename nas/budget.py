@@ -10,10 +10,10 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from detector.config import Detector
-from detector.cost import cost
-from detector.errors import ConfigError
-from detector.structs import Struct
+from detector.architecture.cost import cost
+from detector.base.errors import ConfigError
+from detector.base.struct import Struct
+from detector.config.detector import Detector
 
 WIDTHS = (1 / 64, 8.0)  # multipliers of the published widths between which is looked
 HALVINGS = 11           # of their ratio, 2⁹: to 0.3 %

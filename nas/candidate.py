@@ -6,12 +6,12 @@ from argparse import ArgumentTypeError, Namespace
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from detector.cli import count
-from detector.config import Detector
-from detector.errors import UserError
-from detector.presets import section
-from detector.recipe import Augmentation, DataChoice, Evaluation, Recipe
-from detector.yaml_file import read
+from detector.base.cli import count
+from detector.base.errors import UserError
+from detector.base.yaml_file import read
+from detector.config.detector import Detector
+from detector.config.presets import section
+from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from trials.objective import Objective
 from trials.record import Cost, Status
 
@@ -55,7 +55,7 @@ def choose(args: Namespace) -> Candidate:
     Raises:
         UserError: no such study, trial or preset, or none that can be trained.
     """
-    from detector.presets import load_preset
+    from detector.config.presets import load_preset
     from nas.store import Study, checked_name, newest
 
     # A preset with its own --data needs no study; else it is trained as the newest one's trials.

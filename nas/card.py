@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from detector.cli import write_text
-from detector.config import Detector
-from detector.cost import layer_costs
-from detector.layers import Conv, Layer, Scale, Size, level_size
-from detector.plan import plan
+from detector.architecture.cost import layer_costs
+from detector.architecture.layers import Conv, Layer, Scale, Size, level_size
+from detector.architecture.plan import plan
+from detector.base.cli import write_text
+from detector.config.detector import Detector
 from trials.names import describe
 
 NETWORK = "network.json"

@@ -6,8 +6,8 @@ import argparse
 from dataclasses import replace
 from pathlib import Path
 
-from detector import cli
-from detector.cli import (
+from detector.base import cli
+from detector.base.cli import (
     EXIT_INTERRUPTED,
     EXIT_PARTLY,
     EXIT_USER_ERROR,
@@ -16,8 +16,8 @@ from detector.cli import (
     main,
     write_text,
 )
-from detector.errors import UserError
-from detector.recipe import DataChoice, Evaluation
+from detector.base.errors import UserError
+from detector.config.recipe import DataChoice, Evaluation
 from trials.folders import add_runs_dir
 
 __all__ = ["EXIT_INTERRUPTED", "EXIT_PARTLY", "EXIT_USER_ERROR", "Partly", "add_data_flags",

@@ -7,8 +7,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from detector.errors import UserError
-from detector.recipe import Evaluation
+from detector.base.errors import UserError
+from detector.config.recipe import Evaluation
 from nas import cli, looks
 
 DESCRIPTION = """\
@@ -55,9 +55,9 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Detect as told on the command line; returns what --json writes."""
-    from detector.detect import Finder
-    from detector.fit import choose_device
-    from detector.inputs import find_sources
+    from detector.inference.detect_files import Finder
+    from detector.inference.media import find_sources
+    from detector.training.fit import choose_device
     from nas.models import chosen_model
     from nas.progress import ImagesBar
 

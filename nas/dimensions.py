@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from detector.errors import ConfigError
+from detector.base.errors import ConfigError
 
 Value = bool | int | float | str
 Settings = Mapping[str, object]

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from statistics import fmean
 
-from detector.errors import UserError, disk_full, size_text
-from detector.recipe import Recipe
+from detector.base.errors import UserError, disk_full, size_text
+from detector.config.recipe import Recipe
 from nas.inherit import INIT
 from nas.space import RandomTrial, SearchSpace
 from trials.record import Cost

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from analysis.pareto import front_of
-from detector.config import Detector
-from detector.errors import DiskFull, TrainingError, UserError
+from detector.base.errors import DiskFull, TrainingError, UserError
+from detector.config.detector import Detector
 from nas import scheduler
 from nas.gate import Draw, baseline, draw
 from nas.samplers import Proposer

@@ -82,7 +82,7 @@ def _baseline_epoch(detector, recipe, data) -> float:
     import torch
 
     from detector.data import Subset, cache_images
-    from detector.fit import fit
+    from detector.training.fit import fit
 
     torch.set_num_threads(1)
     few = Subset(data.train, range(min(len(data.train), STEPS * recipe.batch_size)), "a few images")

@@ -9,9 +9,9 @@ from argparse import ArgumentParser, Namespace
 from dataclasses import replace
 from pathlib import Path
 
-from detector.config import arch_hash
-from detector.errors import UserError
-from detector.recipe import DataChoice, Evaluation
+from detector.base.errors import UserError
+from detector.config.detector import arch_hash
+from detector.config.recipe import DataChoice, Evaluation
 from nas import cli, looks
 from nas.tracked import track_evaluation
 from trials.objective import Objective
@@ -139,10 +139,10 @@ def _print_ap(ap: dict, accuracy: float, exact: bool = False) -> None:
 
 
 def _model(args: Namespace) -> dict:
-    from detector.cost import thop_cost
-    from detector.fit import choose_device
+    from detector.architecture.cost import thop_cost
+    from detector.inference.predict import rows, wider_rows
     from detector.metrics.wider import wider_ap
-    from detector.predict import rows, wider_rows
+    from detector.training.fit import choose_device
     from nas.card import write_examples, write_network
     from nas.models import chosen_model
     from nas.rules import check_rules
@@ -200,7 +200,7 @@ def _model(args: Namespace) -> dict:
 
 
 def _detect(model, images, settings: Evaluation, device) -> tuple[dict, list[str]]:
-    from detector.predict import detect
+    from detector.inference.predict import detect
     from nas.progress import ImagesBar
 
     unreadable: list[str] = []
@@ -223,8 +223,8 @@ def _write(folder: Path, found: dict) -> None:
 
 def _latency(model, device):
     """One image of 640×640, on one thread where it is a CPU."""
-    from detector.exported import Exported, load_exported
-    from detector.latency import latency
+    from detector.export.runtime import Exported, load_exported
+    from detector.inference.latency import latency
 
     if isinstance(model.net, Exported):
         measured = latency(load_exported(model.path, threads=1))

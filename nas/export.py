@@ -7,8 +7,8 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from detector.errors import UserError
-from detector.recipe import Evaluation
+from detector.base.errors import UserError
+from detector.config.recipe import Evaluation
 from nas import cli
 
 DESCRIPTION = """\
@@ -48,7 +48,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Export as told on the command line; returns what --json writes."""
-    from detector.export import check, export
+    from detector.export.exporter import check, export
     from nas.models import chosen_model
 
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[args.format]

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from detector.config import BACKBONE_ROWS, Detector, canonical
-from detector.recipe import Recipe
+from detector.config.detector import BACKBONE_ROWS, Detector, canonical
+from detector.config.recipe import Recipe
 from trials.record import Cost
 
 

@@ -18,8 +18,8 @@ import numpy as np
 from scipy.special import ndtr
 
 from analysis.pareto import dominated
-from detector.config import Detector, arch_hash
-from detector.recipe import Recipe
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import Recipe
 from nas.dimensions import Params, every_design
 from nas.expected import expected_costs
 from nas.features import features, matrix

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
-from detector.config import Detector, arch_hash
-from detector.errors import UserError
-from detector.recipe import Recipe
+from detector.base.errors import UserError
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import Recipe
 from nas.dimensions import Params
 from nas.samplers import Proposer
 from nas.space import SearchSpace

@@ -1,8 +1,8 @@
 """--inherit: a trial starts from the overlapping weights of the nearest trained design.
 
-After parameter remapping (FNA, see `detector.remap`) and the weight inheritance of evolutionary
-searches (Real et al., "Large-Scale Evolution of Image Classifiers", ICML 2017). The parent is
-chosen once, before the trial is stored, and its checkpoint is kept as it was then.
+After parameter remapping (FNA, see `detector.weights.remap`) and the weight inheritance of
+evolutionary searches (Real et al., "Large-Scale Evolution of Image Classifiers", ICML 2017). The
+parent is chosen once, before the trial is stored, and its checkpoint is kept as it was then.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from detector.config import Detector
-from detector.errors import UserError
-from detector.recipe import Recipe
+from detector.base.errors import UserError
+from detector.config.detector import Detector
+from detector.config.recipe import Recipe
 from nas.features import features, matrix
 from trials.record import TrialRecord
 

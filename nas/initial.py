@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from detector.config import Detector
-from detector.errors import UserError
-from detector.pretrained import Start
+from detector.base.errors import UserError
+from detector.config.detector import Detector
+from detector.weights.pretrained import Start
 
 
 def check_start(config: Detector, weights: str | None, args: Namespace) -> Start | None:
@@ -18,8 +18,8 @@ def check_start(config: Detector, weights: str | None, args: Namespace) -> Start
     """
     if weights is None:
         return None
-    from detector.model import build_detector
-    from detector.start import start_from
+    from detector.network.model import build_detector
+    from detector.weights.initialize import start_from
 
     start, _ = start_from(build_detector(config), config, weights)
     if args.weights and start.part == "detector":

@@ -5,7 +5,7 @@ from __future__ import annotations
 from argparse import ArgumentTypeError, Namespace
 from dataclasses import replace
 
-from detector.recipe import Evaluation
+from detector.config.recipe import Evaluation
 
 SIZES = {"original": (None, None), "vga": (None, 640)}  # name → short and long side in px
 

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.cli import write_text
-from detector.config import Detector
-from detector.errors import UserError
-from detector.pretrained import Start
-from detector.recipe import DataChoice, Recipe
-from detector.structs import Struct
+from detector.base.cli import write_text
+from detector.base.errors import UserError
+from detector.base.struct import Struct
+from detector.config.detector import Detector
+from detector.config.recipe import DataChoice, Recipe
+from detector.weights.pretrained import Start
 from nas.card import write_network
 from trials.objective import Objective
 
@@ -79,10 +79,10 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     Raises:
         UserError: no such file, not weights, or weights of another design.
     """
-    from detector import checkpoint
-    from detector.model import build_detector
-    from detector.presets import load_preset
-    from detector.weights import load_weights
+    from detector.config.presets import load_preset
+    from detector.network.model import build_detector
+    from detector.weights import checkpoint
+    from detector.weights.files import load_weights
 
     config = load_preset(preset)[0] if preset is not None else None
     try:
@@ -118,7 +118,7 @@ def chosen_model(args) -> Model:
     if args.preset is not None and args.checkpoint is None:
         raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
     if exported is not None:
-        from detector.exported import load_exported
+        from detector.export.runtime import load_exported
 
         net = load_exported(exported)
         return Model(config=net.config, net=net, recipe=None, origin=None, path=exported)
@@ -140,7 +140,7 @@ def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, o
     `beside`; an older model in `folder` is replaced once all of the new one is on disk."""
     import yaml
 
-    from detector import checkpoint
+    from detector.weights import checkpoint
 
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)

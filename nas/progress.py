@@ -12,8 +12,8 @@ from nas.watch import duration
 class TrainingBar(AbstractContextManager):
     """Epochs, loss, AP and time left of a training of `epochs` epochs.
 
-    Call `step` after each step (it fits `detector.fit.fit`'s progress) and `epoch` after each
-    epoch; the latter tells an evaluated epoch in a line that stays.
+    Call `step` after each step (it fits `detector.training.fit.fit`'s progress) and `epoch` after
+    each epoch; the latter tells an evaluated epoch in a line that stays.
     """
 
     def __init__(self, epochs: int):
@@ -58,7 +58,7 @@ class TrainingBar(AbstractContextManager):
 
 
 class ImagesBar(AbstractContextManager):
-    """Images done of all of them; `update` fits `detector.predict.detect`'s progress."""
+    """Images done of all of them; `update` fits `detector.inference.predict.detect`'s progress."""
 
     def __init__(self, what: str):
         from rich.console import Console

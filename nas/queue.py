@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.cli import write_text
-from detector.config import Detector, arch_hash
-from detector.errors import UserError
-from detector.recipe import Recipe
-from detector.structs import Struct
+from detector.base.cli import write_text
+from detector.base.errors import UserError
+from detector.base.struct import Struct
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import Recipe
 from trials.record import Status, TrialRecord, identity_of
 
 QUEUE = "queue.json"
@@ -127,13 +127,13 @@ def check_same(args: Namespace, manifest: dict) -> None:
 
 
 def _text(path: Path) -> str:
-    from detector.yaml_file import read
+    from detector.base.yaml_file import read
 
     return json.dumps(read(path).data, sort_keys=True)
 
 
 def _from_file(path: Path, space, seed: int) -> list[Entry]:
-    from detector.yaml_file import read
+    from detector.base.yaml_file import read
 
     document = read(path)
     for key in document.data:
@@ -148,7 +148,7 @@ def _from_file(path: Path, space, seed: int) -> list[Entry]:
 
 
 def _entry(document, place: int, given, space, seed: str) -> Entry:
-    from detector.presets import load_design, load_preset
+    from detector.config.presets import load_design, load_preset
 
     keys = ("designs", str(place))
     if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in KINDS:

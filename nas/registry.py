@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from detector.recipe import Evaluation
+from detector.config.recipe import Evaluation
 
 NAME, CHAMPION = "retina-nas", "champion"
 SETTINGS = Evaluation(score_threshold=0.5)
@@ -33,8 +33,8 @@ def register(uri: str, run: str, folder: Path, tags: Mapping[str, object], *,
     import onnx
     from mlflow.exceptions import MlflowException
 
-    from detector.export import onnx_bytes
-    from detector.exported import Graph
+    from detector.export.exporter import onnx_bytes
+    from detector.export.runtime import Graph
     from nas.models import WEIGHTS, load_model
 
     model = load_model(folder / WEIGHTS)
@@ -114,7 +114,7 @@ def _example():
     import cv2
     import numpy as np
 
-    from detector.data.synthetic import DrawnImages
+    from detector.data.synthetic.scenes import DrawnImages
 
     scene = cv2.resize(DrawnImages("val", 1).image(0), (160, 128), interpolation=cv2.INTER_AREA)
     return {"images": np.ascontiguousarray(scene.transpose(2, 0, 1)[None])}

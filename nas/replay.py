@@ -9,8 +9,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector import cli
-from detector.errors import UserError
+from detector.base import cli
+from detector.base.errors import UserError
 from nas.samplers import SAMPLERS
 
 if TYPE_CHECKING:

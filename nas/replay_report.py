@@ -13,7 +13,7 @@ import numpy as np
 from analysis import replays
 from analysis.replay_figure import replay_png
 from analysis.replays import Outcome, Play, Rung, Truth
-from detector.cli import write_text
+from detector.base.cli import write_text
 from nas.replay import BUDGET
 from nas.simulate import Schedule
 from nas.space import SearchSpace

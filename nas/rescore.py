@@ -10,11 +10,11 @@ from pathlib import Path
 
 from analysis.load import load_records
 from analysis.pareto import front_of, hypervolume_of
-from detector import cli
-from detector.errors import ConfigError, UserError
-from detector.presets import section
-from detector.structs import Struct
-from detector.yaml_file import read
+from detector.base import cli
+from detector.base.errors import ConfigError, UserError
+from detector.base.struct import Struct
+from detector.base.yaml_file import read
+from detector.config.presets import section
 from trials.folders import add_runs_dir, find_study, newest
 from trials.names import describe
 from trials.objective import Objective

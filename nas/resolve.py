@@ -7,11 +7,11 @@ import re
 import typing
 from dataclasses import replace
 
-from detector.config import Backbone, Detector
-from detector.errors import ConfigError
-from detector.families import family, level_rows, scaled, spread
-from detector.recipe import Recipe
-from detector.structs import Struct
+from detector.base.errors import ConfigError
+from detector.base.struct import Struct
+from detector.config.detector import Backbone, Detector
+from detector.config.families import family, level_rows, scaled, spread
+from detector.config.recipe import Recipe
 from nas.dimensions import Settings
 
 # Places that are not fields of the configuration, but say how to fill some in.

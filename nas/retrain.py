@@ -10,9 +10,9 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from detector.errors import UserError
-from detector.pretrained import START_FILE, Start
-from detector.recipe import DataChoice, Recipe
+from detector.base.errors import UserError
+from detector.config.recipe import DataChoice, Recipe
+from detector.weights.pretrained import START_FILE, Start
 from nas import cli, training
 from nas.candidate import (
     AUTO,
@@ -219,8 +219,8 @@ def _suited(candidate: Candidate, recipe: Recipe, origin: Origin, args: Namespac
         noted = candidate.workdir / CHOICE
         if (candidate.workdir / "last.pt").exists() and noted.exists():
             return with_batch_size(recipe, json.loads(noted.read_text())[CHOSEN])
-    from detector.batch_size import choose_batch_size, sizes_to_try, time_step
-    from detector.fit import choose_device
+    from detector.training.batch_size import choose_batch_size, sizes_to_try, time_step
+    from detector.training.fit import choose_device
 
     # Each of several workers has its share of a step, so that share is what is tried; without
     # graphs, which do not hold what workers tell each other.

@@ -9,14 +9,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.pretrained import (
+from detector.base.struct import Struct
+from detector.config.recipe import Recipe
+from detector.weights.pretrained import (
     MOBILENET_V1_FILE,
     MOBILENET_V1_SHA256,
     TORCHVISION_BACKBONES,
     Start,
 )
-from detector.recipe import Recipe
-from detector.structs import Struct
 from nas.models import Origin, sha256_of
 from trials.record import Cost
 

@@ -10,7 +10,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Protocol
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from nas.dimensions import Params
 from nas.space import RandomTrial, SearchSpace
 from trials.record import Status, TrialRecord

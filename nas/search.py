@@ -12,7 +12,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from nas import cli
 from nas.budget import Budget
 from nas.queue import Queue, add_queue_flags, check_same, manifest_of, read_queue
@@ -222,7 +222,7 @@ def _open_study(args: Namespace, space):
     print(f"study {name}: {line}")
     choice = cli.data_choice(args, path)
     if exists and args.data is None:
-        from detector.recipe import DataChoice
+        from detector.config.recipe import DataChoice
 
         choice = DataChoice.from_dict(study.manifest["data"])
     data = open_data(choice)
@@ -244,7 +244,7 @@ def _open_study(args: Namespace, space):
         return study, data
     check(space)
     if space.proxy.weights:
-        from detector.start import find_start
+        from detector.weights.initialize import find_start
 
         find_start(space.base, space.proxy.weights)  # a missing file is better told now
     queue = read_queue(args, space.on(data), data)
@@ -357,7 +357,7 @@ def _again(args: Namespace, study, trials: int) -> str:
 
 def _hash(path: Path) -> str:
     """12 hex digits over what the space says; comments do not count."""
-    from detector.yaml_file import read
+    from detector.base.yaml_file import read
 
     text = json.dumps(read(path).data, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -13,8 +13,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from analysis.replays import Play
-from detector.config import Detector, arch_hash
-from detector.recipe import Recipe
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import Recipe
 from nas.dimensions import every_design
 from nas.driver import Caches, Driver
 from nas.space import SearchSpace

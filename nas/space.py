@@ -14,11 +14,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detector.config import Detector
-from detector.errors import ConfigError, UserError
-from detector.presets import PRESETS, section
-from detector.recipe import Recipe
-from detector.yaml_file import Document, read
+from detector.base.errors import ConfigError, UserError
+from detector.base.yaml_file import Document, read
+from detector.config.detector import Detector
+from detector.config.presets import PRESETS, section
+from detector.config.recipe import Recipe
 from nas.budget import Budget
 from nas.dimensions import Dimension, Params, Value
 from nas.resolve import resized, resolve

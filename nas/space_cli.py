@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
-from detector.cli import parser as detector_parser
-from detector.config import Detector, arch_hash
-from detector.errors import UserError
+from detector.base.cli import parser as detector_parser
+from detector.base.errors import UserError
+from detector.config.detector import Detector, arch_hash
 from nas import cli
 from nas.dimensions import Params
 from nas.gate import Draw, weigh

@@ -6,11 +6,11 @@ import difflib
 import math
 from dataclasses import replace
 
-from detector.config import Detector
-from detector.cost import cost
-from detector.errors import ConfigError, UserError
-from detector.presets import load_preset, section
-from detector.yaml_file import Document
+from detector.architecture.cost import cost
+from detector.base.errors import ConfigError, UserError
+from detector.base.yaml_file import Document
+from detector.config.detector import Detector
+from detector.config.presets import load_preset, section
 from nas.budget import Budget
 from nas.dimensions import Dimension, parse
 from nas.resolve import check_place

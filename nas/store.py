@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from detector.cli import write_text
-from detector.errors import UserError, disk_full
+from detector.base.cli import write_text
+from detector.base.errors import UserError, disk_full
 from trials.folders import (
     DATABASE,
     MANIFEST,

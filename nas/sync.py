@@ -6,7 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from nas import cli
 from nas.tracked import RetrainRun, sync_command, track_evaluation, tracker
 

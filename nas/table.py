@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.errors import UserError
-from detector.structs import Struct
+from detector.base.errors import UserError
+from detector.base.struct import Struct
 from nas.dimensions import Params
 from nas.space import SearchSpace
 from trials.folders import read_manifest

@@ -104,7 +104,7 @@ class RetrainRun(contextlib.AbstractContextManager):
         return self._run.finished
 
     def epoch(self, epoch: Mapping, at: float | None = None) -> None:
-        """Plain data of a `detector.fit.Epoch`; `at` in Unix seconds, now where not given."""
+        """Plain data of a `detector.training.fit.Epoch`; `at` in Unix seconds (default: now)."""
         values = {f"loss_{name}": value for name, value in epoch["losses"].items()}
         values |= {f"watched_ap_{level}": value for level, value in (epoch["ap"] or {}).items()}
         self._run.epoch(epoch["epoch"], values | {"lr": epoch["lr"]},

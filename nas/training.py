@@ -9,10 +9,10 @@ from argparse import Namespace
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from detector.config import arch_hash
-from detector.errors import TrainingError, UserError, out_of_memory
-from detector.pretrained import Start
-from detector.recipe import Recipe
+from detector.base.errors import TrainingError, UserError, out_of_memory
+from detector.config.detector import arch_hash
+from detector.config.recipe import Recipe
+from detector.weights.pretrained import Start
 from nas import cli
 from nas.candidate import Candidate
 from nas.models import Origin, read_metrics
@@ -56,10 +56,10 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
           tell):
     """The trained network, its epochs and what it started from; `tell` takes each epoch as
     plain data."""
-    from detector import checkpoint
     from detector.data.prepare import Part
-    from detector.fit import LAST
-    from detector.model import build_detector
+    from detector.network.model import build_detector
+    from detector.training.fit import LAST
+    from detector.weights import checkpoint
     from nas.disk import prepare_images
     from nas.progress import TrainingBar
 
@@ -94,7 +94,7 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
 
 def _epochs(candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path,
             args: Namespace, progress):
-    from detector.fit import choose_device, fit
+    from detector.training.fit import choose_device, fit
 
     if args.workers == 1:
         return fit(candidate.config, recipe, images, holdout, workdir=workdir, device=args.device,
@@ -110,8 +110,8 @@ def _epochs(candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path
 
 def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
     """AP of the hold-out at original image size."""
-    from detector.fit import choose_device
-    from detector.predict import evaluate
+    from detector.inference.predict import evaluate
+    from detector.training.fit import choose_device
     from nas.progress import ImagesBar
 
     if args.with_holdout:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from detector.config import Detector, arch_hash
-from detector.recipe import Recipe
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import Recipe
 from nas import inherit
 from nas.gate import Draw
 from nas.queue import Entry, Queue

@@ -27,8 +27,8 @@ def wider_root() -> Path:
 @pytest.fixture(scope="session")
 def tiny_data():
     """A `Data` of 20 + 5 + 8 drawn images (train, hold-out, val)."""
+    from detector.config.recipe import DataChoice
     from detector.data import synthetic_data
-    from detector.recipe import DataChoice
 
     return synthetic_data(DataChoice(path="synthetic"), train=25, val=8)
 
@@ -38,8 +38,8 @@ def tiny_study(tmp_path, monkeypatch):
     """Study "tiny" in tmp_path/runs, for what comes after a search: trial 0 is the baseline, 1 the
     best, 2 infeasible; tiny detectors. The built-in set has 19 + 8 images meanwhile."""
     import detector.data
-    from detector.config import Backbone, Detector, Head, Neck, arch_hash
-    from detector.recipe import DataChoice, Evaluation, Optimizer, Recipe
+    from detector.config.detector import Backbone, Detector, Head, Neck, arch_hash
+    from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
     from nas.store import Study
     from trials.objective import Objective
     from trials.record import Cost, EpochResult, Status, TrialRecord

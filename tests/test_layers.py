@@ -26,9 +26,9 @@ FOREIGN_TO = {
     "trials": {"optuna"},
     "analysis": {"torch", "torchvision", "ray", "mlflow", "thop", "cv2"},
 }
-LIGHT = ("detector.cli", "detector.config", "detector.presets", "detector.cost_cli",
-         "detector.recipe", "detector.plan", "detector.cost", "detector.preset_table",
-         "trials.record",
+LIGHT = ("detector.base.cli", "detector.config.detector", "detector.config.presets",
+         "detector.cost", "detector.config.recipe", "detector.architecture.plan",
+         "detector.architecture.cost", "detector.preset_table", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "trials.resources", "trials.tracking", "nas.space", "nas.space_cli", "nas.cli",
          "nas.search", "nas.retrain", "nas.evaluate", "nas.export", "nas.detect", "nas.looks",
@@ -69,8 +69,8 @@ def test_imports_follow_the_layers(path):
 
 
 # What analysis may know of the layers below it: how records are called, stored and asked for.
-VOCABULARY = ("trials.record", "trials.names", "trials.folders", "detector.cli",
-              "detector.errors")
+VOCABULARY = ("trials.record", "trials.names", "trials.folders", "detector.base.cli",
+              "detector.base.errors")
 
 
 def test_analysis_knows_of_the_other_layers_only_the_vocabulary():

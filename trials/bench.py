@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from detector.config import Detector
+from detector.config.detector import Detector
 from trials.run import pin_threads, release_memory
 
 THREADS = 1
@@ -29,20 +29,20 @@ class Bench:
 
     def machine(self) -> str:
         """Where this runs, as `Cost.machine` names it."""
-        from detector.latency import machine_name
+        from detector.inference.latency import machine_name
 
         return machine_name(THREADS, self._device)
 
     def baseline_ms(self) -> float:
         """Median time of the baseline itself."""
-        from detector.latency import latency
+        from detector.inference.latency import latency
 
         return latency(self._baseline, threads=THREADS, repeats=MOST,
                        device=self._device).median_ms
 
     def ratio(self, detector: dict) -> float:
         """Median time of a design, in multiples of the baseline's."""
-        from detector.latency import latencies
+        from detector.inference.latency import latencies
 
         models = {"design": self._built(detector), "baseline": self._baseline}
         once = latencies(models, threads=THREADS, repeats=1, device=self._device, warmup=1)
@@ -54,6 +54,6 @@ class Bench:
         return taken["design"].median_ms / taken["baseline"].median_ms
 
     def _built(self, detector: dict):
-        from detector.model import build_detector
+        from detector.network.model import build_detector
 
         return build_detector(Detector.from_dict(detector)).to(self._device).eval()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from detector.errors import ConfigError
-from detector.structs import Struct
+from detector.base.errors import ConfigError
+from detector.base.struct import Struct
 from trials.record import Cost
 
 _UNITS = {"params": "parameters", "macs": "MACs at 640×640", "latency_ms": "ms at 640×640"}

@@ -7,7 +7,7 @@ import json
 import re
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 
 DATABASE = "study.db"
 MANIFEST = "study.json"

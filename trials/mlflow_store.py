@@ -10,7 +10,7 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.tracking import Away
 
 SECONDS = 5

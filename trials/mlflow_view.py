@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.mlflow_store import (
     as_texts,
     cause,

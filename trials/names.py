@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from detector.config import Detector, Head, canonical
-from detector.families import family, scaled
+from detector.config.detector import Detector, Head, canonical
+from detector.config.families import family, scaled
 
 
 def describe(detector: Detector | Mapping) -> str:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from detector.errors import ConfigError
-from detector.structs import Struct
+from detector.base.errors import ConfigError
+from detector.base.struct import Struct
 from trials.record import Cost
 
 # Where the speed score is 1 and where it is 0, for each measure of cost.

@@ -22,8 +22,8 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import detector
 import trials
-from detector.config import Detector
-from detector.errors import TrainingError, UserError
+from detector.base.errors import TrainingError, UserError
+from detector.config.detector import Detector
 from trials.bench import Bench
 from trials.record import Cost
 from trials.resources import Node, Shares

@@ -3,7 +3,7 @@ it is imported or started; what the user has set stands."""
 
 import os
 
-from detector.process import collect_seldom
+from detector.base.process import collect_seldom
 
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",

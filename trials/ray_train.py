@@ -1,8 +1,9 @@
 """One training on several workers, by Ray Train: a CPU's share, or a GPU, of any node each (a share
 of one where there are fewer GPUs than workers).
 
-Every worker runs `detector.fit.fit`, which shares the work over torch's process group. Workers end
-together when one of them dies; Ray Train starts them again, and `fit` goes on from its checkpoint.
+Every worker runs `detector.training.fit.fit`, which shares the work over torch's process group.
+Workers end together when one of them dies; Ray Train starts them again, and `fit` goes on from its
+checkpoint.
 """
 
 from __future__ import annotations
@@ -28,12 +29,12 @@ from ray.train.torch import TorchConfig, TorchTrainer
 from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Empty, Queue
 
-from detector import distributed
-from detector.config import Detector
+from detector.base.errors import TrainingError, UserError
+from detector.config.detector import Detector
+from detector.config.recipe import Recipe
 from detector.data import CachedImages
-from detector.errors import TrainingError, UserError
-from detector.fit import LAST, Epoch, Progress, fit
-from detector.recipe import Recipe
+from detector.training import distributed
+from detector.training.fit import LAST, Epoch, Progress, fit
 from trials.ray_cluster import join
 from trials.resources import gpu_share
 
@@ -88,7 +89,7 @@ def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
 
 def _epochs(path: Path) -> int:
     """Epochs of the checkpoint at `path`, which need not be there."""
-    from detector import checkpoint
+    from detector.weights import checkpoint
 
     return len(checkpoint.load(path).state["history"]) if path.exists() else 0
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
 
-from detector.config import Detector
-from detector.cost import cost
-from detector.structs import Struct
+from detector.architecture.cost import cost
+from detector.base.struct import Struct
+from detector.config.detector import Detector
 
 RECORD_ATTRIBUTE = "record"
 """User attribute of the storage's trial that holds records as JSON text, see `records_in`."""

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 """One of them is there where Linux has a GPU that torch can use: NVIDIA's, AMD's, one of WSL's."""

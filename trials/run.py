@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from detector.config import Detector, arch_hash
-from detector.errors import UserError, disk_full, out_of_memory
-from detector.recipe import Recipe
-from detector.structs import Struct
+from detector.base.errors import UserError, disk_full, out_of_memory
+from detector.base.struct import Struct
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import Recipe
 from trials.logs import logged, stamped
 from trials.record import EpochResult
 
@@ -130,10 +130,10 @@ def pin_threads(threads: int) -> None:
 
 
 def _train(segment: Segment) -> Iterator[SegmentReport]:
-    from detector.cost import thop_cost
+    from detector.architecture.cost import thop_cost
     from detector.data import CachedImages
-    from detector.fit import fit
-    from detector.pretrained import read_start
+    from detector.training.fit import fit
+    from detector.weights.pretrained import read_start
 
     pin_threads(segment.threads)
     detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.record import TrialRecord
 
 FIRST_WAIT, LONGEST_WAIT = 10.0, 300.0

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.base.errors import UserError
+from detector.config.recipe import DataChoice
 from detector.data.cache import CachedImages, cache_images
 from detector.data.splits import Subset, fingerprint, stratified
-from detector.data.synthetic import DrawnImages
+from detector.data.synthetic.scenes import DrawnImages
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage
 from detector.data.wider import layouts, open_part
-from detector.errors import UserError
-from detector.recipe import DataChoice
 
 __all__ = [
     "CachedImages", "Data", "DataChoice", "ImageLabel", "ImageSet", "UnreadableImage",

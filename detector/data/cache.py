@@ -18,10 +18,10 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
+from detector.base.errors import UserError
 from detector.data.ahead import in_order
 from detector.data.splits import fingerprint
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage
-from detector.errors import UserError
 
 _VERSION = 1
 _MAX_THREADS = 16  # more decode faster than a disk writes

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from detector import cli
-from detector.data.annotation import Annotation
-from detector.data.formats import FORMATS, format_of
+from detector.base import cli
+from detector.base.errors import UserError
+from detector.data.annotations.annotation import Annotation
+from detector.data.annotations.formats import FORMATS, format_of
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image
-from detector.errors import UserError
 
 DESCRIPTION = """\
 Turn an annotation file of faces into another format: wider (WIDER's text), retinaface

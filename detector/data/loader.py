@@ -10,11 +10,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 
+from detector.config.recipe import Recipe
 from detector.data.ahead import in_order
+from detector.data.targets import Targets
 from detector.data.transforms import NUMBERS, Faces, Transforms, crop_image, sample
 from detector.data.types import ImageSet
-from detector.recipe import Recipe
-from detector.targets import Targets
 
 Rendered = TypeVar("Rendered")
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from detector.base.errors import UserError, size_text
 from detector.data.cache import (
     CachedImages,
     DecodedImages,
@@ -18,7 +19,6 @@ from detector.data.cache import (
     limited,
 )
 from detector.data.types import ImageSet, UnreadableImage
-from detector.errors import UserError, size_text
 
 ANNOUNCED = 1e9
 """Bytes of caches above which they are announced before they are made."""

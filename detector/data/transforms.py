@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from detector.recipe import Augmentation
+from detector.config.recipe import Augmentation
 
 PAD = (104, 117, 123)  # BGR mean of ImageNet: what a crop shows beyond the image
 TRIES = 50

@@ -11,11 +11,11 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from detector.data.formats import read_any
-from detector.data.labels import read_names
+from detector.base.errors import UserError
+from detector.data.annotations.formats import read_any
+from detector.data.annotations.text_formats import read_names
 from detector.data.splits import fingerprint, label_bytes
 from detector.data.types import ImageLabel, UnreadableImage
-from detector.errors import UserError
 
 # Where a part's annotation may be, the first one found is read, and where its images.
 _ANNOTATIONS = ("wider_face_split/wider_face_{part}_bbx_gt.txt", "{part}/label.txt",

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.base.errors import UserError
 from detector.data.types import ImageLabel
-from detector.errors import UserError
 from detector.metrics.wider_files import LEVELS, image_key, read_official_lists
 
 MIN_HEIGHTS = {"easy": 51, "medium": 31, "hard": 11}

@@ -8,7 +8,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 
 LEVELS = ("easy", "medium", "hard")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -5,7 +5,7 @@ from xml.etree import ElementTree
 import pytest
 
 from analysis.diagram import LINE, WIDTH, network_svg
-from detector.presets import load_preset
+from detector.config.presets import load_preset
 from nas.card import network
 
 SVG = "{http://www.w3.org/2000/svg}"

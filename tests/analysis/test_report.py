@@ -10,7 +10,7 @@ from plotly.offline import get_plotlyjs
 
 from analysis import choose, report
 from analysis.load import load_records
-from detector import cli
+from detector.base import cli
 from trials.record import Status
 
 
@@ -37,7 +37,7 @@ def retrained(study, number: int, accuracy: float, folder: str) -> None:
 
 
 def test_one_study(call, generated_study, tmp_path):
-    from detector.config import Detector
+    from detector.config.detector import Detector
     from nas.card import write_network
 
     study = generated_study(

@@ -12,7 +12,7 @@ from analysis.figures import front_png
 from analysis.front import dot_area, front_data, size_marks
 from analysis.load import load_records
 from analysis.tables import trials_csv
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.record import RECORD_ATTRIBUTE, Cost, EpochResult, Status, TrialRecord
 
 

@@ -18,7 +18,7 @@ from gpu_bench import BASELINE, Sizes, sizes_of, write
 
 def measure_rates(args: Namespace) -> None:
     """Write one row after the other to a file; a rate that cannot be measured says why."""
-    from detector.fit import choose_device
+    from detector.training.fit import choose_device
 
     rows: dict[str, dict] = {}
     measures = (our_rates if args.measure == "ours" else peer_rates)(
@@ -98,12 +98,12 @@ def step_rate(preset: str, size: int, batch: int, seconds: float, device, **opti
     """Images a second of our training step; `options` change the preset's recipe."""
     import torch
 
+    from detector.config.presets import load_preset
     from detector.data.loader import Batch
-    from detector.model import build_detector
-    from detector.optim import make_optimizer
-    from detector.presets import load_preset
-    from detector.step import Precision, layout, to_train
-    from detector.stepper import TIMED, WARM_UP, WORTH_IT, Stepper
+    from detector.network.model import build_detector
+    from detector.training.optim import make_optimizer
+    from detector.training.step import Precision, layout, to_train
+    from detector.training.stepper import TIMED, WARM_UP, WORTH_IT, Stepper
 
     config, recipe = load_preset(preset)
     graph = options.pop("graph", None)
@@ -155,9 +155,9 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
     Args:
         resident: whether the images lie in the GPU's memory; none: as training chooses.
     """
+    from detector.config.presets import load_preset
     from detector.data import DataChoice, cache_images, open_data
-    from detector.fit import fit
-    from detector.presets import load_preset
+    from detector.training.fit import fit
 
     config, recipe = load_preset(BASELINE)
     recipe = replace(recipe, size=sizes.size, batch_size=sizes.batch)
@@ -181,14 +181,14 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
 
 def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
     """Images a second of `evaluate` on the val images, after a few that are not counted."""
+    from detector.config.presets import load_preset
+    from detector.config.recipe import Evaluation
     from detector.data import DataChoice, open_data
     from detector.data.splits import Subset
+    from detector.inference.predict import evaluate
     from detector.metrics.wider import official_ground_truth
-    from detector.model import build_detector
-    from detector.predict import evaluate
-    from detector.presets import load_preset
-    from detector.recipe import Evaluation
-    from detector.weights import load_weights
+    from detector.network.model import build_detector
+    from detector.weights.files import load_weights
 
     config, lists = load_preset(BASELINE)[0], Path(args.data) / "ground_truth"
     model, note = build_detector(config), "random weights"

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.config import Detector
-from detector.cost import cost
+from detector.architecture.cost import cost
+from detector.config.detector import Detector
 
 PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 

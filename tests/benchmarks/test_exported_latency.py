@@ -2,11 +2,11 @@
 
 import pytest
 
-from detector.export import export
-from detector.exported import load_exported
-from detector.latency import latencies
-from detector.model import build_detector
-from detector.presets import load_preset
+from detector.config.presets import load_preset
+from detector.export.exporter import export
+from detector.export.runtime import load_exported
+from detector.inference.latency import latencies
+from detector.network.model import build_detector
 
 
 @pytest.mark.benchmark

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from detector.config.recipe import DataChoice
 from detector.data import cache_images, open_data
-from detector.fit import fit
-from detector.recipe import DataChoice
+from detector.training.fit import fit
 from nas.space import SPACES, SearchSpace
 
 LIMIT_SECONDS = 10.0

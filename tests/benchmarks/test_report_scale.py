@@ -16,7 +16,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 WRAPPED = """
 import sys
 from analysis import report
-from detector import cli
+from detector.base import cli
 code = cli.main(report.make_parser(), report.run)
 lines = open("/proc/self/status").read().splitlines()
 print(next(line.split()[1] for line in lines if line.startswith("VmHWM")))

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
+from detector.config.presets import load_preset
 from detector.data import cache_images
-from detector.fit import fit
-from detector.presets import load_preset
+from detector.training.fit import fit
 from trials.resources import Shares
 from trials.run import Segment
 

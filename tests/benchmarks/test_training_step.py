@@ -9,15 +9,15 @@ import pytest
 import torch
 import yaml
 
-from detector.anchors import priors
-from detector.config import Detector
+from detector.boxes.anchors import priors
+from detector.config.detector import Detector
+from detector.config.recipe import Optimizer, Recipe
 from detector.data.loader import Batch
-from detector.ema import WeightAverage
-from detector.losses import detection_losses, total_loss
-from detector.model import build_detector
-from detector.optim import make_optimizer
-from detector.recipe import Optimizer, Recipe
-from detector.step import Precision, fast_bf16, layout, train_step
+from detector.losses.detection import detection_losses, total_loss
+from detector.network.model import build_detector
+from detector.training.ema import WeightAverage
+from detector.training.optim import make_optimizer
+from detector.training.step import Precision, fast_bf16, layout, train_step
 
 PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 CPU = torch.device("cpu")

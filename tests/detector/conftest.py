@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.config import (
+from detector.config.detector import (
     ACTIVATIONS,
     ANCHOR_SETS,
     BACKBONE_ROWS,

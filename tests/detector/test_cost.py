@@ -1,63 +1,79 @@
-"""What a design costs, against published numbers, the built detector and thop."""
+"""python -m detector.cost as its user runs it, and the two counters it compares."""
 
-import random
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import yaml
 
-from detector.cost import cost, layer_costs, thop_cost
-from detector.model import blank_detector
-from detector.preset_table import FIGURES
+from detector.architecture.cost import cost, counters, layer_costs
+from detector.architecture.layers import Norm, level_size
+from detector.architecture.plan import plan
+from detector.cost import main, reason
 
 PROJECT = Path(__file__).resolve().parents[2]
-PRESETS = sorted((PROJECT / "search_spaces" / "presets").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", FIGURES)
-def test_published_designs_cost_what_was_published(preset, name):
-    told = FIGURES[name]
-    counted, macs = cost(preset(name), told.size)
-    assert counted == told.params
-    assert f"{macs / 1e9:.{len(told.gmacs.split('.')[1])}f}" == told.gmacs
+@pytest.mark.parametrize("seed", range(4))
+def test_the_counters_differ_by_element_wise_work_alone(random_design, seed):
+    config, size = random_design(seed), (97, 130)
+    kinds = counters(config, size)
+    assert sum(by_thop for by_thop, _ in kinds.values()) == cost(config, size)[1]
+    elements = sum(h * w * leaf.cout
+                   for name, layer, level in plan(config).uses()
+                   for _, leaf, at in layer.leaves(level_size(size, level), name)
+                   if _is_batch_norm(leaf) for h, w in [leaf.out(at)])
+    assert kinds["BatchNorm2d"] == (4 * elements, 0)
+    assert kinds["Conv2d"][0] == kinds["Conv2d"][1]
+    assert not any(any(kinds.get(kind, ())) for kind in ("ReLU", "LeakyReLU", "other"))
 
 
-@pytest.mark.parametrize("part, params", [
-    ("backbone", 213_072), ("neck", 103_040), ("context", 3 * 34_752), ("heads", 6_240)])
-def test_baseline_splits_as_published(preset, part, params):
-    layers = layer_costs(preset("retinaface_mobile025"))
-    assert sum(p for name, p, _ in layers if name.startswith(part)) == params
+def _is_batch_norm(leaf) -> bool:
+    """Whether a layer is or ends with batch normalisation; thop counts no group normalisation."""
+    return isinstance(leaf, Norm) or (getattr(leaf, "norm", False) and leaf.norm_groups is None)
 
 
-@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
-def test_presets_cost_what_thop_and_their_headers_say(preset, path):
-    config = preset(path.stem)
-    assert cost(config) == thop_cost(config)
-    params, macs = cost(config)
-    header = path.read_text().split("detector:")[0]
-    assert f"{params:,} parameters" in header
-    assert any(f"{macs / 1e9:.{digits}f} G" in header for digits in (2, 4))
+def test_every_difference_has_a_reason():
+    assert "no rule" in reason("Deform", 0, 5) and "element-wise" in reason("PReLU", 5, 0)
+    assert reason("Linear", 5, 5) == "the same in both"
 
 
-@pytest.mark.parametrize("seed", range(48))
-def test_random_designs_cost_what_gets_built_and_thop_counts(random_design, seed):
-    config = random_design(seed)
-    rng = random.Random(seed)
-    size = (rng.randint(64, 300), rng.randint(64, 300))
-    assert cost(config, size) == thop_cost(config, size)
+def test_layers_counters_and_latency(preset, tmp_path, capsys):
+    path, result = tmp_path / "mine.yaml", tmp_path / "cost.json"
+    small = preset("retinaface_mobile025").to_dict()
+    small["backbone"] |= {"stem": 4, "widths": [4, 4, 8, 8, 8], "depths": [1] * 5}
+    small["neck"] |= {"levels": [4, 5], "width": 8}
+    path.write_text(yaml.safe_dump({"detector": small}))
+    assert main([str(path), "--size", "96x64", "--per-layer", "--repeats", "2",
+                 "--json", str(result)]) == 0
+    out = capsys.readouterr().out
+    found = json.loads(result.read_text())
+    config = type(preset("retinaface_mobile025")).from_dict(small)
+    assert (found["params"], found["macs"]) == cost(config, (64, 96))
+    assert found["size"] == [96, 64]
+    assert [(row["name"], row["params"], row["macs"]) for row in found["layers"]] == layer_costs(
+        config, (64, 96))
+    assert found["counters"]["thop"] == found["macs"] > found["counters"]["torch"]
+    assert f"{found['macs']:,}" in out and "heads.box_deltas.1" in out
+    assert "4 for each element" in out and "ONNX Runtime" in out and "1 thread" in out
+    for name in ("torch", "onnxruntime"):
+        assert 0 < found["latency"][name]["p10_ms"] <= found["latency"][name]["median_ms"]
 
 
-@pytest.mark.parametrize("seed", range(6))
-def test_layers_are_named_as_the_modules_they_become(random_design, seed):
-    model = blank_detector(random_design(seed))
-    layers = layer_costs(random_design(seed))
-    names = [name for name, _, _ in layers]
-    assert len(set(names)) == len(names)
-    for name, params, _ in layers:
-        assert sum(p.numel() for p in model.get_submodule(name).parameters()) == params
+@pytest.mark.parametrize("argv, says", [
+    (["nope"], "preset 'nope' is unknown; there are"), (["nope.yaml"], "no such file"),
+    (["retinaface_mobile025", "--size", "640"], "WIDTHxHEIGHT"),
+    (["retinaface_mobile025", "--size", "0x5"], "WIDTHxHEIGHT"),
+    (["retinaface_mobile025", "--threads", "0"], "at least 1")])
+def test_mistakes_are_one_line(argv, says, capsys):
+    assert main(argv) == 2
+    error = capsys.readouterr().err
+    assert says in error and error.count("\n") == 1
 
 
-def test_costing_imports_no_torch():
-    code = "import sys, detector.cost; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+def test_it_runs_as_a_module():
+    done = subprocess.run([sys.executable, "-m", "detector.cost", "--help"], cwd=PROJECT,
+                          capture_output=True, text=True, check=True)
+    assert "--per-layer" in done.stdout and done.stderr == ""

@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector.config import arch_hash
-from detector.cost import cost
-from detector.errors import ConfigError, UserError
-from detector.presets import load_preset
+from detector.architecture.cost import cost
+from detector.base.errors import ConfigError, UserError
+from detector.config.detector import arch_hash
+from detector.config.presets import load_preset
 from nas import search
 from nas.budget import Budget
 from nas.gate import weigh

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from detector.cost import cost
-from detector.presets import PRESETS, load_preset
+from detector.architecture.cost import cost
+from detector.config.presets import PRESETS, load_preset
 from nas.card import network, write_network
 
 

@@ -12,12 +12,12 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from detector.config import Backbone, Detector, Neck
+from detector.config.detector import Backbone, Detector, Neck
+from detector.config.recipe import DataChoice, Recipe
 from detector.data import cache_images, convert, open_data
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image, read_size
-from detector.model import build_detector
-from detector.recipe import DataChoice, Recipe
+from detector.network.model import build_detector
 from nas import cli, detect, evaluate, export
 from nas.models import Origin, save_model
 from trials.objective import Objective

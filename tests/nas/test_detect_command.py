@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.config import Backbone, Detector, Neck
-from detector.model import build_detector
-from detector.recipe import DataChoice, Recipe
+from detector.config.detector import Backbone, Detector, Neck
+from detector.config.recipe import DataChoice, Recipe
+from detector.network.model import build_detector
 from nas import cli, detect
 from nas.models import Origin, save_model
 from trials.objective import Objective

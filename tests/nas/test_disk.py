@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from detector import checkpoint
-from detector.errors import UserError
-from detector.model import build_detector
-from detector.optim import make_optimizer
+from detector.base.errors import UserError
+from detector.network.model import build_detector
+from detector.training.optim import make_optimizer
+from detector.weights import checkpoint
 from nas import disk
 from nas.space import SPACES, SearchSpace
 from trials.record import Cost

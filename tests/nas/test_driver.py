@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from analysis.load import load_records
-from detector.errors import DiskFull
+from detector.base.errors import DiskFull
 from nas.driver import Caches, Driver
 from nas.space import SearchSpace
 from nas.store import Study

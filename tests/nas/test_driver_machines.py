@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from detector.errors import TrainingError
+from detector.base.errors import TrainingError
 from nas.driver import MAX_NODES_LOST, MAX_RETRIES, Caches, Driver
 from nas.space import SearchSpace
 from nas.store import Study

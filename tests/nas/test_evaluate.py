@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.config import Detector
-from detector.model import build_detector
-from detector.recipe import DataChoice, Evaluation, Recipe
+from detector.config.detector import Detector
+from detector.config.recipe import DataChoice, Evaluation, Recipe
+from detector.network.model import build_detector
 from nas import cli, evaluate, looks
 from nas.models import Origin, last_retrained, save_model
 from trials.objective import Objective

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from detector.config import Detector
-from detector.model import build_detector
-from detector.recipe import DataChoice, Recipe
+from detector.config.detector import Detector
+from detector.config.recipe import DataChoice, Recipe
+from detector.network.model import build_detector
 from nas import cli, evaluate, export
 from nas.models import Origin, save_model
 from trials.objective import Objective
@@ -54,13 +54,13 @@ def test_an_exported_model_scores_as_its_weights(called, best, tmp_path):
 
 
 def test_a_failed_check_deletes_nothing(called, best, monkeypatch, tmp_path):
-    from detector.export import Check
+    from detector.export.exporter import Check
 
     target = best / "model.xml"
     target.write_text("older")
-    monkeypatch.setattr("detector.export.export", lambda model, config, path, *_: [
+    monkeypatch.setattr("detector.export.exporter.export", lambda model, config, path, *_: [
         path.write_text("new"), path.with_suffix(".bin").write_text("new")])
-    monkeypatch.setattr("detector.export.check", lambda *_: Check(
+    monkeypatch.setattr("detector.export.exporter.check", lambda *_: Check(
         differences={"class_logits": 3.5}, compared=9, passed=False))
     code, out, err = called(export, "--format", "openvino", "--json", tmp_path / "x.json")
     assert code == 1 and "3.5" in out and err.count("\n") == 1

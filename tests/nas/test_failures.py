@@ -5,9 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
-import detector.fit
-from detector.errors import TrainingError
-from detector.fit import Epoch
+import detector.training.fit
+from detector.base.errors import TrainingError
+from detector.training.fit import Epoch
 from nas.driver import Caches, Driver
 from nas.space import SearchSpace
 from nas.store import Study
@@ -43,7 +43,7 @@ def driver(tmp_path, tiny_space, monkeypatch):
                     ap=dict.fromkeys(("easy", "medium", "hard"), 0.5))
 
     made.parts = defaultdict(list)
-    monkeypatch.setattr(detector.fit, "fit", fit)
+    monkeypatch.setattr(detector.training.fit, "fit", fit)
     monkeypatch.setattr("detector.data.CachedImages", lambda folder: SimpleNamespace())
     return made
 

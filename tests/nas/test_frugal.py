@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from detector.config import arch_hash
+from detector.config.detector import arch_hash
 from nas import frugal, surrogate
 from nas.features import features, matrix
 from nas.space import SPACES, RandomTrial, SearchSpace

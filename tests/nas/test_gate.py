@@ -5,9 +5,9 @@ import re
 
 import pytest
 
-from detector.config import arch_hash
-from detector.cost import cost
-from detector.errors import UserError
+from detector.architecture.cost import cost
+from detector.base.errors import UserError
+from detector.config.detector import arch_hash
 from nas.gate import check, draw
 from nas.samplers import Proposer
 from nas.space import SearchSpace

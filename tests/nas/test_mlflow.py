@@ -90,8 +90,8 @@ def test_a_retrain_is_linked_registered_and_predicts_without_this_project(call, 
                                                                           tmp_path):
     import torch
 
-    from detector.anchors import symbolic_priors
-    from detector.postprocess import postprocess
+    from detector.boxes.anchors import symbolic_priors
+    from detector.boxes.postprocess import postprocess
     from nas.models import load_model
     from nas.registry import SETTINGS
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from analysis.replays import best_of_draws, best_so_far, median, spent_until
-from detector.errors import UserError
+from detector.base.errors import UserError
 from nas import replay
 from nas.dimensions import every_design
 from nas.gate import weigh

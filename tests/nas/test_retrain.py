@@ -5,12 +5,12 @@ import pytest
 import torch
 import yaml
 
-from detector import checkpoint
-from detector.config import Detector, arch_hash
-from detector.errors import UserError
-from detector.model import build_detector
-from detector.presets import PRESETS, load_preset
-from detector.recipe import Augmentation, Recipe
+from detector.base.errors import UserError
+from detector.config.detector import Detector, arch_hash
+from detector.config.presets import PRESETS, load_preset
+from detector.config.recipe import Augmentation, Recipe
+from detector.network.model import build_detector
+from detector.weights import checkpoint
 from nas import retrain, training
 from nas.candidate import choose, fitting_size, full_recipe
 from nas.models import load_model
@@ -65,7 +65,7 @@ def test_top_retrains_several_and_keeps_the_best_of_them(retrained, tiny_study, 
 
 
 def test_stopped_and_resumed_equals_uninterrupted(retrained, tiny_study, monkeypatch):
-    import detector.fit
+    import detector.training.fit
 
     flags = ("--trial", "0", "--epochs", "2", "--seed", "3")
     retrained(*flags)
@@ -77,9 +77,9 @@ def test_stopped_and_resumed_equals_uninterrupted(retrained, tiny_study, monkeyp
             yield epoch
             if number == 0:
                 raise KeyboardInterrupt
-    original = detector.fit.fit
+    original = detector.training.fit.fit
     with monkeypatch.context() as patch:
-        patch.setattr(detector.fit, "fit", killed)
+        patch.setattr(detector.training.fit, "fit", killed)
         code, out, _ = retrained(*flags)
     assert code == 130 and "--resume goes on" in out
 
@@ -253,7 +253,7 @@ def test_looks_on_the_way_and_the_best_of_them(retrained, tiny_study):
 
 
 def test_crops_are_not_larger_than_the_images(tiny_study):
-    from detector.data.synthetic import DrawnImages
+    from detector.data.synthetic.scenes import DrawnImages
 
     labels = DrawnImages("train", 8).labels
     assert fitting_size(640, labels) in (256, 288)
@@ -291,13 +291,13 @@ def test_bad_input_is_one_line(retrained, tiny_study):
 
 
 def test_a_diverging_training_is_one_line(retrained, monkeypatch):
-    import detector.fit
-    from detector.errors import TrainingError
+    import detector.training.fit
+    from detector.base.errors import TrainingError
 
     def diverges(*args, **kwargs):
         raise TrainingError("loss not finite at epoch 1")
         yield
-    monkeypatch.setattr(detector.fit, "fit", diverges)
+    monkeypatch.setattr(detector.training.fit, "fit", diverges)
     code, _, err = retrained("--best")
     assert code == 2 and "loss not finite" in err and "--batch-size" in err
 

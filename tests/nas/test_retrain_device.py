@@ -21,8 +21,8 @@ def fast_gpu(monkeypatch):
         return max(sizes)
 
     asked = []
-    monkeypatch.setattr("detector.batch_size.choose_batch_size", choose_size)
-    monkeypatch.setattr("detector.batch_size.LEAST_STEPS", 1)
+    monkeypatch.setattr("detector.training.batch_size.choose_batch_size", choose_size)
+    monkeypatch.setattr("detector.training.batch_size.LEAST_STEPS", 1)
     return asked
 
 
@@ -43,17 +43,17 @@ def test_a_batch_size_that_suits_the_device(retrained, tiny_study, fast_gpu):
 
 def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(retrained, tiny_study, fast_gpu,
                                                           monkeypatch):
-    import detector.fit
+    import detector.training.fit
 
     def killed(*args, **kwargs):
         yield next(original(*args, **kwargs))
         raise KeyboardInterrupt
-    original = detector.fit.fit
+    original = detector.training.fit.fit
     flags = ("--best", "--epochs", "2", "--size", "64", "--batch-size", "auto")
     with monkeypatch.context() as patch:
-        patch.setattr(detector.fit, "fit", killed)
+        patch.setattr(detector.training.fit, "fit", killed)
         assert retrained(*flags)[0] == 130
-    monkeypatch.setattr("detector.batch_size.choose_batch_size", None)  # not asked again
+    monkeypatch.setattr("detector.training.batch_size.choose_batch_size", None)  # not asked again
     code, out, err = retrained(*flags, "--resume")
     assert (code, err) == (0, "") and "batch 8, lr" in out
     metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())

@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector import checkpoint
-from detector.config import Backbone, Context, Detector, Neck
+from detector.config.detector import Backbone, Context, Detector, Neck
+from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
 from detector.data import cache_images, synthetic_data
-from detector.fit import LAST, fit
-from detector.recipe import DataChoice, Evaluation, Optimizer, Recipe
+from detector.training.fit import LAST, fit
+from detector.weights import checkpoint
 
 CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
                                     depths=(1, 1, 1, 1, 1)),
@@ -28,9 +28,9 @@ DRIVER = """
 import json
 from dataclasses import asdict
 from pathlib import Path
-from detector.config import Detector
+from detector.config.detector import Detector
 from detector.data import CachedImages
-from detector.recipe import Recipe
+from detector.config.recipe import Recipe
 from trials.ray_train import fit_on_ray
 
 job = json.loads(Path("job.json").read_text())

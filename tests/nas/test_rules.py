@@ -1,7 +1,7 @@
 import torch
 
-from detector.pretrained import Start
-from detector.recipe import DataChoice, Recipe
+from detector.config.recipe import DataChoice, Recipe
+from detector.weights.pretrained import Start
 from nas.models import Origin
 from nas.rules import check_rules, imagenet_weights
 from trials.objective import Objective

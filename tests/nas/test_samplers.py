@@ -8,8 +8,8 @@ import warnings
 import optuna
 import pytest
 
-from detector.config import arch_hash
-from detector.errors import UserError
+from detector.base.errors import UserError
+from detector.config.detector import arch_hash
 from nas.samplers import SAMPLERS, Proposer, propose
 from nas.space import SPACES, RandomTrial, SearchSpace
 from trials.record import Cost, EpochResult, Status, TrialRecord

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import optuna
 import pytest
 
-from detector.config import arch_hash
-from detector.cost import cost
-from detector.errors import UserError
-from detector.presets import PRESETS, load_preset
+from detector.architecture.cost import cost
+from detector.base.errors import UserError
+from detector.config.detector import arch_hash
+from detector.config.presets import PRESETS, load_preset
 from nas.space import SPACES, RandomTrial, SearchSpace
 
 SHIPPED = sorted(SPACES.glob("*.yaml"))

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from detector.config import arch_hash
+from detector.config.detector import arch_hash
 from nas.space import SearchSpace
 from nas.space_cli import distinct_designs, histogram, main
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from nas.space import SearchSpace
 
 HEAD = """name: bad

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from detector.config.recipe import DataChoice
 from detector.data import Subset, cache_images, open_data
-from detector.fit import fit
-from detector.recipe import DataChoice
+from detector.training.fit import fit
 from nas.gate import weigh
 from nas.space import SPACES, RandomTrial, SearchSpace
 

@@ -6,7 +6,7 @@ import optuna
 import pytest
 
 from analysis.load import load_records
-from detector.errors import UserError
+from detector.base.errors import UserError
 from nas.store import Study, new_name, newest
 from trials.record import Cost, EpochResult, Status, TrialRecord
 

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector.config import Detector, arch_hash
-from detector.errors import UserError
-from detector.recipe import DataChoice, Recipe
+from detector.base.errors import UserError
+from detector.config.detector import Detector, arch_hash
+from detector.config.recipe import DataChoice, Recipe
 from nas.driver import Caches, Driver
 from nas.inherit import INIT, parent_of
 from nas.queue import Queue, check_same, manifest_of, read_queue
@@ -307,7 +307,7 @@ def test_an_heir_resumes_as_if_nothing_had_happened(tmp_path, space, without_tim
 
 @pytest.fixture
 def preset():
-    from detector.presets import load_preset
+    from detector.config.presets import load_preset
 
     return lambda name: load_preset(name)[0]
 
@@ -316,9 +316,9 @@ def test_weights_are_inherited_and_a_stop_changes_nothing(tmp_path, tiny_data):
     """Real training of a wider heir: told what it took, equal after a stop, not from scratch."""
     import torch
 
-    from detector import checkpoint
-    from detector.config import Backbone, Head, Neck
+    from detector.config.detector import Backbone, Head, Neck
     from detector.data import cache_images
+    from detector.weights import checkpoint
     from nas.inherit import keep_parent
     from trials.run import Segment, run_segment
 

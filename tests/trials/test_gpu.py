@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import nn
 
-from detector.batch_size import choose_batch_size
-from detector.config import Detector
+from detector.base.errors import UserError
+from detector.config.detector import Detector
+from detector.config.recipe import Recipe
 from detector.data import CachedImages, cache_images
-from detector.errors import UserError
-from detector.fit import fit
-from detector.latency import latency
-from detector.recipe import Recipe
+from detector.inference.latency import latency
+from detector.training.batch_size import choose_batch_size
+from detector.training.fit import fit
 from trials.resources import shares_of, this_machine
 from trials.run import Segment, release_memory, run_segment
 

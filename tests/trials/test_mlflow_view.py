@@ -5,7 +5,7 @@ import sqlite3
 
 import pytest
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.mlflow_store import client
 from trials.mlflow_view import DataFacts, MlflowView, StudyFacts
 from trials.record import Cost, EpochResult, Status, TrialRecord

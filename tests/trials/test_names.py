@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from detector.config import Anchors, Context, Head
-from detector.presets import load_preset
+from detector.config.detector import Anchors, Context, Head
+from detector.config.presets import load_preset
 from trials.names import describe
 
 BASE, _ = load_preset("retinaface_mobile025")

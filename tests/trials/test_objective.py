@@ -2,7 +2,7 @@
 
 import pytest
 
-from detector.errors import ConfigError
+from detector.base.errors import ConfigError
 from trials.constraints import Constraints
 from trials.objective import ANCHORS, Objective
 from trials.record import Cost

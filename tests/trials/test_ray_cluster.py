@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import ray
 
-from detector.config import Detector
-from detector.errors import TrainingError, UserError
-from detector.presets import load_preset
+from detector.base.errors import TrainingError, UserError
+from detector.config.detector import Detector
+from detector.config.presets import load_preset
 from trials import bench, ray_cluster
 from trials.bench import Bench
 from trials.ray_cluster import Stopwatch, check_nodes, connected, missing
@@ -118,7 +118,7 @@ SHARES = Shares(concurrency=1, cpus=1, gpus=0.0, stopwatch=True)
 @pytest.fixture
 def timed(monkeypatch):
     """A bench on which latency is 1 ms a million MACs and other work makes all of it slower."""
-    from detector import latency as module
+    from detector.inference import latency as module
 
     load = iter(range(1, 1000))
 

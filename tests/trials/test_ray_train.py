@@ -4,9 +4,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from detector.errors import UserError
-from detector.presets import load_preset
-from detector.recipe import Recipe
+from detector.base.errors import UserError
+from detector.config.presets import load_preset
+from detector.config.recipe import Recipe
 from trials import ray_train
 
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.resources import Node, Shares, shares_of, this_machine
 
 TWO_CORES, GPU_BOX = [Node(cpus=2)], [Node(cpus=16, gpus=2)]

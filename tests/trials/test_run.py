@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-import detector.fit
+import detector.training.fit
 from detector.data import cache_images
 from trials.run import Segment, run_segment
 
@@ -63,7 +63,7 @@ def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsy
         logging.getLogger("some.library").warning("logged")
         raise ValueError("raised")
 
-    monkeypatch.setattr(detector.fit, "fit", fit)
+    monkeypatch.setattr(detector.training.fit, "fit", fit)
     (report,) = run_segment(segment)
     assert report.failure.reason == "ValueError: raised"
     for told in ("printed", "warned", "logged", "ValueError: raised", "Traceback"):
@@ -87,7 +87,7 @@ def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsy
     (OSError(errno.ENOSPC, "No space left on device"), "No space left",
      {"may_pass", "disk_full"})])
 def test_faults_become_reports(segment, monkeypatch, error, reason, kinds):
-    monkeypatch.setattr(detector.fit, "fit", raising(error))
+    monkeypatch.setattr(detector.training.fit, "fit", raising(error))
     (report,) = run_segment(segment)
     assert report.ended
     assert reason in report.failure.reason
@@ -105,7 +105,7 @@ def test_a_segment_can_ask_for_smaller_parts(segment, monkeypatch, asked, own, p
         raise ValueError("enough")
 
     seen = []
-    monkeypatch.setattr(detector.fit, "fit", fit)
+    monkeypatch.setattr(detector.training.fit, "fit", fit)
     segment = with_recipe(segment, accumulate=own)
     list(run_segment(Segment(**vars(segment) | {"accumulate": asked})))
     assert [recipe.to_dict() for recipe in seen] == [segment.recipe | {"accumulate": parts}]
@@ -120,7 +120,7 @@ def test_beside_a_gpu_the_cores_of_a_trial_prepare_its_batches(segment, monkeypa
         yield
 
     seen = []
-    monkeypatch.setattr(detector.fit, "fit", fit)
+    monkeypatch.setattr(detector.training.fit, "fit", fit)
     monkeypatch.setattr("trials.run.pin_threads", lambda threads: None)
     list(run_segment(Segment(**vars(segment) | {"device": device, "threads": 3})))
     assert seen == [workers]
@@ -155,7 +155,7 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk(segment, monkeypatch):
 
 
 def test_one_process_at_a_time_trains_in_a_folder(segment, monkeypatch):
-    monkeypatch.setattr(detector.fit, "fit", raising(ValueError("begun")))
+    monkeypatch.setattr(detector.training.fit, "fit", raising(ValueError("begun")))
     Path(segment.workdir).mkdir(parents=True)
     reports = []
     with open(Path(segment.workdir) / "log.txt", "a") as other:

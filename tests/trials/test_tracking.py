@@ -2,7 +2,7 @@
 
 import pytest
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from trials.record import Cost, Status, TrialRecord
 from trials.tracking import Away, CoursePoint, PatientTracker, TrialView
 

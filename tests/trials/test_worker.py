@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from detector.presets import load_preset
+from detector.config.presets import load_preset
 from trials import run
 from trials.run import Segment, pin_threads, release_memory, run_segment
 

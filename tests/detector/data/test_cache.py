@@ -9,11 +9,11 @@ import cv2
 import numpy as np
 import pytest
 
+from detector.base.errors import UserError
 from detector.data import CachedImages, cache_images
 from detector.data.cache import limit
-from detector.data.synthetic import DrawnImages
+from detector.data.synthetic.scenes import DrawnImages
 from detector.data.types import ImageLabel, UnreadableImage
-from detector.errors import UserError
 
 
 class _Blocks:

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
+from detector.config.recipe import Augmentation, Recipe
 from detector.data import cache_images
 from detector.data.loader import batches
 from detector.data.splits import Subset
-from detector.recipe import Augmentation, Recipe
 
 RECIPE = Recipe(size=96, batch_size=4)
 

@@ -7,13 +7,13 @@ import cv2
 import numpy as np
 import pytest
 
+from detector.base.errors import UserError
 from detector.data import prepare
 from detector.data.cache import CachedImages, DecodedImages, cache_images
 from detector.data.prepare import Part, cached_bytes, open_or_cache, room_for
 from detector.data.splits import Subset
 from detector.data.types import ImageLabel, UnreadableImage
 from detector.data.wider import FolderImages, read_size
-from detector.errors import UserError
 
 Usage = namedtuple("Usage", "free")
 

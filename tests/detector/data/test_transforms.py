@@ -6,6 +6,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from detector.config.recipe import Augmentation
 from detector.data.transforms import (
     NUMBERS,
     PAD,
@@ -17,7 +18,6 @@ from detector.data.transforms import (
     recolor,
     sample_colors,
 )
-from detector.recipe import Augmentation
 
 _SEEDS = st.integers(0, 2**31)
 

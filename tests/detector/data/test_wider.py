@@ -7,11 +7,11 @@ import cv2
 import numpy as np
 import pytest
 
+from detector.base.errors import UserError
+from detector.config.recipe import DataChoice
 from detector.data import cache_images, open_data, resolve_data
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image
-from detector.errors import UserError
-from detector.recipe import DataChoice
 
 ROW = "10 12 20 24 0 0 0 0 0 0\n"
 

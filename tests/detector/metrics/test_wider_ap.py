@@ -5,8 +5,8 @@ import tarfile
 import numpy as np
 import pytest
 
+from detector.base.errors import UserError
 from detector.data.types import ImageLabel
-from detector.errors import UserError
 from detector.metrics.wider import (
     GroundTruth,
     height_ground_truth,

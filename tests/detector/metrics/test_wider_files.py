@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from detector.errors import UserError
+from detector.base.errors import UserError
 from detector.metrics import wider_files
 from detector.metrics.wider_files import (
     image_key,

@@ -1,0 +1,1 @@
+"""A design as plain layers, and the parameters and MACs that follow; no torch."""

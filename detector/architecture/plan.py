@@ -1,0 +1,266 @@
+"""What a configuration builds, layer by layer, as plain data. Imports no torch.
+
+`model.py` builds its modules from a plan and `cost.py` counts the same plan, so the two cannot
+disagree on a layer. Each part of a plan tells its `uses`: every application of a layer, with
+the pyramid level of its input, under the name of the module in the built detector.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+
+from detector.architecture import backbones
+from detector.architecture.layers import SSH, Chain, Conv, Layer, Scale, separable, unit
+from detector.config.detector import Detector, Head
+
+Use = tuple[str, Layer, int]
+"""Name of the module, its layers, pyramid level of the input (0 is the image)."""
+
+
+@dataclass(frozen=True)
+class BackbonePlan:
+    stages: tuple[Chain, ...]
+    """Stage i goes from level i to level i + 1."""
+
+    def channels(self, level: int) -> int:
+        return self.stages[level - 1].cout
+
+    def uses(self) -> Iterator[Use]:
+        for index, stage in enumerate(self.stages):
+            yield f"backbone.stages.{index}", stage, index
+
+
+@dataclass(frozen=True)
+class FPNPlan:
+    """A feature pyramid (FPN, Lin et al. 2017, as RetinaFace has it).
+
+    Levels up to 5: a 1×1 lateral each; from the second-coarsest of them down, the coarser result
+    is up-sampled (nearest) and added, and a 3×3 merge follows. Levels above 5: the first is a
+    stride-2 3×3 convolution on the backbone's level 5, each further one on the one before; they
+    take no part in the way down. A level that is only passed on the way to a coarser one (6 of
+    [5, 7]) is built but not an output.
+    """
+
+    levels: tuple[int, ...]
+    laterals: tuple[Conv, ...]
+    """One for each level up to 5, finest first."""
+    merges: tuple[Conv, ...]
+    """One for each lateral but the coarsest, finest first; a single one where shared."""
+    extras: tuple[Conv, ...]
+    """To levels 6, 7 up to the coarsest."""
+
+    def merge_index(self, lateral: int) -> int:
+        """Index of the merge that follows lateral number `lateral`."""
+        return min(lateral, len(self.merges) - 1)
+
+    def uses(self) -> Iterator[Use]:
+        for index, lateral in enumerate(self.laterals):
+            yield f"neck.laterals.{index}", lateral, self.levels[index]
+        for index in range(len(self.laterals) - 1):
+            merge = self.merge_index(index)
+            yield f"neck.merges.{merge}", self.merges[merge], self.levels[index]
+        for index, extra in enumerate(self.extras):
+            yield f"neck.extras.{index}", extra, 5 + index
+
+
+@dataclass(frozen=True)
+class PAFPNPlan:
+    """A path-aggregation pyramid (PANet, Liu et al. 2018, as SCRFD has it); no norms, no
+    activations.
+
+    A 1×1 lateral for each level; the coarser sum is up-sampled (nearest) and added on the way down,
+    a 3×3 convolution follows each sum; on the way up a stride-2 3×3 convolution of the finer level
+    is added, and a 3×3 convolution follows each level but the finest.
+    """
+
+    levels: tuple[int, ...]
+    laterals: tuple[Conv, ...]
+    downs: tuple[Conv, ...]
+    """After the way down, one for each level."""
+    strided: tuple[Conv, ...]
+    """From each level but the coarsest to the next."""
+    ups: tuple[Conv, ...]
+    """After the way up, one for each level but the finest."""
+
+    def uses(self) -> Iterator[Use]:
+        for index, level in enumerate(self.levels):
+            yield f"neck.laterals.{index}", self.laterals[index], level
+            yield f"neck.downs.{index}", self.downs[index], level
+        for index, (fine, coarse) in enumerate(pairwise(self.levels)):
+            # Skipped levels are crossed at once.
+            yield f"neck.strided.{index}", self.strided[index], fine
+            yield f"neck.ups.{index}", self.ups[index], coarse
+
+
+@dataclass(frozen=True)
+class TFPNPlan:
+    """YuNet's pyramid: from the coarsest level down, a unit, then up-sampled (nearest) and added
+    to the finer level; without units the maps pass through as they are."""
+
+    levels: tuple[int, ...]
+    units: tuple[Chain, ...]
+    """One for each level, or none at all."""
+
+    def uses(self) -> Iterator[Use]:
+        for index, (level, layer) in enumerate(zip(self.levels, self.units)):
+            yield f"neck.units.{index}", layer, level
+
+
+NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan
+
+
+@dataclass(frozen=True)
+class ContextPlan:
+    levels: tuple[int, ...]
+    blocks: tuple[SSH, ...]
+    """One for each level, a single one where shared, none where there is no context."""
+
+    def block_index(self, level_index: int) -> int:
+        """Index of the block that level number `level_index` goes through."""
+        return min(level_index, len(self.blocks) - 1)
+
+    def uses(self) -> Iterator[Use]:
+        for index, level in enumerate(self.levels if self.blocks else ()):
+            block = self.block_index(index)
+            yield f"context.blocks.{block}", self.blocks[block], level
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """One kind of output: a layer for each level, or a shared one; `size` numbers an anchor."""
+
+    name: str
+    size: int
+    layers: tuple[Layer, ...]
+
+
+@dataclass(frozen=True)
+class HeadPlan:
+    levels: tuple[int, ...]
+    towers: tuple[Chain, ...]
+    """What comes before the predictors: one for each level, a single one where shared, or none."""
+    predictors: tuple[Predictor, ...]
+    scales: tuple[Scale, ...]
+    """Factor of each level's box outputs where the head is shared."""
+    coding: str
+    """As head.coding: decides what boxes it starts with."""
+
+    @staticmethod
+    def index(level_index: int, parts: tuple) -> int:
+        """Which of `parts` level number `level_index` goes through."""
+        return min(level_index, len(parts) - 1)
+
+    def uses(self) -> Iterator[Use]:
+        for index, level in enumerate(self.levels if self.towers else ()):
+            tower = self.index(index, self.towers)
+            yield f"heads.towers.{tower}", self.towers[tower], level
+        for predictor in self.predictors:
+            for index, level in enumerate(self.levels):
+                own = self.index(index, predictor.layers)
+                yield f"heads.{predictor.name}.{own}", predictor.layers[own], level
+        for index, (level, scale) in enumerate(zip(self.levels, self.scales)):
+            yield f"heads.scales.{index}", scale, level
+
+
+@dataclass(frozen=True)
+class DetectorPlan:
+    backbone: BackbonePlan
+    neck: NeckPlan
+    context: ContextPlan
+    heads: HeadPlan
+
+    def uses(self) -> Iterator[Use]:
+        """In the order of the built detector's parameters."""
+        for part in (self.backbone, self.neck, self.context, self.heads):
+            yield from part.uses()
+
+
+def plan(config: Detector) -> DetectorPlan:
+    """The layers that `config` stands for."""
+    levels = config.neck.levels
+    backbone = BackbonePlan(backbones.stages(config.backbone, top=min(5, levels[-1])))
+    return DetectorPlan(
+        backbone=backbone,
+        neck=_neck(config, backbone),
+        context=ContextPlan(levels, _context_blocks(config)),
+        heads=_heads(config),
+    )
+
+
+def _neck(config: Detector, backbone: BackbonePlan) -> NeckPlan:
+    neck, act = config.neck, config.neck.activation
+    levels, width = neck.levels, neck.width
+    if neck.kind in ("tfpn", "none"):
+        units = (unit(width, width, act),) * len(levels)
+        return TFPNPlan(levels, units if neck.kind == "tfpn" else ())
+    if neck.kind == "pafpn":
+        plain = Conv(width, width, 3, bias=True, norm=False)
+        return PAFPNPlan(
+            levels=levels,
+            laterals=tuple(Conv(backbone.channels(level), width, bias=True, norm=False)
+                           for level in levels),
+            downs=(plain,) * len(levels),
+            strided=tuple(Conv(width, width, 3, stride=2**(coarse - fine), bias=True, norm=False)
+                          for fine, coarse in pairwise(levels)),
+            ups=(plain,) * (len(levels) - 1))
+    own = [level for level in neck.levels if level <= 5]
+    merges = min(1, len(own) - 1) if neck.shared_merge else len(own) - 1
+    extras = [Conv(backbone.channels(5) if level == 6 else neck.width, neck.width, 3, stride=2,
+                   activation=act)
+              for level in range(6, neck.levels[-1] + 1)]
+    return FPNPlan(
+        levels=neck.levels,
+        laterals=tuple(Conv(backbone.channels(level), neck.width, activation=act)
+                       for level in own),
+        merges=(Conv(neck.width, neck.width, 3, activation=act),) * merges,
+        extras=tuple(extras),
+    )
+
+
+def _context_blocks(config: Detector) -> tuple[SSH, ...]:
+    count = {"none": 0, "ssh_shared": 1, "ssh": len(config.neck.levels)}[config.context.kind]
+    return (SSH.of(config.neck.width, config.context.activation),) * count if count else ()
+
+
+def _heads(config: Detector) -> HeadPlan:
+    head, levels, cin = config.head, config.neck.levels, config.neck.width
+    copies = 1 if head.shared else len(levels)
+    towers = ()
+    if head.layers:
+        towers = (Chain(tuple(_tower_layer(head, head.width if i else cin)
+                              for i in range(head.layers))),) * copies
+        cin = head.width
+    sizes = {"class_logits": 2 if head.score == "softmax" else 1, "box_deltas": 4}
+    if head.score == "objectness":
+        sizes["objectness"] = 1
+    if head.landmarks:
+        sizes["landmark_deltas"] = 10
+    anchors = [len(shapes) for shapes in config.anchor_shapes()][:copies]
+    return HeadPlan(
+        levels=levels,
+        towers=towers,
+        predictors=tuple(
+            Predictor(name, size, tuple(_predictor(head.predictor, cin, n * size) for n in anchors))
+            for name, size in sizes.items()),
+        scales=(Scale(4 * anchors[0]),) * len(levels) if head.shared else (),
+        coding=head.coding)
+
+
+def _tower_layer(head: Head, cin: int) -> Layer:
+    if head.block == "unit":
+        return unit(cin, head.width)
+    if head.block == "separable":
+        return separable(cin, head.width, norm_groups=head.norm_groups)
+    return Conv(cin, head.width, 3, activation="relu", norm_groups=head.norm_groups)
+
+
+def _predictor(kind: str, cin: int, cout: int) -> Layer:
+    """The last convolution has a bias, and neither norm nor activation."""
+    if kind == "unit":
+        return unit(cin, cout, activation=None, norm=False)
+    if kind == "depthwise":
+        return Chain((Conv(cin, cin, 3, groups=cin, bias=True, activation="relu"),
+                      Conv(cin, cout, bias=True, norm=False)))
+    return Conv(cin, cout, 3 if kind == "conv3" else 1, bias=True, norm=False)

@@ -1,0 +1,1 @@
+"""What knows no faces: errors, how commands and processes behave, plain data, YAML."""

@@ -1,0 +1,102 @@
+"""Frozen dataclasses to and from plain data (YAML, JSON), unknown keys and wrong types refused."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import enum
+import types
+import typing
+from functools import cache
+
+from detector.base.errors import ConfigError
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+
+
+class Struct:
+    """Base of the configuration dataclasses: `from_dict` and `to_dict` are each other's inverse."""
+
+    @classmethod
+    def from_dict(cls, data: dict, where: str = ""):
+        """An instance from plain data.
+
+        Args:
+            data: one entry for each field; those with a default may be left out.
+            where: prefix for messages, such as "retina.yaml: detector".
+
+        Raises:
+            ConfigError: an unknown or missing key, or a value of the wrong type.
+        """
+        prefix = f"{where}." if where else ""
+        if not isinstance(data, dict):
+            raise ConfigError(f"{where or cls.__name__}: {data!r} must be a mapping of keys to "
+                              "values")
+        hints = _hints(cls)
+        for key in data:
+            if key not in hints:
+                close = difflib.get_close_matches(str(key), hints, n=1)
+                hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(hints)}"
+                raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
+        for key in sorted(_required(cls) - set(data)):
+            raise ConfigError(f"{prefix}{key}: missing key; add it")
+        return cls(**{key: _read(hints[key], value, prefix + key) for key, value in data.items()})
+
+    def to_dict(self) -> dict:
+        """Plain data (dicts, lists, scalars), every field named."""
+        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+
+
+@cache
+def _hints(cls) -> dict[str, object]:
+    return typing.get_type_hints(cls)
+
+
+@cache
+def _required(cls) -> frozenset[str]:
+    missing = dataclasses.MISSING
+    return frozenset(f.name for f in dataclasses.fields(cls)
+                     if f.default is missing and f.default_factory is missing)
+
+
+def _plain(value):
+    if isinstance(value, Struct):
+        return value.to_dict()
+    if isinstance(value, enum.Enum):
+        return value.value
+    if isinstance(value, (tuple, list)):
+        return [_plain(v) for v in value]
+    if isinstance(value, dict):
+        return {k: _plain(v) for k, v in value.items()}
+    return value
+
+
+def _read(hint, value, where: str):
+    """`value` as the type `hint` says; ConfigError where it is not of that type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in args:
+            return None
+        return _read(next(a for a in args if a is not type(None)), value, where)
+    if isinstance(hint, type) and issubclass(hint, Struct):
+        return value if isinstance(value, hint) else hint.from_dict(value, where)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}: {value!r} must be a list")
+        if args[-1] is Ellipsis:
+            return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
+        if len(value) != len(args):
+            raise ConfigError(f"{where}: {value!r} must have {len(args)} entries")
+        return tuple(_read(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value)))
+    if isinstance(hint, type) and issubclass(hint, enum.Enum):
+        if value not in {member.value for member in hint}:
+            raise ConfigError(f"{where}: {value!r} is not one of "
+                              f"{', '.join(str(member.value) for member in hint)}")
+        return hint(value)
+    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    if hint is int and isinstance(value, float) and value == int(value):
+        return int(value)
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f"{where}: {value!r} must be {_NAMES.get(hint, hint.__name__)}")
+    return value

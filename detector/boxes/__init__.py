@@ -1,0 +1,1 @@
+"""Anchors, box coding, post-processing (non-maximum suppression)."""

@@ -1,0 +1,355 @@
+"""What a detector is: frozen dataclasses that check themselves. Imports no torch.
+
+A `Detector` says everything that gets built, in resolved numbers (channels, not
+multipliers), so that `arch_hash` is the identity of a design.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+from detector.base.errors import ConfigError
+from detector.base.struct import Struct
+
+LEVELS = (2, 3, 4, 5, 6, 7)  # pyramid level k has stride 2**k pixels
+
+# Rows of each backbone kind: the pyramid level (log2 of the stride) that a row of blocks works at.
+# The last row of a level gives that level's feature map.
+BACKBONE_ROWS: dict[str, tuple[int, ...]] = {
+    "mobilenet_v1": (1, 2, 3, 4, 5),
+    "mobilenet_v2": (1, 2, 3, 4, 4, 5, 5),
+    "resnet": (2, 3, 4, 5),
+    "mobilenet_v2_s16": (1, 2, 3, 4, 4, 4, 4),  # never coarser than stride 16
+    "yunet": (1, 2, 2, 3, 4, 5),
+}
+ACTIVATIONS = ("relu", "leaky_relu", "relu6")
+
+# Square anchor sizes in pixels of the network's input, by pyramid level, and the ratios
+# (height / width) each size is drawn at.
+_THIRDS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] = {
+    # RetinaFace: 2 sizes a level, growing by 4 from level to level.
+    "retinaface": ({2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048),
+                    7: (4096, 8192)}, (1.0,)),
+    # The same at the height / width of a typical WIDER face.
+    "retinaface_tall": ({2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048),
+                         7: (4096, 8192)}, (1.25,)),
+    # One size a level, 4 strides wide: the cheapest head.
+    "single": ({k: (4.0 * 2**k,) for k in LEVELS}, (1.0,)),
+    # The cell itself: for heads that predict from points.
+    "cell": ({k: (1.0 * 2**k,) for k in LEVELS}, (1.0,)),
+    # Two sizes a level, half an octave apart, from 2 strides up.
+    "octave2": ({k: (2.0 * 2**k, 2.0 * 2**k * 2**0.5) for k in LEVELS}, (1.0,)),
+    # Three sizes a level, a third of an octave apart (RetinaNet's spacing).
+    "octave3": ({k: tuple(2.0 * 2**k * t for t in _THIRDS) for k in LEVELS}, (1.0,)),
+    # The same with upright boxes, too: 6 anchors a cell.
+    "octave3_ratios": ({k: tuple(2.0 * 2**k * t for t in _THIRDS) for k in LEVELS}, (1.0, 2.0)),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backbone(Struct):
+    kind: str
+    """One of BACKBONE_ROWS."""
+    stem: int
+    """Channels of the first convolution (stride 2)."""
+    widths: tuple[int, ...]
+    """Channels of each row of blocks; for bottlenecks those of the 3×3 convolution (output ×4)."""
+    depths: tuple[int, ...]
+    """Blocks in each row, at least 1; the first one carries the row's stride."""
+    block: str = "basic"
+    """resnet only: basic or bottleneck."""
+    variant: str = "plain"
+    """resnet only: plain, or d: three 3×3 convolutions as stem, 2×2 max pool, shortcuts that
+    average before they project."""
+    expansion: int = 6
+    """mobilenet_v2 kinds only: hidden channels over input channels (the first row has 1)."""
+    last_expansion: int | None = None
+    """mobilenet_v2 kinds only: that of the last row; none: as the others."""
+    input_norm: bool = False
+    """Batch normalisation of the image itself."""
+    activation: str = "relu"
+
+    def __post_init__(self):
+        _one_of("backbone.kind", self.kind, tuple(BACKBONE_ROWS))
+        rows = len(BACKBONE_ROWS[self.kind])
+        for key in ("widths", "depths"):
+            values = getattr(self, key)
+            if len(values) != rows:
+                raise ConfigError(f"backbone.{key}: {list(values)} has {len(values)} entries; "
+                                  f"{self.kind} has {rows} rows, give one number for each")
+            for value in values:
+                _positive(f"backbone.{key}", value)
+        _positive("backbone.stem", self.stem)
+        _positive("backbone.expansion", self.expansion)
+        if self.last_expansion is not None:
+            _positive("backbone.last_expansion", self.last_expansion)
+        _one_of("backbone.block", self.block, ("basic", "bottleneck"))
+        _one_of("backbone.variant", self.variant, ("plain", "d"))
+        if self.kind == "resnet" and self.variant == "d" and self.stem < 2:
+            raise ConfigError(f"backbone.stem: {self.stem} must be at least 2 with variant d")
+        _one_of("backbone.activation", self.activation, ACTIVATIONS)
+
+    def channels(self, level: int) -> int:
+        """Of the feature map at a pyramid level that has rows of blocks."""
+        row = max(i for i, at in enumerate(BACKBONE_ROWS[self.kind]) if at == level)
+        wide = self.kind == "resnet" and self.block == "bottleneck"
+        return self.widths[row] * (4 if wide else 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Neck(Struct):
+    levels: tuple[int, ...]
+    """Ascending pyramid levels among 2–7; above 5 they are stride-2 convolutions on top."""
+    width: int
+    """Channels of every level; a multiple of 4 where a context module follows."""
+    kind: str = "fpn"
+    """fpn (RetinaFace's), pafpn (a way up after the way down; no norms), tfpn (YuNet's: a unit for
+    each level) or none; the last two keep the backbone's channels, which `width` must equal."""
+    shared_merge: bool = False
+    """fpn: one 3×3 merge convolution for all levels instead of one each."""
+    activation: str = "relu"
+    """fpn and tfpn."""
+
+    def __post_init__(self):
+        levels = self.levels
+        _one_of("neck.kind", self.kind, ("fpn", "pafpn", "tfpn", "none"))
+        if not levels or list(levels) != sorted(set(levels)) or not set(levels) <= set(LEVELS):
+            raise ConfigError(f"neck.levels: {list(levels)} must be ascending levels among 2–7, "
+                              "such as [3, 4, 5]")
+        if levels[0] > 5:
+            raise ConfigError(f"neck.levels: {list(levels)} has none of the backbone's own levels; "
+                              "start at 5 or finer")
+        if levels[-1] > 5 and self.kind != "fpn":
+            raise ConfigError(f"neck.levels: {list(levels)} has levels above 5, which only "
+                              f"neck.kind fpn builds, not {self.kind}")
+        _positive("neck.width", self.width)
+        _one_of("neck.activation", self.activation, ACTIVATIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context(Struct):
+    kind: str = "ssh"
+    """ssh (one module a level), ssh_shared (one for all levels) or none."""
+    activation: str = "relu"
+    """Inside the module; it always ends with ReLU."""
+
+    def __post_init__(self):
+        _one_of("context.kind", self.kind, ("ssh", "ssh_shared", "none"))
+        _one_of("context.activation", self.activation, ACTIVATIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Struct):
+    landmarks: bool = True
+    """Predict five landmarks beside class and box."""
+    layers: int = 0
+    """Convolutions before the predictors, common to all outputs."""
+    width: int = 64
+    """Their channels."""
+    block: str = "conv"
+    """Each of them: conv (3×3), separable (depthwise, then pointwise) or unit (the other way)."""
+    norm_groups: int | None = None
+    """conv and separable: group normalisation over so many groups; none: batch normalisation."""
+    predictor: str = "pointwise"
+    """pointwise (1×1), conv3 (3×3), depthwise (3×3, norm, ReLU, then 1×1) or unit."""
+    shared: bool = False
+    """The same weights at all levels, with a learnt factor for the boxes of each."""
+    score: str = "softmax"
+    """softmax (background, face), sigmoid (face alone), or objectness: a second output, the
+    probability of an object, that the face's is multiplied by."""
+    coding: str = "anchor"
+    """What box and landmarks are relative to: anchor (SSD's offsets and log sizes), distance (to
+    the four sides, in strides) or point (offset and log size, in strides)."""
+
+    def __post_init__(self):
+        if self.layers < 0:
+            raise ConfigError(f"head.layers: {self.layers} must be at least 0")
+        _positive("head.width", self.width)
+        _one_of("head.block", self.block, ("conv", "separable", "unit"))
+        _one_of("head.predictor", self.predictor, ("pointwise", "conv3", "depthwise", "unit"))
+        _one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
+        _one_of("head.coding", self.coding, ("anchor", "distance", "point"))
+        if self.norm_groups is not None:
+            _positive("head.norm_groups", self.norm_groups)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Anchors(Struct):
+    name: str | None = None
+    """A set of ANCHOR_SETS; or none, and `sizes` or `shapes` given."""
+    sizes: tuple[tuple[float, ...], ...] | None = None
+    """Sizes in input pixels, one tuple for each level of the neck."""
+    ratios: tuple[float, ...] = (1.0,)
+    """Height / width, with `sizes`; a size s and ratio r give s/√r × s·√r."""
+    shapes: tuple[tuple[tuple[float, float], ...], ...] | None = None
+    """(width, height) of each anchor by hand, one tuple of pairs for each level of the neck."""
+    offset: float = 0.5
+    """Where in its cell an anchor is centred: 0.5 the middle, 0 the corner towards the origin."""
+
+    def __post_init__(self):
+        if sum(given is not None for given in (self.name, self.sizes, self.shapes)) != 1:
+            raise ConfigError(f"anchors: give one of name (of {', '.join(ANCHOR_SETS)}), sizes and "
+                              "shapes, no more and no less")
+        if not 0 <= self.offset < 1:
+            raise ConfigError(f"anchors.offset: {self.offset} must be at least 0 and below 1")
+        if self.name is not None:
+            _one_of("anchors.name", self.name, tuple(ANCHOR_SETS))
+        if self.sizes is None and self.ratios != (1.0,):
+            raise ConfigError("anchors.ratios: only for sizes; named sets and shapes have their "
+                              "own, leave it out")
+        for size in (s for level in self.sizes or () for s in level):
+            _positive("anchors.sizes", size)
+        for side in (s for level in self.shapes or () for shape in level for s in shape):
+            _positive("anchors.shapes", side)
+        for key in ("sizes", "shapes"):
+            if not all(getattr(self, key) or (True,)):
+                raise ConfigError(f"anchors.{key}: a level has none; give at least one for each")
+        for ratio in self.ratios:
+            _positive("anchors.ratios", ratio)
+        if not self.ratios:
+            raise ConfigError("anchors.ratios: empty; give at least one, such as [1.0]")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pixels(Struct):
+    """How raw pixels (BGR, 0–255) become the network's input; done inside the network."""
+
+    order: str = "bgr"
+    """bgr or rgb."""
+    mean: tuple[float, float, float] = (104.0, 117.0, 123.0)
+    """Subtracted, in the given order, 0–255."""
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    """Divided by, after the mean."""
+
+    def __post_init__(self):
+        _one_of("pixels.order", self.order, ("bgr", "rgb"))
+        for value in self.std:
+            _positive("pixels.std", value)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Detector(Struct):
+    backbone: Backbone
+    neck: Neck
+    context: Context = field(default_factory=Context)
+    head: Head = field(default_factory=Head)
+    anchors: Anchors = field(default_factory=lambda: Anchors(name="retinaface"))
+    pixels: Pixels = field(default_factory=Pixels)
+
+    def __post_init__(self):
+        if self.context.kind != "none" and self.neck.width % 4:
+            raise ConfigError(f"neck.width: {self.neck.width} must be a multiple of 4 "
+                              f"with context.kind {self.context.kind}")
+        for key in ("sizes", "shapes"):
+            given = getattr(self.anchors, key)
+            if given is not None and len(given) != len(self.neck.levels):
+                raise ConfigError(f"anchors.{key}: {len(given)} levels given for neck.levels "
+                                  f"{list(self.neck.levels)}; give one tuple for each")
+        self._check_levels()
+        self._check_head()
+
+    def _check_levels(self) -> None:
+        built = BACKBONE_ROWS[self.backbone.kind]
+        for level in sorted({min(level, 5) for level in self.neck.levels}):
+            if level not in built:
+                raise ConfigError(f"neck.levels: {list(self.neck.levels)} needs level {level}, "
+                                  f"which backbone.kind {self.backbone.kind} does not have")
+            channels = self.backbone.channels(level)
+            if self.neck.kind in ("tfpn", "none") and channels != self.neck.width:
+                raise ConfigError(f"neck.width: {self.neck.width} must equal the backbone's "
+                                  f"{channels} channels at level {level} with neck.kind "
+                                  f"{self.neck.kind}")
+
+    def _check_head(self) -> None:
+        head = self.head
+        if head.layers and head.norm_groups is not None and head.block != "unit":
+            first = [self.neck.width] if head.block == "separable" else []
+            for channels in (*first, head.width):
+                if channels % head.norm_groups:
+                    raise ConfigError(f"head.norm_groups: {head.norm_groups} does not divide the "
+                                      f"{channels} channels that it normalises")
+        if head.shared and len({len(level) for level in self.anchor_shapes()}) > 1:
+            raise ConfigError("head.shared: levels have different numbers of anchors; give each "
+                              "as many, or share no head")
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels between neighbouring cells, for each level of the neck."""
+        return tuple(2**level for level in self.neck.levels)
+
+    def anchor_shapes(self) -> tuple[tuple[tuple[float, float], ...], ...]:
+        """(width, height) in input pixels of each anchor of a cell, for each level of the neck."""
+        if self.anchors.shapes is not None:
+            return self.anchors.shapes
+        if self.anchors.name is not None:
+            by_level, ratios = ANCHOR_SETS[self.anchors.name]
+            sizes = tuple(by_level[level] for level in self.neck.levels)
+        else:
+            sizes, ratios = self.anchors.sizes, self.anchors.ratios
+        return tuple(tuple((s / r**0.5, s * r**0.5) for s in level for r in ratios)
+                     for level in sizes)
+
+
+def canonical(detector: Detector) -> dict:
+    """The resolved configuration as plain data, without what does not get built.
+
+    What is as in RetinaFace, and not a field of the first version, is left out, too: names given
+    to designs before the field existed stay theirs.
+    """
+    design = detector.to_dict()
+    backbone, neck, head = design["backbone"], detector.neck, design["head"]
+    kind = detector.backbone.kind
+    top = min(5, neck.levels[-1])  # rows above the coarsest level used are not built
+    rows = sum(level <= top for level in BACKBONE_ROWS[kind])
+    whole = rows == len(backbone["widths"])
+    backbone["widths"], backbone["depths"] = backbone["widths"][:rows], backbone["depths"][:rows]
+    if kind != "resnet":
+        del backbone["block"], backbone["variant"]
+    if not kind.startswith("mobilenet_v2"):
+        del backbone["expansion"], backbone["last_expansion"]
+    elif not whole or backbone["last_expansion"] == backbone["expansion"]:
+        del backbone["last_expansion"]
+    if neck.kind != "fpn" or len([level for level in neck.levels if level <= 5]) < 3:
+        del design["neck"]["shared_merge"]  # one merge at most
+    if neck.kind in ("pafpn", "none"):
+        del design["neck"]["activation"]
+    if detector.context.kind == "none":
+        del design["context"]["activation"]
+    elif detector.context.kind == "ssh_shared" and len(neck.levels) == 1:
+        design["context"]["kind"] = "ssh"
+    if not detector.head.layers:
+        del head["width"], head["block"]
+    if not detector.head.layers or detector.head.block == "unit":
+        del head["norm_groups"]
+    for part, plain in (("backbone", _PLAIN_BACKBONE), ("neck", {"kind": "fpn"}),
+                        ("head", Head().to_dict())):
+        design[part] = {key: value for key, value in design[part].items()
+                        if key == "landmarks" or key not in plain or value != plain[key]}
+    design["anchors"] = [[list(shape) for shape in level] for level in detector.anchor_shapes()]
+    if detector.anchors.offset != 0.5:
+        design["anchor_offset"] = detector.anchors.offset
+    return design
+
+
+_PLAIN_BACKBONE = {"variant": "plain", "last_expansion": None, "input_norm": False}
+
+
+@lru_cache(maxsize=4096)
+def arch_hash(detector: Detector) -> str:
+    """Identity of a design: 12 hex digits over `canonical`."""
+    text = json.dumps(canonical(detector), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _one_of(key: str, value, choices: tuple) -> None:
+    if value not in choices:
+        raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(str, choices))}")
+
+
+def _positive(key: str, value) -> None:
+    if not value > 0:
+        raise ConfigError(f"{key}: {value} must be greater than 0")

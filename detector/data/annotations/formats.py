@@ -1,0 +1,46 @@
+"""The annotation formats by name, and which of them a file is in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from detector.data.annotations.annotation import Annotation, read_text
+from detector.data.annotations.json_formats import read_coco, read_list, write_coco, write_list
+from detector.data.annotations.text_formats import (
+    read_retinaface,
+    read_wider,
+    write_retinaface,
+    write_wider,
+)
+
+
+@dataclass(frozen=True)
+class Format:
+    title: str
+    read: Callable[[Path], Annotation]
+    write: Callable[[Annotation], str]
+
+
+FORMATS = {
+    "wider": Format("WIDER's text", read_wider, write_wider),
+    "retinaface": Format("RetinaFace's label.txt", read_retinaface, write_retinaface),
+    "json": Format("a JSON list of images", read_list, write_list),
+    "coco": Format("COCO", read_coco, write_coco),
+}
+
+
+def read_any(path: Path) -> Annotation:
+    """The annotation in a file of any of the formats.
+
+    Raises:
+        UserError: it cannot be read, or breaks a rule of its format.
+    """
+    return FORMATS[format_of(path)].read(path)
+
+
+def format_of(path: Path) -> str:
+    """The name of a file's format, told from how it begins; text that is none passes as wider."""
+    text = read_text(path).lstrip()
+    return {"#": "retinaface", "[": "json", "{": "coco"}.get(text[:1], "wider")

@@ -1,0 +1,236 @@
+"""The two JSON formats that faces come in, read and written: a list of images, and COCO."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detector.base.errors import UserError
+from detector.data.annotations.annotation import (
+    LARGEST,
+    Annotation,
+    ImageFaces,
+    faces,
+    number,
+    read_text,
+)
+
+FACE = "face"  # COCO's one class
+LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
+
+
+def read_list(path: Path) -> Annotation:
+    """A list of images: `{"file_name", "annotations": [{"bbox": [x1, y1, x2, y2], "landmarks":
+    [[x, y] × 5]}]}` in px.
+
+    Landmarks may be missing, empty or null, a point null or [-1, -1] where unknown. `attributes`
+    of a face (plain data) and `width` and `height` of an image may stand there, too.
+
+    Raises:
+        UserError: anything else, named by image and face.
+    """
+    data = _json(path)
+    if not isinstance(data, list):
+        raise UserError(f"{path}: must be a list of images with file_name and annotations")
+    annotation, names = Annotation(), set()
+    for at, entry in enumerate(data, start=1):
+        name = _name(path, f"image {at}", entry, names)
+        boxes, landmarks, attributes = [], [], []
+        found = entry.get("annotations") or []
+        if not isinstance(found, list):
+            raise UserError(f"{path}: {name}: annotations must be a list of faces")
+        for nth, face in enumerate(found, start=1):
+            where = f"{path}: {name}: face {nth}"
+            x1, y1, x2, y2 = _box(where, face, "x1 y1 x2 y2")
+            boxes.append((x1, y1, x2 - x1, y2 - y1))
+            landmarks.append(_points(where, face.get("landmarks")))
+            attributes.append(_attributes(where, face))
+        annotation.images.append(faces(name, boxes, landmarks, attributes, _size(path, entry)))
+    return annotation
+
+
+def write_list(annotation: Annotation) -> str:
+    """The text of the format that `read_list` reads, an image a line; holds all there is."""
+    rows = []
+    for image in annotation.images:
+        entry: dict = {"file_name": image.name, **_size_keys(image)}
+        entry["annotations"] = []
+        for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
+            x, y, width, height = box
+            row: dict = {"bbox": [number(v) for v in (x, y, x + width, y + height)]}
+            if np.isfinite(points).any():
+                row["landmarks"] = [None if np.isnan(p).any() else [number(v) for v in p]
+                                    for p in points]
+            entry["annotations"].append(row | ({"attributes": face} if face else {}))
+        rows.append(json.dumps(entry))
+    return "[\n" + ",\n".join(rows) + "\n]\n"
+
+
+def read_coco(path: Path) -> Annotation:
+    """COCO's object format with the class `face`: `images`, `annotations` (`bbox` x y w h in px,
+    maybe five `keypoints` x y v), `categories`.
+
+    Annotations of other classes are left out and told; those with iscrowd 1 or ignore 1 are
+    ignored faces. Without `annotations` (a test set) no image has known faces; that is told, too.
+    Keypoints have v 0 where unknown, 1 where hidden.
+
+    Raises:
+        UserError: anything else, named by image or annotation id.
+    """
+    data = _json(path)
+    parts = [data.get(key) if isinstance(data, dict) else None for key in ("images", "categories")]
+    found = data.get("annotations", []) if isinstance(data, dict) else None
+    if not all(isinstance(part, list) for part in (*parts, found)):
+        raise UserError(f"{path}: must be a mapping with the lists images, annotations and "
+                        "categories, as COCO has it")
+    images, categories = parts
+    named = {c["id"]: c.get("name") for c in categories
+             if isinstance(c, dict) and isinstance(c.get("id"), (int, str))}
+    if not any(str(name).lower() == FACE for name in named.values()):
+        raise UserError(f"{path}: categories has no class {FACE}, only "
+                        f"{', '.join(map(str, named.values())) or 'none'}; rename the class of "
+                        f"faces to {FACE}")
+    annotation, names, rows = Annotation(), set(), {}
+    for at, entry in enumerate(images, start=1):
+        _name(path, f"image {at}", entry, names)
+        key = _id(path, f"image {at}", entry, "id")
+        if key in rows:
+            raise UserError(f"{path}: image {at}: id {key!r} is taken; give each its own")
+        rows[key] = (entry, [], [], [])
+    others = 0
+    for at, face in enumerate(found, start=1):
+        where = f"{path}: annotation {face.get('id', at) if isinstance(face, dict) else at}"
+        box = _box(where, face, "x y width height")
+        key = _id(path, f"annotation {at}", face, "image_id")
+        if key not in rows:
+            raise UserError(f"{where}: image_id {key!r} is not among images; add the image or "
+                            "remove the annotation")
+        if str(named.get(_id(path, f"annotation {at}", face, "category_id"))).lower() != FACE:
+            others += 1
+            continue
+        points, flags = _keypoints(where, face.get("keypoints"))
+        attributes = _attributes(where, face)
+        attributes |= {"landmark_flags": flags} if any(flags) else {}
+        attributes |= {"invalid": 1} if 1 in (face.get("iscrowd"), face.get("ignore")) else {}
+        for values, value in zip(rows[key][1:], (box, points, attributes)):
+            values.append(value)
+    if others:
+        annotation.notes.append(f"{path}: annotations of other classes than {FACE}, or of none in "
+                                f"categories, left out: {others}")
+    if "annotations" not in data:
+        annotation.notes.append(f"{path}: has no annotations: its images count as without faces")
+    for entry, boxes, landmarks, attributes in rows.values():
+        annotation.images.append(faces(entry["file_name"], boxes, landmarks, attributes,
+                                       _size(path, entry)))
+    return annotation
+
+
+def write_coco(annotation: Annotation) -> str:
+    """The text of COCO's format, ids from 1 in the order of the file; holds all there is."""
+    images, found = [], []
+    for number_, image in enumerate(annotation.images, start=1):
+        images.append({"id": number_, "file_name": image.name, **_size_keys(image)})
+        for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
+            own = {key: value for key, value in face.items() if key != "landmark_flags"}
+            known = np.isfinite(points).all(axis=1)
+            flags = face.get("landmark_flags") or [0] * 5
+            row: dict = {"id": len(found) + 1, "image_id": number_, "category_id": 1,
+                         "bbox": [number(v) for v in box], "area": number(box[2] * box[3]),
+                         "iscrowd": int(face.get("invalid") == 1)}
+            if known.any():
+                row["num_keypoints"] = int(known.sum())
+                row["keypoints"] = [value for point, there, flag in zip(points, known, flags)
+                                    for value in ((number(point[0]), number(point[1]),
+                                                   1 if flag else 2) if there else (0, 0, 0))]
+            found.append(row | ({"attributes": own} if own else {}))
+    return json.dumps({
+        "images": images, "annotations": found,
+        "categories": [{"id": 1, "name": FACE, "keypoints": LANDMARKS, "skeleton": []}]}) + "\n"
+
+
+def _json(path: Path):
+    try:
+        return json.loads(read_text(path))
+    except ValueError as error:
+        raise UserError(f"{path}: not valid JSON ({error}); mend it there") from error
+
+
+def _name(path: Path, where: str, entry, names: set[str]) -> str:
+    """The file name of an image, checked and added to `names`."""
+    name = entry.get("file_name") if isinstance(entry, dict) else None
+    if not isinstance(name, str) or not all(p not in ("", "..") for p in name.split("/")):
+        raise UserError(f"{path}: {where}: file_name {name!r} must be a path below the images' "
+                        "folder, such as event/file.jpg")
+    if name in names:
+        raise UserError(f"{path}: {where}: {name} is listed twice; leave one")
+    names.add(name)
+    return name
+
+
+def _id(path: Path, where: str, entry: dict, key: str) -> int | str:
+    value = entry.get(key)
+    if isinstance(value, bool) or not isinstance(value, (int, str)):
+        raise UserError(f"{path}: {where}: {key} {value!r} must be a number or text")
+    return value
+
+
+def _box(where: str, face, meaning: str) -> list[float]:
+    box = face.get("bbox") if isinstance(face, dict) else None
+    if not _numbers(box, 4):
+        raise UserError(f"{where}: bbox {box!r} must be four finite numbers, {meaning}")
+    return box
+
+
+def _numbers(value, count: int) -> bool:
+    return (isinstance(value, list) and len(value) == count
+            and all(isinstance(v, (int, float)) and not isinstance(v, bool)
+                    and math.isfinite(v) and abs(v) < LARGEST for v in value))
+
+
+def _points(where: str, value) -> Sequence:
+    """Landmarks [5, 2] of a face."""
+    unknown = [math.nan, math.nan]
+    if not value:
+        return [unknown] * 5
+    if not (isinstance(value, list) and len(value) == 5
+            and all(point is None or _numbers(point, 2) for point in value)):
+        raise UserError(f"{where}: landmarks {value!r} must be five points [x, y] of finite "
+                        "numbers, null where unknown")
+    return [unknown if point is None or point == [-1, -1] else point for point in value]
+
+
+def _keypoints(where: str, value) -> tuple[Sequence, list[int]]:
+    """Landmarks [5, 2], and for each of them whether it is hidden."""
+    if not value:
+        return [[math.nan, math.nan]] * 5, [0] * 5
+    if not _numbers(value, 15):
+        raise UserError(f"{where}: keypoints must be 15 finite numbers, x y v of five landmarks, "
+                        f"not {value!r}")
+    triples = np.array(value, np.float64).reshape(5, 3)
+    triples[triples[:, 2] == 0, :2] = math.nan
+    return triples[:, :2], [int(v == 1) for v in triples[:, 2]]
+
+
+def _attributes(where: str, face: dict) -> dict:
+    value = face.get("attributes") or {}
+    if not isinstance(value, dict):
+        raise UserError(f"{where}: attributes {value!r} must be a mapping")
+    return dict(value)
+
+
+def _size(path: Path, entry: dict) -> tuple[int, int]:
+    size = entry.get("width"), entry.get("height")
+    if size == (None, None):
+        return 0, 0
+    if not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size):
+        raise UserError(f"{path}: {entry['file_name']}: width {size[0]!r} and height {size[1]!r} "
+                        "must be whole numbers above 0, or both left out")
+    return size
+
+
+def _size_keys(image: ImageFaces) -> dict:
+    return {"width": image.size[0], "height": image.size[1]} if image.size[0] else {}

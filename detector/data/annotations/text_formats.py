@@ -1,0 +1,174 @@
+"""The two text formats that WIDER FACE's faces come in, read and written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from detector.base.errors import UserError
+from detector.data.annotations.annotation import LARGEST, Annotation, faces, number, read_text
+
+WIDER_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
+
+
+def read_wider(path: Path) -> Annotation:
+    """WIDER's own format: the image's path, the number of faces, then a row for each.
+
+    A row is `x y w h blur expression illumination invalid occlusion pose` in px; faces flagged
+    invalid are ignored. An image without faces has the number 0 and a row of zeros (which some
+    copies lack).
+
+    Raises:
+        UserError: a bad line, named as file:line.
+    """
+    lines = _lines(path)
+    annotation, names = Annotation(), set()
+    at = 0
+    while at < len(lines):
+        name = lines[at]
+        if not name:
+            at += 1
+            continue
+        _check_name(path, at, name, names)
+        if at + 1 >= len(lines) or not lines[at + 1].isdecimal():
+            got = repr(lines[at + 1]) if at + 1 < len(lines) else "the end of the file"
+            raise _bad(path, at + 1, f"{got} where the number of faces of {name} belongs")
+        count = int(lines[at + 1])
+        at += 2
+        rows = []
+        for i in range(at, at + count):
+            numbers = _numbers(lines[i]) if i < len(lines) else None
+            if numbers is None or len(numbers) not in (4, 10):
+                got = repr(lines[i]) if i < len(lines) else "the end of the file"
+                raise _bad(path, i, f"{got} where face {i - at + 1} of {count} of {name} belongs; "
+                           "a face is x y w h and six flags")
+            rows.append(numbers)
+        at += count
+        if at < len(lines) and (extra := _numbers(lines[at])):
+            if count or any(extra):
+                raise _bad(path, at, f"one face more than the {count} announced for {name}; "
+                           "correct the number or the rows")
+            at += 1
+        flags = [dict(zip(WIDER_FLAGS, map(number, row[4:]))) for row in rows]
+        annotation.images.append(faces(name, [row[:4] for row in rows], None, flags))
+    return annotation
+
+
+def read_retinaface(path: Path) -> Annotation:
+    """RetinaFace's format: `# path` of the image, then a row for each face.
+
+    A row is `x y w h` in px, and in the training file five landmarks as `x y flag` (-1 where
+    unknown) and a blur score after it.
+
+    Raises:
+        UserError: a bad line, named as file:line.
+    """
+    annotation, names = Annotation(), set()
+    name, rows = None, []
+
+    def finish():
+        if name is not None:
+            points, attributes = zip(*map(_points, rows)) if rows else ((), ())
+            annotation.images.append(faces(name, [row[:4] for row in rows], points, attributes))
+
+    for i, line in enumerate(_lines(path)):
+        if line.startswith("#"):
+            finish()
+            name, rows = line[1:].strip().lstrip("/"), []
+            _check_name(path, i, name, names)
+        elif line:
+            numbers = _numbers(line)
+            if name is None or numbers is None or len(numbers) not in (4, 19, 20):
+                raise _bad(path, i, f"{line!r} is neither '# path' nor a face: x y w h, or these "
+                           "with five landmarks x y flag and a blur score")
+            rows.append(numbers)
+    finish()
+    return annotation
+
+
+def read_names(path: Path) -> Annotation:
+    """A bare list of image paths (RetinaFace's val/wider_val.txt): images without known faces."""
+    annotation, names = Annotation(), set()
+    for i, line in enumerate(_lines(path)):
+        if line:
+            name = line.lstrip("/")
+            _check_name(path, i, name, names)
+            annotation.images.append(faces(name, []))
+    return annotation
+
+
+def write_wider(annotation: Annotation) -> str:
+    """The text of WIDER's format. It has no room for landmarks, blur scores and sizes of images."""
+    lines = []
+    for image in annotation.images:
+        lines += [image.name, str(len(image.boxes))]
+        lines += [_row([*box, *(face.get(flag, 0) for flag in WIDER_FLAGS)])
+                  for box, face in zip(image.boxes, image.attributes)]
+        if not len(image.boxes):
+            lines.append(_row([0] * 10))
+    return "\n".join(lines) + "\n"
+
+
+def write_retinaface(annotation: Annotation) -> str:
+    """The text of RetinaFace's format. It has no room for WIDER's flags, sizes of images, and
+    landmarks left of or above the image."""
+    known = any(np.isfinite(image.landmarks).any() or any("blur_score" in face
+                                                          for face in image.attributes)
+                for image in annotation.images)
+    lines = []
+    for image in annotation.images:
+        lines.append(f"# {image.name}")
+        for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
+            row = [*box]
+            if known:
+                flags = face.get("landmark_flags") or [0] * 5
+                for (x, y), flag in zip(points, flags):
+                    row += [-1, -1, -1] if not min(x, y) >= 0 else [x, y, flag]
+                if "blur_score" in face:
+                    row.append(face["blur_score"])
+            lines.append(_row(row))
+    return "\n".join(lines) + "\n"
+
+
+def _row(numbers) -> str:
+    return " ".join(f"{number(n)}" for n in numbers)
+
+
+def _points(row: list[float]) -> tuple[np.ndarray, dict]:
+    """Landmarks [5, 2] and attributes of a face's row."""
+    if len(row) == 4:
+        return np.full((5, 2), np.nan), {}
+    triples = np.array(row[4:19]).reshape(5, 3)
+    points, flags = triples[:, :2].copy(), triples[:, 2]
+    points[(points < 0).any(axis=1)] = np.nan
+    attributes = {"blur_score": number(row[19])} if len(row) == 20 else {}
+    if (flags > 0).any():
+        attributes["landmark_flags"] = [number(max(flag, 0)) for flag in flags]
+    return points, attributes
+
+
+def _lines(path: Path) -> list[str]:
+    return [line.strip() for line in read_text(path).splitlines()]
+
+
+def _numbers(line: str) -> list[float] | None:
+    """The finite numbers of a line; none where it holds anything else."""
+    try:
+        numbers = [float(word) for word in line.split()]
+    except ValueError:
+        return None
+    return numbers if numbers and all(abs(n) < LARGEST for n in numbers) else None
+
+
+def _check_name(path: Path, line: int, name: str, names: set[str]) -> None:
+    parts = name.split("/")
+    if len(parts) < 2 or not all(parts) or ".." in parts:
+        raise _bad(path, line, f"{name!r} where an image's path belongs, as event/file.jpg")
+    if name in names:
+        raise _bad(path, line, f"{name} is listed twice; leave one")
+    names.add(name)
+
+
+def _bad(path: Path, line: int, what: str) -> UserError:
+    return UserError(f"{path}:{line + 1}: {what}")

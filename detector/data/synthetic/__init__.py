@@ -1,0 +1,1 @@
+"""Drawn scenes with faces, built in."""

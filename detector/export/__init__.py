@@ -1,0 +1,1 @@
+"""ONNX and OpenVINO graphs: exported, checked, run."""

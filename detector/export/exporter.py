@@ -1,0 +1,248 @@
+"""A detector as an ONNX or OpenVINO graph of any batch and image size, checked on the spot."""
+
+from __future__ import annotations
+
+import io
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detector.base.errors import UserError
+from detector.boxes.anchors import symbolic_priors
+from detector.boxes.coding import decode, decode_landmarks
+from detector.boxes.postprocess import Detections, face_scores, postprocess
+from detector.config.detector import Detector
+from detector.config.recipe import Evaluation
+from detector.export.runtime import KEY, SUFFIXES, Exported, Graph, load_exported
+
+INPUT = "images"
+OPSET = 18
+ABSOLUTE, RELATIVE = 2e-3, 1e-3
+"""By how much outputs may differ from torch's: float32 sums in another order."""
+UNMATCHED = 0.02
+"""Share of faces that may be in one result of NMS only: those within rounding of a threshold."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """How an exported graph compares with torch."""
+
+    differences: dict[str, float]
+    """Largest absolute difference of each output; with NMS over the faces found by both."""
+    compared: int
+    """Numbers compared; with NMS: faces that torch finds."""
+    unmatched: int = 0
+    """With NMS: faces that one of both finds alone."""
+    passed: bool
+
+
+class _WithBoxes(nn.Module):
+    """The detector, and its outputs as boxes, scores and landmarks."""
+
+    def __init__(self, model: nn.Module, config: Detector):
+        super().__init__()
+        self.model, self.config = model, config
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        outputs = self.model(images)
+        priors = symbolic_priors(self.config, tuple(images.shape[-2:]))
+        found = {"boxes": decode(outputs["box_deltas"], priors.references, priors.coding),
+                 "scores": face_scores(outputs)}
+        if "landmark_deltas" in outputs:
+            found["landmarks"] = decode_landmarks(
+                outputs["landmark_deltas"], priors.references, priors.coding)
+        return found
+
+
+def export(model: nn.Module, config: Detector, path: Path, post: str = "none",
+           settings: Evaluation | None = None) -> Path:
+    """Writes the graph of a detector; an older file is replaced in one step.
+
+    Args:
+        model: `build_detector(config)` with its weights, on the CPU; used in evaluation mode.
+        path: ending in .onnx, or in .xml (OpenVINO; weights in the .bin beside it).
+        post: what follows the network in the graph, see `Graph.post`.
+        settings: of NMS; `pre_nms` has no place in a graph.
+
+    Raises:
+        UserError: the file cannot be written, or onnx or openvino is missing.
+    """
+    graph = Graph(detector=config, post=post, settings=settings or Evaluation())
+    try:
+        content = onnx_bytes(model, graph)
+        aside = path.with_name(f".{os.getpid()}.{path.name}")
+        if SUFFIXES[path.suffix] == "onnx":
+            aside.write_bytes(content)
+        else:
+            _save_openvino(content, graph, aside)
+            os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
+        os.replace(aside, path)
+    except ImportError as error:
+        raise UserError(f"{path}: {error.name} is not installed; pip install {error.name}"
+                        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror}); free some space or choose "
+                        "another place") from error
+    return path
+
+
+def onnx_bytes(model: nn.Module, graph: Graph) -> bytes:
+    """The ONNX file of a detector: input `images` uint8 [batch, 3, height, width], raw BGR."""
+    import onnx
+
+    training = model.training
+    net = model if graph.post == "none" else _WithBoxes(model, graph.detector)
+    names = [name for name in graph.outputs if name != "image"]
+    any_size = torch.export.Dim.DYNAMIC
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():  # about the exporter's insides
+        program = torch.onnx.export(
+            net.eval(), (torch.zeros(2, 3, 96, 128, dtype=torch.uint8),), dynamo=True,
+            verbose=False, opset_version=OPSET, input_names=[INPUT], output_names=names,
+            dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},))
+    model.train(training)
+    proto = program.model_proto
+    del proto.graph.value_info[:]  # shapes by the exporter's names of sizes
+    _name_sizes(proto.graph.input[0], ("batch", 3, "height", "width"))
+    for output in proto.graph.output:
+        sizes = [d.dim_value for d in output.type.tensor_type.shape.dim]
+        _name_sizes(output, ("batch", "anchors", *sizes[2:]))
+    if graph.post == "nms":
+        _append_nms(proto, graph)
+    onnx.helper.set_model_props(proto, {KEY: graph.to_text()})
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
+
+
+def _name_sizes(value, sizes: tuple[int | str, ...]) -> None:
+    """The shape of a graph's input or output: numbers, and names of what may vary."""
+    dims = value.type.tensor_type.shape.dim
+    del dims[:]
+    for size in sizes:
+        dims.add(**{"dim_param" if isinstance(size, str) else "dim_value": size})
+
+
+def _append_nms(proto, graph: Graph) -> None:
+    """NMS on the outputs boxes, scores and landmarks; they become those of the faces it keeps."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    settings, body = graph.settings, proto.graph
+    names = [output.name for output in body.output]
+    for node in body.node:  # make room for outputs of the same names
+        for i, name in enumerate(node.output):
+            if name in names:
+                node.output[i] = f"all_{name}"
+        for i, name in enumerate(node.input):
+            if name in names:
+                node.input[i] = f"all_{name}"
+    for name, value in (("nms_keep", np.array([settings.keep], np.int64)),
+                        ("nms_iou", np.array([settings.nms_iou], np.float32)),
+                        ("nms_score", np.array([settings.score_threshold], np.float32)),
+                        ("nms_one", np.array([1], np.int64)), ("nms_image", np.array(0)),
+                        ("nms_where", np.array([0, 2], np.int64))):
+        body.initializer.append(numpy_helper.from_array(value, name))
+    node = helper.make_node
+    body.node.extend([
+        node("Unsqueeze", ["all_scores", "nms_one"], ["nms_scores"]),
+        node("NonMaxSuppression", ["all_boxes", "nms_scores", "nms_keep", "nms_iou", "nms_score"],
+             ["nms_kept"]),  # [n, 3]: image, class, anchor
+        node("Gather", ["nms_kept", "nms_image"], ["image"], axis=1),
+        node("Gather", ["nms_kept", "nms_where"], ["nms_at"], axis=1),
+        *(node("GatherND", [f"all_{name}", "nms_at"], [name]) for name in names)])
+    shapes = {"boxes": (4,), "scores": (), "landmarks": (5, 2)}
+    del body.output[:]
+    body.output.append(helper.make_tensor_value_info("image", TensorProto.INT64, ("faces",)))
+    body.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT,
+                                                     ("faces", *shapes[name])) for name in names)
+
+
+def _save_openvino(content: bytes, graph: Graph, path: Path) -> None:
+    import openvino
+
+    model = openvino.convert_model(io.BytesIO(content))
+    model.set_rt_info(graph.to_text(), [KEY])
+    openvino.save_model(model, path, compress_to_fp16=False)
+
+
+# -- the check --------------------------------------------------------------------------------
+
+
+def check(model: nn.Module, path: Path) -> Check:
+    """Runs an exported file and its detector on the same images: batches and sizes that the graph
+    was not made with, drawn faces and odd sides among them.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    exported = load_exported(path)
+    batches = [_scenes(batch, height, width) for batch, height, width
+               in ((2, 160, 224), (1, 97, 131), (3, 33, 64))]
+    compare = _compare_faces if exported.graph.post == "nms" else _compare_outputs
+    training = model.training
+    with torch.inference_mode():
+        result = compare(model.eval(), exported, batches)
+    model.train(training)
+    return result
+
+
+def _scenes(batch: int, height: int, width: int) -> Tensor:
+    """uint8 [batch, 3, height, width] of drawn scenes."""
+    import cv2
+
+    from detector.data.synthetic.scenes import DrawnImages
+
+    scenes = DrawnImages("val", batch)
+    images = [cv2.resize(scenes.image(i), (width, height), interpolation=cv2.INTER_AREA)
+              for i in range(batch)]
+    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+
+
+def _compare_outputs(model: nn.Module, exported: Exported, batches: list[Tensor]) -> Check:
+    graph = exported.graph
+    net = model if graph.post == "none" else _WithBoxes(model, graph.detector).eval()
+    differences = dict.fromkeys(graph.outputs, 0.0)
+    compared, passed = 0, True
+    for images in batches:
+        wanted, found = net(images), exported(images)
+        for name in graph.outputs:
+            if found[name].shape != wanted[name].shape:
+                return Check(differences=differences | {name: float("inf")}, compared=compared,
+                             passed=False)
+            gap = (found[name] - wanted[name]).abs()
+            compared += gap.numel()
+            # `max` of Python would lose a NaN
+            differences[name] = float(torch.tensor([differences[name], gap.max()]).max())
+            passed &= bool((gap <= ABSOLUTE + RELATIVE * wanted[name].abs()).all())
+    return Check(differences=differences, compared=compared, passed=passed)
+
+
+def _compare_faces(model: nn.Module, exported: Exported, batches: list[Tensor]) -> Check:
+    settings = exported.graph.settings
+    differences = dict.fromkeys(("boxes", "scores"), 0.0)
+    faces = unmatched = 0
+    for images in batches:
+        grid = symbolic_priors(exported.config, tuple(images.shape[-2:]))
+        wanted = postprocess(model(images), grid, settings)
+        for one, other in zip(wanted, exported.detections(images, settings), strict=True):
+            faces += len(one)
+            unmatched += _match(one, other, differences)
+    return Check(differences=differences, compared=faces, unmatched=unmatched,
+                 passed=unmatched <= UNMATCHED * faces)
+
+
+def _match(wanted: Detections, found: Detections, differences: dict[str, float]) -> int:
+    """How many faces have no equal in the other; differences of the others are noted."""
+    if not len(wanted) or not len(found):
+        return len(wanted) + len(found)
+    apart = {"boxes": (wanted.boxes[:, None] - found.boxes).abs().amax(dim=2),
+             "scores": (wanted.scores[:, None] - found.scores).abs()}
+    allowed = ABSOLUTE + RELATIVE * wanted.boxes.abs().amax(dim=1, keepdim=True)
+    same = (apart["boxes"] <= allowed) & (apart["scores"] <= ABSOLUTE)
+    for name, gaps in apart.items():
+        if same.any():
+            differences[name] = max(differences[name], float(gaps[same].max()))
+    return int((~same.any(dim=1)).sum() + (~same.any(dim=0)).sum())

@@ -1,0 +1,180 @@
+"""Models exported to ONNX or OpenVINO, run in the place of the detector they were made from."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from detector.architecture.plan import plan
+from detector.base.errors import UserError
+from detector.base.struct import Struct
+from detector.boxes.anchors import priors
+from detector.boxes.postprocess import Detections, postprocess, select
+from detector.config.detector import Detector
+from detector.config.recipe import Evaluation
+
+KEY = "retina-nas"  # of what a graph tells about itself
+SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
+POST = ("none", "boxes", "nms")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Graph(Struct):
+    """What an exported file says of itself."""
+
+    detector: Detector
+    post: str
+    """What follows the network in the graph.
+
+    none: outputs of `FaceDetector`. boxes: `boxes` [B, A, 4] xyxy px, `scores` [B, A],
+    `landmarks` [B, A, 5, 2] where the head has them. nms: the faces of all images, `image` [n]
+    (index in the batch), `boxes` [n, 4], `scores` [n], `landmarks` [n, 5, 2].
+    """
+    settings: Evaluation
+    """Threshold, NMS and number of faces; fixed in the graph where post is nms."""
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        if self.post == "none":
+            return tuple(predictor.name for predictor in plan(self.detector).heads.predictors)
+        names = ("boxes", "scores", *(("landmarks",) if self.detector.head.landmarks else ()))
+        return ("image", *names) if self.post == "nms" else names
+
+    def to_text(self) -> str:
+        return json.dumps(self.to_dict())
+
+
+class Exported(nn.Module):
+    """An exported model; called like the detector it was made from. Runs on the CPU."""
+
+    def __init__(self, path: Path, graph: Graph, runtime: str,
+                 run: Callable[[np.ndarray], list[np.ndarray]]):
+        super().__init__()
+        self.path, self.graph, self.runtime, self._run = path, graph, runtime, run
+
+    @property
+    def config(self) -> Detector:
+        return self.graph.detector
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        """The graph's outputs by name; see `Graph.post`.
+
+        Args:
+            images: uint8 [B, 3, H, W], raw BGR; any B, H and W.
+        """
+        found = self._run(np.ascontiguousarray(images.cpu().numpy()))
+        return dict(zip(self.graph.outputs, map(torch.from_numpy, found)))
+
+    def detections(self, images: Tensor, settings: Evaluation) -> list[Detections]:
+        """Faces in each image, in px of it.
+
+        Raises:
+            UserError: the graph ends with NMS, and has left out what `settings` ask for.
+        """
+        outputs = self(images)
+        if self.graph.post == "none":
+            return postprocess(outputs, priors(self.config, images.shape[-2:]), settings)
+        points = outputs.get("landmarks")
+        if self.graph.post == "boxes":
+            return [select(scores, boxes.__getitem__,
+                           None if points is None else points[i].__getitem__, settings)
+                    for i, (scores, boxes) in enumerate(zip(outputs["scores"], outputs["boxes"]))]
+        self._check_fixed(settings)
+        return [self._of_image(outputs, index, settings) for index in range(len(images))]
+
+    def _of_image(self, outputs: dict[str, Tensor], index: int, settings: Evaluation) -> Detections:
+        kept = ((outputs["image"] == index) & (outputs["scores"] > settings.score_threshold))
+        kept = kept.nonzero()[:, 0]
+        kept = kept[outputs["scores"][kept].argsort(descending=True, stable=True)][:settings.keep]
+        return Detections(outputs["boxes"][kept], outputs["scores"][kept],
+                          outputs["landmarks"][kept] if "landmarks" in outputs else None)
+
+    def _check_fixed(self, settings: Evaluation) -> None:
+        fixed = self.graph.settings
+        for name, fits in (("score_threshold", settings.score_threshold >= fixed.score_threshold),
+                           ("nms_iou", settings.nms_iou == fixed.nms_iou),
+                           ("keep", settings.keep <= fixed.keep)):
+            if not fits:
+                raise UserError(f"{self.path}: its graph ends with NMS at {name} "
+                                f"{getattr(fixed, name)}, {getattr(settings, name)} is asked for; "
+                                "export it with that, or without NMS")
+
+
+def load_exported(path: Path, threads: int | None = None) -> Exported:
+    """A model from an .onnx file, or an .xml file of OpenVINO with its .bin beside it.
+
+    Args:
+        threads: of the runtime; none: as many as torch has.
+
+    Raises:
+        UserError: no such file, no model, a model of another program, or its runtime is missing.
+    """
+    path, threads = Path(path), threads or torch.get_num_threads()
+    kind = SUFFIXES.get(path.suffix)
+    if kind is None:
+        raise UserError(f"{path}: must be an .onnx file or an .xml file of OpenVINO")
+    if not path.is_file():
+        raise UserError(f"{path}: no such file; check the path")
+    try:
+        text, runtime, run, names = {"onnx": _onnx, "openvino": _openvino}[kind](path, threads)
+    except ImportError as error:
+        raise UserError(f"{path}: {error.name} is not installed; pip install {error.name}"
+                        ) from error
+    except Exception as error:  # the runtimes raise errors of their own for damaged files
+        reason = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "",
+                        " ".join(str(error).split()))[:200]  # without places in their sources
+        raise UserError(f"{path}: not a readable model ({reason}); export it again") from error
+    if text is None:
+        raise UserError(f"{path}: is a model of another program; give one that python -m "
+                        "nas.export wrote")
+    graph = Graph.from_dict(json.loads(text), str(path))
+    if tuple(names) != graph.outputs:
+        raise UserError(f"{path}: has outputs {', '.join(names)} where {', '.join(graph.outputs)} "
+                        "belong; export it again")
+    return Exported(path, graph, runtime, run)
+
+
+def _onnx(path: Path, threads: int):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(path.read_bytes(), options,
+                                           providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    return (session.get_modelmeta().custom_metadata_map.get(KEY),
+            f"ONNX Runtime {onnxruntime.__version__}",
+            lambda images: session.run(None, {name: images}),
+            [output.name for output in session.get_outputs()])
+
+
+def _openvino(path: Path, threads: int):
+    import openvino
+
+    if ElementTree.parse(path).getroot().tag != "net":  # OpenVINO tries all formats it knows, aloud
+        raise ValueError("not OpenVINO's XML")
+    if not path.with_suffix(".bin").is_file():
+        raise ValueError(f"{path.with_suffix('.bin').name} is missing beside it")
+    core = openvino.Core()
+    model = core.read_model(path)
+    text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
+    # Exact rather than fast: some processors would take bf16.
+    request = core.compile_model(model, "CPU", {
+        "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32",
+        "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+
+    def run(images: np.ndarray) -> list[np.ndarray]:
+        found = request.infer([images])
+        return [np.array(found[output]) for output in found]
+
+    return (text, f"OpenVINO {openvino.__version__.split('-')[0]}", run,
+            [output.get_any_name() for output in model.outputs])

@@ -1,0 +1,1 @@
+"""Triton kernels of single operations, and whether they can be built here."""

@@ -1,0 +1,1 @@
+"""Detection in images and files, test-time augmentation, latency."""

@@ -1,0 +1,1 @@
+"""Assignment of anchors to faces, and the losses."""

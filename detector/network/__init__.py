@@ -1,0 +1,1 @@
+"""The same plan built as nn.Modules."""

@@ -1,0 +1,126 @@
+"""Layers made into `nn.Module`s, and how their weights start."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detector.architecture.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
+from detector.gpu.kernels import kernels_run
+
+LEAKY_SLOPE = 0.1  # RetinaFace's
+
+_ACTIVATIONS = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "relu6": lambda: nn.ReLU6(inplace=True),
+    "leaky_relu": lambda: nn.LeakyReLU(LEAKY_SLOPE, inplace=True),
+}
+
+
+class ConvUnit(nn.Sequential):
+    """Convolution, then normalisation and activation where the layer has them."""
+
+    def __init__(self, layer: Conv):
+        super().__init__()
+        self.conv = nn.Conv2d(layer.cin, layer.cout, layer.kernel, layer.stride,
+                              layer.kernel // 2, groups=layer.groups, bias=layer.bias)
+        if layer.norm:
+            self.norm = (nn.BatchNorm2d(layer.cout) if layer.norm_groups is None
+                         else nn.GroupNorm(layer.norm_groups, layer.cout))
+        if layer.activation is not None:
+            self.activation = _ACTIVATIONS[layer.activation]()
+        self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.is_cuda and kernels_run():
+            return self._on_gpu(x)
+        if self.strided_depthwise and x.device.type == "cpu":
+            # oneDNN has no fast bf16 backward for these: float32 is 5 to 20 times as fast.
+            with torch.autocast("cpu", enabled=False):
+                return super().forward(x.float())
+        return super().forward(x)
+
+    def _on_gpu(self, x: Tensor) -> Tensor:
+        """By kernels of our own where cuDNN's are slow or compile for each new size of an image."""
+        from detector.gpu import depthwise, fused_norm
+
+        conv = self.conv
+        if depthwise.usable(x, conv):
+            x = depthwise.depthwise(x, conv)
+        elif not torch.is_grad_enabled() and _is_pointwise(conv):
+            x = F.linear(x.permute(0, 2, 3, 1), conv.weight.flatten(1), conv.bias)
+            x = x.permute(0, 3, 1, 2)
+        else:
+            x = conv(x)
+        norm, activation = getattr(self, "norm", None), getattr(self, "activation", None)
+        if norm is not None and fused_norm.usable(x, norm, activation):
+            return fused_norm.fused_batch_norm(x, norm, activation)
+        x = x if norm is None else norm(x)
+        return x if activation is None else activation(x)
+
+
+def _is_pointwise(conv: nn.Conv2d) -> bool:
+    return conv.kernel_size == conv.stride == (1, 1) and conv.groups == 1
+
+
+class ResidualUnit(nn.Module):
+    def __init__(self, layer: Residual):
+        super().__init__()
+        self.body = build(layer.body)
+        self.shortcut = nn.Identity() if layer.shortcut is None else build(layer.shortcut)
+        self.activation = (nn.Identity() if layer.activation is None
+                           else _ACTIVATIONS[layer.activation]())
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.body(x) + self.shortcut(x))
+
+
+class ScaleUnit(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.factor = nn.Parameter(torch.ones(()))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.factor
+
+
+def build(layer: Layer) -> nn.Module:
+    """The module of a layer; maps [B, cin, H, W] to [B, cout, *layer.out((H, W))]."""
+    match layer:
+        case Conv():
+            return ConvUnit(layer)
+        case MaxPool():
+            if layer.kernel % 2:
+                return nn.MaxPool2d(layer.kernel, layer.stride, layer.kernel // 2)
+            return nn.MaxPool2d(layer.kernel, layer.stride, ceil_mode=True)
+        case AvgPool():
+            return nn.AvgPool2d(2, ceil_mode=True, count_include_pad=False)
+        case Norm():
+            return nn.BatchNorm2d(layer.cout)
+        case Scale():
+            return ScaleUnit()
+        case Chain():
+            return nn.Sequential(*map(build, layer.layers))
+        case Residual():
+            return ResidualUnit(layer)
+    raise TypeError(f"no module for {layer}")
+
+
+def initialise(model: nn.Module, generator: torch.Generator, initialization: str = "he") -> None:
+    """Weights to start training from: unit normalisation and factors, and convolutions over their
+    fan-in (right for depthwise ones too): by `he` normal with zero biases (He et al. 2015), by
+    `torch` uniform within ±1/√fan-in, biases too, as `nn.Conv2d.reset_parameters` draws them."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and initialization == "torch":
+            bound = module.weight[0].numel() ** -0.5
+            for parameter in module.parameters():
+                nn.init.uniform_(parameter, -bound, bound, generator=generator)
+        elif isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
+            module.reset_parameters()
+        elif isinstance(module, ScaleUnit):
+            nn.init.ones_(module.factor)

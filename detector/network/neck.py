@@ -1,0 +1,89 @@
+"""The feature pyramid: one map of equal width for each level, finer ones informed by coarser."""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from detector.architecture.plan import FPNPlan, NeckPlan, PAFPNPlan, TFPNPlan
+from detector.network.modules import build
+
+
+def build_neck(plan: NeckPlan) -> nn.Module:
+    """Maps the backbone's maps, {level: [B, C, H, W]}, to a list of the neck's levels, finest
+    first, [B, width, H / 2**level, W / 2**level], rounded up."""
+    match plan:
+        case FPNPlan():
+            return FeaturePyramid(plan)
+        case PAFPNPlan():
+            return PathPyramid(plan)
+        case TFPNPlan():
+            return UnitPyramid(plan)
+    raise TypeError(f"no neck for {plan}")
+
+
+class FeaturePyramid(nn.Module):
+    """See `FPNPlan` for what is built."""
+
+    def __init__(self, plan: FPNPlan):
+        super().__init__()
+        self.plan = plan
+        self.laterals = nn.ModuleList(map(build, plan.laterals))
+        self.merges = nn.ModuleList(map(build, plan.merges))
+        self.extras = nn.ModuleList(map(build, plan.extras))
+
+    def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
+        maps = {level: lateral(features[level])
+                for level, lateral in zip(self.plan.levels, self.laterals)}
+        own = list(maps)
+        for index in reversed(range(len(own) - 1)):
+            fine, coarse = maps[own[index]], maps[own[index + 1]]
+            maps[own[index]] = self.merges[self.plan.merge_index(index)](add_up(fine, coarse))
+        top = features.get(5)
+        for level, extra in enumerate(self.extras, start=6):
+            maps[level] = top = extra(top)
+        return [maps[level] for level in self.plan.levels]
+
+
+class PathPyramid(nn.Module):
+    """See `PAFPNPlan` for what is built."""
+
+    def __init__(self, plan: PAFPNPlan):
+        super().__init__()
+        self.plan = plan
+        self.laterals = nn.ModuleList(map(build, plan.laterals))
+        self.downs = nn.ModuleList(map(build, plan.downs))
+        self.strided = nn.ModuleList(map(build, plan.strided))
+        self.ups = nn.ModuleList(map(build, plan.ups))
+
+    def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
+        sums = [lateral(features[level])
+                for level, lateral in zip(self.plan.levels, self.laterals)]
+        for index in reversed(range(len(sums) - 1)):
+            sums[index] = add_up(sums[index], sums[index + 1])
+        maps = [down(x) for down, x in zip(self.downs, sums)]
+        for index, strided in enumerate(self.strided):
+            maps[index + 1] = maps[index + 1] + strided(maps[index])
+        return maps[:1] + [up(x) for up, x in zip(self.ups, maps[1:])]
+
+
+class UnitPyramid(nn.Module):
+    """See `TFPNPlan` for what is built."""
+
+    def __init__(self, plan: TFPNPlan):
+        super().__init__()
+        self.plan = plan
+        self.units = nn.ModuleList(map(build, plan.units))
+
+    def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
+        maps = [features[level] for level in self.plan.levels]
+        for index in reversed(range(len(self.units))):
+            if index + 1 < len(maps):
+                maps[index] = add_up(maps[index], maps[index + 1])
+            maps[index] = self.units[index](maps[index])
+        return maps
+
+
+def add_up(fine: Tensor, coarse: Tensor) -> Tensor:
+    """The sum at the finer map's size; odd sizes do not double exactly."""
+    return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")

@@ -1,0 +1,1 @@
+"""Checkpoints, weight files, and weights of one design for another one."""

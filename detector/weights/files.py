@@ -1,0 +1,295 @@
+"""Files of weights: our own checkpoints, released RetinaFace ones, ImageNet backbones.
+
+Foreign files name their tensors differently but list them in the same order as ours (stem to
+head, finest level first), so they are matched in order, each pair checked by role and shape.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from detector.base.errors import UserError
+from detector.config.detector import Detector, Pixels, arch_hash, canonical
+from detector.config.presets import load_preset
+from detector.network.model import blank_detector
+from detector.weights import pretrained
+from detector.weights.checkpoint import why_unreadable
+from detector.weights.pretrained import (
+    IMAGENET,
+    MOBILENET_V1_025,
+    RELEASED,
+    TORCHVISION_BACKBONES,
+    TORCHVISION_PIXELS,
+    alone,
+)
+
+State = dict[str, Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """What a file holds, by the names of this program."""
+
+    source: str
+    """The file."""
+    title: str
+    part: str
+    """detector or backbone."""
+    config: Detector
+    """The design they belong to; of a backbone only that counts."""
+    state: State
+    """Of that part of `build_detector(config)`."""
+    sha256: str
+    training: dict | None = None
+    """What training kept beside the weights, where the file is a checkpoint of this program."""
+    pixels: Pixels | None = None
+    """The input that the first convolution expects; none: not known."""
+
+
+def read_weights(source: str, config: Detector) -> Weights:
+    """The weights in a file, read without running code from it.
+
+    Args:
+        source: one of our checkpoints, a released RetinaFace one, or an ImageNet backbone
+            (MobileNetV1 ×0.25 of RetinaFace, or torchvision's ResNets and MobileNetV2).
+        config: the design they are wanted for: tensors that do not tell their design must fit it
+            where they bear our names, and are tried on it first where they are RetinaFace's.
+
+    Raises:
+        UserError: no such file, not a file of weights, or of no known design (names the first
+            difference).
+    """
+    state, design, training = _read(source)
+    known = {"source": source, "sha256": _sha256_of(source)}
+    first = next(iter(state))
+    if design is not None:
+        _check_names(source, state, design)
+        return Weights(title=f"a checkpoint of design {arch_hash(design)}", part="detector",
+                       config=design, state=state, training=training, pixels=design.pixels, **known)
+    if first.startswith("backbone.stages."):
+        _check_names(source, state, config)
+        return Weights(title="tensors by this program's names", part="detector", config=config,
+                       state=state, pixels=config.pixels, **known)
+    if first.startswith("body."):
+        designs = {"this design": config} | {name: load_preset(name)[0] for name in RELEASED}
+        name, named = _by_order(source, state, "", designs)
+        return Weights(title=f"released RetinaFace weights of {name}", part="detector",
+                       config=designs[name], state=named, pixels=designs[name].pixels, **known)
+    if first.startswith("stage1."):
+        design = alone(MOBILENET_V1_025)
+        _, named = _by_order(source, state, "backbone.", {"": design})
+        return Weights(title="MobileNetV1 ×0.25 of RetinaFace", part="backbone", config=design,
+                       state=named, **known)
+    if first.startswith(("conv1.", "features.0.")):
+        designs = {name: alone(backbone, TORCHVISION_PIXELS)
+                   for name, backbone in TORCHVISION_BACKBONES.items()}
+        name, named = _by_order(source, state, "backbone.", designs)
+        return Weights(title=f"torchvision's {name}", part="backbone", config=designs[name],
+                       state=named, pixels=TORCHVISION_PIXELS, **known)
+    raise UserError(f"{source}: first tensor {first} is of no known kind of weights; give a "
+                    "checkpoint of this program, a RetinaFace one or an ImageNet backbone")
+
+
+def load_weights(model: nn.Module, config: Detector, source: str) -> Weights:
+    """Copies the weights of a whole detector into `model`, in place: all of them, or none.
+
+    Args:
+        model: `build_detector(config)`, on any device.
+        source: as for `read_weights`.
+
+    Raises:
+        UserError: as `read_weights`, a backbone alone, or weights of another design (names the
+            first difference). The model is then as it was.
+    """
+    found = read_weights(source, config)
+    if found.part != "detector":
+        raise UserError(f"{source}: holds a backbone ({found.title}), not a trained detector; "
+                        "training can start from it")
+    _same_design(canonical(found.config), canonical(config), source)
+    model.load_state_dict(found.state, strict=False)  # older files lack counters that nothing uses
+    return found
+
+
+def for_pixels(found: Weights, ours: Pixels) -> State:
+    """The weights for input as `ours` gives it.
+
+    Both inputs are affine in the raw pixel, channel by channel: the scale goes into the first
+    convolution, what is left of the offset into the running mean behind it (at the padded border
+    that is an approximation). A design that normalises its input learns this by itself.
+    """
+    theirs, state = found.pixels, found.state
+    if theirs in (None, ours) or found.config.backbone.input_norm:
+        return state
+    order = [0, 1, 2] if theirs.order == ours.order else [2, 1, 0]  # their channel of each of ours
+    mean, std = (torch.tensor(values)[order] for values in (theirs.mean, theirs.std))
+    scale = (torch.tensor(ours.std) / std).view(1, 3, 1, 1)
+    offset = ((torch.tensor(ours.mean) - mean) / std).view(1, 3, 1, 1)
+    conv, norm = "backbone.stages.0.0.conv.weight", "backbone.stages.0.0.norm.running_mean"
+    kernel = state[conv][:, order]
+    return state | {conv: kernel * scale,
+                    norm: state[norm] - (kernel * offset).sum(dim=(1, 2, 3))}
+
+
+def imagenet_file(config: Detector) -> Path:
+    """The file of ImageNet-1k weights nearest to a design's backbone, from torch's folder of
+    downloads; torchvision's are downloaded into it where they lack.
+
+    Raises:
+        UserError: there are none for this kind of backbone, or the file cannot be had or is
+            damaged.
+    """
+    folder = Path(torch.hub.get_dir()) / "checkpoints"
+    if config.backbone.kind == "mobilenet_v1":
+        path, sha256 = folder / pretrained.MOBILENET_V1_FILE, pretrained.MOBILENET_V1_SHA256
+        if not path.is_file():
+            raise UserError(f"weights: {IMAGENET} of mobilenet_v1 is no download of torchvision's; "
+                            f"put {path.name} of the RetinaFace repositories into {folder}, or "
+                            "give its path")
+        return _checked(path, sha256)
+    name = pretrained.torchvision_name(config)
+    if name is None:
+        raise UserError(f"weights: {IMAGENET} has none for backbone.kind {config.backbone.kind}, "
+                        "only for mobilenet_v1, mobilenet_v2 and resnet; give a file, or train "
+                        "from scratch")
+    import torchvision  # takes seconds
+
+    url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
+    path = folder / Path(url).name
+    prefix = path.stem.rpartition("-")[2]  # <name>-<first 8 digits of sha256>
+    if not path.is_file():
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
+        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash the other
+            raise UserError(f"weights: {IMAGENET} of {name} could not be downloaded ({error}); "
+                            f"download {url} elsewhere and put it into {folder}") from error
+    return _checked(path, prefix)
+
+
+def _checked(path: Path, prefix: str) -> Path:
+    if not _sha256_of(path).startswith(prefix):
+        raise UserError(f"{path}: is damaged, its sha256 does not begin with {prefix[:8]}; remove "
+                        "it and get it again")
+    return path
+
+
+def _sha256_of(path: str | Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _read(source: str) -> tuple[State, Detector | None, dict | None]:
+    """Tensors by name (without `module.`); the design that one of our checkpoints states, and what
+    else of training it keeps: its recipe, and `state`."""
+    path = Path(source)
+    if not path.is_file():
+        raise UserError(f"{source}: no such file of weights; give an existing file, "
+                        f"or {IMAGENET}")
+    try:
+        with warnings.catch_warnings(action="ignore"):  # about foreign pickles; the error says more
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file of any other kind makes the reader fail in any way
+        raise UserError(f"{source}: cannot be read as weights ({why_unreadable(error)}); "
+                        "give a file written by torch.save that holds tensors alone") from error
+    state, design, training = content, None, None
+    if isinstance(content, Mapping):
+        design = content.get("detector")
+        state = content.get("model", content.get("state_dict", content))
+        training = {"recipe": content.get("recipe")} | (content.get("state") or {})
+    if not isinstance(state, Mapping) or not state or not all(
+            isinstance(value, Tensor) for value in state.values()):
+        raise UserError(f"{source}: holds no table of named tensors; give a state dict or a "
+                        "checkpoint with one under model or state_dict")
+    if design is not None:
+        design = Detector.from_dict(design, f"{source}: detector")
+    return {name.removeprefix("module."): value for name, value in state.items()}, design, training
+
+
+def _same_design(theirs: dict, ours: dict, source: str) -> None:
+    theirs, ours = _flat(theirs), _flat(ours)
+    for key in [*ours, *(key for key in theirs if key not in ours)]:
+        if theirs.get(key) != ours.get(key):
+            there, here = (str(side.get(key))[:60] for side in (theirs, ours))
+            raise UserError(f"{source}: weights of another design: {key} is {there} there, "
+                            f"{here} here; give the configuration they belong to")
+
+
+def _flat(design: dict) -> dict:
+    flat = {}
+    for part, values in design.items():
+        if isinstance(values, dict):
+            flat |= {f"{part}.{key}": value for key, value in values.items()}
+        else:
+            flat[part] = values
+    return flat
+
+
+def _check_names(source: str, state: State, design: Detector) -> None:
+    own = blank_detector(design).state_dict()
+    for name in [*own, *(name for name in state if name not in own)]:
+        here, there = own.get(name), state.get(name)
+        if here is None or there is None or here.shape != there.shape:
+            raise UserError(_difference(source, name, there, name, here))
+
+
+def _by_order(source: str, state: State, part: str,
+              designs: Mapping[str, Detector]) -> tuple[str, State]:
+    """Which design the tensors are of, and the tensors by our names.
+
+    Args:
+        part: "backbone.", after which the file may have more (a classifier), or "" for all.
+
+    Raises:
+        UserError: none of them; tells the difference to the first one.
+    """
+    # Older files lack the counters of seen batches, which SGD's momentum form never uses.
+    given = [item for item in state.items() if not _is_counter(item[0])]
+    fault = None
+    for title, design in designs.items():
+        own = [(name, tensor) for name, tensor in blank_detector(design).state_dict().items()
+               if name.startswith(part) and not _is_counter(name)]
+        different = _first_difference(own, given, whole=not part)
+        if different is None:
+            return title, {name: there for (name, _), (_, there) in zip(own, given)}
+        fault = fault or _difference(source, *different)
+    raise UserError(fault)
+
+
+Named = tuple[str | None, Tensor | None]
+
+
+def _first_difference(own: Sequence[Named], given: Sequence[Named],
+                      whole: bool) -> tuple[str | None, Tensor | None,
+                                            str | None, Tensor | None] | None:
+    """(name there, tensor there, name here, tensor here), or none."""
+    for index in range(max(len(own), len(given)) if whole else len(own)):
+        name, here = own[index] if index < len(own) else (None, None)
+        foreign, there = given[index] if index < len(given) else (None, None)
+        if (name is None or foreign is None or here.shape != there.shape
+                or _role(name) != _role(foreign)):
+            return foreign, there, name, here
+    return None
+
+
+def _role(name: str) -> str:
+    return name.rpartition(".")[2]  # weight, bias, running_mean, running_var
+
+
+def _is_counter(name: str) -> bool:
+    return name.endswith("num_batches_tracked")
+
+
+def _difference(source: str, foreign: str | None, there: Tensor | None,
+                name: str | None, here: Tensor | None) -> str:
+    def shown(label, tensor):
+        return "nothing" if tensor is None else f"{label} {list(tensor.shape)}"
+
+    return (f"{source}: weights of another design: first difference is {shown(foreign, there)} "
+            f"there, {shown(name, here)} here; give the design they belong to")

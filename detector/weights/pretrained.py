@@ -1,0 +1,98 @@
+"""What training may start from: published ImageNet-1k weights, and the words for what was taken.
+
+Imports no torch.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detector.base.struct import Struct
+from detector.config.detector import Backbone, Detector, Neck, Pixels
+
+IMAGENET = "imagenet"
+START_FILE = "start.json"
+"""Beside a checkpoint: its `Start` and the origin of every layer."""
+
+_RESNETS = {  # name: block, blocks in each row
+    "resnet18": ("basic", (2, 2, 2, 2)),
+    "resnet34": ("basic", (3, 4, 6, 3)),
+    "resnet50": ("bottleneck", (3, 4, 6, 3)),
+    "resnet101": ("bottleneck", (3, 4, 23, 3)),
+    "resnet152": ("bottleneck", (3, 8, 36, 3)),
+}
+TORCHVISION_BACKBONES: dict[str, Backbone] = {
+    name: Backbone(kind="resnet", stem=64, widths=(64, 128, 256, 512), depths=depths, block=block)
+    for name, (block, depths) in _RESNETS.items()
+} | {
+    "mobilenet_v2": Backbone(kind="mobilenet_v2", stem=32, widths=(16, 24, 32, 64, 96, 160, 320),
+                             depths=(1, 2, 3, 4, 3, 3, 1), activation="relu6"),
+}
+# torchvision's mean and deviation of RGB pixels in [0, 1].
+TORCHVISION_PIXELS = Pixels(order="rgb", mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+                            std=(0.229 * 255, 0.224 * 255, 0.225 * 255))
+
+MOBILENET_V1_025 = Backbone(kind="mobilenet_v1", stem=8, widths=(16, 32, 64, 128, 256),
+                            depths=(1, 2, 2, 6, 2), activation="leaky_relu")
+MOBILENET_V1_FILE = "mobilenetV1X0.25_pretrain.tar"
+MOBILENET_V1_SHA256 = "75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1"
+
+RELEASED = ("retinaface_mobile025", "retinaface_resnet50")
+"""Presets whose weights the RetinaFace repositories release."""
+
+
+def alone(backbone: Backbone, pixels: Pixels | None = None) -> Detector:
+    """A detector of which only the backbone matters, up to its coarsest level."""
+    return Detector(backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8),
+                    pixels=pixels or Pixels())
+
+
+def torchvision_name(config: Detector) -> str | None:
+    """Which of TORCHVISION_BACKBONES is nearest to a design's backbone: of its kind of blocks, and
+    with the numbers of blocks that differ least; none where the kind is none of theirs."""
+    backbone = config.backbone
+    kind = backbone.kind.removesuffix("_s16")
+    names = [name for name, published in TORCHVISION_BACKBONES.items()
+             if published.kind == kind and (kind != "resnet" or published.block == backbone.block)]
+    return min(names, default=None, key=lambda name: sum(
+        abs(there - here) for there, here in zip(TORCHVISION_BACKBONES[name].depths,
+                                                 backbone.depths)))
+
+
+def read_start(folder: Path) -> dict | None:
+    """What the training in a folder started from, without the layers' origins; none: scratch."""
+    path = folder / START_FILE
+    if not path.is_file():
+        return None
+    return {key: value for key, value in json.loads(path.read_text()).items() if key != "layers"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start(Struct):
+    """What a training started from."""
+
+    source: str
+    """The file, or imagenet."""
+    title: str
+    """What it holds."""
+    part: str
+    """backbone or detector: what the file has weights of."""
+    sha256: str
+    copied: dict = field(default_factory=dict)
+    """Share of the parameters taken from it, in [0, 1], by part of the detector: backbone, neck,
+    context, heads (those that it has), all."""
+    trained_on: dict | None = None
+    """Of a detector of this program: title, data, fingerprint and number of images; none where the
+    file does not tell."""
+    before: Start | None = None
+    """What the source itself started from; none: from scratch, where it is of this program."""
+    from_here: bool = False
+    """A detector that this program trained."""
+
+    def __str__(self) -> str:
+        """Such as "62 % of it from torchvision's resnet18 (backbone 100 %, heads 0 %)"."""
+        parts = ", ".join(f"{part} {share:.0%}" for part, share in self.copied.items()
+                          if part != "all")
+        return f"{self.copied['all']:.0%} of it from {self.title} ({parts})"

@@ -1,0 +1,63 @@
+"""What a design costs, against published numbers, the built detector and thop."""
+
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from detector.architecture.cost import cost, layer_costs, thop_cost
+from detector.network.model import blank_detector
+from detector.preset_table import FIGURES
+
+PROJECT = Path(__file__).resolve().parents[3]
+PRESETS = sorted((PROJECT / "search_spaces" / "presets").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_published_designs_cost_what_was_published(preset, name):
+    told = FIGURES[name]
+    counted, macs = cost(preset(name), told.size)
+    assert counted == told.params
+    assert f"{macs / 1e9:.{len(told.gmacs.split('.')[1])}f}" == told.gmacs
+
+
+@pytest.mark.parametrize("part, params", [
+    ("backbone", 213_072), ("neck", 103_040), ("context", 3 * 34_752), ("heads", 6_240)])
+def test_baseline_splits_as_published(preset, part, params):
+    layers = layer_costs(preset("retinaface_mobile025"))
+    assert sum(p for name, p, _ in layers if name.startswith(part)) == params
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda path: path.stem)
+def test_presets_cost_what_thop_and_their_headers_say(preset, path):
+    config = preset(path.stem)
+    assert cost(config) == thop_cost(config)
+    params, macs = cost(config)
+    header = path.read_text().split("detector:")[0]
+    assert f"{params:,} parameters" in header
+    assert any(f"{macs / 1e9:.{digits}f} G" in header for digits in (2, 4))
+
+
+@pytest.mark.parametrize("seed", range(48))
+def test_random_designs_cost_what_gets_built_and_thop_counts(random_design, seed):
+    config = random_design(seed)
+    rng = random.Random(seed)
+    size = (rng.randint(64, 300), rng.randint(64, 300))
+    assert cost(config, size) == thop_cost(config, size)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_layers_are_named_as_the_modules_they_become(random_design, seed):
+    model = blank_detector(random_design(seed))
+    layers = layer_costs(random_design(seed))
+    names = [name for name, _, _ in layers]
+    assert len(set(names)) == len(names)
+    for name, params, _ in layers:
+        assert sum(p.numel() for p in model.get_submodule(name).parameters()) == params
+
+
+def test_costing_imports_no_torch():
+    code = "import sys, detector.cost; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0

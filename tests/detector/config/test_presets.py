@@ -1,0 +1,66 @@
+"""Every published detector trains and detects as a configuration alone."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+
+from detector.boxes.anchors import priors
+from detector.boxes.coding import iou
+from detector.boxes.postprocess import postprocess
+from detector.config.detector import Detector
+from detector.config.recipe import Augmentation, Optimizer, Recipe
+from detector.data.loader import batches
+from detector.network.model import build_detector
+from detector.training.optim import make_optimizer
+from detector.training.step import Precision, train_step
+
+PRESETS = Path(__file__).resolve().parents[3] / "search_spaces" / "presets"
+SIZE = 96
+
+
+def read(name):
+    content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
+    recipe = Recipe.from_dict(content["recipe"])
+    return Detector.from_dict(content["detector"]), replace(
+        recipe, size=SIZE, batch_size=4, precision="fp32", augmentation=Augmentation(scales=(0.5,)),
+        optimizer=Optimizer(kind="adamw", lr=0.004, weight_decay=0.0))
+
+
+def learn(name, data, steps):
+    config, recipe = read(name)
+    batch = next(batches(data.train, recipe, epoch=1, seed=0))
+    model = build_detector(config)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    for _ in range(steps):
+        losses = train_step(model, optimizer, batch, config, recipe,
+                            Precision(recipe, torch.device("cpu")))
+    return model, config, recipe, batch, losses
+
+
+@pytest.mark.parametrize("name", ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g",
+                                  "scrfd_2.5g", "yunet_n"])
+def test_a_batch_is_learnt_by_heart_and_found_again(name, tiny_data):
+    model, config, recipe, batch, _ = learn(name, tiny_data, steps=50)
+    with torch.no_grad():
+        found = postprocess(model(batch.images), priors(config, (SIZE, SIZE)), recipe.evaluation)
+    faces = hits = 0
+    for detections, target in zip(found, batch.targets):
+        boxes = target["boxes"][~target["ignore"]]
+        faces += len(boxes)
+        seen = detections.boxes[detections.scores > 0.3]
+        hits += int((iou(boxes, seen) > 0.5).any(1).sum())
+        assert len(seen) <= len(boxes) + 1
+    assert faces >= 4
+    assert hits >= 0.75 * faces
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_every_preset_takes_steps_that_reach_all_its_parameters(name, tiny_data):
+    model, _, _, _, losses = learn(name, tiny_data, steps=2)
+    assert all(torch.isfinite(torch.tensor(value)) for value in losses.values())
+    assert not [key for key, p in model.named_parameters()
+                if p.grad is None or not p.grad.isfinite().all()]

@@ -1,0 +1,168 @@
+"""Which anchor learns which face, by each rule: what all promise, and slow references."""
+
+import math
+
+import pytest
+import torch
+
+from detector.boxes.anchors import Priors
+from detector.boxes.coding import encode, iou
+from detector.config.recipe import Loss
+from detector.data.targets import Targets
+from detector.losses.detection import assign
+from detector.losses.iou_assigner import NEGATIVE, NEITHER, POSITIVE
+
+RULES = pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
+SIDE = 96
+
+
+def grid(stride, scale=1.0, offset=0.5):
+    middles = (torch.arange(SIDE // stride) + offset) * stride
+    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    points = torch.stack((x, y), dim=-1).view(-1, 2)
+    return torch.cat((points - scale * stride / 2, points + scale * stride / 2), dim=1)
+
+
+CELLS = torch.cat([grid(stride) for stride in (8, 16, 32)])
+ANCHORS = torch.cat([grid(stride, scale=2, offset=0) for stride in (8, 16, 32)])
+PRIORS = Priors(ANCHORS, ANCHORS, CELLS, (144, 36, 9))
+
+
+def faces(seed, count):
+    generator = torch.Generator().manual_seed(seed)
+    centre = torch.rand(count, 2, generator=generator) * SIDE
+    size = torch.exp(torch.randn(count, 2, generator=generator) * 0.5 + 3)
+    return torch.cat((centre - size / 2, centre + size / 2), dim=1)
+
+
+def target(boxes, ignore=()):
+    boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    flags = torch.zeros(len(boxes), dtype=torch.bool)
+    flags[list(ignore)] = True
+    return {"boxes": boxes, "ignore": flags}
+
+
+def predictions(images, seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    wanted = ANCHORS + torch.randn(images, len(ANCHORS), 4, generator=generator) * 2
+    return {"class_logits": torch.randn(images, len(ANCHORS), 1, generator=generator),
+            "box_deltas": encode(wanted, ANCHORS)}
+
+
+def run(rule, targets, **settings):
+    return assign(predictions(len(targets)), Targets.of(targets), PRIORS,
+                  Loss(assignment=rule, **settings))
+
+
+@RULES
+def test_images_without_faces_are_background(rule):
+    for targets in ([target([])], [target([]), target(faces(0, 2)), target([])]):
+        labels, _ = run(rule, targets)
+        assert labels.shape == (len(targets), len(ANCHORS))
+        assert (labels[-1] == NEGATIVE).all() and (labels[0] == NEGATIVE).all()
+
+
+@RULES
+def test_a_batch_is_its_images_one_by_one(rule):
+    targets = [target(faces(seed, count), ignore=[0] if count > 3 else [])
+               for seed, count in enumerate((3, 0, 7, 1))]
+    outputs, settings = predictions(4), Loss(assignment=rule)
+    labels, rows = assign(outputs, Targets.of(targets), PRIORS, settings)
+    start = 0
+    for i, own in enumerate(targets):
+        alone = assign({key: value[i:i + 1] for key, value in outputs.items()},
+                       Targets.of([own]), PRIORS,
+                       settings)
+        assert alone.labels[0].equal(labels[i])
+        positive = labels[i] == POSITIVE
+        assert (alone.faces[0] + start)[positive].equal(rows[i][positive])
+        start += len(own["boxes"])
+
+
+@RULES
+def test_faces_are_learnt_by_anchors_on_them(rule):
+    boxes = torch.tensor([[10.0, 10, 42, 40], [50, 44, 84, 90]])
+    labels, rows = run(rule, [target(boxes)])
+    positive = (labels[0] == POSITIVE).nonzero()[:, 0]
+    assert set(rows[0, positive].tolist()) == {0, 1}
+    where = CELLS if rule == "simota" else ANCHORS
+    assert (iou(where[positive], boxes).gather(1, rows[0, positive, None]) > 0).all()
+
+
+@RULES
+def test_ignored_faces_are_neither(rule):
+    region = torch.tensor([[0.0, 0, SIDE, SIDE]])
+    labels, _ = run(rule, [target(region, ignore=[0])])
+    assert not (labels == POSITIVE).any()
+    inside = ((CELLS if rule == "simota" else ANCHORS).clamp(0, SIDE)
+              == (CELLS if rule == "simota" else ANCHORS)).all(1)
+    assert (labels[0, inside] == NEITHER).all()
+    face = torch.tensor([[30.0, 30, 62, 62]])
+    labels, rows = run(rule, [target(torch.cat((region, face)), ignore=[0])])
+    assert set(rows[labels == POSITIVE].tolist()) == {1}
+
+
+@RULES
+def test_boxes_without_area_do_not_exist(rule):
+    boxes = faces(3, 2)
+    empty = torch.tensor([[10.0, 10, 10, 30], [50, 50, 40, 40], [0, 0, 0, 0]])
+    plain, _ = run(rule, [target(boxes)])
+    more, _ = run(rule, [target(torch.cat((boxes, empty)))])
+    assert plain.equal(more)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_atss_equals_the_slow_reference(seed):
+    boxes = faces(seed, 5)
+    wanted = {}
+    for f, box in enumerate(boxes):
+        middle, chosen, start = (box[:2] + box[2:]) / 2, [], 0
+        for count in PRIORS.counts:
+            level = sorted(range(start, start + count), key=lambda a: math.dist(
+                middle.tolist(), ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()))
+            chosen += level[:4]
+            start += count
+        ious = [iou(box[None], ANCHORS[a:a + 1]).item() for a in chosen]
+        mean = sum(ious) / len(ious)
+        least = mean + (sum((v - mean)**2 for v in ious) / (len(ious) - 1))**0.5
+        for a, overlap in zip(chosen, ious):
+            x, y = ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()
+            if (overlap >= least and box[0] < x < box[2] and box[1] < y < box[3]
+                    and overlap > wanted.get(a, (-1, 0))[0]):
+                wanted[a] = (overlap, f)
+    labels, rows = run("atss", [target(boxes)], candidates=4)
+    found = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
+    assert found == {a: f for a, (_, f) in wanted.items()}
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_simota_equals_the_slow_reference(seed):
+    boxes = faces(seed + 10, 5)
+    outputs = predictions(1, seed)
+    scores = outputs["class_logits"][0, :, 0].sigmoid()
+    generator = torch.Generator().manual_seed(seed)
+    wanted_boxes = ANCHORS + torch.randn(1, len(ANCHORS), 4, generator=generator) * 2
+    outputs["box_deltas"] = encode(wanted_boxes, ANCHORS)
+    overlaps = iou(boxes, wanted_boxes[0])
+
+    def inside(f, a):
+        x, y = ((CELLS[a, :2] + CELLS[a, 2:]) / 2).tolist()
+        x1, y1, x2, y2 = boxes[f].tolist()
+        return x1 < x < x2 and y1 < y < y2
+
+    def near(f, a):
+        middle, own = (boxes[f, :2] + boxes[f, 2:]) / 2, (CELLS[a, :2] + CELLS[a, 2:]) / 2
+        return (middle - own).abs().max() < 2.5 * (CELLS[a, 2] - CELLS[a, 0])
+
+    cells = [a for a in range(len(CELLS)) if any(inside(f, a) or near(f, a) for f in range(5))]
+    best = {}
+    for f in range(5):
+        costs = {a: -math.log(scores[a].sqrt()) - 3 * math.log(overlaps[f, a] + 1e-7)
+                 + (0 if inside(f, a) and near(f, a) else 1e5) for a in cells}
+        count = max(1, int(sum(sorted(overlaps[f, cells].tolist())[-10:])))
+        for a in sorted(costs, key=costs.get)[:count]:
+            if costs[a] < best.get(a, (math.inf, 0))[0]:
+                best[a] = (costs[a], f)
+    labels, rows = assign(outputs, Targets.of([target(boxes)]), PRIORS, Loss(assignment="simota"))
+    found = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
+    assert found == {a: f for a, (_, f) in best.items()}

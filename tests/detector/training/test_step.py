@@ -1,0 +1,240 @@
+"""A step of training: exact in parts, in any precision, and what normalisation remembers."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import pytest
+import torch
+
+from detector.boxes.anchors import priors
+from detector.config.detector import Anchors, Backbone, Context, Detector, Head, Neck
+from detector.config.presets import load_preset
+from detector.config.recipe import Augmentation, Loss, Optimizer, Recipe
+from detector.data.loader import Batch, batches
+from detector.data.targets import Targets
+from detector.losses.detection import detection_losses, total_loss
+from detector.network.model import blank_detector, build_detector
+from detector.training import distributed
+from detector.training.distributed import Place
+from detector.training.optim import make_optimizer, set_lr
+from detector.training.step import Precision, layout, settle_norms, to_train, train_step
+
+CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
+                                    depths=(1, 1, 1, 1, 1)),
+                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
+RECIPE = Recipe(epochs=4, size=64, batch_size=5, augmentation=Augmentation(scales=(0.6, 1)),
+                optimizer=Optimizer(lr=0.01, clip_norm=10.0))
+CPU = torch.device("cpu")
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def one_step(config, recipe, batch, **loaded):
+    """Model after a step from seed 0, the losses, and the precision."""
+    model = build_detector(config).to(memory_format=layout(recipe))
+    to_train(model, recipe)
+    precision = Precision(recipe, CPU)
+    if loaded:
+        precision.scaler.load_state_dict(precision.scaler.state_dict() | loaded)
+    optimizer = make_optimizer(model, recipe.optimizer)
+    losses = train_step(model, optimizer, batch, config, recipe, precision)
+    return model, losses, precision
+
+
+@pytest.fixture(scope="module")
+def batch(tiny_data):
+    return next(iter(batches(tiny_data.train, RECIPE, epoch=4, seed=0)))
+
+
+@pytest.mark.parametrize("kind", ["bf16", "fp16"])
+def test_sixteen_bits_agree_with_float32(batch, kind):
+    """One step of each from the same weights: the same losses but for rounding."""
+    exact = one_step(CONFIG, replace(RECIPE, precision="fp32"), batch)[1]
+    _, rough, precision = one_step(CONFIG, replace(RECIPE, precision=kind), batch)
+    assert kind == "bf16" or precision.scale >= 1
+    assert rough != exact
+    for name, value in rough.items():
+        assert value == pytest.approx(exact[name], rel=0.05 if kind == "bf16" else 0.005)
+
+
+def test_a_step_that_overflows_in_fp16_is_left_out(batch):
+    recipe = replace(RECIPE, precision="fp16")
+    before = build_detector(CONFIG).state_dict()
+    model, losses, precision = one_step(CONFIG, recipe, batch, scale=2.0**40)
+    assert all(weight.equal(before[name]) for name, weight in model.named_parameters())
+    assert precision.scaler.get_scale() == 2.0**39
+    assert torch.tensor(list(losses.values())).isfinite().all()
+
+    model, *_ = one_step(CONFIG, recipe, batch)  # 2 ** 16, as it begins
+    assert not any(weight.equal(before[name]) for name, weight in model.named_parameters()
+                   if weight.ndim == 4)
+    _, _, precision = one_step(CONFIG, replace(recipe, precision="auto"), batch)
+    assert precision.scale is None
+
+
+def test_gradients_are_clipped_as_they_are_not_as_they_were_scaled(batch):
+    for norm in (1e-3, 1e4):
+        recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, clip_norm=norm))
+        found = [torch.cat([p.grad.flatten() for p in one_step(
+            CONFIG, replace(recipe, precision=kind), batch)[0].parameters()])
+            for kind in ("fp32", "fp16")]
+        assert found[1].norm().item() == pytest.approx(found[0].norm().item(), rel=0.01)
+        assert found[1].norm() <= norm * 1.001
+
+
+ANCHOR_FREE = replace(CONFIG, head=Head(landmarks=True, score="objectness", coding="point"),
+                      anchors=Anchors(name="cell", offset=0))
+LOSSES = {
+    "retinaface": (CONFIG, Loss()),
+    "cross entropy": (CONFIG, Loss(class_loss="cross_entropy", box_loss="giou")),
+    "focal, atss": (CONFIG, Loss(class_loss="focal", assignment="atss", box_loss="diou")),
+    "scrfd": (replace(CONFIG, head=Head(score="sigmoid", coding="distance", shared=True)),
+              Loss(class_loss="quality_focal", assignment="atss", box_loss="diou")),
+    "yunet": (ANCHOR_FREE, Loss(class_loss="cross_entropy", assignment="simota",
+                                box_loss="eiou")),
+    "all by predictions": (ANCHOR_FREE, Loss(class_loss="quality_focal", assignment="simota")),
+    "ohem by predictions": (CONFIG, Loss(assignment="simota", box_loss="giou")),
+}
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("parts", [2, 3, 5, 8])
+def test_parts_of_a_batch_give_the_gradients_of_the_whole(batch, name, parts):
+    """5 images with unlike numbers of faces, some without: parts differ in what they count."""
+    config, loss = LOSSES[name]
+    recipe = replace(RECIPE, loss=loss, norm="frozen", precision="fp32",
+                     optimizer=Optimizer(lr=0.01))
+    whole, losses, _ = one_step(config, recipe, batch)
+    split, same, _ = one_step(config, replace(recipe, accumulate=parts), batch)
+    assert same == pytest.approx(losses, rel=1e-5)
+    assert losses["box"] > 0
+    for (key, p), q in zip(whole.named_parameters(), split.parameters()):
+        assert (p.grad - q.grad).norm() <= 1e-5 * p.grad.norm(), key
+
+
+class Workers:
+    """Threads in the place of processes: `total` adds what all of them hand in."""
+
+    def __init__(self, count):
+        self.count, self.handed = count, [None] * count
+        self.barrier, self.own = threading.Barrier(count), threading.local()
+
+    def place(self):
+        return Place(self.own.rank, self.count)
+
+    def total(self, values):
+        self.handed[self.own.rank] = values.clone()
+        self.barrier.wait(timeout=60)
+        values.copy_(torch.stack(self.handed).sum(0))
+        self.barrier.wait(timeout=60)
+        return values
+
+    def run(self, function):
+        def work(rank):
+            self.own.rank = rank
+            return function(rank)
+        with ThreadPoolExecutor(self.count) as pool:
+            return list(pool.map(work, range(self.count)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_workers_have_the_gradients_of_one(batch, name, monkeypatch):
+    """Three workers with 2, 2 and 1 of 5 images, in two parts where they can."""
+    config, loss = LOSSES[name]
+    recipe = replace(RECIPE, loss=loss, norm="frozen", precision="fp32")
+    alone, losses, _ = one_step(config, recipe, batch)
+    workers = Workers(3)
+    monkeypatch.setattr(distributed, "place", workers.place)
+    monkeypatch.setattr(distributed, "total", workers.total)
+    split = replace(recipe, accumulate=2)
+    found = workers.run(lambda rank: one_step(
+        config, split, Batch(batch.images[rank::3], batch.targets[rank::3])))
+    for model, same, _ in found:
+        assert same == pytest.approx(losses, rel=1e-5)
+        for (key, p), q in zip(alone.named_parameters(), model.parameters()):
+            assert (p.grad - q.grad).norm() <= 1e-5 * p.grad.norm(), key
+    weights = [model.state_dict() for model, *_ in found]
+    assert all(w[key].equal(weights[0][key]) for w in weights for key in w)
+
+
+def test_alone_nothing_is_shared():
+    values = torch.tensor([1.0, 2.0])
+    assert distributed.place() == (0, 1)
+    assert distributed.total(values) is values and values.tolist() == [1.0, 2.0]
+
+
+def test_every_parameter_gets_a_gradient():
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=generator)
+    boxes = torch.tensor([[20.0, 20, 40, 42], [60, 60, 150, 170], [0, 0, 256, 256]])
+    landmarks = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * torch.rand(
+        3, 5, 2, generator=generator)
+    truth = {"boxes": boxes, "landmarks": landmarks, "ignore": torch.zeros(3, dtype=torch.bool)}
+    model = build_detector(CONFIG)
+    optimizer = make_optimizer(model, RECIPE.optimizer)
+    train_step(model, optimizer, Batch(images, [truth, truth]), CONFIG, RECIPE,
+               Precision(RECIPE, CPU))
+    silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert silent == []
+
+
+def test_a_batch_is_learnt_by_heart(tiny_data):
+    recipe = replace(RECIPE, size=128)
+    batch = next(iter(batches(tiny_data.train, recipe, epoch=1, seed=0)))
+    model = build_detector(CONFIG).to(memory_format=layout(recipe))
+    optimizer = make_optimizer(model, recipe.optimizer)
+    set_lr(optimizer, 0.01)
+    history = [train_step(model, optimizer, batch, CONFIG, recipe, Precision(recipe, CPU))
+               for _ in range(40)]
+    for name in ("class", "box", "landmark"):
+        assert history[-1][name] < 0.6 * history[0][name]
+
+
+def test_settled_norms_are_the_statistics_of_the_images():
+    """Evaluated with them, a batch gives what it gave in training (its variance is unbiased)."""
+    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8,
+                           generator=torch.Generator().manual_seed(0))
+    recipe = replace(RECIPE, precision="fp32")
+    model = build_detector(CONFIG)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.fill_(7.0)
+    settle_norms(model, [images], recipe, Precision(recipe, CPU))
+    first = model.backbone.stages[0][0].conv(model.normalise(images))
+    norm = model.backbone.stages[0][0].norm
+    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-3)
+    assert torch.allclose(norm.running_var, first.var((0, 2, 3)), rtol=1e-4)
+    assert norm.momentum == 0.1
+
+
+def test_frozen_norms_keep_their_statistics(batch):
+    recipe = replace(RECIPE, norm="frozen")
+    before = build_detector(CONFIG).state_dict()
+    model, _, precision = one_step(CONFIG, recipe, batch)
+    settle_norms(model, [batch.images], recipe, precision)
+    statistics = {name: value for name, value in model.named_buffers() if "running" in name}
+    assert statistics and all(value.equal(before[name]) for name, value in statistics.items())
+    model, *_ = one_step(CONFIG, RECIPE, batch)
+    assert not any(value.equal(before[name]) for name, value in model.named_buffers()
+                   if "running" in name)
+
+
+@pytest.mark.parametrize("class_loss", ["ohem", "focal", "quality_focal"])
+@pytest.mark.parametrize("box_loss", ["smooth_l1", "giou", "diou", "eiou"])
+@pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_0.5g", "yunet_n"])
+def test_losses_and_gradients_never_ask_a_device_for_a_value(name, class_loss, box_loss):
+    """Tensors of the meta device have none to give: whatever asks raises. (A GPU would be waited
+    for, and its step could not be captured as a graph.)"""
+    config, recipe = load_preset(name)
+    loss = replace(recipe.loss, class_loss=class_loss, box_loss=box_loss)
+    meta = torch.device("meta")
+    with meta:
+        targets = Targets(torch.empty(128, 4), torch.empty(128, 5, 2),
+                          torch.empty(128, dtype=torch.bool),
+                          torch.empty(128, dtype=torch.int64), 2)
+        images = torch.empty(2, 3, 64, 64, dtype=torch.uint8)
+    model, boxes = blank_detector(config), priors(config, (64, 64), meta)
+    losses = detection_losses(model(images), targets, boxes, loss)
+    total_loss(losses, loss).backward()
+    assert all(p.grad is not None for p in model.parameters())

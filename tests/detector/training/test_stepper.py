@@ -1,0 +1,72 @@
+"""Steps as the training takes them, as far as a CPU can tell; test_gpu.py has the graphs."""
+
+import pytest
+import torch
+
+from detector.config.detector import Backbone, Context, Detector, Neck
+from detector.config.recipe import Optimizer, Recipe
+from detector.data.loader import batches
+from detector.network.model import build_detector
+from detector.training.optim import make_optimizer
+from detector.training.step import Precision, train_step
+from detector.training.stepper import Stepper
+
+CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
+                                    depths=(1, 1, 1, 1, 1)),
+                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
+RECIPE = Recipe(size=64, batch_size=5, precision="fp32", optimizer=Optimizer(lr=0.01))
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def some(tiny_data):
+    return list(batches(tiny_data.train, RECIPE, epoch=1, seed=0))
+
+
+def make(recipe=RECIPE):
+    model = build_detector(CONFIG)
+    parts = CONFIG, recipe, Precision(recipe, CPU)
+    return model, make_optimizer(model, recipe.optimizer), parts
+
+
+def on_cpu(batch):
+    return [batch.to(CPU, torch.contiguous_format)]
+
+
+def test_steps_are_told_in_order_and_are_those_of_train_step(some):
+    model, optimizer, rest = make()
+    stepper, told = Stepper(model, optimizer, *rest), []
+    for number, batch in enumerate(some):
+        stepper.step(number, on_cpu(batch), 0.01, to_go=9)
+        told += stepper.results()
+    assert [result.step for result in told] == list(range(len(some)))
+    assert stepper.flush() == [] and all(result.scale is None for result in told)
+    model, optimizer, rest = make()
+    assert [result.losses for result in told] == [
+        train_step(model, optimizer, batch, *rest) for batch in some]
+
+
+def test_the_scale_of_fp16_is_told_beside_the_losses(some):
+    recipe = Recipe(size=64, batch_size=5, precision="fp16")
+    model, optimizer, rest = make(recipe)
+    stepper = Stepper(model, optimizer, *rest)
+    stepper.step(0, on_cpu(some[0]), 0.001, to_go=1)
+    (result,) = stepper.flush()
+    assert result.scale in (2.0**16, 2.0**15) and "scale" not in result.losses
+
+
+def test_training_goes_on_where_no_graph_can_be_captured(some, monkeypatch, capsys):
+    def fails(self, parts):
+        raise error
+
+    model, optimizer, rest = make()
+    stepper = Stepper(model, optimizer, *rest)
+    monkeypatch.setattr(Stepper, "_capture", fails)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    with pytest.raises(torch.OutOfMemoryError):  # not for graphs to answer
+        stepper._replay(on_cpu(some[0]))
+    error = RuntimeError("operation not permitted\nwhen stream is capturing")
+    assert stepper._replay(on_cpu(some[0])).isfinite().all()
+    told = capsys.readouterr().out
+    assert told.count("\n") == 1 and "no CUDA graph of the step (operation not permitted" in told
+    assert stepper._kind(1000) == "eager"
