@@ -25,7 +25,7 @@ def network_svg(network: Mapping) -> str:
     it is shaded.
 
     Args:
-        network: as `nas.card.network` tells it.
+        network: as `nas.models.report_files.network` tells it.
     """
     cells = _cells(network)
     columns = [name for name in COLUMNS if any(column == name for column, _ in cells)]

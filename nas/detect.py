@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detector.base.errors import UserError
 from detector.config.recipe import Evaluation
-from nas import cli, looks
+from nas.terminal import cli, tta_flags
 
 DESCRIPTION = """\
 Find faces in images, folders of images and videos. Each file gets a JSON file of the same name in
@@ -43,7 +43,7 @@ def make_parser() -> ArgumentParser:
                      help="scale pictures down to this long side first: faster, and blind to "
                           "small faces (default: as they are, up to 4096×4096 px in all)")
     cli.add_detection_flags(how, SETTINGS)
-    looks.add_look_flags(how)
+    tta_flags.add_look_flags(how)
     how.add_argument("--batch-size", metavar="N", type=cli.count, default=1,
                      help="pictures of one size taken at once (default: 1; more on a GPU)")
     how.add_argument("--workers", metavar="N", type=cli.count, default=2,
@@ -58,10 +58,10 @@ def run(args: Namespace) -> dict:
     from detector.inference.detect_files import Finder
     from detector.inference.media import find_sources
     from detector.training.fit import choose_device
-    from nas.models import chosen_model
-    from nas.progress import ImagesBar
+    from nas.models.model_folder import chosen_model
+    from nas.terminal.progress_bars import ImagesBar
 
-    settings = looks.look_settings(args, cli.detection_settings(args, SETTINGS))
+    settings = tta_flags.look_settings(args, cli.detection_settings(args, SETTINGS))
     sources = find_sources(args.inputs)
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):

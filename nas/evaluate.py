@@ -12,8 +12,8 @@ from pathlib import Path
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
 from detector.config.recipe import DataChoice, Evaluation
-from nas import cli, looks
-from nas.tracked import track_evaluation
+from nas.terminal import cli, tta_flags
+from nas.tracking.runs import track_evaluation
 from trials.objective import Objective
 from trials.record import Cost
 
@@ -63,8 +63,8 @@ def make_parser() -> ArgumentParser:
     on.add_argument("--output", metavar="DIR", type=Path,
                     help="write the model's prediction files into this new folder, too")
     how = made.add_argument_group("how the model looks at an image")
-    looks.add_size_flag(how)
-    looks.add_look_flags(how)
+    tta_flags.add_size_flag(how)
+    tta_flags.add_look_flags(how)
     cli.add_device_flag(made)
     return made
 
@@ -79,7 +79,7 @@ def run(args: Namespace) -> dict:
         raise UserError("--listed-only: goes with --predictions only; add that, or leave it out")
     if args.preset is not None and args.checkpoint is None:
         raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
-    if args.predictions is not None and looks.look_settings(args, Evaluation()) != Evaluation():
+    if args.predictions is not None and tta_flags.look_settings(args, Evaluation()) != Evaluation():
         raise UserError("--test-size, --flip and --scales: go with a model; these are prediction "
                         "files already")
     if args.output is not None and args.predictions is not None:
@@ -143,16 +143,16 @@ def _model(args: Namespace) -> dict:
     from detector.inference.predict import rows, wider_rows
     from detector.metrics.wider import wider_ap
     from detector.training.fit import choose_device
-    from nas.card import write_examples, write_network
-    from nas.models import chosen_model
-    from nas.rules import check_rules
+    from nas.models.competition_rules import check_rules
+    from nas.models.model_folder import chosen_model
+    from nas.models.report_files import write_examples, write_network
     from trials.names import describe
 
     if args.tracking_uri != "none":
         from trials.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now
-    settings = looks.look_settings(args, Evaluation())
+    settings = tta_flags.look_settings(args, Evaluation())
     device = choose_device(args.device)
     model = chosen_model(args)
     print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
@@ -160,7 +160,7 @@ def _model(args: Namespace) -> dict:
     print(line)
     images = _val(path)
     truth, faces = _truth(args, path, images)
-    print(f"  {len(images)} val images, {looks.described(settings)}; {faces}")
+    print(f"  {len(images)} val images, {tta_flags.described(settings)}; {faces}")
     detections, unreadable = _detect(model, images, settings, device)
     found = {name: wider_rows(own) for name, own in detections.items()}
     ap = wider_ap(found, truth)
@@ -173,7 +173,7 @@ def _model(args: Namespace) -> dict:
     rules = check_rules(cost, thop_cost(model.config), model.recipe, model.origin)
     result = {
         "model": model.title, "checkpoint": str(model.path), "describe": describe(model.config),
-        "metric": args.metric, "test_size": looks.told_size(settings), "flip": settings.flip,
+        "metric": args.metric, "test_size": tta_flags.told_size(settings), "flip": settings.flip,
         "scales": list(settings.scales), "ap": ap, "params": cost.params, "macs": cost.macs,
         "latency_ms": measured.median_ms,
         "latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms,
@@ -184,7 +184,7 @@ def _model(args: Namespace) -> dict:
     _print_ap(ap, accuracy)
     if args.metric == "coco":
         result["coco"] = _coco({name: rows(own) for name, own in detections.items()}, images)
-    _print_model(result, objective, measured, looks.looks(settings))
+    _print_model(result, objective, measured, tta_flags.looks(settings))
     if model.folder is not None and settings == Evaluation():  # what reports quote
         cli.write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
         write_network(model.folder, model.config)
@@ -201,7 +201,7 @@ def _model(args: Namespace) -> dict:
 
 def _detect(model, images, settings: Evaluation, device) -> tuple[dict, list[str]]:
     from detector.inference.predict import detect
-    from nas.progress import ImagesBar
+    from nas.terminal.progress_bars import ImagesBar
 
     unreadable: list[str] = []
     with ImagesBar("val images") as bar:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from detector.base.errors import UserError
 from detector.config.recipe import Evaluation
-from nas import cli
+from nas.terminal import cli
 
 DESCRIPTION = """\
 Write a trained model as an ONNX or OpenVINO file for images of any number and size (uint8, raw
@@ -49,7 +49,7 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Export as told on the command line; returns what --json writes."""
     from detector.export.exporter import check, export
-    from nas.models import chosen_model
+    from nas.models.model_folder import chosen_model
 
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[args.format]
     if args.output is not None and args.output.suffix != suffix:

@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 
 from detector.base import cli
 from detector.base.errors import UserError
-from nas.samplers import SAMPLERS
+from nas.samplers.proposer import SAMPLERS
 
 if TYPE_CHECKING:
     from analysis.replays import Play
-    from nas.simulate import Schedule
-    from nas.space import SearchSpace
-    from nas.table import Table
+    from nas.search_space.space import SearchSpace
+    from nas.tabular.simulator import Schedule
+    from nas.tabular.table import Table
 
 DESCRIPTION = """\
 Replay searches on a table of trained designs, by every sampler under every scheduler, with many
@@ -60,7 +60,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Replay, or record, as told on the command line; returns what --json writes."""
-    from nas.table import Table
+    from nas.tabular.table import Table
 
     if args.record is not None:
         return _record(args)
@@ -73,7 +73,7 @@ def run(args: Namespace) -> dict:
     table, space = Table.load(args.table)
     schedules = [schedule(text, table) for text in args.schedules]
     plays = replay(table, space, samplers, schedules, args.seeds, args.jobs)
-    from nas.replay_report import report
+    from nas.tabular.report import report
 
     return report(table, space, plays, args.output)
 
@@ -84,7 +84,7 @@ def schedule(text: str, table: Table) -> Schedule:
     Raises:
         UserError: not such words, or rungs at which the table has no AP.
     """
-    from nas.simulate import Schedule
+    from nas.tabular.simulator import Schedule
 
     first, *words = text.split()
     try:
@@ -131,13 +131,13 @@ _prepared: tuple[Table, SearchSpace]
 def _prepare(table: Table, space: SearchSpace) -> None:
     """What all tasks of a process share."""
     global _prepared
-    from nas.simulate import Remembering
+    from nas.tabular.simulator import Remembering
 
     _prepared = (table, Remembering.of(space))
 
 
 def _play(task: tuple[str, Schedule, int]) -> Play:
-    from nas.simulate import play
+    from nas.tabular.simulator import play
 
     sampler, schedule, seed = task
     table, space = _prepared
@@ -145,8 +145,8 @@ def _play(task: tuple[str, Schedule, int]) -> Play:
 
 
 def _record(args: Namespace) -> dict:
-    from nas.space import SearchSpace
-    from nas.table import Table
+    from nas.search_space.space import SearchSpace
+    from nas.tabular.table import Table
 
     path = args.space or args.table.with_suffix(".yaml")
     if path.parent.resolve() != args.table.parent.resolve():

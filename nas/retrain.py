@@ -13,8 +13,9 @@ from pathlib import Path
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice, Recipe
 from detector.weights.pretrained import START_FILE, Start
-from nas import cli, training
-from nas.candidate import (
+from nas.models.model_folder import Origin, copy_model, read_metrics, save_model, sha256_of
+from nas.retraining import training
+from nas.retraining.candidate import (
     AUTO,
     EPOCHS,
     LOOKS,
@@ -28,15 +29,9 @@ from nas.candidate import (
     images_a_step,
     with_batch_size,
 )
-from nas.initial import check_start
-from nas.models import (
-    Origin,
-    copy_model,
-    read_metrics,
-    save_model,
-    sha256_of,
-)
-from nas.tracked import retrain_run
+from nas.retraining.check_start import check_start
+from nas.terminal import cli
+from nas.tracking.runs import retrain_run
 
 DESCRIPTION = """\
 Train the winner of a search in full: more epochs and larger images than its proxy had. It
@@ -289,7 +284,7 @@ def _print_plan(candidate: Candidate, recipe: Recipe, start: Start | None, data,
 
 
 def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
-    from nas.watch import duration
+    from nas.engine.live_line import duration
 
     if metrics["ap"]:
         levels = "  ".join(f"{level} {value:.4f}" for level, value in metrics["ap"].items())

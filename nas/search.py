@@ -13,13 +13,13 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from detector.base.errors import UserError
-from nas import cli
-from nas.budget import Budget
-from nas.queue import Queue, add_queue_flags, check_same, manifest_of, read_queue
-from nas.samplers import DEFAULT, SAMPLERS
-from nas.space import SearchSpace
-from nas.tracked import tracked_search
-from nas.versions import versions
+from nas.engine.enqueued import Queue, add_queue_flags, check_same, manifest_of, read_queue
+from nas.samplers.proposer import DEFAULT, SAMPLERS
+from nas.search_space.mac_budget import Budget
+from nas.search_space.space import SearchSpace
+from nas.study.versions import versions
+from nas.terminal import cli
+from nas.tracking.runs import tracked_search
 from trials.resources import (
     MOST_CPUS,
     MOST_PER_GPU,
@@ -108,7 +108,7 @@ def run(args: Namespace) -> dict | None:
         raise UserError(f"--trials {args.trials}: must be at least 1")
     if args.max_failures is not None and not 0 <= args.max_failures <= 1:
         raise UserError(f"--max-failures {args.max_failures:g}: must be between 0 and 1")
-    from nas.disk import told_when_full
+    from nas.engine.disk_space import told_when_full
 
     with ExitStack() as open_ones:
         nodes = open_ones.enter_context(_machines(args))
@@ -116,7 +116,7 @@ def run(args: Namespace) -> dict | None:
                            gpus=args.gpus_per_trial, concurrency=args.concurrency,
                            stopwatch=measures_latency(space))
         if args.dry_run:
-            from nas.dryrun import dry_run
+            from nas.engine.dry_run import dry_run
 
             return dry_run(space, args, shares)
         study, data = _open_study(args, space)
@@ -141,10 +141,10 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
     Args:
         ready: waits for the Ray that is on its way.
     """
-    from nas.driver import MAX_FAILURES, Driver
-    from nas.summary import summarise
-    from nas.warm import WarmStart
-    from nas.watch import LiveLine
+    from nas.engine.driver import MAX_FAILURES, Driver
+    from nas.engine.live_line import LiveLine
+    from nas.engine.warm_start import WarmStart
+    from nas.study.summary import summarise
 
     manifest = study.manifest
     trials = args.trials or manifest["trials"]
@@ -202,9 +202,9 @@ def _open_study(args: Namespace, space):
     """The study to work on, and its images. New ones are made only when all is known to be well."""
     from detector.data import open_data, resolve_data
     from detector.data.prepare import room_for
-    from nas.disk import check_disk
-    from nas.gate import check
-    from nas.store import Study, already_there, new_name, newest
+    from nas.engine.disk_space import check_disk
+    from nas.engine.gate import check
+    from nas.study.storage import Study, already_there, new_name, newest
 
     name = args.study
     if name is None:
@@ -305,8 +305,8 @@ def _parts(space, data) -> list:
 
 def _caches(study, space, data):
     """Those images decoded; made once for a study."""
-    from nas.disk import prepare_images
-    from nas.driver import Caches
+    from nas.engine.disk_space import prepare_images
+    from nas.engine.driver import Caches
 
     train, holdout = prepare_images(_parts(space, data), study.folder / "cache", shared=True)
     return Caches(train=train.folder, holdout=holdout.folder)

@@ -1,288 +1,194 @@
-"""A search space: read from YAML, asked for parameters, resolved into configurations.
-
-Imports nothing heavy; Optuna only where its distributions are asked for. `python -m nas.space`
-tells what a space holds.
-"""
+"""python -m nas.space: how many designs a space has, what they cost, and whether it holds
+together."""
 
 from __future__ import annotations
 
-import itertools
 import math
-import random
 import sys
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from argparse import ArgumentParser, Namespace
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
-from detector.base.errors import ConfigError, UserError
-from detector.base.yaml_file import Document, read
-from detector.config.detector import Detector
-from detector.config.presets import PRESETS, section
-from detector.config.recipe import Recipe
-from nas.budget import Budget
-from nas.dimensions import Dimension, Params, Value
-from nas.resolve import resized, resolve
-from nas.scheduler import PROMOTE
-from nas.space_file import (
-    all_conditions,
-    check_keys,
-    read_baseline,
-    read_budget,
-    read_constraints,
-    read_dimensions,
-    read_rungs,
-)
+from detector.base.cli import parser as detector_parser
+from detector.base.errors import UserError
+from detector.config.detector import Detector, arch_hash
+from nas.engine.gate import Draw, weigh
+from nas.engine.live_line import count
+from nas.search_space.dimensions import Params
+from nas.search_space.space import RandomTrial, SearchSpace
+from nas.terminal import cli
 from trials.constraints import Constraints
-from trials.objective import Objective
+from trials.names import describe
+from trials.record import Cost
 
-SPACES = PRESETS.parent
+DESCRIPTION = """\
+Read a search space, check it, and show what is in it: how many designs, some of them, and how
+parameters and MACs (at 640×640) are distributed over random draws. Nothing is built or trained.
 
-_TRIED = 100  # random draws that a space must resolve before it is believed
+  python -m nas.space search_spaces/retina.yaml
+  python -m nas.space search_spaces/scrfd.yaml --budget 0.5G
+
+Mistakes in the file are told with their lines, all of them at once."""
+
+SHOWN = 10
+VARIED = 60  # draws whose neighbours tell how many parameters give the same design
+BAR = 40     # characters of the longest bar
+QUANTILES = {"least": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9,
+             "most": 1.0}
 
 
-@dataclass(frozen=True, kw_only=True)
-class SearchSpace:
-    """What a search may vary, and how each design is tried."""
+def make_parser() -> ArgumentParser:
+    made = detector_parser("nas.space", DESCRIPTION)
+    made.add_argument("space", metavar="FILE", type=Path, help="such as search_spaces/retina.yaml")
+    cli.add_budget_flag(made)
+    made.add_argument("--draws", metavar="N", type=cli.count, default=500,
+                      help="random designs that are costed (default: 500)")
+    made.add_argument("--seed", metavar="N", type=int, default=0,
+                      help="of the draws (default: 0)")
+    return made
 
-    name: str
-    path: Path
-    dimensions: tuple[Dimension, ...]
-    """In the file's order; conditions look back only."""
-    base: Detector
-    """The baseline's design; what no dimension varies stays as it is here."""
-    proxy: Recipe
-    """How every trial is trained, where no dimension varies that."""
-    proxy_synthetic: Recipe
-    """The same for the built-in scenes, which are smaller than photographs."""
-    rungs: tuple[int, ...]
-    """Epochs at which a trial may be paused, ascending; the last one is the full budget."""
-    eta: float
-    """A trial goes on from a rung when it is among its best 1/eta."""
-    promote: str
-    """`score`: only then; `front`: also when nothing at its rung beats it in accuracy and speed."""
-    objective: Objective
-    constraints: Constraints
-    """With a budget also its bounds."""
-    budget: Budget | None = None
-    """What all designs cost; their backbone.width follows from it."""
 
-    @classmethod
-    def load(cls, path: Path | str, budget: float | None = None) -> SearchSpace:
-        """The space in a YAML file.
+def run(args: Namespace) -> dict:
+    """Show a space as told on the command line; returns what --json writes."""
+    space = cli.load_space(args)
+    trial = RandomTrial(f"nas.space/{args.seed}")
+    drawn = [weigh(space, space.suggest(trial)) for _ in range(args.draws)]
+    size = space.size()
+    distinct = distinct_designs(space, [found.params for found in drawn[:VARIED]])
+    print(f"{args.space}: holds together; {len(space.dimensions)} dimensions"
+          + (f", budget {space.budget}" if space.budget else ""))
+    print("designs: " + ("beyond counting, a dimension is continuous" if size is None else
+                         f"{size:,} at most" + (f", about {distinct:.2g} different ones"
+                                                if distinct else "")))
+    print(design_line(0, space.base, Cost.of(space.base), "baseline"))
+    for number, found in enumerate(drawn[:SHOWN], 1):
+        print(design_line(number, found.detector, found.cost, why_not(found)))
+    legal = [found for found in drawn if found.violation is None]
+    broken = _caps(space.constraints, drawn)
+    print(f"\nof {len(drawn)} random draws {len(legal) / len(drawn):.1%} are legal, "
+          f"{len({found.design for found in legal})} different ones")
+    for cap, share in broken.items():
+        side = "under" if cap.startswith("min") else "over"
+        print(f"  {share:6.1%} {side} {cap} {getattr(space.constraints, cap):,}")
+    result = {"space": space.name, "designs_at_most": size, "different_about": distinct,
+              "budget": space.budget.to_dict() if space.budget else None,
+              "draws": len(drawn), "legal": len(legal) / len(drawn), "share_outside": broken,
+              "shown": [{"params": f.params, "design": f.design, "describe": describe(f.detector),
+                         "parameters": f.cost.params, "macs": f.cost.macs,
+                         "violation": f.violation} for f in drawn[:SHOWN]]}
+    shown, of = (legal, "legal") if space.budget and legal else (drawn, "all")
+    return result | {"distribution_of": of, "distribution": _distributions(shown, of)}
 
-        Args:
-            budget: MACs in place of those of the file's own budget.
 
-        Raises:
-            UserError: a rule is broken; names the file, the line, the key, and the way out. Or a
-                `budget` for a space that has none.
-        """
-        document = read(Path(path))
-        check_keys(document)
-        rungs = read_rungs(document)
-        proxy = section(document, "proxy", Recipe, {"epochs": rungs[-1]})
-        if proxy.epochs != rungs[-1]:
-            raise document.error(("rungs",), f"{list(rungs)} must end at the proxy's epochs, "
-                                 f"{proxy.epochs}; change one of them")
-        synthetic = document.data.get("proxy_synthetic") or {}
-        if not isinstance(synthetic, dict) or "epochs" in synthetic:
-            raise document.error(("proxy_synthetic",), "must be a mapping of the proxy's keys that "
-                                 "differ, without epochs: the rungs are the same")
-        eta = document.data.get("eta", 3)
-        if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
-            raise document.error(("eta",), f"{eta!r} must be a number above 1, such as 3")
-        promote = document.data.get("promote", PROMOTE[0])
-        if promote not in PROMOTE:
-            raise document.error(("promote",), f"{promote!r} is not one of {', '.join(PROMOTE)}")
-        name = document.data["name"]
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            raise document.error(("name",), f"{name!r} must be letters, digits, dash and "
-                                 "underscore; studies are named after it")
-        met = read_budget(document, budget)
-        space = cls(
-            name=name, path=document.path, base=read_baseline(document, met), proxy=proxy,
-            rungs=rungs, eta=eta, promote=promote, dimensions=read_dimensions(document),
-            budget=met, proxy_synthetic=section(document, "proxy_synthetic", Recipe,
-                                                proxy.to_dict()),
-            objective=section(document, "objective", Objective, {}),
-            constraints=read_constraints(document, met))
-        space._try_out(document)
-        return space
+def design_line(number: int, detector: Detector, price: Cost, note: str = "") -> str:
+    """A numbered design with its cost, for a list of them."""
+    return (f"{number:4d}  {describe(detector)}: {count(price.params)} params, "
+            f"{count(price.macs)} MACs" + (f" ({note})" if note else ""))
 
-    def on(self, data) -> SearchSpace:
-        """The space with the proxy that fits the data (a `detector.data.Data`)."""
-        return replace(self, proxy=self.proxy_synthetic) if data.root is None else self
 
-    @property
-    def baseline(self) -> tuple[Detector, Recipe]:
-        """The yardstick: the preset's design under this space's proxy recipe."""
-        return self.base, self.proxy
+def why_not(found: Draw) -> str:
+    """Why a draw may not be trained, or nothing."""
+    return f"infeasible: {found.violation}" if found.violation else ""
 
-    def suggest(self, trial) -> Params:
-        """A draw: names that are active, and their values.
 
-        Args:
-            trial: an Optuna trial, or anything with its suggest_categorical, _int and _float.
-        """
-        params: Params = {}
-        for dimension in self.dimensions:
+def distinct_designs(space: SearchSpace, draws: Sequence[Params]) -> float | None:
+    """About how many different designs a space has: parameters that change nothing which gets
+    built, such as the activation where there is none, count once.
+
+    Each draw stands for as many parameters as its branch of the space has, and shares its design
+    with as many as the values of single dimensions that lead to the same one tell. None where that
+    cannot be counted, or each design would have to be fitted to a budget.
+    """
+    size = space.size()
+    if size is None or space.budget is not None:
+        return None
+    inner = {name for d in space.dimensions for name in d.when}
+    stands_for = shared = 0.0
+    for params in draws:
+        design = arch_hash(space.resolve(params)[0])
+        branch, same = 1, 1
+        for dimension in space.design_dimensions():
             if dimension.active(params):
-                params[dimension.name] = dimension.suggest(trial)
-        return params
-
-    def resolve(self, params: Mapping) -> tuple[Detector, Recipe]:
-        """The design and the recipe that parameters stand for: a pure function.
-
-        Raises:
-            UserError: they are not parameters of this space, or break a rule together.
-        """
-        settings = self._settings(params)
-        try:
-            detector, recipe = resolve(self.base, self.proxy, settings)
-            if self.budget is not None:
-                detector = self.budget.meet(
-                    lambda width: resized(self.base, settings, detector, width))
-        except ConfigError as error:
-            raise UserError(f"{self.path}: {error}; drawn with {_text(params)}") from error
-        return detector, recipe
-
-    def distributions(self, params: Mapping, coded: bool = False) -> dict:
-        """Optuna's distributions of the active names, for stored trials.
-
-        Args:
-            params: of one draw; empty for a design that was given.
-            coded: those of what `suggest` asks a trial for: places instead of values where a
-                choice is ordered.
-
-        Raises:
-            UserError: they are not parameters of this space.
-        """
-        if not params:
-            return {}
-        return {d.name: d.distribution(coded) for d in self._active(params)}
-
-    def coded(self, params: Mapping) -> Params:
-        """The answers of a trial that made `suggest` return these parameters."""
-        return {d.name: d.coded(params[d.name]) for d in self._active(params)} if params else {}
-
-    def size(self) -> int | None:
-        """How many designs it has at most (some may resolve to the same, some miss a budget);
-        recipes do not count.
-
-        None where a design's dimension is continuous.
-        """
-        counted = self.design_dimensions()
-        parents = [d for d in counted if any(d.name in other.when for other in counted)]
-        others = [d for d in counted if d not in parents]
-        if any(d.values() is None for d in others):
-            return None
-        total = 0
-        cases = itertools.product(*(d.values() for d in parents))
-        met = set()
-        for case in cases:
-            params: Params = {}
-            for dimension, value in zip(parents, case):
-                if dimension.active(params):
-                    params[dimension.name] = value
-            key = tuple(params.items())
-            if key not in met:
-                met.add(key)
-                total += math.prod(len(d.values()) for d in others if d.active(params))
-        return total
-
-    def design_dimensions(self) -> list[Dimension]:
-        """Those that shape designs, or decide whether such ones are active."""
-        found: list[Dimension] = []
-        for dimension in reversed(self.dimensions):
-            if dimension.shapes_design or any(dimension.name in d.when for d in found):
-                found.insert(0, dimension)
-        return found
-
-    def _settings(self, params: Mapping) -> dict[str, object]:
-        """What parameters fill in, by place."""
-        return {place: value for d in self._active(params)
-                for place, value in d.settings(params[d.name]).items()}
-
-    def _active(self, params: Mapping) -> list[Dimension]:
-        """The dimensions of these parameters, whose names and values are checked."""
-        active = [d for d in self.dimensions if d.active(params)]
-        names = {d.name for d in active}
-        wrong = ([f"{name} is missing" for name in sorted(names - set(params))]
-                 + [f"{name} is not active or unknown" for name in sorted(set(params) - names)])
-        wrong = wrong or [f"{d.name} cannot be {params[d.name]!r}" for d in active
-                          if not d.has(params[d.name])]
-        if wrong:
-            raise UserError(f"{self.path}: the parameters {_text(params)} do not fit this space: "
-                            f"{wrong[0]}; use the space they were drawn from")
-        return active
-
-    def _try_out(self, document: Document) -> None:
-        """Resolve some draws, and alone each value that no good draw had, so that a mistake shows
-        before a search."""
-        rng = RandomTrial("try out")
-        unbound = replace(self, budget=None)  # rules do not depend on how wide a backbone is
-        good, bad = set(), None
-        for _ in range(_TRIED):
-            params = self.suggest(rng)
-            try:
-                unbound.resolve(params)
-                good |= set(params.items())
-            except UserError as error:
-                bad = bad or error
-        by_name = {d.name: d for d in self.dimensions}
-        for dimension in self.dimensions:
-            for value in dimension.ends():
-                if (dimension.name, value) not in good:
-                    self._try_alone(dimension, value, by_name, document)
-        if bad:
-            raise bad
-
-    def _try_alone(self, dimension: Dimension, value: Value, by_name: Mapping[str, Dimension],
-                   document: Document) -> None:
-        """UserError with the line of a value that does not go with the baseline."""
-        settings: dict[str, object] = {}
-        for name, values in all_conditions(dimension, by_name).items():
-            settings |= by_name[name].settings(values[0])  # what makes it active
-        settings |= dimension.settings(value)
-        try:
-            resolve(self.base, self.proxy, settings)
-        except ConfigError as error:
-            inside = ("choice", str(value)) if dimension.bundles else ()
-            raise document.error(("dimensions", dimension.name, *inside),
-                                 f"{value!r} does not fit: {error}") from error
+                values = dimension.values()
+                branch *= len(values)
+                if dimension.name not in inner:
+                    same *= sum(_is_same(space, {**params, dimension.name: value}, design)
+                                for value in values)
+        stands_for += branch
+        shared += branch / same
+    return size * shared / stands_for
 
 
-class RandomTrial:
-    """Answers each question of `SearchSpace.suggest` by chance, uniformly on its scale."""
-
-    def __init__(self, seed: str | int):
-        self._random = random.Random(seed)
-
-    def suggest_categorical(self, name: str, choices):
-        return self._random.choice(list(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1,
-                    log: bool = False) -> int:
-        if not log:
-            return self._random.randrange(low, high + 1, step)
-        value = math.exp(self._random.uniform(math.log(low - 0.5), math.log(high + 0.5)))
-        return min(max(round(value), low), high)
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None,
-                      log: bool = False) -> float:
-        if log:
-            value = math.exp(self._random.uniform(math.log(low), math.log(high)))
-            return min(max(value, low), high)
-        if step is not None:
-            return low + step * self._random.randint(0, round((high - low) / step))
-        return self._random.uniform(low, high)
+def _is_same(space: SearchSpace, params: Params, design: str) -> bool:
+    try:
+        return arch_hash(space.resolve(params)[0]) == design
+    except UserError:  # values that do not go together are no design at all
+        return False
 
 
-def _text(params: Mapping) -> str:
-    return ", ".join(f"{name}={value}" for name, value in params.items()) or "(none)"
+def _caps(constraints: Constraints, drawn: Sequence[Draw]) -> dict[str, float]:
+    """Share of the draws that break each cap, whatever else they break."""
+    limits = {key: limit for key, limit in constraints.to_dict().items() if limit is not None}
+    return {key: sum(Constraints(**{"max_params": None, key: limit}).violation(f.cost) is not None
+                     for f in drawn) / len(drawn) for key, limit in limits.items()}
+
+
+def _distributions(drawn: Sequence[Draw], of: str) -> dict:
+    """Quantiles and a histogram on a log scale of parameters and MACs, printed and returned."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False)
+    told = {}
+    for name, values in (("parameters", sorted(f.cost.params for f in drawn)),
+                         ("MACs", sorted(f.cost.macs for f in drawn))):
+        quantiles = {label: values[round(q * (len(values) - 1))] for label, q in QUANTILES.items()}
+        bins = histogram(values)
+        table = Table(title=f"{name} of {of} draws", title_justify="left", box=None,
+                      show_header=False, pad_edge=False)
+        most = max(number for _, _, number in bins)
+        for low, high, number in bins:
+            table.add_row(f"{_edge(low)} – {_edge(high)}",
+                          "█" * round(BAR * number / most), f"{number / len(values):.1%}")
+        console.print()
+        console.print(table)
+        console.print("  ".join(f"{label} {count(value)}" for label, value in quantiles.items()),
+                      soft_wrap=True)
+        told["macs" if name == "MACs" else "params"] = {
+            "quantiles": quantiles,
+            "histogram": [{"from": a, "to": b, "count": n} for a, b, n in bins]}
+    return told
+
+
+def histogram(values: Sequence[float]) -> list[tuple[float, float, int]]:
+    """(from, to, how many) of positive numbers, in bins between 1, 2, 5 × powers of ten; in ten of
+    one width where the numbers are within a factor of 2."""
+    low, high = min(values), max(values)
+    if high < 2 * low:
+        width = (high - low) / 10 or low / 10
+        edges = [low + place * width for place in range(11)]
+    else:
+        powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+        marks = [lead * 10.0**power for power in powers for lead in (1, 2, 5)]
+        edges = marks[bisect_right(marks, low) - 1:bisect_right(marks, high) + 1]
+    last = len(edges) - 2
+    counts = Counter(min(bisect_right(edges, value) - 1, last) for value in values)
+    return [(low, high, counts[place]) for place, (low, high) in enumerate(pairwise(edges))]
+
+
+def _edge(value: float) -> str:
+    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= factor:
+            return f"{value / factor:.4g} {letter}"
+    return f"{value:.4g}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    return cli.main(make_parser(), run, argv)
 
 
 if __name__ == "__main__":
-    from nas.space_cli import main
-
     sys.exit(main())

@@ -7,8 +7,8 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from detector.base.errors import UserError
-from nas import cli
-from nas.tracked import RetrainRun, sync_command, track_evaluation, tracker
+from nas.terminal import cli
+from nas.tracking.runs import RetrainRun, sync_command, track_evaluation, tracker
 
 DESCRIPTION = """\
 Make a study's view in MLflow whole again from the study itself: after an outage, or in another
@@ -28,7 +28,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Sync as told on the command line; returns what --json writes."""
-    from nas.store import Study, newest
+    from nas.study.storage import Study, newest
 
     if args.tracking_uri == "none":
         raise UserError("--tracking-uri none: there is nothing to tell; name a store or "
@@ -53,8 +53,8 @@ def run(args: Namespace) -> dict:
 
 def _study(args: Namespace, study) -> bool:
     """Whether MLflow has all of the trials and of the study's own numbers and pictures."""
-    from nas.summary import write_files
-    from nas.view import StudyView
+    from nas.study.summary import write_files
+    from nas.study.tracker_view import StudyView
     from trials.record import Status
 
     records = study.records
@@ -70,7 +70,7 @@ def _study(args: Namespace, study) -> bool:
 def _models(args: Namespace, folder: Path) -> tuple[int, int]:
     """Retrains and evaluations of a study, told."""
     from analysis.studies import read_model
-    from nas.models import WEIGHTS
+    from nas.models.model_folder import WEIGHTS
 
     uri = args.tracking_uri
     again = sync_command(folder.name, args.runs_dir, uri)

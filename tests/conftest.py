@@ -40,7 +40,7 @@ def tiny_study(tmp_path, monkeypatch):
     import detector.data
     from detector.config.detector import Backbone, Detector, Head, Neck, arch_hash
     from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
-    from nas.store import Study
+    from nas.study.storage import Study
     from trials.objective import Objective
     from trials.record import Cost, EpochResult, Status, TrialRecord
 
@@ -94,8 +94,8 @@ def generated_study(tmp_path):
         import numpy as np
         import optuna
 
-        from nas.gate import weigh
-        from nas.space import SPACES, RandomTrial, SearchSpace
+        from nas.engine.gate import weigh
+        from nas.search_space.space import SPACES, RandomTrial, SearchSpace
         from trials.record import RECORD_ATTRIBUTE, Cost, EpochResult, Status, TrialRecord
 
         space, rng = SearchSpace.load(SPACES / "retina.yaml"), np.random.default_rng(seed)

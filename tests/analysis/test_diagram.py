@@ -6,7 +6,7 @@ import pytest
 
 from analysis.diagram import LINE, WIDTH, network_svg
 from detector.config.presets import load_preset
-from nas.card import network
+from nas.models.report_files import network
 
 SVG = "{http://www.w3.org/2000/svg}"
 

@@ -38,7 +38,7 @@ def retrained(study, number: int, accuracy: float, folder: str) -> None:
 
 def test_one_study(call, generated_study, tmp_path):
     from detector.config.detector import Detector
-    from nas.card import write_network
+    from nas.models.report_files import write_network
 
     study = generated_study(
         "one", 80, change=lambda record: infeasible(record) if record.number == 7 else record)

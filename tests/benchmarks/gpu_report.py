@@ -134,7 +134,7 @@ def run_search(bench: Bench, until: float) -> str:
 
 def study_facts(runs: Path, seconds: float) -> dict:
     """What a search of so many seconds came to, by the records of its study."""
-    from nas.store import Study
+    from nas.study.storage import Study
     from trials.record import Status
 
     study = Study.open(runs, STUDY)

@@ -4,8 +4,8 @@ import time
 
 import pytest
 
-from nas.gate import weigh
-from nas.space import SPACES, RandomTrial, SearchSpace
+from nas.engine.gate import weigh
+from nas.search_space.space import SPACES, RandomTrial, SearchSpace
 
 
 @pytest.mark.benchmark

@@ -7,12 +7,12 @@ from dataclasses import replace
 
 import pytest
 
-from nas import gate
-from nas.driver import Caches, Driver
-from nas.gate import weigh
-from nas.samplers import Proposer
-from nas.space import SPACES, RandomTrial, SearchSpace
-from nas.store import Study
+from nas.engine import gate
+from nas.engine.driver import Caches, Driver
+from nas.engine.gate import weigh
+from nas.samplers.proposer import Proposer
+from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.study.storage import Study
 from trials.record import EpochResult, Status, TrialRecord
 from trials.tracking import NullTracker
 

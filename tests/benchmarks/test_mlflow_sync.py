@@ -6,8 +6,8 @@ import time
 import pytest
 
 from analysis.load import load_records
-from nas.tracked import tracker
-from nas.view import StudyView
+from nas.study.tracker_view import StudyView
+from nas.tracking.runs import tracker
 from trials.mlflow_store import client, experiment_id, milliseconds
 from trials.names import describe
 

@@ -9,7 +9,7 @@ import torch
 from detector.config.recipe import DataChoice
 from detector.data import cache_images, open_data
 from detector.training.fit import fit
-from nas.space import SPACES, SearchSpace
+from nas.search_space.space import SPACES, SearchSpace
 
 LIMIT_SECONDS = 10.0
 LEAST_AP = 0.3

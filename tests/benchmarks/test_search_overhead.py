@@ -68,7 +68,9 @@ def ended(name):
     parts.append((name, time.time() - began))
 ended("python")
 import detector.data, nas.driver
-from nas import cli, search, space
+from nas import search
+from nas.search_space import space
+from nas.terminal import cli
 ended("first imports")
 def part(place, attribute, name):
     function = getattr(place, attribute)
@@ -81,13 +83,13 @@ part(space.SearchSpace, "load", "space")
 part(search, "_open_study", "data and study")
 part(search, "_ray_on_its_way", "imports of Ray")
 part(search, "_caches", "tracker, cache")
-part(nas.driver.Driver, "next_segment", "rest of Ray, first design")
-take = nas.driver.Driver.take
+part(nas.engine.driver.Driver, "next_segment", "rest of Ray, first design")
+take = nas.engine.driver.Driver.take
 def first_report(driver, report):
     if not any(name == "worker start" for name, _ in parts):
         parts.append(("worker start", time.time() - report.epoch.seconds - began))
     return take(driver, report)
-nas.driver.Driver.take = first_report
+nas.engine.driver.Driver.take = first_report
 code = cli.main(search.make_parser(), search.run, sys.argv[1:])
 print(json.dumps(parts))
 sys.exit(code)

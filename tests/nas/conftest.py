@@ -138,7 +138,8 @@ def serve():
 @pytest.fixture
 def retrained(tiny_study, capsys):
     """Function: flags → (exit code, stdout, stderr) of nas.retrain in the tiny study's folder."""
-    from nas import cli, retrain
+    from nas import retrain
+    from nas.terminal import cli
 
     def call(*flags: str) -> tuple[int, str, str]:
         code = cli.main(retrain.make_parser(), retrain.run, [

@@ -26,7 +26,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
 HERE = """
 import sys
 import trials.ray_trainable
-from nas import cli, search
+from nas import search
+from nas.terminal import cli
 from trials.run import run_segment
 
 def here(source, shares, **settings):  # one after the other, without Ray

@@ -18,8 +18,9 @@ from detector.data import cache_images, convert, open_data
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image, read_size
 from detector.network.model import build_detector
-from nas import cli, detect, evaluate, export
-from nas.models import Origin, save_model
+from nas import detect, evaluate, export
+from nas.models.model_folder import Origin, save_model
+from nas.terminal import cli
 from trials.objective import Objective
 
 CONFIG = Detector(

@@ -7,8 +7,9 @@ import pytest
 from detector.config.detector import Detector
 from detector.config.recipe import DataChoice, Evaluation, Recipe
 from detector.network.model import build_detector
-from nas import cli, evaluate, looks
-from nas.models import Origin, last_retrained, save_model
+from nas import evaluate
+from nas.models.model_folder import Origin, last_retrained, save_model
+from nas.terminal import cli, tta_flags
 from trials.objective import Objective
 
 
@@ -160,8 +161,8 @@ def test_published_predictions_digit_by_digit(wider_root, capsys, tmp_path):
 def test_sizes_and_factors_as_typed():
     sizes = {"original": (None, None), "vga": (None, 640), "640": (None, 640),
              "1600x2150": (1600, 2150)}
-    assert {text: looks.test_size(text) for text in sizes} == sizes
-    assert looks.factors("0.5,1,1.50,1") == (0.5, 1.0, 1.5)
+    assert {text: tta_flags.test_size(text) for text in sizes} == sizes
+    assert tta_flags.factors("0.5,1,1.50,1") == (0.5, 1.0, 1.5)
     for text in ("original", "640", "1600x2150"):
-        short, long = looks.test_size(text)
-        assert looks.told_size(Evaluation(short=short, size=long)) == text
+        short, long = tta_flags.test_size(text)
+        assert tta_flags.told_size(Evaluation(short=short, size=long)) == text

@@ -8,9 +8,9 @@ import pytest
 import detector.training.fit
 from detector.base.errors import TrainingError
 from detector.training.fit import Epoch
-from nas.driver import Caches, Driver
-from nas.space import SearchSpace
-from nas.store import Study
+from nas.engine.driver import Caches, Driver
+from nas.search_space.space import SearchSpace
+from nas.study.storage import Study
 from trials.record import Status
 from trials.run import run_segment
 from trials.tracking import NullTracker

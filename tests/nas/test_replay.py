@@ -8,14 +8,14 @@ import pytest
 from analysis.replays import best_of_draws, best_so_far, median, spent_until
 from detector.base.errors import UserError
 from nas import replay
-from nas.dimensions import every_design
-from nas.gate import weigh
-from nas.replay_report import DRAWN, truth_of
-from nas.samplers import DEFAULT, SAMPLERS
-from nas.simulate import Remembering, Schedule, play
-from nas.space import SPACES, SearchSpace
-from nas.store import Study
-from nas.table import Row, Table
+from nas.engine.gate import weigh
+from nas.samplers.proposer import DEFAULT, SAMPLERS
+from nas.search_space.dimensions import every_design
+from nas.search_space.space import SPACES, SearchSpace
+from nas.study.storage import Study
+from nas.tabular.report import DRAWN, truth_of
+from nas.tabular.simulator import Remembering, Schedule, play
+from nas.tabular.table import Row, Table
 from trials.names import describe
 from trials.record import Cost, EpochResult, Status, TrialRecord
 

@@ -6,7 +6,8 @@ from math import log
 import pytest
 
 from analysis.load import load_records
-from nas import cli, rescore
+from nas import rescore
+from nas.terminal import cli
 from trials.record import Status
 
 

@@ -11,10 +11,11 @@ from detector.config.presets import PRESETS, load_preset
 from detector.config.recipe import Augmentation, Recipe
 from detector.network.model import build_detector
 from detector.weights import checkpoint
-from nas import retrain, training
-from nas.candidate import choose, fitting_size, full_recipe
-from nas.models import load_model
-from nas.rules import check_rules
+from nas import retrain
+from nas.models.competition_rules import check_rules
+from nas.models.model_folder import load_model
+from nas.retraining import training
+from nas.retraining.candidate import choose, fitting_size, full_recipe
 from trials.objective import Objective
 from trials.record import Cost
 

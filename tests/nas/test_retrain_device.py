@@ -7,8 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from nas import retrain, training
-from nas.candidate import choose, full_recipe
+from nas import retrain
+from nas.retraining import training
+from nas.retraining.candidate import choose, full_recipe
 
 
 @pytest.fixture

@@ -143,9 +143,9 @@ def test_bad_input_is_one_line(run_here, args, message):
 
 
 def test_a_full_disk_is_said_before_a_study_is_made(run_here, monkeypatch):
-    from nas import disk
+    from nas.engine import disk_space
 
-    monkeypatch.setattr(disk, "checkpoints_needed", lambda space, trials: 10**18)
+    monkeypatch.setattr(disk_space, "checkpoints_needed", lambda space, trials: 10**18)
     code, _, err = run_here(*SEARCH[1:], "--trials", "2")
     assert code == 2
     assert len(err.splitlines()) == 1
@@ -167,7 +167,7 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
     monkeypatch.setattr("trials.ray_trainable.run_on_ray",
                         lambda source, shares, **how: source.next_segment())
-    monkeypatch.setattr("nas.store.Study.add", full)
+    monkeypatch.setattr("nas.study.storage.Study.add", full)
     code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
     assert code == 2
     assert len(err.splitlines()) == 1
@@ -191,7 +191,7 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
                     {"epoch": EpochResult(epoch=2, losses={}, lr=0.1, seconds=1.0, ap=dict.fromkeys(
                         ("easy", "medium", "hard"), 0.5))})))
 
-    from nas.driver import Caches
+    from nas.engine.driver import Caches
 
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: Caches(
         train=run_here.folder, holdout=run_here.folder))
@@ -211,7 +211,7 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
 
 
 def test_an_existing_study_needs_resume(run_here):
-    from nas.store import Study
+    from nas.study.storage import Study
 
     Study.create(run_here.folder / "runs", "one", {"name": "one", "space": "tiny", "created": 1})
     code, _, err = run_here(*SEARCH[1:], "--trials", "2", "--study", "one")
@@ -249,7 +249,8 @@ def test_dry_run_tells_how_latency_will_be_measured(run_here, tiny_space):
 @pytest.fixture
 def run_here(tiny_space, tmp_path, monkeypatch, capsys):
     """The command in this process: for what ends before anything is trained."""
-    from nas import cli, search
+    from nas import search
+    from nas.terminal import cli
 
     class Run:
         folder = tmp_path

@@ -1,248 +1,68 @@
-"""Shipped spaces hold together, conditions and presets hold, a draw is a pure function."""
+"""python -m nas.space: counts that can be checked by hand, and what it prints."""
 
-import pickle
-from dataclasses import replace
-from types import SimpleNamespace
+import json
 
-import optuna
 import pytest
 
-from detector.architecture.cost import cost
-from detector.base.errors import UserError
 from detector.config.detector import arch_hash
-from detector.config.presets import PRESETS, load_preset
-from nas.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.space import SearchSpace
+from nas.space import distinct_designs, histogram, main
 
-SHIPPED = sorted(SPACES.glob("*.yaml"))
-TINY = """
-name: tiny
-baseline: retinaface_mobile025
-dimensions:
-  backbone.kind: {choice: [mobilenet_v1, resnet]}
-  v1.width: {sets: backbone.width, choice: [0.125, 0.25], when: {backbone.kind: mobilenet_v1}}
-  res.block: {sets: backbone.block, choice: [basic, bottleneck], when: {backbone.kind: resnet}}
-  res.width: {sets: backbone.width, float: [0.125, 0.25], when: {res.block: bottleneck}}
-  neck.levels: {choice: [P3-P5, P2-P4]}
-  head.landmarks: {choice: [true, false]}
-  recipe.optimizer.lr: {float: [1e-3, 1e-1], log: true}
-proxy: {size: 160}
-rungs: [1, 3]
-"""
+HEAD = "name: small\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\ndimensions:\n"
 
 
 @pytest.fixture
-def tiny(tmp_path):
-    path = tmp_path / "tiny.yaml"
-    path.write_text(TINY)
-    return SearchSpace.load(path)
+def small(tmp_path):
+    """24 parameters; an activation of no context is none: 12 of them are 6 designs."""
+    path = tmp_path / "small.yaml"
+    path.write_text(HEAD + """
+  neck.width: {choice: [16, 32, 48]}
+  context.kind: {choice: [ssh, none]}
+  context.activation: {choice: [relu, leaky_relu]}
+  head:
+    choice:
+      own: {head.score: softmax, head.shared: false}
+      shared: {head.score: sigmoid, head.shared: true}
+""")
+    return path
 
 
-def draws(space, count, seed="draws"):
-    trial = RandomTrial(seed)
-    return [space.suggest(trial) for _ in range(count)]
+def test_designs_are_counted_and_those_that_are_the_same_once(small):
+    space = SearchSpace.load(small)
+    assert space.size() == 24
+    every = [{"neck.width": w, "context.kind": c, "context.activation": a, "head": h}
+             for w in (16, 32, 48) for c in ("ssh", "none") for a in ("relu", "leaky_relu")
+             for h in ("own", "shared")]
+    truth = len({arch_hash(space.resolve(params)[0]) for params in every})
+    assert truth == 18
+    assert distinct_designs(space, every) == truth
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
-def test_draws_of_shipped_spaces_resolve_cost_and_hash(path):
-    space = SearchSpace.load(path)
-    assert space.name == path.stem
-    designs = set()
-    for params in draws(space, 200 if space.budget is None else 20):
-        detector, recipe = space.resolve(params)
-        again, recipe_again = space.resolve(dict(reversed(params.items())))
-        assert (again, recipe_again) == (detector, recipe)
-        count, macs = cost(detector)
-        assert count > 0 and macs > 0
-        assert all(w % 8 == 0 for w in (*detector.backbone.widths, detector.neck.width))
-        assert recipe.epochs == space.rungs[-1]
-        designs.add(arch_hash(detector))
-    there_are = space.size() or 10**9
-    assert len(designs) > (min(150, there_are / 2) if space.budget is None else 15)
-    assert space.size() is None or space.size() >= len(designs)
+def test_command_tells_and_writes_what_a_space_holds(small, capsys, tmp_path):
+    small.write_text(small.read_text() + "constraints: {max_macs: 1_000_000_000}\n")
+    assert main([str(small), "--draws", "40", "--json", str(tmp_path / "out.json")]) == 0
+    told = capsys.readouterr().out
+    assert "24 at most" in told and "(baseline)" in told and "over max_macs 1,000,000,000" in told
+    result = json.loads((tmp_path / "out.json").read_text())
+    assert result["designs_at_most"] == 24 and result["draws"] == 40
+    assert sum(bin["count"] for bin in result["distribution"]["macs"]["histogram"]) == 40
+    quantiles = list(result["distribution"]["params"]["quantiles"].values())
+    assert quantiles == sorted(quantiles)
+    assert result["legal"] == 1 - result["share_outside"]["max_macs"]
 
 
-@pytest.mark.parametrize("path", SHIPPED, ids=lambda p: p.stem)
-def test_number_of_designs_in_the_header_is_right(path):
-    assert f"{SearchSpace.load(path).size():,}" in path.read_text()
+def test_a_mistake_is_told_with_its_line(small, capsys):
+    small.write_text(small.read_text().replace("head.shared: true", "head.shred: true"))
+    assert main([str(small)]) == 2
+    error = capsys.readouterr().err
+    assert f"{small}:13: dimensions → head → choice → shared → head.shred" in error
+    assert "did you mean head.shared?" in error and error.count("\n") == 1
 
 
-def test_flagship_is_mostly_cheap_and_seldom_infeasible():
-    space = SearchSpace.load(SPACES / "retina.yaml")
-    found = [cost(space.resolve(params)[0]) for params in draws(space, 500)]
-    macs = sorted(macs for _, macs in found)
-    assert 0.8e9 < macs[250] < 3e9
-    assert macs[440] < 12e9
-    assert macs[75] < 0.8e9
-    assert 1 <= sum(params > 45e6 for params, _ in found) <= 25
-
-
-MOBILE025 = {
-    "backbone": "mobilenet_v1", "v1.width": 0.25, "v1.stem": 8, "v1.width3": 1, "v1.width5": 1,
-    "v1.depth2": 2, "v1.depth3": 2, "v1.depth4": 6, "v1.depth5": 2, "neck": "fpn",
-    "neck.levels": "P3-P5", "neck.width": 64, "context.kind": "ssh", "activation": "leaky_relu",
-    "head": "retinaface", "anchors.name": "retinaface", "head.landmarks": True,
-    "retinaface.loss": "iou", "recipe.optimizer.lr": 0.03}
-RESNET50 = {
-    "backbone": "resnet", "res.variant": "plain", "res.block": "bottleneck",
-    "bottleneck.width": 1.0, "res.depth2": 3, "res.depth3": 4, "res.depth4": 6, "res.depth5": 3,
-    "neck": "fpn", "neck.levels": "P3-P5", "res.neck.width": 256, "context.kind": "ssh",
-    "activation": "relu", "head": "retinaface", "anchors.name": "retinaface",
-    "head.landmarks": True, "retinaface.loss": "iou", "recipe.optimizer.lr": 0.03}
-YUNET_N = {
-    "backbone": "yunet", "yunet.depth3": 2, "yunet.depth4": 2, "yunet.depth5": 2,
-    "yunet.width": "x1", "context.kind": "none", "activation": "relu", "head": "yunet",
-    "yunet.layers": 1, "yunet.head.width": 64, "head.landmarks": True, "yunet.loss": "simota",
-    "recipe.optimizer.lr": 0.03}
-SCRFD = {
-    "neck": "pafpn", "pafpn.levels": "P3-P5", "context.kind": "none", "activation": "relu",
-    "head": "scrfd", "anchors.name": "retinaface", "scrfd.layers": 2, "scrfd.width": 64,
-    "head.landmarks": False, "scrfd.loss": "atss", "recipe.optimizer.lr": 0.03}
-RESNET18 = {name: value for name, value in RESNET50.items() if name != "bottleneck.width"} | {
-    "res.block": "basic", "basic.width": 1.0, "res.depth2": 2, "res.depth3": 2, "res.depth4": 2,
-    "res.depth5": 2}
-IN_FLAGSHIP = {
-    "retinaface_mobile025": MOBILE025,
-    "retinaface_resnet18": RESNET18,
-    "retinaface_resnet34": RESNET18 | {"res.depth2": 3, "res.depth3": 4, "res.depth4": 6,
-                                       "res.depth5": 3},
-    "retinaface_resnet50": RESNET50,
-    "scrfd_2.5g": SCRFD | {"backbone": "scrfd_2.5g", "neck.width": 24, "scrfd.block": "conv"},
-    "yunet_n": YUNET_N,
-}
-
-
-@pytest.mark.parametrize("preset", IN_FLAGSHIP)
-def test_presets_are_points_of_the_flagship(preset):
-    space = SearchSpace.load(SPACES / "retina.yaml")
-    found, _ = space.resolve(IN_FLAGSHIP[preset])
-    assert arch_hash(found) == arch_hash(load_preset(preset)[0])
-
-
-def test_scrfd_05g_is_one_but_for_the_groups_of_its_normalisation():
-    space = SearchSpace.load(SPACES / "retina.yaml")
-    found, _ = space.resolve(SCRFD | {"backbone": "scrfd_0.5g", "neck.width": 16,
-                                      "scrfd.block": "separable"})
-    published, _ = load_preset("scrfd_0.5g")
-    assert arch_hash(found) == arch_hash(
-        replace(published, head=replace(published.head, norm_groups=8)))
-
-
-def test_the_header_names_the_presets_in_the_flagship():
-    header = (SPACES / "retina.yaml").read_text().split("name: retina")[0]
-    assert all(preset in header for preset in IN_FLAGSHIP)
-
-
-@pytest.mark.parametrize("path", sorted(PRESETS.glob("*.yaml")), ids=lambda p: p.stem)
-def test_every_preset_loads(path):
-    detector, recipe = load_preset(path.stem)
-    assert cost(detector)[0] > 0 and recipe.epochs > 1
-
-
-def test_unknown_preset_lists_the_known_ones():
-    with pytest.raises(UserError, match=r"'resnet' is unknown; there are .*retinaface_mobile025"):
-        load_preset("resnet")
-
-
-def test_a_bundle_sets_several_places_and_its_name_is_what_is_drawn(tmp_path):
-    path = tmp_path / "bundles.yaml"
-    path.write_text(
-        "name: bundles\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\ndimensions:\n"
-        "  head:\n    choice:\n      plain: {head.score: softmax}\n"
-        "      deep: {head.score: sigmoid, head.layers: 2, recipe.loss.class_loss: focal}\n"
-        "  shape: {choice: {a: {backbone.widths: [8, 16, 24, 32, 40]}}, when: {head: deep}}\n"
-        "  layers: {sets: head.layers, int: [0, 1], when: {head: plain}}\n"
-        "  loss: {choice: {f: {recipe.loss.class_loss: focal}}, when: {head: plain}}\n")
-    space = SearchSpace.load(path)
-    assert space.size() == 2 + 1
-    assert {tuple(params) for params in draws(space, 30)} == {
-        ("head", "shape"), ("head", "layers", "loss")}
-    detector, recipe = space.resolve({"head": "deep", "shape": "a"})
-    assert (detector.head.score, detector.head.layers) == ("sigmoid", 2)
-    assert detector.backbone.widths == (8, 16, 24, 32, 40)
-    assert recipe.loss.class_loss == "focal"
-    assert space.distributions({"head": "deep", "shape": "a"})["head"].choices == ("plain", "deep")
-
-
-def test_conditions_follow_their_parents(tiny):
-    seen = {frozenset(params) for params in draws(tiny, 200)}
-    always = {"backbone.kind", "neck.levels", "head.landmarks", "recipe.optimizer.lr"}
-    assert seen == {frozenset(always | extra) for extra in (
-        {"v1.width"}, {"res.block"}, {"res.block", "res.width"})}
-
-
-def test_what_is_not_varied_stays_as_in_the_baseline(tiny):
-    point = {"backbone.kind": "mobilenet_v1", "v1.width": 0.25, "neck.levels": "P3-P5",
-             "head.landmarks": True, "recipe.optimizer.lr": 0.01}
-    detector, recipe = tiny.resolve(point)
-    assert detector == tiny.baseline[0] == load_preset("retinaface_mobile025")[0]
-    assert (recipe.size, recipe.epochs, recipe.optimizer.lr) == (160, 3, 0.01)
-    detector, _ = tiny.resolve(point | {"neck.levels": "P2-P4", "v1.width": 0.125})
-    assert detector.neck.levels == (2, 3, 4)
-    assert (detector.backbone.stem, detector.backbone.widths) == (8, (8, 16, 32, 64, 128))
-    basic = {"backbone.kind": "resnet", "res.block": "basic", "neck.levels": "P3-P5",
-             "head.landmarks": True, "recipe.optimizer.lr": 0.01}
-    backbone = tiny.resolve(basic)[0].backbone
-    assert (backbone.stem, backbone.widths, backbone.depths) == (
-        64, (64, 128, 256, 512), (2, 2, 2, 2))
-    assert backbone.activation == "leaky_relu"  # of the baseline
-
-
-def test_blocks_of_a_level_are_spread_over_its_rows(tmp_path):
-    path = tmp_path / "v2.yaml"
-    path.write_text("name: v2\nbaseline: retinaface_mobile025\ndimensions:\n"
-                    "  backbone.kind: {choice: [mobilenet_v2]}\n"
-                    "  backbone.depth4: {int: [2, 9]}\n  backbone.width5: {choice: [0.5, 1]}\n"
-                    "proxy: {}\nrungs: [1]\n")
-    space = SearchSpace.load(path)
-    rows = {blocks: space.resolve({"backbone.kind": "mobilenet_v2", "backbone.depth4": blocks,
-                                   "backbone.width5": 0.5})[0].backbone
-            for blocks in range(2, 10)}
-    assert [rows[n].depths[3:5] for n in (2, 3, 4, 7)] == [(1, 1), (2, 1), (2, 2), (4, 3)]
-    assert all(sum(rows[n].depths[3:5]) == n for n in rows)
-    assert rows[2].widths == (16, 24, 32, 64, 96, 80, 160)
-
-
-def test_params_of_another_space_are_refused(tiny):
-    point = draws(tiny, 1)[0]
-    for wrong in (point | {"v1.depth3": 2}, {k: point[k] for k in list(point)[1:]},
-                  point | {"neck.levels": "P3-P6"}, point | {"head.landmarks": 1}):
-        with pytest.raises(UserError, match="do not fit this space"):
-            tiny.resolve(wrong)
-
-
-def test_distributions_rebuild_a_draw(tiny):
-    study = optuna.create_study()
-    for params in draws(tiny, 20):
-        distributions = tiny.distributions(params)
-        assert list(distributions) == list(params)
-        study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0.0))
-        trial = optuna.trial.FixedTrial(tiny.coded(params))
-        assert tiny.suggest(trial) == params  # an Optuna trial's answers lead to the same
-    assert tiny.distributions({}) == {}
-
-
-def test_a_space_goes_to_another_process(tiny):
-    assert pickle.loads(pickle.dumps(tiny)) == tiny
-
-
-def test_size_counts_designs(tiny, tmp_path):
-    assert tiny.size() is None  # res.width is continuous
-    path = tmp_path / "counted.yaml"
-    path.write_text(TINY.replace("float: [0.125, 0.25],", "float: [0.125, 0.25], step: 0.0625,"))
-    assert SearchSpace.load(path).size() == (2 + 1 + 3) * 2 * 2
-
-
-def test_the_built_in_scenes_have_a_proxy_of_their_own(tmp_path):
-    """What it names differs, all else is the proxy's."""
-    path = tmp_path / "two.yaml"
-    path.write_text("name: two\nbaseline: retinaface_mobile025\nrungs: [1, 3]\n"
-                    "proxy: {size: 192, evaluation: {size: 448, keep: 9}}\n"
-                    "proxy_synthetic: {size: 96, evaluation: {size: 160}}\n"
-                    "dimensions: {neck.width: {choice: [16, 32]}}\n")
-    space = SearchSpace.load(path)
-    photographs = space.on(SimpleNamespace(root=tmp_path)).proxy
-    drawn = space.on(SimpleNamespace(root=None)).proxy
-    assert [(r.size, r.evaluation.size, r.evaluation.keep) for r in (photographs, drawn)] == [
-        (192, 448, 9), (96, 160, 9)]
-    assert photographs.epochs == drawn.epochs == 3
-    assert space.on(SimpleNamespace(root=None)).baseline[1] == drawn
+@pytest.mark.parametrize("values", [[1], [7, 7, 7], [3, 5, 4.2], [1, 1e4, 250, 20, 50], [99, 100]])
+def test_bins_hold_all_values_once(values):
+    bins = histogram(values)
+    assert sum(count for _, _, count in bins) == len(values)
+    assert bins[0][0] <= min(values) and bins[-1][1] >= max(values)
+    for low, high, count in bins[:-1]:
+        assert count == sum(low <= value < high for value in values)

@@ -1,0 +1,1 @@
+"""The search itself: what is tried first, drawn, trained, promoted."""

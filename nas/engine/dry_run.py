@@ -1,0 +1,93 @@
+"""--dry-run: the first designs of a search, their cost, and the time it would take here."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from trials.resources import Shares
+
+SHOWN = 10
+DRAWN = 50  # for the mean cost
+STEPS = 3  # timed
+
+
+def dry_run(space, args: Namespace, shares: Shares) -> dict:
+    """Print the first designs and an estimate; nothing is written.
+
+    The time is scaled by MACs from a few timed training steps of the baseline on this machine.
+    """
+    from detector.data import open_data, resolve_data
+    from nas.engine.enqueued import read_queue
+    from nas.engine.gate import check, draw
+    from nas.engine.live_line import count, duration, epochs_expected
+    from nas.engine.warm_start import WarmStart
+    from nas.samplers.proposer import DEFAULT, Proposer
+    from nas.search import TRIALS, measures_latency
+    from nas.space import design_line, why_not
+    from nas.terminal import cli
+    from trials.bench import SECONDS, Bench
+    from trials.record import Cost, TrialRecord
+
+    check(space)
+    path, line = resolve_data(args.data)
+    print(line)
+    data = open_data(cli.data_choice(args, path))
+    space = space.on(data)
+    rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
+    trials = args.trials or TRIALS
+    proposer = Proposer(space, args.sampler or DEFAULT, seed=args.seed)
+    queue = read_queue(args, space, data)
+    warm = WarmStart(space, args.runs_dir, rungs, queue)  # nothing of it trains, nor is written
+    records: list[TrialRecord] = []
+    base_detector, base_recipe = space.baseline
+    base = Cost.of(base_detector)
+    macs, infeasible = [], 0
+    print(design_line(0, base_detector, base, "baseline"))
+    while len(macs) < min(trials, DRAWN):
+        found = warm.next(records) or draw(space, proposer, records)
+        legal = found.violation is None
+        records.append(found.record(len(records), space.objective))
+        infeasible += not legal
+        if legal:
+            macs.append(found.cost.macs)
+        if len(records) <= SHOWN:
+            print(design_line(len(records), found.detector, found.cost, why_not(found)))
+    seconds = _baseline_epoch(base_detector, base_recipe, data)
+    mean = sum(macs) / len(macs)
+    # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
+    epoch = seconds * (0.4 + 0.6 * mean / base.macs)
+    known = sum(entry.known is not None for entry in queue.entries[:trials])
+    total = epochs_expected(trials - known, rungs, space.eta) * epoch / shares.concurrency
+    if measures_latency(space):
+        bench = Bench(base_detector.to_dict(), shares.device)
+        print(f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
+              f"each design is timed when it is drawn, in about {SECONDS:.0f} s")
+        total += trials * SECONDS
+    print(f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
+          f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
+          f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
+          f"{shares.concurrency} at once: {duration(total)}")
+    return {"trials": trials, "infeasible_share": infeasible / len(records), "mean_macs": mean,
+            "baseline_epoch_seconds": seconds, "estimated_seconds": total}
+
+
+def _baseline_epoch(detector, recipe, data) -> float:
+    """Seconds of one epoch of the baseline's proxy on one thread, from a few steps.
+
+    Of two short epochs the second is timed: the first one also sets things up.
+    """
+    from pathlib import Path
+    from tempfile import TemporaryDirectory
+
+    import torch
+
+    from detector.data import Subset, cache_images
+    from detector.training.fit import fit
+
+    torch.set_num_threads(1)
+    few = Subset(data.train, range(min(len(data.train), STEPS * recipe.batch_size)), "a few images")
+    with TemporaryDirectory() as folder:
+        cached = cache_images(few, Path(folder), recipe.cache_size)
+        *_, timed = fit(detector, recipe, cached, None, workdir=Path(folder) / "fit", until=2,
+                        device="cpu")
+    return timed.seconds * len(data.train) / timed.images

@@ -1,0 +1,204 @@
+"""Trained models on disk: weights, what they are and where they come from. Light to import."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.base.cli import write_text
+from detector.base.errors import UserError
+from detector.base.struct import Struct
+from detector.config.detector import Detector
+from detector.config.recipe import DataChoice, Recipe
+from detector.weights.pretrained import Start
+from nas.models.report_files import write_network
+from trials.objective import Objective
+
+if TYPE_CHECKING:
+    from torch import nn
+
+WEIGHTS, CONFIG, METRICS = "weights.pt", "config.yaml", "metrics.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin(Struct):
+    """Where a retrained model comes from: the evidence for the rules. Kept inside its weights."""
+
+    title: str
+    """Such as "trial 17 of study retina-001"."""
+    study: str | None = None
+    space: str | None = None
+    data: DataChoice
+    data_name: str
+    data_fingerprint: str
+    images: int
+    """Trained on."""
+    with_holdout: bool = False
+    """Trained on the hold-out, too: then there is no AP on it."""
+    weights_sha256: str | None = None
+    """Of the file that the recipe's `weights` names."""
+    start: Start | None = None
+    """What was taken from that file; known once training has begun."""
+    objective: Objective
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A detector with trained weights."""
+
+    config: Detector
+    net: nn.Module
+    recipe: Recipe | None
+    """None where the weights are not of this program."""
+    origin: Origin | None
+    """None where the file does not tell."""
+    path: Path
+
+    @property
+    def title(self) -> str:
+        return self.origin.title if self.origin else self.path.name
+
+    @property
+    def folder(self) -> Path | None:
+        """The folder of a retrained model."""
+        return self.path.parent if (self.path.parent / METRICS).is_file() else None
+
+
+def load_model(path: Path, preset: str | None = None) -> Model:
+    """Weights and their detector.
+
+    Args:
+        preset: the design of weights that do not tell theirs (of other programs).
+
+    Raises:
+        UserError: no such file, not weights, or weights of another design.
+    """
+    from detector.config.presets import load_preset
+    from detector.network.model import build_detector
+    from detector.weights import checkpoint
+    from detector.weights.files import load_weights
+
+    config = load_preset(preset)[0] if preset is not None else None
+    try:
+        saved = checkpoint.load(path)
+    except UserError as error:
+        if preset is None:
+            hint = "; or name the design of another program's weights with --preset"
+            raise UserError(f"{error}{hint if path.is_file() else ''}") from error
+        saved = None
+    if config is None:
+        config = saved.config
+    net = build_detector(config)
+    load_weights(net, config, str(path))
+    origin = saved.state.get("origin") if saved else None
+    return Model(config=config, net=net.eval(), recipe=saved.recipe if saved else None, path=path,
+                 origin=Origin.from_dict(origin, f"{path}: origin") if origin else None)
+
+
+def chosen_model(args) -> Model:
+    """The model that --checkpoint (with --preset), --model or --study names, else the one that was
+    retrained last.
+
+    Raises:
+        UserError: more than one is named, or there is none.
+    """
+    from nas.study.storage import Study, checked_name
+
+    exported = getattr(args, "model", None)
+    given = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
+                                      ("--model", exported)) if value is not None]
+    if len(given) > 1:
+        raise UserError(f"{' and '.join(given)}: give one of them")
+    if args.preset is not None and args.checkpoint is None:
+        raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
+    if exported is not None:
+        from detector.export.runtime import load_exported
+
+        net = load_exported(exported)
+        return Model(config=net.config, net=net, recipe=None, origin=None, path=exported)
+    if args.checkpoint is not None:
+        return load_model(args.checkpoint, args.preset)
+    if args.study is None:
+        return load_model(last_retrained(args.runs_dir) / WEIGHTS)
+    folder = args.runs_dir / checked_name(args.study) / "best"
+    if not (folder / METRICS).is_file():
+        Study.open(args.runs_dir, args.study)  # unknown? It lists the known ones
+        raise UserError(f"{folder}: no retrained model of study {args.study} yet; run python -m "
+                        f"nas.retrain --best --study {args.study}")
+    return load_model(folder / WEIGHTS)
+
+
+def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, origin: Origin,
+               metrics: dict, beside: Sequence[Path] = ()) -> None:
+    """Write weights.pt, config.yaml, metrics.json and network.json, and copies of the files
+    `beside`; an older model in `folder` is replaced once all of the new one is on disk."""
+    import yaml
+
+    from detector.weights import checkpoint
+
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    aside.mkdir(parents=True)
+    checkpoint.save(aside / WEIGHTS, net, config, recipe, {"origin": origin.to_dict()})
+    text = yaml.safe_dump({"detector": config.to_dict(), "recipe": recipe.to_dict()},
+                          sort_keys=False, default_flow_style=None, width=100)
+    write_text(aside / CONFIG, f"# {origin.title}, in the form of a preset\n{text}")
+    write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
+    write_network(aside, config)
+    for path in beside:
+        shutil.copy(path, aside)
+    _replace(folder, aside)
+
+
+def copy_model(source: Path, folder: Path) -> None:
+    """Make the model in `source` that of `folder`, too, as one retrained just now."""
+    aside = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(aside, ignore_errors=True)
+    shutil.copytree(source, aside)
+    metrics = read_metrics(aside) | {"folder": str(folder), "finished": time.time()}
+    write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
+    _replace(folder, aside)
+
+
+def _replace(folder: Path, aside: Path) -> None:
+    before = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(before, ignore_errors=True)
+    if folder.exists():
+        folder.rename(before)
+    aside.rename(folder)
+    shutil.rmtree(before, ignore_errors=True)
+
+
+def read_metrics(folder: Path) -> dict | None:
+    """metrics.json of a retrained model, or none where there is no such model."""
+    try:
+        return json.loads((folder / METRICS).read_text())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder / METRICS}: cannot be read ({error}); retrain again") from error
+
+
+def last_retrained(runs_dir: Path) -> Path:
+    """Folder of the model that was retrained last.
+
+    Raises:
+        UserError: there is none.
+    """
+    folders = [path.parent for pattern in ("*/best", "*/retrained/*")
+               for path in runs_dir.glob(f"{pattern}/{METRICS}")]
+    if not folders:
+        raise UserError(f"{runs_dir}: no retrained model there yet; run python -m nas.retrain "
+                        "--best, or give --checkpoint FILE")
+    return max(folders, key=lambda folder: read_metrics(folder)["finished"])
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

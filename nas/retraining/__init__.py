@@ -1,0 +1,1 @@
+"""One candidate trained in full."""

@@ -1,0 +1,1 @@
+"""A YAML file read as a space of designs."""

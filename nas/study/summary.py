@@ -1,0 +1,103 @@
+"""What a search leaves: tables and pictures in its folder, and the words printed at its end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from analysis.pareto import front_of
+from nas.engine.live_line import print_trials
+from nas.study.storage import Study
+from nas.study.tracker_view import StudyView
+from trials.record import Status, TrialRecord
+
+
+def result(study_name: str, records: list[TrialRecord]) -> dict:
+    """The search's result as plain data (what --json writes)."""
+    counts = Counter(r.status for r in records)
+    completed = [r for r in records if r.status is Status.COMPLETED]
+    best = max(completed, key=lambda r: r.score, default=None)
+    baseline = next((r for r in completed if r.number == 0), None)
+    return {
+        "study": study_name,
+        "trials": {s.value: counts[s] for s in Status},
+        "best": best and row(best),
+        "baseline": baseline and row(baseline),
+        "front": [row(r) for r in front_of(completed)],
+        "epochs": sum(r.epochs_spent for r in records),
+    }
+
+
+def row(record: TrialRecord) -> dict:
+    """One completed trial in a few numbers."""
+    from trials.names import describe
+
+    return {"number": record.number, "score": record.score,
+            "accuracy_score": record.accuracy_score, "speed_score": record.speed_score,
+            "params": record.cost.params, "macs": record.cost.macs,
+            "latency_ms": record.cost.latency_ms, "ap": record.ap,
+            "design": record.design, "describe": describe(record.detector)}
+
+
+def write_files(study: Study) -> list[Path]:
+    """Write front.csv, trials.csv, the front's pictures and, where there is something to compare,
+    report.html into the folder of a study with a completed trial; returns the paths of all that
+    may be shown beside it, space.yaml too."""
+    from analysis.charts import front_html
+    from analysis.figures import front_png
+    from analysis.report import write_page
+    from analysis.studies import load_study
+    from analysis.tables import trials_csv
+
+    records, folder = study.records, study.folder
+    front = front_of([r for r in records if r.status is Status.COMPLETED])
+    metric = study.manifest["objective"]["metric"]
+    files = [folder / "space.yaml", trials_csv(front, folder / "front.csv"),
+             trials_csv(records, folder / "trials.csv"),
+             front_png(records, folder / "front.png", title=study.name, metric=metric),
+             front_html(records, folder / "front.html", title=study.name, metric=metric)]
+    if sum(r.status is not Status.INFEASIBLE for r in records) > 1:
+        files.append(write_page([load_study(folder.parent, study.name)]))
+    return files
+
+
+def summarise(study: Study, view: StudyView) -> dict:
+    """Write the study's files, show them in the view, print the table and what to do next; returns
+    `result`."""
+    records, folder = study.records, study.folder
+    completed = [r for r in records if r.status is Status.COMPLETED]
+    front = front_of(completed)
+    view.files(write_files(study))
+    told = result(study.name, records)
+    machine = next((r.cost.machine for r in completed), None)
+    print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
+                        "(no other is better in both accuracy and speed; AP on the "
+                        f"{study.manifest['data']['select_on']} at the proxy's size"
+                        + (f"; ms of one 640×640 image on {machine}" if machine else "") + ")")
+    print(", ".join(f"{value} {key}" for key, value in told["trials"].items() if value)
+          + f"; {told['epochs']} epochs trained")
+    best = told["best"]
+    print(f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
+          + (f"; the baseline has {told['baseline']['score']:.3f}" if told["baseline"] else ""))
+    warning = spread_warning(completed)
+    if warning:
+        print(f"note: {warning}")
+    flag = f" --runs-dir {folder.parent}" if str(folder.parent) != "runs" else ""
+    shown = folder / "report.html"
+    print(f"\nreport: {shown if shown.exists() else folder / 'front.png'}\nnext:\n"
+          f"  python -m nas.retrain --best --study {study.name}{flag}\n"
+          f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui")
+    return told
+
+
+def spread_warning(completed: list[TrialRecord]) -> str | None:
+    """Says so where speed alone decided: the accuracy term varies less than the speed term."""
+    sampled = [r for r in completed if r.number]
+    if len(sampled) < 3:
+        return None
+    spread = [max(values) - min(values) for values in (
+        [2 * r.accuracy_score for r in sampled], [r.speed_score for r in sampled])]
+    if spread[0] >= spread[1]:
+        return None
+    return (f"among the completed trials 2 × accuracy varies by {spread[0]:.3f}, speed by "
+            f"{spread[1]:.3f}: speed decides here; give the proxies more epochs or more images")

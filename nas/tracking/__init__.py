@@ -1,0 +1,1 @@
+"""Searches, retrains and evaluations in MLflow, and its model registry."""

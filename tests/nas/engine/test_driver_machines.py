@@ -1,0 +1,145 @@
+"""The driver between designs and machines: measured latency, and nodes that die."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from detector.base.errors import TrainingError
+from nas.engine.driver import MAX_NODES_LOST, MAX_RETRIES, Caches, Driver
+from nas.search_space.space import SearchSpace
+from nas.study.storage import Study
+from trials.record import Cost, EpochResult, Status
+from trials.run import Failure, SegmentReport
+from trials.tracking import NullTracker
+
+SPACE = """
+name: tiny
+baseline: retinaface_mobile025
+dimensions:
+  backbone.width: {choice: [0.125, 0.25, 0.5]}
+  neck.width: {choice: [16, 32, 64]}
+  context.kind: {choice: [ssh, none]}
+  recipe.optimizer.lr: {float: [0.01, 0.05]}
+proxy: {size: 64, batch_size: 4}
+rungs: [1]
+"""
+
+
+def milliseconds(detector) -> float:
+    return 1e-6 * Cost.of(detector).params + 2.0 * detector.neck.width
+
+
+class Measured:
+    """A stopwatch whose answers are known; notes what it was asked."""
+
+    def __init__(self):
+        self.asked = []
+
+    def __call__(self, detector):
+        self.asked.append(detector)
+        return replace(Cost.of(detector), latency_ms=milliseconds(detector), machine="a machine")
+
+
+@pytest.fixture
+def make(tmp_path):
+    def make(more="", stopwatch=None, sampler="random", trials=6):
+        path = tmp_path / "tiny.yaml"
+        path.write_text(SPACE + more)
+        space = SearchSpace.load(path)
+        study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
+        return Driver(study, space, NullTracker(), trials=trials, sampler=sampler, seed=0,
+                      rungs=space.rungs, caches=Caches(train=Path("a"), holdout=Path("b")),
+                      device="cpu", threads=1, stopwatch=stopwatch)
+    return make
+
+
+def play(driver):
+    """Trains as if, every segment in turn; an accuracy that grows with the neck."""
+    while True:
+        try:
+            segment = driver.next_segment()
+        except StopIteration:
+            driver.close()
+            return
+        ap = dict.fromkeys(("easy", "medium", "hard"), segment.detector["neck"]["width"] / 100)
+        driver.take(SegmentReport(number=segment.number, ended=True, epoch=EpochResult(
+            epoch=1, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap)))
+
+
+@pytest.mark.parametrize("sampler", ["random", "frugal"])
+def test_latency_is_known_before_a_design_trains(make, sampler):
+    stopwatch = Measured()
+    driver = make("objective: {metric: latency_ms, best: 20, worst: 200}\n", stopwatch, sampler,
+                  trials=12)  # frugal asks its model from the tenth result on
+    play(driver)
+    assert len(driver.records) == 13
+    for record, detector in zip(driver.records, stopwatch.asked, strict=True):
+        assert record.cost.latency_ms == milliseconds(detector)
+        assert record.cost.machine == "a machine"
+        assert record.speed_score == driver.space.objective.speed_score(record.cost)
+    assert Study.open(driver.study.folder.parent, "s").records == driver.records
+
+
+def test_a_cap_on_latency_is_asked_after_the_exact_ones(make):
+    stopwatch = Measured()
+    driver = make("constraints: {max_params: 500000, max_latency_ms: 100}\n"
+                  "objective: {metric: latency_ms}\n", stopwatch, trials=15)
+    play(driver)
+    over = [r for r in driver.records if r.status is Status.INFEASIBLE]
+    by_params = [r for r in over if "max_params" in r.reason]
+    by_latency = [r for r in over if "max_latency_ms 100.0" in r.reason]
+    assert by_params
+    assert by_latency
+    assert len(by_params) + len(by_latency) == len(over)
+    assert all(r.cost.latency_ms is None and r.speed_score == 0 for r in by_params)
+    assert len(stopwatch.asked) == len(driver.records) - len(by_params)
+
+
+def test_what_cannot_be_measured_is_set_aside(make):
+    class Broken(Measured):
+        def __call__(self, detector):
+            if detector.neck.width == 64 and self.asked:  # not the baseline
+                raise TrainingError("latency could not be measured: out of memory")
+            return super().__call__(detector)
+
+    driver = make("objective: {metric: latency_ms}\n", Broken(), trials=12)
+    play(driver)
+    aside = [r for r in driver.records if r.status is Status.INFEASIBLE]
+    assert aside
+    assert {r.reason for r in aside} == {"latency could not be measured: out of memory"}
+    assert {r.detector["neck"]["width"] for r in aside} == {64}
+
+
+@pytest.mark.parametrize(("metric", "best", "worst", "middle"), [
+    ("macs", 1e9, 4e9, 2e9), ("params", 1e5, 1e7, 1e6), ("latency_ms", 10, 160, 40)])
+def test_speed_follows_the_anchors_of_the_space(make, metric, best, worst, middle):
+    stopwatch = Measured() if metric == "latency_ms" else None
+    driver = make(f"objective: {{metric: {metric}, best: {best:g}, worst: {worst:g}}}\n", stopwatch,
+                  trials=2)
+    play(driver)
+    for record in driver.records:
+        value = getattr(record.cost, metric)
+        expected = 0.5 - 0.5 * math.log(value / middle) / math.log(worst / middle)
+        assert record.speed_score == pytest.approx(min(max(expected, 0.0), 1.0))
+
+
+def test_nodes_that_die_are_not_the_trials_fault(make):
+    driver = make()
+    lost = SegmentReport(number=0, ended=True, failure=Failure(
+        reason="the node it ran on died", may_pass=True, node_died=True))
+    for deaths in range(1, MAX_NODES_LOST + 1):
+        assert driver.next_segment().number == 0
+        driver.take(lost)
+        (record,) = driver.records
+        assert (record.status, record.retries) == (Status.RUNNING, 0)
+        assert record.notes["nodes_lost"] == deaths
+    for retries in range(1, MAX_RETRIES + 1):  # it may be what kills them
+        driver.next_segment()
+        driver.take(lost)
+        assert driver.records[0].retries == retries
+    driver.next_segment()
+    driver.take(lost)
+    assert driver.records[0].status is Status.FAILED
+    assert driver.records[0].reason == "the node it ran on died"

@@ -1,0 +1,99 @@
+import torch
+
+from detector.config.recipe import DataChoice, Recipe
+from detector.weights.pretrained import Start
+from nas.models.competition_rules import check_rules, imagenet_weights
+from nas.models.model_folder import Origin
+from trials.objective import Objective
+from trials.record import Cost
+
+COST = Cost(params=426_608, macs=1_029_700_000)
+
+
+def origin(**changes) -> Origin:
+    return Origin(**{
+        "title": "trial 3 of study x", "data": DataChoice(path="data/widerface"),
+        "data_name": "WIDER FACE", "data_fingerprint": "0123456789ab", "images": 3_400,
+        "objective": Objective()} | changes)
+
+
+def answers(cost=COST, thop=(426_608, 1_029_700_000), recipe=None, source=None):
+    rules = check_rules(cost, thop, recipe or Recipe(), source or origin())
+    return {rule.rule.split()[0]: rule for rule in rules}
+
+
+def test_a_legal_entry_holds_all_rules_with_numbers():
+    rules = answers()
+    assert all(rule.holds for rule in rules.values())
+    assert "426,608" in rules["at"].evidence
+    assert "from scratch" in rules["pretrained"].evidence
+    assert "3,400 images of data/widerface" in rules["no"].evidence
+    assert "thop 0.1.1" in rules["size"].evidence and "1.0297 G" in rules["size"].evidence
+
+
+def test_the_cap_is_45_million():
+    assert answers(thop=(45_000_000, 1))["at"].holds is True
+    assert answers(thop=(45_000_001, 1))["at"].holds is False
+
+
+def test_counts_that_disagree_are_told():
+    rule = answers(thop=(426_608, 1_029_700_001))["size"]
+    assert rule.holds is False and "own count" in rule.evidence
+
+
+def test_pretraining_needs_known_weights(tmp_path):
+    assert answers(recipe=Recipe(weights="imagenet"))["pretrained"].holds is True
+    known = origin(weights_sha256="75c37f8d438b7c6aed2e6b310fd0540c"
+                                  "40dabf0dd820770bd7082668dfd7c1c1")
+    assert answers(recipe=Recipe(weights="x.tar"), source=known)["pretrained"].holds is True
+    path = tmp_path / "mine.pt"
+    torch.save({}, path)
+    rule = answers(recipe=Recipe(weights=str(path)))["pretrained"]
+    assert rule.holds is None and "mine.pt" in rule.evidence
+
+
+def start(**changes) -> Start:
+    return Start(**{"source": "w.pt", "title": "trial 1 of study x", "part": "detector",
+                    "sha256": "ab" * 32, "from_here": True, "trained_on": {
+                        "title": "trial 1 of study x", "data_name": "WIDER FACE",
+                        "data_fingerprint": "0123456789ab", "images": 3_400,
+                        "path": "data/widerface"}} | changes)
+
+
+def test_a_chain_of_starts_is_followed_to_its_end():
+    recipe = Recipe(weights="w.pt")
+    backbone = start(source="r18.pth", part="backbone", sha256="f37072fd" + "0" * 56,
+                     from_here=False, trained_on=None)
+    told = answers(recipe=recipe, source=origin(start=start(before=backbone)))
+    assert told["pretrained"].holds is True and told["no"].holds is True
+    assert "w.pt, sha256 abababababab (trial 1 of study x" in told["pretrained"].evidence
+    assert "torchvision's resnet18" in told["pretrained"].evidence
+    told = answers(recipe=recipe, source=origin(start=start()))
+    assert told["pretrained"].holds is True and "from scratch" in told["pretrained"].evidence
+    strange = start(source="x.pth", sha256="0" * 64, from_here=False, trained_on=None)
+    told = answers(recipe=recipe, source=origin(start=start(before=strange)))
+    assert told["pretrained"].holds is None and "x.pth" in told["pretrained"].evidence
+    assert told["no"].holds is None and "x.pth" in told["no"].evidence
+
+
+def test_other_images_of_a_start_are_told():
+    seen = start().trained_on | {"data_fingerprint": "ba9876543210", "images": 12_880}
+    rule = answers(recipe=Recipe(weights="w.pt"), source=origin(start=start(trained_on=seen)))["no"]
+    assert rule.holds is None and "12,880 images of data/widerface" in rule.evidence
+
+
+def test_torchvisions_files_are_known_by_hash():
+    assert imagenet_weights("f37072fd" + "0" * 56) == "torchvision's resnet18 (IMAGENET1K_V1)"
+    assert imagenet_weights("0" * 64) is None
+
+
+def test_data_rule():
+    assert answers(source=origin(images=12_880))["no"].holds is False
+    assert answers(source=origin(data=DataChoice(path="synthetic")))["no"].holds is False
+    included = answers(source=origin(with_holdout=True))["no"]
+    assert included.holds and "hold-out included" in included.evidence
+
+
+def test_what_is_not_recorded_is_not_known():
+    rules = check_rules(COST, (COST.params, COST.macs), None, None)
+    assert [rule.holds for rule in rules] == [True, None, None, True]

@@ -1,0 +1,191 @@
+"""A study on disk comes back equal, has one writer, and says what is wrong with it."""
+
+import json
+
+import optuna
+import pytest
+
+from analysis.load import load_records
+from detector.base.errors import UserError
+from nas.study.storage import Study, new_name, newest
+from trials.record import Cost, EpochResult, Status, TrialRecord
+
+MANIFEST = {"name": "s", "space": "tiny", "created": 1.0}
+DISTRIBUTIONS = {"width": optuna.distributions.IntDistribution(1, 8)}
+
+
+def make(number, status=Status.RUNNING, **changes):
+    record = TrialRecord(
+        number=number, status=status, design=f"d{number}", detector={"a": [1, 2]}, recipe={"e": 1},
+        params={"width": 3}, cost=Cost(params=10, macs=20), speed_score=0.25, started=5.0)
+    return record.but(**changes)
+
+
+def epoch(number, ap):
+    return EpochResult(epoch=number, losses={"total": 1.5}, lr=0.1, seconds=2.0,
+                       ap={"easy": ap, "medium": ap, "hard": ap})
+
+
+def optuna_trials(tmp_path):
+    return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db").trials
+
+
+def test_records_come_back_equal(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    study.add(make(1, Status.INFEASIBLE, reason="too large"), DISTRIBUTIONS)
+    study.add(make(2), DISTRIBUTIONS)
+    study.put(make(0, epochs=(epoch(1, 0.5),), rung=0))
+    study.put(make(0, Status.COMPLETED, epochs=(epoch(1, 0.5), epoch(2, 0.75)), rung=1, ended=9.0))
+    again = Study.open(tmp_path, "s")
+    assert again.records == study.records
+    assert [r.status for r in again.records] == ["completed", "infeasible", "running"]
+    assert again.records[0].score == 0.25 + 2 * 0.75
+    assert again.manifest == MANIFEST
+
+
+def test_optuna_reads_the_same_facts(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    study.put(make(0, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
+    study.add(make(1), DISTRIBUTIONS)
+    study.put(make(1, Status.PRUNED, epochs=(epoch(1, 0.1),), rung=0))
+    read = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db")
+    first, second = read.trials
+    assert read.best_value == first.value == 1.25
+    assert first.params == {"width": 3}
+    assert first.user_attrs["accuracy_score"] == 0.5
+    assert first.user_attrs["macs"] == 20
+    assert second.state == optuna.trial.TrialState.PRUNED
+    assert second.intermediate_values == {1: pytest.approx(0.25 + 0.2)}
+
+
+def test_infeasible_records_are_stored_together_and_come_back_one_by_one(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    study.add_infeasible([make(n, Status.INFEASIBLE, reason=f"{n} too many") for n in (1, 2, 3)])
+    study.add(make(4), DISTRIBUTIONS)
+    study.put(make(4, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
+    study.add_infeasible([make(5, Status.INFEASIBLE)])
+    again = Study.open(tmp_path, "s")
+    assert again.records == study.records == load_records(tmp_path / "s")
+    assert [r.number for r in again.records] == list(range(6))
+    assert [r.reason for r in again.records[1:4]] == ["1 too many", "2 too many", "3 too many"]
+    assert len(optuna_trials(tmp_path)) == 4
+    again.add(make(6), DISTRIBUTIONS)
+    with pytest.raises(AssertionError):
+        again.add_infeasible([make(6, Status.INFEASIBLE)])
+
+
+class Killed(BaseException):
+    pass
+
+
+@pytest.mark.parametrize(("step", "lost"), [
+    ("set_trial_user_attr", "state and record"), ("set_trial_intermediate_value", "state"),
+    ("set_trial_state_values", "state")])
+def test_what_a_killed_writer_did_not_tell_optuna_is_told_by_the_next(
+        tmp_path, monkeypatch, step, lost):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+
+    def killed(*args):
+        raise Killed
+
+    ended = make(0, Status.COMPLETED, epochs=(epoch(1, 0.5), epoch(2, 0.75)), rung=1, ended=9.0)
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(study._storage, step, killed)
+        study.put(ended)
+    again = Study.open(tmp_path, "s")
+    assert optuna_trials(tmp_path)[0].state.name == "RUNNING"  # a reader leaves the file alone
+    with again.writing():
+        if "record" in lost:
+            assert again.records == [make(0)]
+            again.put(ended)
+    assert Study.open(tmp_path, "s").records[-1] == ended
+    trial = optuna_trials(tmp_path)[-1]
+    assert trial.state.name == "COMPLETE"
+    assert trial.value == ended.score
+    assert trial.intermediate_values == {1: 1.25, 2: 1.75}
+    assert trial.user_attrs["accuracy_score"] == 0.75
+
+
+def test_a_writer_knows_what_another_stored_since_it_opened_the_study(tmp_path):
+    first = Study.create(tmp_path, "s", MANIFEST)
+    second = Study.open(tmp_path, "s")
+    with first.writing():
+        first.add(make(0), DISTRIBUTIONS)
+    with second.writing():
+        second.add(make(1), DISTRIBUTIONS)
+    assert [r.number for r in Study.open(tmp_path, "s").records] == [0, 1]
+
+
+def test_a_pruned_trial_can_be_promoted_again(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    study.put(make(0, Status.PRUNED, epochs=(epoch(1, 0.5),), rung=0))
+    study.put(make(0, Status.PAUSED, epochs=(epoch(1, 0.5),), rung=0))
+    study.put(make(0, Status.COMPLETED, epochs=(epoch(1, 0.5), epoch(2, 0.6)), rung=1))
+    assert Study.open(tmp_path, "s").records == study.records
+    assert len(study.records) == 1
+
+
+def test_create_refuses_an_existing_study(tmp_path):
+    Study.create(tmp_path, "s", MANIFEST)
+    with pytest.raises(UserError, match="--resume"):
+        Study.create(tmp_path, "s", MANIFEST)
+
+
+def test_unknown_study_lists_the_known_ones(tmp_path):
+    Study.create(tmp_path, "mine", MANIFEST)
+    with pytest.raises(UserError, match="known: mine"):
+        Study.open(tmp_path, "yours")
+
+
+@pytest.mark.parametrize("name", ["../up", "", "a b", "-x", "a/b"])
+def test_names_that_no_folder_should_bear(tmp_path, name):
+    with pytest.raises(UserError, match="--study"):
+        Study.create(tmp_path, name, MANIFEST)
+
+
+def test_a_damaged_database_is_named(tmp_path):
+    Study.create(tmp_path, "s", MANIFEST)
+    (tmp_path / "s" / "study.db").write_bytes(b"not a database" * 100)
+    with pytest.raises(UserError, match=r"study\.db: this is not a readable study"):
+        Study.open(tmp_path, "s")
+
+
+def test_a_damaged_manifest_is_named(tmp_path):
+    Study.create(tmp_path, "s", MANIFEST)
+    (tmp_path / "s" / "study.json").write_text("{")
+    with pytest.raises(UserError, match=r"study\.json: cannot be read"):
+        Study.open(tmp_path, "s")
+
+
+def test_one_writer(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    with study.writing(), pytest.raises(UserError, match="in use"), \
+            Study.open(tmp_path, "s").writing():
+        pass
+    with study.writing():  # free again
+        pass
+
+
+def test_new_studies_are_numbered_and_the_newest_is_found(tmp_path):
+    assert newest(tmp_path) is None
+    assert new_name(tmp_path, "tiny") == "tiny-001"
+    for created, name, space in ((1, "tiny-001", "tiny"), (3, "tiny-007", "tiny"),
+                                 (5, "x", "other")):
+        Study.create(tmp_path, name, {"name": name, "space": space, "created": created})
+    assert new_name(tmp_path, "tiny") == "tiny-008"
+    assert newest(tmp_path) == "x"
+    assert newest(tmp_path, "tiny") == "tiny-007"
+
+
+def test_half_made_study_does_not_exist(tmp_path):
+    """Killed before its manifest was written: it can be made again."""
+    Study.create(tmp_path, "s", MANIFEST)
+    (tmp_path / "s" / "study.json").unlink()
+    assert newest(tmp_path) is None
+    assert json.loads((Study.create(tmp_path, "s", MANIFEST).folder / "study.json").read_text()) \
+        == MANIFEST

@@ -1,0 +1,88 @@
+"""A search and retrains whose workers share one GPU, as the user runs them."""
+
+import json
+
+import pytest
+import torch
+
+from analysis.load import load_records
+from detector.data import cache_images
+from nas.engine.driver import Caches, Driver
+from nas.search_space.space import SearchSpace
+from nas.study.storage import Study
+from trials.record import Status
+from trials.run import release_memory, run_segment
+from trials.tracking import NullTracker
+
+pytestmark = [pytest.mark.gpu,
+              pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3",
+          "--tracking-uri", "none")
+RETRAIN = ("nas.retrain", "--preset", "retinaface_mobile025", "--data", "synthetic", "--fraction",
+           "0.3", "--epochs", "1", "--size", "128", "--tracking-uri", "none")
+
+
+@pytest.fixture(autouse=True)
+def one_gpu(monkeypatch):
+    """What the commands see."""
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+
+
+def test_trials_share_a_gpu(command, tiny_space, tmp_path):
+    code, _, err = command(*SEARCH, "--trials", "3", "--study", "one", "--gpus-per-trial", "0.33")
+    assert code == 0, err
+    records = load_records(tmp_path / "runs" / "one")
+    assert len(records) == 4
+    assert {r.status for r in records} <= {Status.COMPLETED, Status.PRUNED}
+    assert {r.notes["device"] for r in records} == {"cuda"}
+    assert sum(r.retries for r in records) == 0
+
+
+def test_a_trial_that_runs_out_of_memory_fails_and_the_search_goes_on(tmp_path, tiny_space,
+                                                                      tiny_data):
+    train, holdout = (cache_images(images, tmp_path / "cache", 64).folder
+                      for images in (tiny_data.train, tiny_data.selection))
+    space = SearchSpace.load(tiny_space)
+    study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
+    driver = Driver(study, space, NullTracker(), trials=2, sampler="random", seed=0, rungs=(1,),
+                    caches=Caches(train=train, holdout=holdout), device="cuda", threads=1)
+    torch.zeros(1, device="cuda")
+    parts = []
+    while True:
+        try:
+            segment = driver.next_segment()
+        except StopIteration:
+            break
+        if segment.number == 1:
+            parts.append(segment.accumulate)
+            release_memory()
+            torch.cuda.set_per_process_memory_fraction(1e-6)  # not one block of torch's
+        try:
+            for report in run_segment(segment):
+                driver.take(report)
+        finally:
+            torch.cuda.set_per_process_memory_fraction(1.0)
+    assert [r.status for r in driver.records] == [Status.COMPLETED, Status.FAILED, Status.COMPLETED]
+    assert parts == [1, 2, 4, 8, 16]
+    assert driver.records[1].reason.startswith("OutOfMemoryError: CUDA out of memory")
+    assert driver.records[1].reason.endswith("; even with one image at a time (16 parts a step)")
+
+
+def test_a_retrain_chooses_its_batch_size(command, tmp_path):
+    flags = (*RETRAIN, "--batch-size", "auto")
+    code, out, err = command(*flags)
+    assert code == 0, err
+    assert ", chosen by images/s (32: " in out
+    code, out, err = command(*flags, "--resume")
+    assert code == 0, err
+    assert "retrained already" in out
+
+
+def test_two_workers_share_a_gpu(command, tmp_path):
+    """With statistics of normalisation that they share, too."""
+    code, out, err = command(*RETRAIN, "--workers", "2", "--json", "r.json")
+    assert code == 0, err
+    assert "2 workers share 1 GPU" in out
+    metrics = json.loads((tmp_path / "r.json").read_text())
+    assert (metrics["workers"], len(metrics["epochs"])) == (2, 1)
+    assert metrics["ap"]

@@ -1,0 +1,55 @@
+"""A real MLflow server, killed and started again while trials are told."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from nas.study.tracker_view import StudyView
+from nas.tracking.runs import tracker
+from trials import tracking
+from trials.mlflow_store import client
+from trials.record import Status
+
+FACTS = {"name": "tiny", "space": "tiny", "created": 1.0, "data_name": "synthetic",
+         "data_fingerprint": "0" * 12, "data": {"path": "synthetic"}}
+
+
+@pytest.mark.slow
+def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(tracking, "FIRST_WAIT", 0.5)
+    process, address = serve(tmp_path)
+    told = tracker(address, FACTS, "python -m nas.sync")
+    view = StudyView(tiny_study, told)
+    view.tell(tiny_study.records[0])
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    for record in tiny_study.records[1:]:
+        started = time.perf_counter()
+        view.tell(record)
+        assert time.perf_counter() - started < 8  # one request that fails
+    process, _ = serve(tmp_path, int(address.rsplit(":", 1)[1]))
+    time.sleep(1.5)
+    view.tell(tiny_study.records[1])
+    assert told.close(True)
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 2 and "does not answer" in err[0] and "is back" in err[1]
+
+    store = client(address)
+    experiment = store.get_experiment_by_name("tiny").experiment_id
+    trials = store.search_runs([experiment], "tags.role = 'trial'")
+    assert sorted((run.data.tags["trial"], run.data.tags["status"]) for run in trials) == [
+        (str(r.number), r.status.value) for r in tiny_study.records]
+    (parent,) = store.search_runs([experiment], "tags.role = 'study'")
+    done = sum(r.status is Status.COMPLETED for r in tiny_study.records)
+    assert len(store.get_metric_history(parent.info.run_id, "best_score")) == done
+    assert parent.info.status == "FINISHED"
+
+    # Away for good: what is missing is named at the end.
+    told = tracker(address, FACTS | {"created": 2.0}, "python -m nas.sync")
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    StudyView(tiny_study, told).tell_all()
+    assert not told.close(True)
+    assert "MLflow lacks 3 of 3 trials" in capsys.readouterr().err

@@ -1,0 +1,158 @@
+"""A study, its retrain and its registered model in a MLflow store of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nas import evaluate, retrain, sync
+from nas.terminal import cli
+from nas.tracking.registry import becomes_champion
+
+PREDICT = """
+import importlib.abc, json, sys
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("detector", "nas", "trials", "analysis", "torch"):
+            raise ModuleNotFoundError(f"{name} is not installed here")
+
+sys.meta_path.insert(0, Absent())
+import mlflow, numpy
+mlflow.set_tracking_uri(sys.argv[1])
+model = mlflow.pyfunc.load_model("models:/retina-nas@champion")
+found = model.predict({"images": numpy.load("images.npy")})
+numpy.savez("found.npz", **found)
+example = model.predict(model.input_example)
+assert set(example) == set(found)
+print(json.dumps([[spec.name, list(spec.shape)] for spec in model.metadata.signature.inputs]
+                 + sorted(found)))
+"""
+
+
+@pytest.fixture
+def call(tiny_study, tmp_path, monkeypatch, capsys):
+    """Function: module, flags → (exit code, stdout, stderr) with the tiny study and one store."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(module, *flags: str) -> tuple[int, str, str]:
+        # absolute: within one process MLflow keeps the stores it opened by their address
+        code = cli.main(module.make_parser(), module.run, [
+            "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *flags])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+    return run
+
+
+def runs_of(role: str, folder: Path):
+    from trials.mlflow_store import client
+
+    store = client(f"sqlite:///{folder}/mlflow.db")
+    experiment = store.get_experiment_by_name("quick").experiment_id
+    return store, store.search_runs([experiment], f"tags.role = '{role}'")
+
+
+def test_sync_shows_a_study_whole_and_only_once(call, tmp_path):
+    for _ in range(2):
+        code, out, err = call(sync, "--json", "s.json")
+        assert (code, err) == (0, "") and "has study tiny whole: 3 trials" in out
+    assert json.loads((tmp_path / "s.json").read_text())["trials"] == 3
+    store, (parent,) = runs_of("study", tmp_path)
+    assert {a.path for a in store.list_artifacts(parent.info.run_id)} == {
+        "space.yaml", "front.csv", "trials.csv", "front.png", "front.html", "report.html"}
+    _, trials = runs_of("trial", tmp_path)
+    told = {run.data.tags["trial"]: run.data.tags for run in trials}
+    assert {number: tags["status"] for number, tags in told.items()} == {
+        "0": "completed", "1": "completed", "2": "infeasible"}
+    assert [told[n]["on_front"] for n in "012"] == ["False", "True", "False"]
+    assert told["2"]["reason"] == "too many"
+    history = store.get_metric_history(parent.info.run_id, "hypervolume")
+    assert len(history) == 2 and history[-1].value > 0
+
+    for flags, message in ((["--study", "other"], "(known: tiny)"),
+                           (["--tracking-uri", "none"], "nothing to tell"),
+                           (["--tracking-uri", "file:x"], "keeps no runs in folders")):
+        code, _, err = call(sync, *flags)
+        assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_a_damaged_store_is_told_before_anything_is_trained(call, tmp_path):
+    (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
+    for module, flags in ((sync, []), (retrain, ["--epochs", "1"])):
+        code, _, err = call(module, *flags)
+        assert code == 2 and "is not a readable database" in err and err.count("\n") == 1
+
+
+@pytest.mark.slow
+def test_a_retrain_is_linked_registered_and_predicts_without_this_project(call, tiny_study,
+                                                                          tmp_path):
+    import torch
+
+    from detector.boxes.anchors import symbolic_priors
+    from detector.boxes.postprocess import postprocess
+    from nas.models.model_folder import load_model
+    from nas.tracking.registry import SETTINGS
+
+    call(sync)
+    code, out, err = call(retrain, "--best", "--epochs", "2")
+    assert code == 0 and "retina-nas version 1, champion, the first one" in out, err
+    store, (run,) = runs_of("retrain", tmp_path)
+    _, trials = runs_of("trial", tmp_path)
+    (trial,) = [t for t in trials if t.data.tags["trial"] == "1"]
+    assert run.data.tags["mlflow.parentRunId"] == trial.info.run_id
+    assert trial.data.tags["retrain"] == run.info.run_id and run.info.status == "FINISHED"
+    assert run.data.tags["data_fingerprint"] == tiny_study.manifest["data_fingerprint"]
+    losses = store.get_metric_history(run.info.run_id, "loss_total")
+    assert [m.step for m in losses] == [1, 2]
+    assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_fingerprint"]
+
+    code, _, err = call(evaluate)
+    assert (code, err) == (0, "")
+    _, (evaluation,) = runs_of("evaluate", tmp_path)
+    assert evaluation.data.tags["mlflow.parentRunId"] == trial.info.run_id
+
+    # Where nothing of this project, nor torch, can be imported.
+    away = tmp_path / "away"
+    away.mkdir()
+    model = load_model(tiny_study.folder / "best" / "weights.pt")
+    images = np.random.default_rng(0).integers(0, 256, (2, 3, 96, 128), dtype=np.uint8)
+    np.save(away / "images.npy", images)
+    (away / "predict.py").write_text(PREDICT)
+    done = subprocess.run([sys.executable, "-I", "predict.py", f"sqlite:///{tmp_path}/mlflow.db"],
+                          cwd=away, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout.splitlines()[-1])
+    assert told == [["images", [-1, 3, -1, -1]], "boxes", "image", "scores"]
+    found = np.load(away / "found.npz")
+    with torch.inference_mode():
+        wanted = postprocess(model.net(torch.from_numpy(images)),
+                             symbolic_priors(model.config, (96, 128)), SETTINGS)
+    for index, faces in enumerate(wanted):
+        mine = found["image"] == index
+        assert mine.sum() == len(faces)
+        order = np.argsort(-found["scores"][mine])
+        assert found["boxes"][mine][order] == pytest.approx(faces.boxes.numpy(), abs=2e-2)
+
+    code, out, _ = call(retrain, "--trial", "0", "--epochs", "1", "--champion")
+    assert code == 0 and "version 2, champion as asked" in out
+    code, out, _ = call(sync)
+    assert code == 0 and "2 retrains, 1 evaluations" in out
+    assert len(runs_of("retrain", tmp_path)[1]) == 2 and len(runs_of("evaluate", tmp_path)[1]) == 1
+    assert len(store.search_model_versions("name = 'retina-nas'")) == 2
+
+
+def test_who_becomes_champion():
+    tags = {"score": "2.0", "data_fingerprint": "a", "objective": "{}", "with_holdout": "False"}
+    assert becomes_champion(tags, None, asked=False)[0]
+    for changes, asked, wins, why in (
+            ({"score": "2.1"}, False, True, "score 2.1000, version 3 had 2.0000"),
+            ({"score": "2.0"}, False, False, "version 3 stays champion: score 2.0000"),
+            ({"score": "1.0"}, True, True, "as asked"),
+            ({"score": "None"}, False, False, "a score of both is needed"),
+            ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images"),
+            ({"score": "2.5", "machine": "another"}, False, False, "or otherwise")):
+        found = becomes_champion(tags | changes, ("3", tags), asked=asked)
+        assert found[0] is wins and why in found[1]
