@@ -149,7 +149,7 @@ def _model(args: Namespace) -> dict:
     from trials.names import describe
 
     if args.tracking_uri != "none":
-        from trials.mlflow_store import client
+        from trials.tracking.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now
     settings = tta_flags.look_settings(args, Evaluation())

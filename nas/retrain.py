@@ -162,7 +162,7 @@ def _top(args: Namespace) -> dict:
 def _retrain(candidate: Candidate, args: Namespace) -> dict:
     recipe = full_recipe(candidate, args)  # checks the flags before anything is opened
     if args.tracking_uri != "none":
-        from trials.mlflow_store import client
+        from trials.tracking.mlflow_store import client
 
         client(args.tracking_uri)  # a wrong one is better told now than after the training
     start = check_start(candidate.config, recipe.weights, args)

@@ -20,7 +20,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.versions import versions
 from nas.terminal import cli
 from nas.tracking.runs import tracked_search
-from trials.resources import (
+from trials.compute.resources import (
     MOST_CPUS,
     MOST_PER_GPU,
     TRIAL_GPU_GB,
@@ -163,11 +163,11 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
               "scratch, so the epochs of the two are not worth the same")
     if not driver.finished() and driver.failure() is None:
         driver.reopen()
-        from trials.ray_trainable import run_on_ray
+        from trials.compute.trainable import run_on_ray
 
         ready()
         if args.address:
-            from trials.ray_cluster import check_nodes
+            from trials.compute.cluster import check_nodes
 
             check_nodes([study.folder])
         live = LiveLine(driver)
@@ -315,7 +315,7 @@ def _caches(study, space, data):
 def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
     """What trains: the nodes of a cluster while it is connected, or this machine."""
     if args.address:
-        from trials.ray_cluster import connected
+        from trials.compute.cluster import connected
 
         return connected(args.address)
     return nullcontext([this_machine(args.device)])
@@ -325,8 +325,8 @@ def _ray_on_its_way(args: Namespace, shares: Shares) -> AbstractContextManager:
     """Starts a Ray while the rest is got ready; not where maybe nothing is left to train."""
     if args.resume:
         return nullcontext(lambda: None)
-    import trials.ray_trainable  # noqa: F401  (whole, before two threads import parts of Ray)
-    from trials.ray_cluster import soon_running
+    import trials.compute.trainable  # noqa: F401  (whole, before two threads import parts of Ray)
+    from trials.compute.cluster import soon_running
 
     return soon_running(shares)
 
@@ -335,7 +335,7 @@ def _stopwatch(study, space):
     """Who measures latency, where the space asks for that; the baseline is the yardstick."""
     if not measures_latency(space):
         return None
-    from trials.ray_cluster import Stopwatch
+    from trials.compute.cluster import Stopwatch
 
     records = study.records
     return Stopwatch(space.baseline[0], records[0].cost if records else None)

@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "analysis": {"analysis", "trials", "detector"},
     "nas": {"nas", "trials", "detector", "analysis"},
 }
-MAY_IMPORT_RAY = {"trials/ray_trainable.py", "trials/ray_cluster.py", "trials/ray_train.py"}
+MAY_IMPORT_RAY = {"trials/compute/trainable.py", "trials/compute/cluster.py",
+                  "trials/compute/distributed.py"}
 # Packages of others that a package of ours must not know.
 FOREIGN_TO = {
     "detector": {"ray", "optuna", "mlflow"},
@@ -30,7 +31,7 @@ LIGHT = ("detector.base.cli", "detector.config.detector", "detector.config.prese
          "detector.cost", "detector.config.recipe", "detector.architecture.plan",
          "detector.architecture.cost", "detector.preset_table", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "trials.resources", "trials.tracking", "nas.space",
+         "trials.compute.resources", "trials.tracking.tracker", "nas.space",
          "nas.search_space.space", "nas.terminal.cli", "nas.terminal.tta_flags", "nas.search",
          "nas.retrain", "nas.evaluate", "nas.export", "nas.detect",
          "nas.models.competition_rules", "nas.rescore", "nas.sync", "nas.tracking.runs",

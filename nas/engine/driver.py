@@ -21,7 +21,7 @@ from nas.study.tracker_view import StudyView
 from trials.logs import note
 from trials.record import Cost, Status, TrialRecord
 from trials.run import Failure, Segment, SegmentReport
-from trials.tracking import Tracker
+from trials.tracking.tracker import Tracker
 
 MAX_RETRIES = 1
 MAX_NODES_LOST = 3

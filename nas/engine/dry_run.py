@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
-from trials.resources import Shares
+from trials.compute.resources import Shares
 
 SHOWN = 10
 DRAWN = 50  # for the mean cost
@@ -25,7 +25,7 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
     from nas.search import TRIALS, measures_latency
     from nas.space import design_line, why_not
     from nas.terminal import cli
-    from trials.bench import SECONDS, Bench
+    from trials.compute.bench import SECONDS, Bench
     from trials.record import Cost, TrialRecord
 
     check(space)

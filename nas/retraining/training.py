@@ -99,7 +99,7 @@ def _epochs(candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path
     if args.workers == 1:
         return fit(candidate.config, recipe, images, holdout, workdir=workdir, device=args.device,
                    progress=progress)
-    from trials.ray_train import fit_on_ray
+    from trials.compute.distributed import fit_on_ray
 
     if recipe.norm == "sync" and choose_device(args.device).type == "cpu":
         print("note: on CPUs each worker normalises by the statistics of its own images "

@@ -10,7 +10,7 @@ from analysis.progress import progress_of
 from nas.study.storage import Study
 from trials.names import describe
 from trials.record import Status, TrialRecord
-from trials.tracking import CoursePoint, Tracker, TrialView
+from trials.tracking.tracker import CoursePoint, Tracker, TrialView
 
 
 class StudyView:

@@ -21,7 +21,7 @@ from nas.search_space.space import SearchSpace
 from nas.tabular.table import Table, key_of
 from trials.record import Cost, Status, TrialRecord
 from trials.run import Segment, SegmentReport
-from trials.tracking import NullTracker
+from trials.tracking.tracker import NullTracker
 
 WORKERS = 2
 """Trials trained at once: as on two cores."""

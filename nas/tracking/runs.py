@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from trials.folders import read_manifest
-from trials.mlflow_runs import LinkedRun, Result, RunFacts
-from trials.mlflow_view import DataFacts, MlflowView, StudyFacts
-from trials.tracking import NullTracker, PatientTracker, Tracker
+from trials.tracking.linked_run import LinkedRun, Result, RunFacts
+from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
+from trials.tracking.tracker import NullTracker, PatientTracker, Tracker
 
 LEVELS = ("easy", "medium", "hard")
 _TAGS = ("data_name", "data_fingerprint", "seed", "sampler", "scheduler", "space_hash")

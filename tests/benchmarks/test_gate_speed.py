@@ -14,7 +14,7 @@ from nas.samplers.proposer import Proposer
 from nas.search_space.space import SPACES, RandomTrial, SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status, TrialRecord
-from trials.tracking import NullTracker
+from trials.tracking.tracker import NullTracker
 
 
 @pytest.mark.benchmark

@@ -8,8 +8,8 @@ import pytest
 from analysis.load import load_records
 from nas.study.tracker_view import StudyView
 from nas.tracking.runs import tracker
-from trials.mlflow_store import client, experiment_id, milliseconds
 from trials.names import describe
+from trials.tracking.mlflow_store import client, experiment_id, milliseconds
 
 TRIALS, ROUNDS = 60, 5
 FACTS = {"name": "one", "space": "retina", "created": 1.0, "data_name": "generated",

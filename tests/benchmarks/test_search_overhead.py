@@ -14,7 +14,7 @@ import pytest
 from detector.config.presets import load_preset
 from detector.data import cache_images
 from detector.training.fit import fit
-from trials.resources import Shares
+from trials.compute.resources import Shares
 from trials.run import Segment
 
 pytestmark = pytest.mark.benchmark
@@ -41,7 +41,7 @@ class Trained:
 
 
 def test_a_no_op_trial_costs_half_a_second(tmp_path, tiny_data):
-    from trials.ray_trainable import run_on_ray
+    from trials.compute.trainable import run_on_ray
 
     detector, recipe = load_preset("retinaface_mobile025")
     recipe = replace(recipe, epochs=1, size=64, batch_size=4)

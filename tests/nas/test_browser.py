@@ -25,7 +25,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.skipif(
 
 HERE = """
 import sys
-import trials.ray_trainable
+import trials.compute.trainable
 from nas import search
 from nas.terminal import cli
 from trials.run import run_segment
@@ -39,7 +39,7 @@ def here(source, shares, **settings):  # one after the other, without Ray
         for report in run_segment(segment):
             source.take(report)
 
-trials.ray_trainable.run_on_ray = here
+trials.compute.trainable.run_on_ray = here
 sys.exit(cli.main(search.make_parser(), search.run))
 """
 
@@ -124,7 +124,7 @@ def address(path: str, **query) -> str:
 def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, browser):
     from selenium.webdriver.common.by import By
 
-    from trials.mlflow_store import client
+    from trials.tracking.mlflow_store import client
 
     store = client(f"sqlite:///{studies}/mlflow.db")
     experiment = store.get_experiment_by_name("tiny").experiment_id

@@ -13,7 +13,7 @@ TWO_NODES = """
 import os, signal, subprocess, sys, time
 from contextlib import suppress
 from pathlib import Path
-import trials.ray_cluster  # sets what Ray reads when it starts
+import trials.compute.cluster  # sets what Ray reads when it starts
 from ray.cluster_utils import Cluster
 
 quiet = {"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"}

@@ -13,7 +13,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Status
 from trials.run import run_segment
-from trials.tracking import NullTracker
+from trials.tracking.tracker import NullTracker
 
 
 @pytest.fixture

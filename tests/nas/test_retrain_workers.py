@@ -31,7 +31,7 @@ from pathlib import Path
 from detector.config.detector import Detector
 from detector.data import CachedImages
 from detector.config.recipe import Recipe
-from trials.ray_train import fit_on_ray
+from trials.compute.distributed import fit_on_ray
 
 job = json.loads(Path("job.json").read_text())
 with open("told.jsonl", "w", buffering=1) as told:

@@ -165,7 +165,7 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
             raise StorageInternalError("An exception is raised during the commit.") from error
 
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
-    monkeypatch.setattr("trials.ray_trainable.run_on_ray",
+    monkeypatch.setattr("trials.compute.trainable.run_on_ray",
                         lambda source, shares, **how: source.next_segment())
     monkeypatch.setattr("nas.study.storage.Study.add", full)
     code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
@@ -195,7 +195,7 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
 
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: Caches(
         train=run_here.folder, holdout=run_here.folder))
-    monkeypatch.setattr("trials.ray_trainable.run_on_ray", all_but_the_baseline_fail)
+    monkeypatch.setattr("trials.compute.trainable.run_on_ray", all_but_the_baseline_fail)
     search = (*SEARCH[1:], "--trials", "9", "--study", "one", "--tracking-uri", "none")
     code, out, err = run_here(*search, "--json", "r.json")
     assert code == 1

@@ -12,7 +12,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Status
 from trials.run import release_memory, run_segment
-from trials.tracking import NullTracker
+from trials.tracking.tracker import NullTracker
 
 pytestmark = [pytest.mark.gpu,
               pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]

@@ -16,7 +16,7 @@ from detector.data import CachedImages, cache_images
 from detector.inference.latency import latency
 from detector.training.batch_size import choose_batch_size
 from detector.training.fit import fit
-from trials.resources import shares_of, this_machine
+from trials.compute.resources import shares_of, this_machine
 from trials.run import Segment, release_memory, run_segment
 
 pytestmark = [pytest.mark.gpu,

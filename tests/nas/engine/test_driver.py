@@ -13,7 +13,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status, records_in
 from trials.run import Failure, SegmentReport
-from trials.tracking import NullTracker
+from trials.tracking.tracker import NullTracker
 
 SPACE = """
 name: tiny

@@ -12,7 +12,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Cost, EpochResult, Status
 from trials.run import Failure, SegmentReport
-from trials.tracking import NullTracker
+from trials.tracking.tracker import NullTracker
 
 SPACE = """
 name: tiny

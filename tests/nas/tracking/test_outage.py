@@ -8,9 +8,9 @@ import pytest
 
 from nas.study.tracker_view import StudyView
 from nas.tracking.runs import tracker
-from trials import tracking
-from trials.mlflow_store import client
 from trials.record import Status
+from trials.tracking import tracker as trackers
+from trials.tracking.mlflow_store import client
 
 FACTS = {"name": "tiny", "space": "tiny", "created": 1.0, "data_name": "synthetic",
          "data_fingerprint": "0" * 12, "data": {"path": "synthetic"}}
@@ -18,7 +18,7 @@ FACTS = {"name": "tiny", "space": "tiny", "created": 1.0, "data_name": "syntheti
 
 @pytest.mark.slow
 def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(tracking, "FIRST_WAIT", 0.5)
+    monkeypatch.setattr(trackers, "FIRST_WAIT", 0.5)
     process, address = serve(tmp_path)
     told = tracker(address, FACTS, "python -m nas.sync")
     view = StudyView(tiny_study, told)

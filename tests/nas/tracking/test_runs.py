@@ -48,7 +48,7 @@ def call(tiny_study, tmp_path, monkeypatch, capsys):
 
 
 def runs_of(role: str, folder: Path):
-    from trials.mlflow_store import client
+    from trials.tracking.mlflow_store import client
 
     store = client(f"sqlite:///{folder}/mlflow.db")
     experiment = store.get_experiment_by_name("quick").experiment_id

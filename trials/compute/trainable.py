@@ -23,13 +23,14 @@ os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
 
-from trials.ray_cluster import Stopwatch, dead_nodes, running  # isort: skip  (before Ray itself)
+import trials.compute.settings  # noqa: F401  isort: skip  (before Ray itself)
 
 import ray
 from ray import tune
 from ray.tune.search import Searcher
 
-from trials.resources import Shares
+from trials.compute.cluster import Stopwatch, dead_nodes, running
+from trials.compute.resources import Shares
 from trials.run import Failure, Segment, SegmentReport, run_segment
 
 NODE_SILENCE = 20.0

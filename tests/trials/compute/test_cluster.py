@@ -8,11 +8,11 @@ import ray
 from detector.base.errors import TrainingError, UserError
 from detector.config.detector import Detector
 from detector.config.presets import load_preset
-from trials import bench, ray_cluster
-from trials.bench import Bench
-from trials.ray_cluster import Stopwatch, check_nodes, connected, missing
+from trials.compute import bench, cluster
+from trials.compute.bench import Bench
+from trials.compute.cluster import Stopwatch, check_nodes, connected, missing
+from trials.compute.resources import Shares
 from trials.record import Cost
-from trials.resources import Shares
 
 BASELINE = load_preset("retinaface_mobile025")[0]
 
@@ -51,9 +51,9 @@ class _Actor:
 @pytest.fixture
 def play(monkeypatch):
     def play(**how):
-        monkeypatch.setattr(ray_cluster, "ray", PlayedRay(**how))
-        monkeypatch.setattr(ray_cluster, "NodeAffinitySchedulingStrategy", lambda *a, **k: None)
-        monkeypatch.setattr(ray_cluster, "_alive", lambda: [
+        monkeypatch.setattr(cluster, "ray", PlayedRay(**how))
+        monkeypatch.setattr(cluster, "NodeAffinitySchedulingStrategy", lambda *a, **k: None)
+        monkeypatch.setattr(cluster, "_alive", lambda: [
             {"NodeID": f"{number}" * 8, "NodeManagerHostname": f"host{number}",
              "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)])
     return play
@@ -94,7 +94,7 @@ def test_what_a_node_lacks(tmp_path, monkeypatch):
     assert f"does not see {tmp_path}" in missing([str(stamp)], "text")
     stamp.write_text("text")
     assert missing([str(stamp)], "text") is None
-    monkeypatch.setattr(ray_cluster, "LIBRARIES", ("torch", "no_such_library"))
+    monkeypatch.setattr(cluster, "LIBRARIES", ("torch", "no_such_library"))
     assert missing([str(stamp)], "text").startswith("lacks no_such_library; install")
 
 
@@ -106,7 +106,7 @@ def test_an_address_that_cannot_be_used_is_one_line(monkeypatch, address, messag
     def refuse(**asked):
         raise ConnectionError("not there\nand more")
 
-    monkeypatch.setattr(ray_cluster.ray, "init", refuse)
+    monkeypatch.setattr(cluster.ray, "init", refuse)
     with pytest.raises(UserError, match=message) as error, connected(address):
         pass
     assert "\n" not in str(error.value)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from detector.base.errors import UserError
-from trials.resources import Node, Shares, shares_of, this_machine
+from trials.compute.resources import Node, Shares, shares_of, this_machine
 
 TWO_CORES, GPU_BOX = [Node(cpus=2)], [Node(cpus=16, gpus=2)]
 
@@ -65,7 +65,7 @@ def test_trials_share_gpus_as_memory_and_cores_allow(nodes, flags, expected):
 
 def test_this_machine_asks_torch_for_its_gpus(monkeypatch, tmp_path):
     cores = len(os.sched_getaffinity(0))
-    monkeypatch.setattr("trials.resources.GPU_DRIVERS", (str(tmp_path),))
+    monkeypatch.setattr("trials.compute.resources.GPU_DRIVERS", (str(tmp_path),))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(
         total_memory=(80 - 40 * gpu) * 10**9))

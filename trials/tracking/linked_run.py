@@ -7,9 +7,16 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from trials.mlflow_store import client, experiment_id, find_runs, log, milliseconds, reaching
-from trials.mlflow_view import DataFacts, log_data, watch
-from trials.tracking import Away, Patience, tell
+from trials.tracking.mlflow_store import (
+    client,
+    experiment_id,
+    find_runs,
+    log,
+    milliseconds,
+    reaching,
+)
+from trials.tracking.study_view import DataFacts, log_data, watch
+from trials.tracking.tracker import Away, Patience, tell
 
 
 @dataclass(frozen=True, kw_only=True)

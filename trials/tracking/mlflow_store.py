@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from detector.base.errors import UserError
-from trials.tracking import Away
+from trials.tracking.tracker import Away
 
 SECONDS = 5
 """That one request to a server may take, artifacts aside."""

@@ -6,10 +6,10 @@ import sqlite3
 import pytest
 
 from detector.base.errors import UserError
-from trials.mlflow_store import client
-from trials.mlflow_view import DataFacts, MlflowView, StudyFacts
 from trials.record import Cost, EpochResult, Status, TrialRecord
-from trials.tracking import CoursePoint, TrialView
+from trials.tracking.mlflow_store import client
+from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
+from trials.tracking.tracker import CoursePoint, TrialView
 
 FACTS = StudyFacts(name="one", space="tiny", created=1000.5, tags={"seed": 0, "version.torch": "2"},
                    data=DataFacts(name="synthetic", fingerprint="0123456789ab", source="synthetic",

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-import trials.ray_settings  # noqa: F401  isort: skip  (before Ray itself)
+import trials.compute.settings  # noqa: F401  isort: skip  (before Ray itself)
 
 # Ray Train reads these when it is imported.
 os.environ.setdefault("RAY_TRAIN_ENABLE_PRINT_PATCH", "0")
@@ -35,8 +35,8 @@ from detector.config.recipe import Recipe
 from detector.data import CachedImages
 from detector.training import distributed
 from detector.training.fit import LAST, Epoch, Progress, fit
-from trials.ray_cluster import join
-from trials.resources import gpu_share
+from trials.compute.cluster import join
+from trials.compute.resources import gpu_share
 
 RESTARTS = 3         # after workers that died
 PATIENCE = 2 * 3600  # seconds that workers wait for each other: the first one evaluates alone

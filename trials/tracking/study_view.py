@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.base.errors import UserError
-from trials.mlflow_store import (
+from trials.record import Status, TrialRecord
+from trials.tracking.mlflow_store import (
     as_texts,
     cause,
     client,
@@ -20,8 +21,7 @@ from trials.mlflow_store import (
     milliseconds,
     reaching,
 )
-from trials.record import Status, TrialRecord
-from trials.tracking import Away, CoursePoint, TrialView
+from trials.tracking.tracker import Away, CoursePoint, TrialView
 
 SAMPLED_EVERY = 15
 """Seconds between two looks at processor, memory, disk and network."""
@@ -54,7 +54,7 @@ class StudyFacts:
 
 
 class MlflowView:
-    """See `trials.tracking.View`. What MLflow has already is not told it again.
+    """See `trials.tracking.tracker.View`. What MLflow has already is not told it again.
 
     Args:
         uri: MLflow store or server.

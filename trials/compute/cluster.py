@@ -15,7 +15,7 @@ from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
-import trials.ray_settings  # isort: skip  (before Ray itself)
+import trials.compute.settings  # isort: skip  (before Ray itself)
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -24,9 +24,9 @@ import detector
 import trials
 from detector.base.errors import TrainingError, UserError
 from detector.config.detector import Detector
-from trials.bench import Bench
+from trials.compute.bench import Bench
+from trials.compute.resources import Node, Shares
 from trials.record import Cost
-from trials.resources import Node, Shares
 
 LIBRARIES = ("torch", "torchvision", "cv2", "numpy", "thop", "scipy")
 """What a node needs to train; the project's own packages are sent there."""

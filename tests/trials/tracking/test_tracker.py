@@ -4,7 +4,7 @@ import pytest
 
 from detector.base.errors import UserError
 from trials.record import Cost, Status, TrialRecord
-from trials.tracking import Away, CoursePoint, PatientTracker, TrialView
+from trials.tracking.tracker import Away, CoursePoint, PatientTracker, TrialView
 
 
 def view(number: int, rung: int = 0) -> TrialView:

@@ -7,14 +7,14 @@ import pytest
 from detector.base.errors import UserError
 from detector.config.presets import load_preset
 from detector.config.recipe import Recipe
-from trials import ray_train
+from trials.compute import distributed
 
 
 @pytest.fixture
 def ray_has(monkeypatch):
     """Function: cores and GPUs that Ray says it has."""
     def set_resources(**resources):
-        monkeypatch.setattr(ray_train.ray, "cluster_resources", lambda: resources)
+        monkeypatch.setattr(distributed.ray, "cluster_resources", lambda: resources)
     return set_resources
 
 
@@ -23,15 +23,15 @@ def ray_has(monkeypatch):
     (2, 3, "auto", 0.5), (1, 2, "cpu", 0.0), (0, 2, "auto", 0.0)])
 def test_workers_share_gpus_where_there_are_too_few(ray_has, gpus, workers, device, share):
     ray_has(CPU=8.0, GPU=float(gpus))
-    assert ray_train._gpu_share(device, workers) == share
+    assert distributed._gpu_share(device, workers) == share
 
 
 def test_too_few_of_them_is_one_line(ray_has):
     ray_has(CPU=2.0)
     with pytest.raises(UserError, match="--workers 3: Ray sees 2 CPUs; give at most that"):
-        ray_train._gpu_share("auto", 3)
+        distributed._gpu_share("auto", 3)
     with pytest.raises(UserError, match="--workers 2: Ray sees no GPU; give --device cpu"):
-        ray_train._gpu_share("cuda", 2)
+        distributed._gpu_share("cuda", 2)
 
 
 @pytest.mark.parametrize(("gpus", "backend", "resources"), [
@@ -41,12 +41,12 @@ def test_a_shared_gpu_takes_another_backend(ray_has, monkeypatch, tmp_path, caps
                                             resources):
     made = []
     ray_has(CPU=8.0, GPU=float(gpus))
-    monkeypatch.setattr(ray_train, "_start_ray", lambda workers: None)
-    monkeypatch.setattr(ray_train, "_listen", lambda *args: iter(()))
-    monkeypatch.setattr(ray_train, "Queue", lambda **options: None)
-    monkeypatch.setattr(ray_train, "TorchTrainer", lambda work, **settings: made.append(settings))
+    monkeypatch.setattr(distributed, "_start_ray", lambda workers: None)
+    monkeypatch.setattr(distributed, "_listen", lambda *args: iter(()))
+    monkeypatch.setattr(distributed, "Queue", lambda **options: None)
+    monkeypatch.setattr(distributed, "TorchTrainer", lambda work, **settings: made.append(settings))
     images = SimpleNamespace(folder=tmp_path)
-    assert not list(ray_train.fit_on_ray(
+    assert not list(distributed.fit_on_ray(
         load_preset("yunet_n")[0], Recipe(), images, images, workdir=tmp_path, device="auto",
         workers=2, progress=lambda *step: None))
     (settings,) = made

@@ -1,0 +1,1 @@
+"""Shares of machines, and the Ray that trains on them."""
