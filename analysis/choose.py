@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
@@ -24,9 +23,6 @@ their scores can be told apart, and the command that retrains one.
   python -m analysis.choose --study retina-001 --max-params 2M --min-ap-hard 0.3"""
 
 LEVELS = ("easy", "medium", "hard")
-FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-
-
 def make_parser() -> ArgumentParser:
     made = cli.parser("analysis.choose", DESCRIPTION)
     shared = made.add_argument_group("common to all commands")
@@ -77,30 +73,17 @@ def limits_of(args: Namespace) -> list[Callable[[TrialRecord], bool]]:
                        ("latency", lambda r: r.cost.latency_ms)):
         text = getattr(args, f"max_{key}")
         if text is not None:
-            limit = amount(text, f"--max-{key}")
+            limit = cli.quantity(text, f"--max-{key}")
             tests.append(lambda r, value=value, limit=limit: (
                 value(r) is not None and value(r) <= limit))
     for level in LEVELS:
         text = getattr(args, f"min_ap_{level}")
         if text is not None:
-            least = amount(text, f"--min-ap-{level}")
+            least = cli.quantity(text, f"--min-ap-{level}")
             if least > 1:
                 raise UserError(f"--min-ap-{level} {text}: must be in [0, 1], such as 0.6")
             tests.append(lambda r, level=level, least=least: r.ap[level] >= least)
     return tests
-
-
-def amount(text: str, flag: str) -> float:
-    """"1G" → 1e9, "1.5M" → 1.5e6, "20" → 20.
-
-    Raises:
-        UserError: it is none of these.
-    """
-    match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)([kmg]?)", text.strip().lower())
-    if match is None:
-        raise UserError(f"{flag} {text!r}: must be a number at least 0, with k, M or G where you "
-                        "like, such as 1.5G")
-    return float(match[1]) * FACTORS[match[2]]
 
 
 def _told(args: Namespace) -> str:

@@ -7,11 +7,12 @@ import tempfile
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from detector.architecture.cost import cost, counters, layer_costs
+from detector.architecture.cost import cost, layer_costs
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.config.detector import Detector
 from detector.config.presets import load_design, load_preset
+from detector.network.counters import counters
 
 DESCRIPTION = """\
 What a design costs: parameters and multiply-accumulates (MACs, thop's convention) for one image,
@@ -75,7 +76,7 @@ def run(args: Namespace) -> dict:
 
 
 def _table(args: Namespace) -> dict:
-    from detector.preset_table import LATENCY_SIZE, all_presets, markdown, measured, rows
+    from detector.inference.preset_table import LATENCY_SIZE, all_presets, markdown, measured, rows
 
     names = args.design or all_presets()
     table, result = rows(names), {}

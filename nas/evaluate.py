@@ -139,9 +139,9 @@ def _print_ap(ap: dict, accuracy: float, exact: bool = False) -> None:
 
 
 def _model(args: Namespace) -> dict:
-    from detector.architecture.cost import thop_cost
     from detector.inference.predict import rows, wider_rows
     from detector.metrics.wider import wider_ap
+    from detector.network.counters import thop_cost
     from detector.training.fit import choose_device
     from nas.models.competition_rules import check_rules
     from nas.models.model_folder import chosen_model
@@ -255,7 +255,7 @@ def _print_model(result: dict, objective: Objective, measured, looked: int) -> N
 
 def _data_path(args: Namespace, model) -> tuple[str, str]:
     """The data to score on, and a line that says which."""
-    from detector.data import resolve_data
+    from detector.data.open import resolve_data
 
     if args.data is None and model is not None and model.origin is not None:
         path = model.origin.data.path
@@ -265,7 +265,7 @@ def _data_path(args: Namespace, model) -> tuple[str, str]:
 
 def _val(path: str):
     """The val images of a data folder."""
-    from detector.data import open_data
+    from detector.data.open import open_data
 
     data = open_data(DataChoice(path=path), parts=("val",))
     for warning in data.warnings:

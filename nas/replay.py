@@ -30,10 +30,6 @@ one needs: in the terminal, as replay.md, and as a picture, replay.png.
 TABLE = Path("search_spaces/table.json")
 SCHEDULES = ("12", "2,6,12", "2,6,12 front")
 """Replayed by default: rungs, then what is not as usual (eta 3, promote: score)."""
-BUDGET = 24
-"""Full budgets that each search may spend in epochs."""
-
-
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.replay", DESCRIPTION)
     made.add_argument("--table", metavar="FILE", type=Path, default=TABLE,
@@ -137,7 +133,7 @@ def _prepare(table: Table, space: SearchSpace) -> None:
 
 
 def _play(task: tuple[str, Schedule, int]) -> Play:
-    from nas.tabular.simulator import play
+    from nas.tabular.simulator import BUDGET, play
 
     sampler, schedule, seed = task
     table, space = _prepared

@@ -230,7 +230,7 @@ def _suited(candidate: Candidate, recipe: Recipe, origin: Origin, args: Namespac
 
 
 def _open(args: Namespace, candidate: Candidate):
-    from detector.data import open_data, resolve_data
+    from detector.data.open import open_data, resolve_data
 
     kept = candidate.data
     if args.data is None and kept is not None:
@@ -284,7 +284,7 @@ def _print_plan(candidate: Candidate, recipe: Recipe, start: Start | None, data,
 
 
 def _print_result(candidate: Candidate, metrics: dict, args: Namespace) -> None:
-    from nas.engine.live_line import duration
+    from nas.terminal.format import duration
 
     if metrics["ap"]:
         levels = "  ".join(f"{level} {value:.4f}" for level, value in metrics["ap"].items())

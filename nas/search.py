@@ -16,7 +16,6 @@ from detector.base.errors import UserError
 from nas.engine.enqueued import Queue, add_queue_flags, check_same, manifest_of, read_queue
 from nas.samplers.proposer import DEFAULT, SAMPLERS
 from nas.search_space.mac_budget import Budget
-from nas.search_space.space import SearchSpace
 from nas.study.versions import versions
 from nas.terminal import cli
 from nas.tracking.runs import tracked_search
@@ -114,11 +113,11 @@ def run(args: Namespace) -> dict | None:
         nodes = open_ones.enter_context(_machines(args))
         shares = shares_of(nodes, device=args.device, cpus=args.cpus_per_trial,
                            gpus=args.gpus_per_trial, concurrency=args.concurrency,
-                           stopwatch=measures_latency(space))
+                           stopwatch=space.measures_latency)
         if args.dry_run:
             from nas.engine.dry_run import dry_run
 
-            return dry_run(space, args, shares)
+            return dry_run(space, args, shares, trials=args.trials or TRIALS)
         study, data = _open_study(args, space)
         open_ones.enter_context(study.writing())
         again = _again(args, study, args.trials or study.manifest["trials"])
@@ -126,12 +125,6 @@ def run(args: Namespace) -> dict | None:
         ready = open_ones.enter_context(_ray_on_its_way(args, shares))
         tracker = open_ones.enter_context(tracked_search(args.tracking_uri, study.folder))
         return _search(args, study, space.on(data), data, tracker, shares, ready)
-
-
-def measures_latency(space: SearchSpace) -> bool:
-    """Whether the score or a cap of a space asks for the latency of each design."""
-    return (space.objective.metric == "latency_ms"
-            or space.constraints.max_latency_ms is not None)
 
 
 def _search(args: Namespace, study, space, data, tracker, shares: Shares,
@@ -200,7 +193,7 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
 
 def _open_study(args: Namespace, space):
     """The study to work on, and its images. New ones are made only when all is known to be well."""
-    from detector.data import open_data, resolve_data
+    from detector.data.open import open_data, resolve_data
     from detector.data.prepare import room_for
     from nas.engine.disk_space import check_disk
     from nas.engine.gate import check
@@ -333,7 +326,7 @@ def _ray_on_its_way(args: Namespace, shares: Shares) -> AbstractContextManager:
 
 def _stopwatch(study, space):
     """Who measures latency, where the space asks for that; the baseline is the yardstick."""
-    if not measures_latency(space):
+    if not space.measures_latency:
         return None
     from trials.compute.cluster import Stopwatch
 

@@ -14,15 +14,15 @@ from pathlib import Path
 
 from detector.base.cli import parser as detector_parser
 from detector.base.errors import UserError
-from detector.config.detector import Detector, arch_hash
-from nas.engine.gate import Draw, weigh
-from nas.engine.live_line import count
+from detector.config.detector import arch_hash
+from nas.engine.gate import Draw, baseline, weigh
 from nas.search_space.dimensions import Params
-from nas.search_space.space import RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SearchSpace
 from nas.terminal import cli
+from nas.terminal.format import count
 from trials.constraints import Constraints
 from trials.names import describe
-from trials.record import Cost
 
 DESCRIPTION = """\
 Read a search space, check it, and show what is in it: how many designs, some of them, and how
@@ -63,9 +63,9 @@ def run(args: Namespace) -> dict:
     print("designs: " + ("beyond counting, a dimension is continuous" if size is None else
                          f"{size:,} at most" + (f", about {distinct:.2g} different ones"
                                                 if distinct else "")))
-    print(design_line(0, space.base, Cost.of(space.base), "baseline"))
+    print(baseline(space).line(0, "baseline"))
     for number, found in enumerate(drawn[:SHOWN], 1):
-        print(design_line(number, found.detector, found.cost, why_not(found)))
+        print(found.line(number))
     legal = [found for found in drawn if found.violation is None]
     broken = _caps(space.constraints, drawn)
     print(f"\nof {len(drawn)} random draws {len(legal) / len(drawn):.1%} are legal, "
@@ -81,17 +81,6 @@ def run(args: Namespace) -> dict:
                          "violation": f.violation} for f in drawn[:SHOWN]]}
     shown, of = (legal, "legal") if space.budget and legal else (drawn, "all")
     return result | {"distribution_of": of, "distribution": _distributions(shown, of)}
-
-
-def design_line(number: int, detector: Detector, price: Cost, note: str = "") -> str:
-    """A numbered design with its cost, for a list of them."""
-    return (f"{number:4d}  {describe(detector)}: {count(price.params)} params, "
-            f"{count(price.macs)} MACs" + (f" ({note})" if note else ""))
-
-
-def why_not(found: Draw) -> str:
-    """Why a draw may not be trained, or nothing."""
-    return f"infeasible: {found.violation}" if found.violation else ""
 
 
 def distinct_designs(space: SearchSpace, draws: Sequence[Params]) -> float | None:

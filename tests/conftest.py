@@ -28,7 +28,7 @@ def wider_root() -> Path:
 def tiny_data():
     """A `Data` of 20 + 5 + 8 drawn images (train, hold-out, val)."""
     from detector.config.recipe import DataChoice
-    from detector.data import synthetic_data
+    from detector.data.open import synthetic_data
 
     return synthetic_data(DataChoice(path="synthetic"), train=25, val=8)
 
@@ -95,7 +95,8 @@ def generated_study(tmp_path):
         import optuna
 
         from nas.engine.gate import weigh
-        from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+        from nas.search_space.random_trial import RandomTrial
+        from nas.search_space.space import SPACES, SearchSpace
         from trials.record import RECORD_ATTRIBUTE, Cost, EpochResult, Status, TrialRecord
 
         space, rng = SearchSpace.load(SPACES / "retina.yaml"), np.random.default_rng(seed)

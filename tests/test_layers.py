@@ -1,4 +1,5 @@
-"""The layers of the code, what is light to import, and the size of files: read from the sources."""
+"""The layers of the code, its map, what imports nothing heavy, and the size of files: read from
+the sources."""
 
 import ast
 import subprocess
@@ -29,7 +30,7 @@ FOREIGN_TO = {
 }
 LIGHT = ("detector.base.cli", "detector.config.detector", "detector.config.presets",
          "detector.cost", "detector.config.recipe", "detector.architecture.plan",
-         "detector.architecture.cost", "detector.preset_table", "trials.record",
+         "detector.architecture.cost", "detector.inference.preset_table", "trials.record",
          "trials.objective", "trials.constraints", "trials.names", "trials.folders",
          "trials.compute.resources", "trials.tracking.tracker", "nas.space",
          "nas.search_space.space", "nas.terminal.cli", "nas.terminal.tta_flags", "nas.search",
@@ -71,18 +72,6 @@ def test_imports_follow_the_layers(path):
         assert "ray" not in tops
 
 
-# What analysis may know of the layers below it: how records are called, stored and asked for.
-VOCABULARY = ("trials.record", "trials.names", "trials.folders", "detector.base.cli",
-              "detector.base.errors")
-
-
-def test_analysis_knows_of_the_other_layers_only_the_vocabulary():
-    for path in (p for p in SOURCES if relative(p).startswith("analysis/")):
-        ours = {name for name in imported(path) if name.split(".")[0] in ("trials", "detector")}
-        assert all(name.startswith(VOCABULARY) for name in ours
-                   if name not in ("trials", "detector")), relative(path)
-
-
 @pytest.mark.parametrize("path", SOURCES + TESTS, ids=relative)
 def test_no_file_is_over_400_lines(path):
     assert len(path.read_text().splitlines()) <= 400
@@ -99,10 +88,85 @@ def test_light_modules_import_nothing_heavy():
                    cwd=ROOT, check=True)
 
 
-def test_map_of_folders_in_the_readme_is_the_tree():
-    """Each source file of a package stands in the README's map, and nothing that is not there."""
-    text = (ROOT / "README.md").read_text()
-    block = text.split("```text\n", 1)[1].split("```", 1)[0]
+def module_of(path: Path) -> str:
+    return relative(path).removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+
+
+MODULES = {module_of(path): path for path in SOURCES}
+
+
+def dependencies(path: Path) -> set[str]:
+    """Modules of ours that a file imports; a package's folder alone is none."""
+    found = {name for name in imported(path) if name in MODULES}
+    return {name for name in found if MODULES[name].name != "__init__.py"} - {module_of(path)}
+
+
+# What analysis may know of the layers below it: how records are called, stored and asked for.
+VOCABULARY = ("trials.record", "trials.names", "trials.folders", "detector.base.cli",
+              "detector.base.errors")
+
+
+def test_analysis_knows_of_the_other_layers_only_the_vocabulary():
+    for path in (p for p in SOURCES if relative(p).startswith("analysis/")):
+        others = {name for name in dependencies(path) if not name.startswith("analysis.")}
+        assert others <= set(VOCABULARY), relative(path)
+
+
+def folder_of(path: Path) -> str:
+    """Package and topic, as in detector/data; folders below belong to their topic."""
+    return "/".join(relative(path).split("/")[:-1][:2])
+
+
+def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of two and more that lead to each other."""
+    def reached(start: str) -> set[str]:
+        seen, ahead = set(), [start]
+        while ahead:
+            for name in arrows.get(ahead.pop(), set()) - seen:
+                seen.add(name)
+                ahead.append(name)
+        return seen
+
+    reach = {name: reached(name) for name in arrows}
+    groups = {tuple(sorted(other for other in found | {name} if name in reach.get(other, ())))
+              for name, found in reach.items() if name in found}
+    return [list(group) for group in sorted(groups)]
+
+
+def test_circles_are_found():
+    assert circles({"a": {"b"}, "b": {"c"}, "c": {"b"}, "d": {"a"}}) == [["b", "c"]]
+    assert circles({"a": {"b"}, "b": set()}) == []
+
+
+def test_no_circle_of_files():
+    assert circles({module_of(path): dependencies(path) for path in SOURCES}) == []
+
+
+def test_no_circle_of_folders():
+    arrows: dict[str, set[str]] = {}
+    for path in SOURCES:
+        others = {folder_of(MODULES[name]) for name in dependencies(path)} - {folder_of(path)}
+        arrows[folder_of(path)] = arrows.get(folder_of(path), set()) | others
+    assert circles(arrows) == []
+
+
+@pytest.mark.parametrize("package", ["nas", "detector"])
+def test_a_file_directly_in_a_package_is_a_command(package):
+    for path in (ROOT / package).glob("*.py"):
+        if path.name != "__init__.py":
+            assert 'if __name__ == "__main__":' in path.read_text(), relative(path)
+
+
+def test_every_folder_says_what_belongs_in_it():
+    for folder in {path.parent for path in SOURCES}:
+        tree = ast.parse((folder / "__init__.py").read_text())
+        assert ast.get_docstring(tree), relative(folder)
+        assert len(tree.body) == 1, f"{relative(folder)}/__init__.py has more than its docstring"
+
+
+def listed_in(page: str) -> set[str]:
+    """Paths in the map of a page: its first block of text, indented by folder."""
+    block = (ROOT / page).read_text().split("```text\n", 1)[1].split("```", 1)[0]
     listed: set[str] = set()
     folders: list[tuple[int, str]] = []
     for line in block.splitlines():
@@ -115,7 +179,16 @@ def test_map_of_folders_in_the_readme_is_the_tree():
             listed.add(path)
             if word.endswith("/"):
                 folders.append((indent, word))
-    for path in sorted(listed):
-        assert (ROOT / path).exists(), f"README's map names {path}, which is not there"
-    missing = {relative(p) for p in SOURCES if p.name != "__init__.py"} - listed
-    assert not missing, f"README's map lacks {sorted(missing)}"
+    missing = {path for path in listed if not (ROOT / path).exists()}
+    assert not missing, f"{page}: its map names {sorted(missing)}, which are not there"
+    return listed
+
+
+def test_map_of_folders_in_the_readme_is_the_tree():
+    folders = {f"{relative(path.parent)}/" for path in SOURCES}
+    assert folders - listed_in("README.md") == set()
+
+
+def test_map_of_files_in_the_docs_is_the_tree():
+    files = {relative(path) for path in SOURCES if path.name != "__init__.py"}
+    assert files - listed_in("docs/architecture.md") == set()

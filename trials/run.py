@@ -130,8 +130,8 @@ def pin_threads(threads: int) -> None:
 
 
 def _train(segment: Segment) -> Iterator[SegmentReport]:
-    from detector.architecture.cost import thop_cost
-    from detector.data import CachedImages
+    from detector.data.cache import CachedImages
+    from detector.network.counters import thop_cost
     from detector.training.fit import fit
     from detector.weights.pretrained import read_start
 

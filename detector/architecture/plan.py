@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 
-from detector.architecture import backbones
+from detector.architecture.backbones.stages import stages
 from detector.architecture.layers import SSH, Chain, Conv, Layer, Scale, separable, unit
 from detector.config.detector import Detector, Head
 
@@ -180,7 +180,7 @@ class DetectorPlan:
 def plan(config: Detector) -> DetectorPlan:
     """The layers that `config` stands for."""
     levels = config.neck.levels
-    backbone = BackbonePlan(backbones.stages(config.backbone, top=min(5, levels[-1])))
+    backbone = BackbonePlan(stages(config.backbone, top=min(5, levels[-1])))
     return DetectorPlan(
         backbone=backbone,
         neck=_neck(config, backbone),

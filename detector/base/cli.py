@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -13,6 +14,7 @@ from pathlib import Path
 from detector.base.errors import UserError
 from detector.base.process import collect_seldom
 
+FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 EXIT_PARTLY = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
@@ -62,6 +64,19 @@ def count(text: str) -> int:
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
     return int(text)
+
+
+def quantity(text: str, flag: str) -> float:
+    """"1G" → 1e9, "1.5M" → 1.5e6, "20" → 20.
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)([kmg]?)", text.strip().lower())
+    if match is None:
+        raise UserError(f"{flag} {text!r}: must be a number at least 0, with k, M or G where you "
+                        "like, such as 1.5G")
+    return float(match[1]) * FACTORS[match[2]]
 
 
 def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], dict | None],

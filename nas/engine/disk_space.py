@@ -11,7 +11,8 @@ from statistics import fmean
 from detector.base.errors import UserError, disk_full, size_text
 from detector.config.recipe import Recipe
 from nas.engine.weight_inheritance import INIT
-from nas.search_space.space import RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SearchSpace
 from trials.record import Cost
 
 DRAWS = 100

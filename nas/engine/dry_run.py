@@ -11,20 +11,19 @@ DRAWN = 50  # for the mean cost
 STEPS = 3  # timed
 
 
-def dry_run(space, args: Namespace, shares: Shares) -> dict:
+def dry_run(space, args: Namespace, shares: Shares, trials: int) -> dict:
     """Print the first designs and an estimate; nothing is written.
 
     The time is scaled by MACs from a few timed training steps of the baseline on this machine.
     """
-    from detector.data import open_data, resolve_data
+    from detector.data.open import open_data, resolve_data
     from nas.engine.enqueued import read_queue
-    from nas.engine.gate import check, draw
-    from nas.engine.live_line import count, duration, epochs_expected
+    from nas.engine.gate import baseline, check, draw
+    from nas.engine.halving import epochs_expected
     from nas.engine.warm_start import WarmStart
     from nas.samplers.proposer import DEFAULT, Proposer
-    from nas.search import TRIALS, measures_latency
-    from nas.space import design_line, why_not
     from nas.terminal import cli
+    from nas.terminal.format import count, duration
     from trials.compute.bench import SECONDS, Bench
     from trials.record import Cost, TrialRecord
 
@@ -34,7 +33,6 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
     data = open_data(cli.data_choice(args, path))
     space = space.on(data)
     rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
-    trials = args.trials or TRIALS
     proposer = Proposer(space, args.sampler or DEFAULT, seed=args.seed)
     queue = read_queue(args, space, data)
     warm = WarmStart(space, args.runs_dir, rungs, queue)  # nothing of it trains, nor is written
@@ -42,7 +40,7 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
     base_detector, base_recipe = space.baseline
     base = Cost.of(base_detector)
     macs, infeasible = [], 0
-    print(design_line(0, base_detector, base, "baseline"))
+    print(baseline(space).line(0, "baseline"))
     while len(macs) < min(trials, DRAWN):
         found = warm.next(records) or draw(space, proposer, records)
         legal = found.violation is None
@@ -51,14 +49,14 @@ def dry_run(space, args: Namespace, shares: Shares) -> dict:
         if legal:
             macs.append(found.cost.macs)
         if len(records) <= SHOWN:
-            print(design_line(len(records), found.detector, found.cost, why_not(found)))
+            print(found.line(len(records)))
     seconds = _baseline_epoch(base_detector, base_recipe, data)
     mean = sum(macs) / len(macs)
     # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
     epoch = seconds * (0.4 + 0.6 * mean / base.macs)
     known = sum(entry.known is not None for entry in queue.entries[:trials])
     total = epochs_expected(trials - known, rungs, space.eta) * epoch / shares.concurrency
-    if measures_latency(space):
+    if space.measures_latency:
         bench = Bench(base_detector.to_dict(), shares.device)
         print(f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
               f"each design is timed when it is drawn, in about {SECONDS:.0f} s")
@@ -81,7 +79,8 @@ def _baseline_epoch(detector, recipe, data) -> float:
 
     import torch
 
-    from detector.data import Subset, cache_images
+    from detector.data.cache import cache_images
+    from detector.data.splits import Subset
     from detector.training.fit import fit
 
     torch.set_num_threads(1)

@@ -175,7 +175,7 @@ def _entry(document, place: int, given, space, seed: str) -> Entry:
 def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -> dict:
     """The given values and, for what they leave open, drawn ones; legal ones if that can be."""
     from nas.engine.gate import weigh
-    from nas.search_space.space import RandomTrial
+    from nas.search_space.random_trial import RandomTrial
 
     known = {d.name: d for d in space.dimensions}
     for name, value in given.items():

@@ -13,6 +13,8 @@ from detector.config.recipe import Recipe
 from nas.samplers.proposer import Proposer
 from nas.search_space.dimensions import Params
 from nas.search_space.space import SearchSpace
+from nas.terminal.format import count
+from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord, identity_of
 
@@ -37,6 +39,12 @@ class Draw:
     def identity(self) -> str:
         """As `TrialRecord.identity`."""
         return identity_of(self.design, self.recipe.to_dict())
+
+    def line(self, number: int, note: str = "") -> str:
+        """The design with its cost, as one line of a numbered list."""
+        note = note or (f"infeasible: {self.violation}" if self.violation else "")
+        return (f"{number:4d}  {describe(self.detector)}: {count(self.cost.params)} params, "
+                f"{count(self.cost.macs)} MACs" + (f" ({note})" if note else ""))
 
     def record(self, number: int, objective: Objective, source: str = "sampled") -> TrialRecord:
         """The record of this design as trial `number`: running, or ended as infeasible."""

@@ -15,8 +15,15 @@ import numpy as np
 from analysis.pareto import dominated
 from trials.record import Status, TrialRecord
 
-PROMOTE = ("score", "front")
-"""What lets a paused trial go on: the score alone, or a place on its rung's front, too."""
+
+def epochs_expected(trials: int, rungs: Sequence[int], eta: float) -> float:
+    """Epochs a search trains: all designs to the first rung, 1/η of them to the next, and so on,
+    and the baseline in full."""
+    total, share, before = float(rungs[-1]), 1.0, 0
+    for epochs in rungs:
+        total += trials * share * (epochs - before)
+        share, before = share / eta, epochs
+    return total
 
 
 def rung_reached(record: TrialRecord, rungs: Sequence[int]) -> int:

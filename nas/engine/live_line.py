@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Sequence
 
 from analysis.pareto import front_of
+from nas.engine.halving import epochs_expected
+from nas.terminal.format import duration
 from trials.names import describe
 from trials.record import Status, TrialRecord
 
@@ -65,51 +67,3 @@ class LiveLine:
         left = epochs_expected(driver.trials, driver.rungs, driver.space.eta) - done \
             - driver.epochs_before
         return max(0.0, (time.time() - driver.started) / done * left)
-
-
-def epochs_expected(trials: int, rungs: Sequence[int], eta: float) -> float:
-    """Epochs a search trains: all designs to the first rung, 1/η of them to the next, and so on,
-    and the baseline in full."""
-    total, share, before = float(rungs[-1]), 1.0, 0
-    for epochs in rungs:
-        total += trials * share * (epochs - before)
-        share, before = share / eta, epochs
-    return total
-
-
-def print_trials(records: Sequence[TrialRecord], title: str) -> None:
-    """A table of trials, best score first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    timed = any(record.cost.latency_ms is not None for record in records)
-    for name in ("trial", "design", "params", "MACs", *(["ms"] if timed else []), "easy", "medium",
-                 "hard", "accuracy", "speed", "score"):
-        table.add_column(name, justify="left" if name in ("trial", "design") else "right",
-                         no_wrap=name != "design")
-    for record in sorted(records, key=lambda r: -r.score):
-        note = " (baseline)" if record.number == 0 else ""
-        table.add_row(f"r{record.number:03d}", describe(record.detector) + note,
-                      count(record.cost.params), count(record.cost.macs),
-                      *([f"{record.cost.latency_ms:.1f}"] if timed else []),
-                      *(f"{record.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
-                      f"{record.accuracy_score:.3f}", f"{record.speed_score:.3f}",
-                      f"{record.score:.3f}")
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(table)
-
-
-def count(value: float) -> str:
-    """426608 → "0.427 M", 1029700000 → "1.030 G"."""
-    for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= factor * 0.1 or letter == "k":
-            return f"{value / factor:.3f} {letter}"
-    raise AssertionError(value)
-
-
-def duration(seconds: float) -> str:
-    """"40 s", "12 min", "3.5 h"."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

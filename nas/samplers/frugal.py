@@ -24,7 +24,8 @@ from nas.samplers.expected_latency import expected_costs
 from nas.samplers.features import features, matrix
 from nas.samplers.gaussian_process import GaussianProcess, at_full_budget
 from nas.search_space.dimensions import Params, every_design
-from nas.search_space.space import RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SearchSpace
 from trials.record import Cost, Status, TrialRecord, identity_of
 
 CANDIDATES = 200

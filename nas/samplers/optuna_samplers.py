@@ -15,7 +15,7 @@ import optuna
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.trial import FrozenTrial, TrialState
 
-from nas.samplers.proposer import STARTUP, teaching
+from nas.samplers.base import STARTUP, teaching
 from nas.search_space.dimensions import Params
 from nas.search_space.space import SearchSpace
 from trials.record import EpochResult, Status, TrialRecord

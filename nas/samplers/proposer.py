@@ -8,34 +8,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
-from typing import Protocol
 
 from detector.base.errors import UserError
+from nas.samplers.base import STARTUP, Sampler, teaching
 from nas.search_space.dimensions import Params
-from nas.search_space.space import RandomTrial, SearchSpace
-from trials.record import Status, TrialRecord
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SearchSpace
+from trials.record import TrialRecord
 
 SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
 DEFAULT = "frugal"
 """Finds most for the fewest epochs on the recorded table (docs/replay.md)."""
-STARTUP = {"tpe": 10, "nsga2": 20, "gp": 10, "frugal": 6}
-"""Trials with a result before a model of them is asked; chance until then. NSGA-II's is its first
-generation."""
 STUBBORN = {"tpe": 4, "nsga2": 4, "gp": 1, "frugal": 1}
 """Attempts after which a sampler that repeats itself is replaced by chance: soon where all attempts
 have the same model and seek its best."""
-
-
-class Sampler(Protocol):
-    """Made for a space; may keep what it worked out about records that have not changed. Asked once
-    STARTUP trials have a result."""
-
-    def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
-        """Parameters for the next trial: a function of the arguments.
-
-        Args:
-            records: all of the study; see `teaching`.
-        """
 
 
 class Proposer:
@@ -66,12 +52,6 @@ class Proposer:
             return self.space.suggest(RandomTrial(key))
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
         return self._sampler.ask(self._records, seed)
-
-
-def teaching(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The sampled ones that tell what is good: neither infeasible nor failed."""
-    return [record for record in records if record.params
-            and record.status not in (Status.INFEASIBLE, Status.FAILED)]
 
 
 def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], seed: int) -> Params:

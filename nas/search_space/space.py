@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import random
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,11 +17,12 @@ from detector.base.yaml_file import Document, read
 from detector.config.detector import Detector
 from detector.config.presets import PRESETS, section
 from detector.config.recipe import Recipe
-from nas.engine.halving import PROMOTE
 from nas.search_space.dimensions import Dimension, Params, Value
 from nas.search_space.mac_budget import Budget
+from nas.search_space.random_trial import RandomTrial
 from nas.search_space.resolve import resized, resolve
 from nas.search_space.yaml_parts import (
+    PROMOTE,
     all_conditions,
     check_keys,
     read_baseline,
@@ -116,6 +116,12 @@ class SearchSpace:
     def baseline(self) -> tuple[Detector, Recipe]:
         """The yardstick: the preset's design under this space's proxy recipe."""
         return self.base, self.proxy
+
+    @property
+    def measures_latency(self) -> bool:
+        """Whether the score or a cap asks for the latency of each design."""
+        return (self.objective.metric == "latency_ms"
+                or self.constraints.max_latency_ms is not None)
 
     def suggest(self, trial) -> Params:
         """A draw: names that are active, and their values.
@@ -249,32 +255,6 @@ class SearchSpace:
             inside = ("choice", str(value)) if dimension.bundles else ()
             raise document.error(("dimensions", dimension.name, *inside),
                                  f"{value!r} does not fit: {error}") from error
-
-
-class RandomTrial:
-    """Answers each question of `SearchSpace.suggest` by chance, uniformly on its scale."""
-
-    def __init__(self, seed: str | int):
-        self._random = random.Random(seed)
-
-    def suggest_categorical(self, name: str, choices):
-        return self._random.choice(list(choices))
-
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1,
-                    log: bool = False) -> int:
-        if not log:
-            return self._random.randrange(low, high + 1, step)
-        value = math.exp(self._random.uniform(math.log(low - 0.5), math.log(high + 0.5)))
-        return min(max(round(value), low), high)
-
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None,
-                      log: bool = False) -> float:
-        if log:
-            value = math.exp(self._random.uniform(math.log(low), math.log(high)))
-            return min(max(value, low), high)
-        if step is not None:
-            return low + step * self._random.randint(0, round((high - low) / step))
-        return self._random.uniform(low, high)
 
 
 def _text(params: Mapping) -> str:

@@ -20,6 +20,9 @@ _KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "promote", "
          "constraints", "proxy_synthetic", "budget")
 _REQUIRED = _KEYS[:5]
 
+PROMOTE = ("score", "front")
+"""What lets a paused trial go on: the score alone, or a place on its rung's front, too."""
+
 
 def check_keys(document: Document) -> None:
     """That all keys are known, and those that must be are there."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from analysis.pareto import front_of
-from nas.engine.live_line import print_trials
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
+from nas.terminal.format import count
+from trials.names import describe
 from trials.record import Status, TrialRecord
 
 
@@ -30,8 +33,6 @@ def result(study_name: str, records: list[TrialRecord]) -> dict:
 
 def row(record: TrialRecord) -> dict:
     """One completed trial in a few numbers."""
-    from trials.names import describe
-
     return {"number": record.number, "score": record.score,
             "accuracy_score": record.accuracy_score, "speed_score": record.speed_score,
             "params": record.cost.params, "macs": record.cost.macs,
@@ -101,3 +102,26 @@ def spread_warning(completed: list[TrialRecord]) -> str | None:
         return None
     return (f"among the completed trials 2 × accuracy varies by {spread[0]:.3f}, speed by "
             f"{spread[1]:.3f}: speed decides here; give the proxies more epochs or more images")
+
+
+def print_trials(records: Sequence[TrialRecord], title: str) -> None:
+    """A table of trials, best score first."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    timed = any(record.cost.latency_ms is not None for record in records)
+    for name in ("trial", "design", "params", "MACs", *(["ms"] if timed else []), "easy", "medium",
+                 "hard", "accuracy", "speed", "score"):
+        table.add_column(name, justify="left" if name in ("trial", "design") else "right",
+                         no_wrap=name != "design")
+    for record in sorted(records, key=lambda r: -r.score):
+        note = " (baseline)" if record.number == 0 else ""
+        table.add_row(f"r{record.number:03d}", describe(record.detector) + note,
+                      count(record.cost.params), count(record.cost.macs),
+                      *([f"{record.cost.latency_ms:.1f}"] if timed else []),
+                      *(f"{record.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
+                      f"{record.accuracy_score:.3f}", f"{record.speed_score:.3f}",
+                      f"{record.score:.3f}")
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    console.print(table)

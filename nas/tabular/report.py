@@ -14,9 +14,8 @@ from analysis import replays
 from analysis.replay_figure import replay_png
 from analysis.replays import Outcome, Play, Rung, Truth
 from detector.base.cli import write_text
-from nas.replay import BUDGET
 from nas.search_space.space import SearchSpace
-from nas.tabular.simulator import Schedule
+from nas.tabular.simulator import BUDGET, Schedule
 from nas.tabular.table import Table
 
 DRAWN = 20

@@ -26,6 +26,9 @@ from trials.tracking.tracker import NullTracker
 WORKERS = 2
 """Trials trained at once: as on two cores."""
 
+BUDGET = 24
+"""Full budgets that each search may spend in epochs."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:

@@ -77,10 +77,9 @@ def load_space(args: argparse.Namespace):
     Raises:
         UserError: a rule of the file is broken, or the budget is no number.
     """
-    from analysis.choose import amount
     from nas.search_space.space import SearchSpace
 
-    return SearchSpace.load(args.space, args.budget and amount(args.budget, "--budget"))
+    return SearchSpace.load(args.space, args.budget and cli.quantity(args.budget, "--budget"))
 
 
 def add_model_flags(what) -> None:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 
-from nas.engine.live_line import duration
+from nas.terminal.format import duration
 
 
 class TrainingBar(AbstractContextManager):

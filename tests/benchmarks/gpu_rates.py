@@ -156,7 +156,9 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
         resident: whether the images lie in the GPU's memory; none: as training chooses.
     """
     from detector.config.presets import load_preset
-    from detector.data import DataChoice, cache_images, open_data
+    from detector.config.recipe import DataChoice
+    from detector.data.cache import cache_images
+    from detector.data.open import open_data
     from detector.training.fit import fit
 
     config, recipe = load_preset(BASELINE)
@@ -182,8 +184,8 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
 def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
     """Images a second of `evaluate` on the val images, after a few that are not counted."""
     from detector.config.presets import load_preset
-    from detector.config.recipe import Evaluation
-    from detector.data import DataChoice, open_data
+    from detector.config.recipe import DataChoice, Evaluation
+    from detector.data.open import open_data
     from detector.data.splits import Subset
     from detector.inference.predict import evaluate
     from detector.metrics.wider import official_ground_truth
@@ -282,7 +284,8 @@ def peer_training_rate(args: Namespace, sizes: Sizes, device) -> dict:
 
 def peer_labels(args: Namespace) -> Path:
     """The training images in the layout that the peer reads; returns its label.txt."""
-    from detector.data import DataChoice, open_data
+    from detector.config.recipe import DataChoice
+    from detector.data.open import open_data
 
     data = Path(args.data)
     images = next(path for path in (data / "WIDER_train/images", data / "train/images")

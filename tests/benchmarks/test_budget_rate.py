@@ -5,7 +5,8 @@ import time
 import pytest
 
 from nas.engine.gate import weigh
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 
 
 @pytest.mark.benchmark

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from detector.config.recipe import DataChoice
-from detector.data import cache_images, open_data
+from detector.data.cache import cache_images
+from detector.data.open import open_data
 
 pytestmark = pytest.mark.benchmark
 SHARE = 0.6  # of the ratio that pure computing reaches; on two idle cores it is 0.75

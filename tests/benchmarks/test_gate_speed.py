@@ -11,7 +11,8 @@ from nas.engine import gate
 from nas.engine.driver import Caches, Driver
 from nas.engine.gate import weigh
 from nas.samplers.proposer import Proposer
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status, TrialRecord
 from trials.tracking.tracker import NullTracker

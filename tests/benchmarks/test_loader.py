@@ -6,8 +6,9 @@ import cv2
 import pytest
 
 from detector.config.recipe import DataChoice, Recipe
-from detector.data import cache_images, open_data, synthetic_data
+from detector.data.cache import cache_images
 from detector.data.loader import batches
+from detector.data.open import open_data, synthetic_data
 
 pytestmark = pytest.mark.benchmark
 RATE = 200  # images/s at 640 px; the usual code reaches 98 on the same images

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from detector.config.recipe import DataChoice
-from detector.data import cache_images, open_data
+from detector.data.cache import cache_images
+from detector.data.open import open_data
 from detector.training.fit import fit
 from nas.search_space.space import SPACES, SearchSpace
 

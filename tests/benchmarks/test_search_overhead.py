@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from detector.config.presets import load_preset
-from detector.data import cache_images
+from detector.data.cache import cache_images
 from detector.training.fit import fit
 from trials.compute.resources import Shares
 from trials.run import Segment

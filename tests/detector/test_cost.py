@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.architecture.cost import cost, counters, layer_costs
+from detector.architecture.cost import cost, layer_costs
 from detector.architecture.layers import Norm, level_size
 from detector.architecture.plan import plan
 from detector.cost import main, reason
+from detector.network.counters import counters
 
 PROJECT = Path(__file__).resolve().parents[2]
 

@@ -14,7 +14,9 @@ from PIL import Image
 
 from detector.config.detector import Backbone, Detector, Neck
 from detector.config.recipe import DataChoice, Recipe
-from detector.data import cache_images, convert, open_data
+from detector.data import convert
+from detector.data.cache import cache_images
+from detector.data.open import open_data
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image, read_size
 from detector.network.model import build_detector

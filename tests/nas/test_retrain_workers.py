@@ -12,7 +12,8 @@ import torch
 
 from detector.config.detector import Backbone, Context, Detector, Neck
 from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
-from detector.data import cache_images, synthetic_data
+from detector.data.cache import cache_images
+from detector.data.open import synthetic_data
 from detector.training.fit import LAST, fit
 from detector.weights import checkpoint
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from analysis.load import load_records
-from detector.data import cache_images
+from detector.data.cache import cache_images
 from nas.engine.driver import Caches, Driver
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study

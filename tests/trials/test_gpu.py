@@ -12,7 +12,7 @@ from torch import nn
 from detector.base.errors import UserError
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
-from detector.data import CachedImages, cache_images
+from detector.data.cache import CachedImages, cache_images
 from detector.inference.latency import latency
 from detector.training.batch_size import choose_batch_size
 from detector.training.fit import fit

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import detector.training.fit
-from detector.data import cache_images
+from detector.data.cache import cache_images
 from trials.run import Segment, run_segment
 
 

@@ -32,7 +32,7 @@ from ray.util.queue import Empty, Queue
 from detector.base.errors import TrainingError, UserError
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
-from detector.data import CachedImages
+from detector.data.cache import CachedImages
 from detector.training import distributed
 from detector.training.fit import LAST, Epoch, Progress, fit
 from trials.compute.cluster import join

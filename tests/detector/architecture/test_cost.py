@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from detector.architecture.cost import cost, layer_costs, thop_cost
+from detector.architecture.cost import cost, layer_costs
+from detector.inference.preset_table import FIGURES
+from detector.network.counters import thop_cost
 from detector.network.model import blank_detector
-from detector.preset_table import FIGURES
 
 PROJECT = Path(__file__).resolve().parents[3]
 PRESETS = sorted((PROJECT / "search_spaces" / "presets").glob("*.yaml"))

@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 
 from detector.base.errors import UserError
-from detector.data import CachedImages, cache_images
-from detector.data.cache import limit
+from detector.data.cache import CachedImages, cache_images, limit
 from detector.data.synthetic.scenes import DrawnImages
 from detector.data.types import ImageLabel, UnreadableImage
 

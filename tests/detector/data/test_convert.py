@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice
-from detector.data import open_data
 from detector.data.annotations.annotation import Annotation, faces
 from detector.data.annotations.formats import FORMATS, format_of, read_any
 from detector.data.annotations.text_formats import WIDER_FLAGS
 from detector.data.convert import lost, make_parser, run
+from detector.data.open import open_data
 
 pixel = st.integers(-50_000, 2_000_000).map(lambda n: n / 1000)  # files have three decimals
 extent = st.integers(-1000, 900_000).map(lambda n: n / 1000)

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from detector.config.recipe import Augmentation, Recipe
-from detector.data import cache_images
+from detector.data.cache import cache_images
 from detector.data.loader import batches
 from detector.data.splits import Subset
 

@@ -9,7 +9,8 @@ import pytest
 
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice
-from detector.data import cache_images, open_data, resolve_data
+from detector.data.cache import cache_images
+from detector.data.open import open_data, resolve_data
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image
 

@@ -172,7 +172,7 @@ def test_a_batch_equals_its_images_one_by_one(preset):
 
 @pytest.mark.slow
 def test_released_weights_at_original_size(wider_root, preset):
-    from detector.data import open_data
+    from detector.data.open import open_data
     from detector.weights.files import load_weights
 
     config = preset("retinaface_mobile025")

@@ -167,7 +167,7 @@ def test_views_are_those_of_the_image_itself(net, preset):
 @pytest.mark.slow
 def test_retinafaces_1600_on_photographs(wider_root, preset):
     """As its own test script does it: resized by one factor, boxes divided by it."""
-    from detector.data import open_data
+    from detector.data.open import open_data
     from detector.inference.predict import detect
     from detector.weights.files import load_weights
 

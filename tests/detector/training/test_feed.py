@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from detector.config.recipe import Recipe
-from detector.data import cache_images
+from detector.data.cache import cache_images
 from detector.data.loader import batches, rendered
 from detector.data.targets import Targets, bucket
 from detector.training.feed import AHEAD, Feed, _ahead, colors, finished

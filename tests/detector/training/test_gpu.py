@@ -10,7 +10,7 @@ from detector.boxes.anchors import priors
 from detector.config.detector import Backbone, Context, Detector, Head, Neck
 from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Evaluation, Loss, Optimizer, Recipe
-from detector.data import cache_images
+from detector.data.cache import cache_images
 from detector.data.loader import batches
 from detector.inference.latency import latencies
 from detector.inference.predict import detect, evaluate

@@ -317,7 +317,7 @@ def test_weights_are_inherited_and_a_stop_changes_nothing(tmp_path, tiny_data):
     import torch
 
     from detector.config.detector import Backbone, Head, Neck
-    from detector.data import cache_images
+    from detector.data.cache import cache_images
     from detector.weights import checkpoint
     from nas.engine.weight_inheritance import keep_parent
     from trials.run import Segment, run_segment

@@ -9,7 +9,8 @@ from scipy.stats import norm
 from detector.config.detector import arch_hash
 from nas.samplers import frugal, gaussian_process
 from nas.samplers.features import features, matrix
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 from trials.record import Cost, EpochResult, Status, TrialRecord
 
 SPACE = SearchSpace.load(SPACES / "retina.yaml")

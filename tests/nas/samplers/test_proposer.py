@@ -11,7 +11,8 @@ import pytest
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
 from nas.samplers.proposer import SAMPLERS, Proposer, propose
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 from trials.record import Cost, EpochResult, Status, TrialRecord
 
 SPACE = SearchSpace.load(SPACES / "retina.yaml")

@@ -11,7 +11,8 @@ from detector.config.presets import load_preset
 from nas import search
 from nas.engine.gate import weigh
 from nas.search_space.mac_budget import Budget
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 
 SCRFD = SPACES / "scrfd.yaml"
 BASELINES = {0.5e9: "scrfd_0.5g", 2.5e9: "scrfd_2.5g", 10e9: "scrfd_10g"}

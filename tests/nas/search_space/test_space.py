@@ -11,7 +11,8 @@ from detector.architecture.cost import cost
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
 from detector.config.presets import PRESETS, load_preset
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 
 SHIPPED = sorted(SPACES.glob("*.yaml"))
 TINY = """

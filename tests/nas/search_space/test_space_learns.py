@@ -5,10 +5,13 @@ from dataclasses import replace
 import pytest
 
 from detector.config.recipe import DataChoice
-from detector.data import Subset, cache_images, open_data
+from detector.data.cache import cache_images
+from detector.data.open import open_data
+from detector.data.splits import Subset
 from detector.training.fit import fit
 from nas.engine.gate import weigh
-from nas.search_space.space import SPACES, RandomTrial, SearchSpace
+from nas.search_space.random_trial import RandomTrial
+from nas.search_space.space import SPACES, SearchSpace
 
 PAIRS, EACH = 7, 4
 LARGEST = 1_000_000_000  # MACs at 640×640: the rest differs by size alone

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from detector.config.recipe import DataChoice
-from detector.data import open_data
+from detector.data.open import open_data
 from detector.data.synthetic.painting import Face, landmarks_of, paint
 from detector.data.synthetic.scenes import STYLES, DrawnImages, compose, label_of
 
