@@ -50,6 +50,7 @@ gpu-report: install
 	$(BIN)/python tests/benchmarks/gpu_report.py --out build/gpu-report --render
 
 lint: install
+	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 
 clean:

@@ -27,8 +27,14 @@ class Correlation:
     pairs: int
 
 
-def rank_correlation(x: np.ndarray, y: np.ndarray, kind: str = "kendall", *, seed: int = 0,
-                     resamples: int = RESAMPLES) -> Correlation:
+def rank_correlation(
+    x: np.ndarray,
+    y: np.ndarray,
+    kind: str = "kendall",
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Correlation:
     """Kendall's τ-b or Spearman's ρ (SciPy's) of paired values, with a percentile interval.
 
     Args:
@@ -109,22 +115,40 @@ class Comparison:
         """What it means for the one who chooses."""
         tau = self.kendall
         if tau.pairs < MIN_PAIRS or np.isnan(tau.value):
-            return (f"Designs known at both {self.cheap} and {self.dear}: {tau.pairs}, too few to "
-                    "tell whether the one ranks as the other does.")
-        worth = ("ranks the designs as" if tau.low > 0.6 else
-                 "ranks the designs roughly as" if tau.low > 0.2 else
-                 "tells something of how designs rank at" if tau.low > 0 else
-                 "does not reliably rank the designs as")
-        tied = (f"the top {self.tied} of {self.considered} cannot be told apart at this budget"
-                if self.tied > 1 else f"the best of {self.considered} stands out at this budget")
-        return (f"{self.cheap[0].upper()}{self.cheap[1:]} {worth} {self.dear} (Kendall's τ "
-                f"{tau.value:.2f}, 95 % interval {tau.low:.2f} to {tau.high:.2f}, {tau.pairs} "
-                f"designs); accuracy scatters by ±{self.deviation:.3f} between the two, so "
-                f"{tied}.")
+            return (
+                f"Designs known at both {self.cheap} and {self.dear}: {tau.pairs}, too few to "
+                "tell whether the one ranks as the other does."
+            )
+        worth = (
+            "ranks the designs as"
+            if tau.low > 0.6
+            else "ranks the designs roughly as"
+            if tau.low > 0.2
+            else "tells something of how designs rank at"
+            if tau.low > 0
+            else "does not reliably rank the designs as"
+        )
+        tied = (
+            f"the top {self.tied} of {self.considered} cannot be told apart at this budget"
+            if self.tied > 1
+            else f"the best of {self.considered} stands out at this budget"
+        )
+        return (
+            f"{self.cheap[0].upper()}{self.cheap[1:]} {worth} {self.dear} (Kendall's τ "
+            f"{tau.value:.2f}, 95 % interval {tau.low:.2f} to {tau.high:.2f}, {tau.pairs} "
+            f"designs); accuracy scatters by ±{self.deviation:.3f} between the two, so "
+            f"{tied}."
+        )
 
 
-def compare(cheap: str, dear: str, x: Mapping[int, float], y: Mapping[int, float],
-            speed: Mapping[int, float], seed: int = 0) -> Comparison:
+def compare(
+    cheap: str,
+    dear: str,
+    x: Mapping[int, float],
+    y: Mapping[int, float],
+    speed: Mapping[int, float],
+    seed: int = 0,
+) -> Comparison:
     """Two budgets compared.
 
     Args:
@@ -137,12 +161,22 @@ def compare(cheap: str, dear: str, x: Mapping[int, float], y: Mapping[int, float
     expected = [speed[n] + 2 * (slope * x[n] + intercept) for n in sorted(x)]
     tied = tied_with_best(np.array(expected), 2 * deviation) if deviation >= 0 else 0
     return Comparison(
-        cheap, dear, np.array(both, dtype=int), xs, ys, rank_correlation(xs, ys, seed=seed),
-        rank_correlation(xs, ys, "spearman", seed=seed), deviation, tied, len(x))
+        cheap,
+        dear,
+        np.array(both, dtype=int),
+        xs,
+        ys,
+        rank_correlation(xs, ys, seed=seed),
+        rank_correlation(xs, ys, "spearman", seed=seed),
+        deviation,
+        tied,
+        len(x),
+    )
 
 
-def comparisons(records: Sequence[TrialRecord], retrained: Mapping[int, float],
-                seed: int = 0) -> list[Comparison]:
+def comparisons(
+    records: Sequence[TrialRecord], retrained: Mapping[int, float], seed: int = 0
+) -> list[Comparison]:
     """Each rung with the next one, and the last with the retrains where there are any.
 
     Args:
@@ -155,12 +189,17 @@ def comparisons(records: Sequence[TrialRecord], retrained: Mapping[int, float],
                 by_epoch.setdefault(epoch.epoch, {})[record.number] = epoch.accuracy_score
     speed = {record.number: record.speed_score for record in records}
     epochs = sorted(by_epoch)
-    found = [compare(f"epoch {a}", f"epoch {b}", by_epoch[a], by_epoch[b], speed, seed)
-             for a, b in itertools.pairwise(epochs)]
+    found = [
+        compare(f"epoch {a}", f"epoch {b}", by_epoch[a], by_epoch[b], speed, seed)
+        for a, b in itertools.pairwise(epochs)
+    ]
     if epochs and retrained:
         last = epochs[-1]
-        found.append(compare(f"the proxy (epoch {last})", "the retrain", by_epoch[last], retrained,
-                             speed, seed))
+        found.append(
+            compare(
+                f"the proxy (epoch {last})", "the retrain", by_epoch[last], retrained, speed, seed
+            )
+        )
     return found
 
 

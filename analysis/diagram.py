@@ -7,10 +7,20 @@ from html import escape
 from itertools import pairwise
 
 COLUMNS = {"backbone": "backbone", "neck": "neck", "context": "context", "heads": "heads"}
-NAMES = {"class_logits": "class", "box_deltas": "box", "landmark_deltas": "landmarks",
-         "towers": "tower", "laterals": "lateral", "merges": "merge", "extras": "extra",
-         "downs": "way down", "ups": "way up", "strided": "stride", "units": "unit",
-         "scales": "scale"}
+NAMES = {
+    "class_logits": "class",
+    "box_deltas": "box",
+    "landmark_deltas": "landmarks",
+    "towers": "tower",
+    "laterals": "lateral",
+    "merges": "merge",
+    "extras": "extra",
+    "downs": "way down",
+    "ups": "way up",
+    "strided": "stride",
+    "units": "unit",
+    "scales": "scale",
+}
 FROM_COARSER, FROM_FINER = {"merges", "downs", "units"}, {"strided", "extras"}
 """Parts of a neck that take the next coarser, or finer, level's result."""
 WIDTH, LINE, GAP, ROW_GAP, TOP, LEFT = 196, 16, 44, 26, 46, 66
@@ -38,18 +48,22 @@ def network_svg(network: Mapping) -> str:
         y += _height(max(len(lines.get((column, stride), ())) for column in columns)) + ROW_GAP
     lefts = {name: LEFT + i * (WIDTH + GAP) for i, name in enumerate(columns)}
     width, height = LEFT + len(columns) * (WIDTH + GAP) - GAP + 4, y
-    parts = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
-             f'width="{width}" role="img" aria-label="the network, stage by stage" {STYLE}>',
-             '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
-             'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#606060"/></marker>'
-             "</defs>"]
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" '
+        f'width="{width}" role="img" aria-label="the network, stage by stage" {STYLE}>',
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" '
+        'markerHeight="7" orient="auto"><path d="M0 0L8 4L0 8z" fill="#606060"/></marker>'
+        "</defs>",
+    ]
     for name in columns:
         parts.append(_text(lefts[name] + WIDTH / 2, 18, COLUMNS[name], anchor="middle", bold=True))
     for stride in strides:
         middle = tops[stride] + _height(len(lines.get((columns[0], stride), "..."))) / 2
         parts.append(_text(0, middle + 4, f"stride {stride}", pale=True))
-    boxes = {place: (lefts[place[0]], tops[place[1]], _height(len(text)))
-             for place, text in lines.items()}
+    boxes = {
+        place: (lefts[place[0]], tops[place[1]], _height(len(text)))
+        for place, text in lines.items()
+    }
     parts += _arrows(cells, boxes, columns, strides)
     for place, steps in cells.items():
         share = sum(step["macs"] for step in steps) / total
@@ -111,11 +125,15 @@ def _arrows(cells, boxes, columns: Sequence[str], strides: Sequence[int]) -> lis
             if (column, finer) not in boxes or (column, coarser) not in boxes:
                 continue
             (x, y, h), (_, below, _) = boxes[column, finer], boxes[column, coarser]
-            groups = {c: {s["name"].split(".")[1] for s in cells[column, c]}
-                      for c in (finer, coarser)}
+            groups = {
+                c: {s["name"].split(".")[1] for s in cells[column, c]} for c in (finer, coarser)
+            }
             if column == "backbone" or groups[coarser] & FROM_FINER:
-                drawn.append(_line(x + place * WIDTH, y + h, x + place * WIDTH, below,
-                                   dashed=column == "neck"))
+                drawn.append(
+                    _line(
+                        x + place * WIDTH, y + h, x + place * WIDTH, below, dashed=column == "neck"
+                    )
+                )
             if column == "neck" and groups[finer] & FROM_COARSER:
                 drawn.append(_line(x + 0.65 * WIDTH, below, x + 0.65 * WIDTH, y + h, dashed=True))
     return drawn
@@ -123,21 +141,30 @@ def _arrows(cells, boxes, columns: Sequence[str], strides: Sequence[int]) -> lis
 
 def _line(x1: float, y1: float, x2: float, y2: float, dashed: bool = False) -> str:
     dashes = ' stroke-dasharray="4 3"' if dashed else ""
-    return (f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#606060"'
-            f'{dashes} marker-end="url(#tip)"/>')
+    return (
+        f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" stroke="#606060"'
+        f'{dashes} marker-end="url(#tip)"/>'
+    )
 
 
 def _box(x: float, y: float, height: float, lines: Sequence[str], share: float) -> str:
     shade = 0.04 + 0.5 * share
-    rect = (f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{height}" rx="4" fill="#0072B2" '
-            f'fill-opacity="{shade:.2f}" stroke="#0072B2"/>')
-    texts = [_text(x + 8, y + 6 + LINE * (i + 0.75), line, pale=i == len(lines) - 1)
-             for i, line in enumerate(lines)]
+    rect = (
+        f'<rect x="{x}" y="{y}" width="{WIDTH}" height="{height}" rx="4" fill="#0072B2" '
+        f'fill-opacity="{shade:.2f}" stroke="#0072B2"/>'
+    )
+    texts = [
+        _text(x + 8, y + 6 + LINE * (i + 0.75), line, pale=i == len(lines) - 1)
+        for i, line in enumerate(lines)
+    ]
     return rect + "".join(texts)
 
 
-def _text(x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False,
-          pale: bool = False) -> str:
+def _text(
+    x: float, y: float, text: str, *, anchor: str = "start", bold: bool = False, pale: bool = False
+) -> str:
     style = (' font-weight="600"' if bold else "") + (' fill="#505050"' if pale else "")
-    return (f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" xml:space="preserve"{style}>'
-            f"{escape(text)}</text>")
+    return (
+        f'<text x="{x:g}" y="{y:g}" text-anchor="{anchor}" xml:space="preserve"{style}>'
+        f"{escape(text)}</text>"
+    )

@@ -42,20 +42,29 @@ def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontDat
     """The groups to draw: the front in accuracy against `metric`. Only completed trials: others
     have an AP at a lower budget or none."""
     value = COSTS[metric][1]
-    completed = [r for r in records if r.status is Status.COMPLETED and r.score is not None
-                 and value(r.cost) is not None]
-    beaten = dominated(np.array([(-value(r.cost), r.accuracy_score)
-                                 for r in completed]).reshape(-1, 2))
+    completed = [
+        r
+        for r in records
+        if r.status is Status.COMPLETED and r.score is not None and value(r.cost) is not None
+    ]
+    beaten = dominated(
+        np.array([(-value(r.cost), r.accuracy_score) for r in completed]).reshape(-1, 2)
+    )
     front = sorted((r for r, b in zip(completed, beaten) if not b), key=lambda r: value(r.cost))
     shown = {r.number for r in completed}
     unshown = Counter(r.status.value for r in records if r.number not in shown)
     return FrontData(
-        front=front, dominated=[r for r, b in zip(completed, beaten) if b],
+        front=front,
+        dominated=[r for r, b in zip(completed, beaten) if b],
         baseline=next((r for r in completed if r.number == 0), None),
         best=max(completed, key=lambda r: (r.score, -r.number), default=None),
-        caption=f"{len(completed)} completed trials, {len(front)} on the front" + (
+        caption=f"{len(completed)} completed trials, {len(front)} on the front"
+        + (
             "; not shown: " + ", ".join(f"{n} {status}" for status, n in sorted(unshown.items()))
-            if unshown else ""))
+            if unshown
+            else ""
+        ),
+    )
 
 
 def name_of(record: TrialRecord) -> str:
@@ -65,17 +74,27 @@ def name_of(record: TrialRecord) -> str:
 
 def hover(record: TrialRecord, choices: bool = True) -> str:
     """A completed trial's numbers, in lines of HTML; with the sampler's `choices`, each a line."""
-    lines = [f"<b>{name_of(record)}</b>" + (" (baseline)" if record.number == 0 else ""),
-             *([describe(record.detector)] if record.detector else []),
-             f"score {record.score:.3f} (accuracy {record.accuracy_score:.3f}, "
-             f"speed {record.speed_score:.3f})",
-             ", ".join(f"{level} {ap:.3f}" for level, ap in record.ap.items()),
-             f"{record.cost.params:,} parameters, {record.cost.macs / 1e9:.3f} G MACs"]
+    lines = [
+        f"<b>{name_of(record)}</b>" + (" (baseline)" if record.number == 0 else ""),
+        *([describe(record.detector)] if record.detector else []),
+        f"score {record.score:.3f} (accuracy {record.accuracy_score:.3f}, "
+        f"speed {record.speed_score:.3f})",
+        ", ".join(f"{level} {ap:.3f}" for level, ap in record.ap.items()),
+        f"{record.cost.params:,} parameters, {record.cost.macs / 1e9:.3f} G MACs",
+    ]
     if record.cost.latency_ms is not None:
         lines.append(f"{record.cost.latency_ms:.1f} ms ({record.cost.machine})")
-    return "<br>".join(lines + ([f"{name}: {value:.4g}" if isinstance(value, float)
-                                 else f"{name}: {value}" for name, value in record.params.items()]
-                                if choices else []))
+    return "<br>".join(
+        lines
+        + (
+            [
+                f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}"
+                for name, value in record.params.items()
+            ]
+            if choices
+            else []
+        )
+    )
 
 
 def dot_area(params: int) -> float:

@@ -55,8 +55,9 @@ def beyond_cost(accuracy: np.ndarray, cost: np.ndarray) -> np.ndarray:
     return accuracy - design @ np.linalg.lstsq(design, accuracy, rcond=None)[0]
 
 
-def importances(values: np.ndarray, target: np.ndarray, names: Sequence[str], *,
-                seed: int = 0) -> tuple[list[Importance], float]:
+def importances(
+    values: np.ndarray, target: np.ndarray, names: Sequence[str], *, seed: int = 0
+) -> tuple[list[Importance], float]:
     """Permutation importance of a random forest (Breiman 2001; scikit-learn's), measured on trials
     that the forest did not see.
 
@@ -74,19 +75,31 @@ def importances(values: np.ndarray, target: np.ndarray, names: Sequence[str], *,
 
     drops, explained = [], []
     for fit, (train, test) in enumerate(
-            ShuffleSplit(FITS, test_size=0.3, random_state=seed).split(values)):
-        forest = RandomForestRegressor(TREES, min_samples_leaf=2, max_features=0.5,
-                                       random_state=seed + fit).fit(values[train], target[train])
+        ShuffleSplit(FITS, test_size=0.3, random_state=seed).split(values)
+    ):
+        forest = RandomForestRegressor(
+            TREES, min_samples_leaf=2, max_features=0.5, random_state=seed + fit
+        ).fit(values[train], target[train])
         variance = float(np.mean((target[test] - target[train].mean()) ** 2)) or 1.0
         error = float(np.mean((target[test] - forest.predict(values[test])) ** 2))
         explained.append(1 - error / variance)
-        drops.append(permutation_importance(
-            forest, values[test], target[test], scoring="neg_mean_squared_error", n_repeats=3,
-            random_state=seed + fit).importances_mean / variance)
+        drops.append(
+            permutation_importance(
+                forest,
+                values[test],
+                target[test],
+                scoring="neg_mean_squared_error",
+                n_repeats=3,
+                random_state=seed + fit,
+            ).importances_mean
+            / variance
+        )
     drops = np.array(drops)
     low, high = np.quantile(drops, [0.1, 0.9], axis=0)
-    found = [Importance(name, float(mean), float(a), float(b))
-             for name, mean, a, b in zip(names, drops.mean(axis=0), low, high)]
+    found = [
+        Importance(name, float(mean), float(a), float(b))
+        for name, mean, a, b in zip(names, drops.mean(axis=0), low, high)
+    ]
     return sorted(found, key=lambda i: -i.value), float(np.mean(explained))
 
 
@@ -128,8 +141,11 @@ def resolved(record: TrialRecord) -> dict[str, object]:
     flat: dict[str, object] = {}
     for part, content in record.recipe.items():
         fields = content if isinstance(content, dict) else {"": content}
-        flat |= {f"recipe.{part}.{key}".rstrip("."): value for key, value in fields.items()
-                 if not isinstance(value, (list, dict)) and value is not None}
+        flat |= {
+            f"recipe.{part}.{key}".rstrip("."): value
+            for key, value in fields.items()
+            if not isinstance(value, (list, dict)) and value is not None
+        }
     for part, content in record.detector.items():
         for key, value in content.items():
             if part == "pixels":
@@ -151,8 +167,9 @@ def resolved(record: TrialRecord) -> dict[str, object]:
     return flat
 
 
-def feature_table(rows: Sequence[Mapping[str, object]]) -> tuple[
-        np.ndarray, list[str], list[dict[float, str]]]:
+def feature_table(
+    rows: Sequence[Mapping[str, object]],
+) -> tuple[np.ndarray, list[str], list[dict[float, str]]]:
     """Features as numbers: float [N, D], the D names, and for each the text of its numbers (empty
     where they are numbers to begin with). Only those that vary.
 

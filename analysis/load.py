@@ -17,20 +17,26 @@ def load_records(folder: Path) -> list[TrialRecord]:
     """
     path = Path(folder) / DATABASE
     if not path.is_file():
-        raise UserError(f"{path}: no such file; give the folder of a study, such as "
-                        "runs/retina-001")
+        raise UserError(
+            f"{path}: no such file; give the folder of a study, such as runs/retina-001"
+        )
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it tells which study it took
     try:
         trials = optuna.load_study(
-            study_name=None, storage=f"sqlite:///{path.resolve()}").get_trials(deepcopy=False)
+            study_name=None, storage=f"sqlite:///{path.resolve()}"
+        ).get_trials(deepcopy=False)
         # A trial taken up again after its end stands twice: the later one counts.
-        records = {record.number: record for trial in trials
-                   for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE])}
+        records = {
+            record.number: record
+            for trial in trials
+            for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE])
+        }
     except UserError:
         raise
     except Exception as error:  # whatever sqlite, SQLAlchemy or Optuna make of a damaged file
-        raise UserError(f"{path}: not a readable study ({first_line(error)}); "
-                        "restore it from a copy") from error
+        raise UserError(
+            f"{path}: not a readable study ({first_line(error)}); restore it from a copy"
+        ) from error
     return [records[number] for number in sorted(records)]

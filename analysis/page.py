@@ -34,8 +34,10 @@ svg[role=img] { display: block; }
 code { background: #f4f4f4; padding: .1em .3em; border-radius: 3px; }
 """
 # Whatever the page holds, it loads nothing from elsewhere.
-POLICY = ("default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src "
-          "'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:")
+POLICY = (
+    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src "
+    "'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:"
+)
 
 
 class Page:
@@ -55,14 +57,20 @@ class Page:
         self._parts.append(f"<h3>{escape(title)}</h3>")
 
     def text(self, text: str, note: bool = False) -> None:
-        self._parts.append(f'<p{" class=note" if note else ""}>{escape(text)}</p>')
+        self._parts.append(f"<p{' class=note' if note else ''}>{escape(text)}</p>")
 
     def code(self, text: str) -> None:
         self._parts.append(f"<p><code>{escape(text)}</code></p>")
 
-    def table(self, columns: Sequence[str], rows: Sequence[Sequence[object]], *,
-              left: Sequence[int] = (0,), bars: Sequence[int] = (),
-              wide: Sequence[int] = ()) -> None:
+    def table(
+        self,
+        columns: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        left: Sequence[int] = (0,),
+        bars: Sequence[int] = (),
+        wide: Sequence[int] = (),
+    ) -> None:
         """A table.
 
         Args:
@@ -70,48 +78,69 @@ class Page:
             bars: columns of shares in [0, 1], drawn as bars.
             wide: columns of long text, which may take several lines.
         """
+
         def cell(column: int, value: object) -> str:
             if column in bars:
                 share = f"{100 * value:.1f} %"
-                return (f'<td class="t"><span class="bar" style="width:{80 * value:.1f}px"></span>'
-                        f"{share}</td>")
+                return (
+                    f'<td class="t"><span class="bar" style="width:{80 * value:.1f}px"></span>'
+                    f"{share}</td>"
+                )
             kind = "wide" if column in wide else "t" if column in left else ""
-            return f'<td{f" class={kind}" if kind else ""}>{escape(str(value))}</td>'
+            return f"<td{f' class={kind}' if kind else ''}>{escape(str(value))}</td>"
 
-        head = "".join(f'<th{" class=t" if i in (*left, *bars, *wide) else ""}>{escape(name)}</th>'
-                       for i, name in enumerate(columns))
-        body = "".join("<tr>" + "".join(cell(i, v) for i, v in enumerate(row)) + "</tr>\n"
-                       for row in rows)
-        self._parts.append(f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-                           f"<tbody>{body}</tbody></table></div>")
+        head = "".join(
+            f"<th{' class=t' if i in (*left, *bars, *wide) else ''}>{escape(name)}</th>"
+            for i, name in enumerate(columns)
+        )
+        body = "".join(
+            "<tr>" + "".join(cell(i, v) for i, v in enumerate(row)) + "</tr>\n" for row in rows
+        )
+        self._parts.append(
+            f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table></div>"
+        )
 
     def chart(self, figure, least: int = 0) -> None:
         """A plotly figure; on a window narrower than `least` px it scrolls sideways."""
-        html = figure.to_html(full_html=False, include_plotlyjs=False, default_width="100%",
-                              default_height=f"{figure.layout.height}px",
-                              config={"responsive": True, "displayModeBar": False})
-        self._parts.append(f'<div class="scroll"><div class="chart" style="min-width:{least}px">'
-                           f"{html}</div></div>")
+        html = figure.to_html(
+            full_html=False,
+            include_plotlyjs=False,
+            default_width="100%",
+            default_height=f"{figure.layout.height}px",
+            config={"responsive": True, "displayModeBar": False},
+        )
+        self._parts.append(
+            f'<div class="scroll"><div class="chart" style="min-width:{least}px">{html}</div></div>'
+        )
 
     def drawing(self, svg: str, caption: str) -> None:
         """An SVG, scrolled sideways where the window is narrower."""
-        self._parts.append(f'<figure><div class="scroll">{svg}</div>'
-                           f"<figcaption>{escape(caption)}</figcaption></figure>")
+        self._parts.append(
+            f'<figure><div class="scroll">{svg}</div>'
+            f"<figcaption>{escape(caption)}</figcaption></figure>"
+        )
 
     def picture(self, path: Path, caption: str) -> None:
         data = base64.b64encode(path.read_bytes()).decode()
-        self._parts.append(f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
-                           f'{data}"><figcaption>{escape(caption)}</figcaption></figure>')
+        self._parts.append(
+            f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,'
+            f'{data}"><figcaption>{escape(caption)}</figcaption></figure>'
+        )
 
     def html(self) -> str:
         from plotly.offline import get_plotlyjs
 
-        links = " ".join(f'<a href="#{anchor}">{escape(title)}</a>'
-                         for anchor, title in self._sections)
-        return ("<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-                f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
-                '<meta name=viewport content="width=device-width, initial-scale=1">'
-                f'<link rel=icon href="data:,"><title>{escape(self._title)}</title>'
-                f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n"
-                f"<body><h1>{escape(self._title)}</h1><nav>{links}</nav>\n"
-                + "\n".join(self._parts) + "\n</body></html>\n")
+        links = " ".join(
+            f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title in self._sections
+        )
+        return (
+            "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
+            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            '<meta name=viewport content="width=device-width, initial-scale=1">'
+            f'<link rel=icon href="data:,"><title>{escape(self._title)}</title>'
+            f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n"
+            f"<body><h1>{escape(self._title)}</h1><nav>{links}</nav>\n"
+            + "\n".join(self._parts)
+            + "\n</body></html>\n"
+        )

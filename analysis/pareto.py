@@ -56,8 +56,10 @@ def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """
     records = [r for r in records if r.accuracy_score is not None]
     kept = ~dominated(objectives(records))
-    return sorted((r for r, keep in zip(records, kept) if keep),
-                  key=lambda r: (-r.speed_score, -r.accuracy_score, r.number))
+    return sorted(
+        (r for r, keep in zip(records, kept) if keep),
+        key=lambda r: (-r.speed_score, -r.accuracy_score, r.number),
+    )
 
 
 def hypervolume_of(records: Sequence[TrialRecord]) -> float:

@@ -36,20 +36,34 @@ def progress_of(records: Sequence[TrialRecord]) -> Progress:
     An epoch of an older study, which does not tell when it was trained, counts from its trial's
     beginning.
     """
-    begun = sorted((r for r in records if r.status is not Status.INFEASIBLE),
-                   key=lambda r: (r.started or 0.0, r.number))
-    done = sorted((r for r in begun if r.status is Status.COMPLETED and r.score is not None),
-                  key=lambda r: (r.ended or 0.0, r.number))
+    begun = sorted(
+        (r for r in records if r.status is not Status.INFEASIBLE),
+        key=lambda r: (r.started or 0.0, r.number),
+    )
+    done = sorted(
+        (r for r in begun if r.status is Status.COMPLETED and r.score is not None),
+        key=lambda r: (r.ended or 0.0, r.number),
+    )
     starts = np.array([r.started or 0.0 for r in begun])
-    trained = np.sort([(r.started or 0.0) if e.ended is None else e.ended
-                       for r in begun if not r.taken_over for e in r.epochs])
+    trained = np.sort(
+        [
+            (r.started or 0.0) if e.ended is None else e.ended
+            for r in begun
+            if not r.taken_over
+            for e in r.epochs
+        ]
+    )
     ended = np.array([r.ended or 0.0 for r in done])
     scores = np.array([r.score for r in done], dtype=float)
     areas, sizes = running_fronts(objectives(done))
-    return Progress(trials=np.searchsorted(starts, ended, side="right"), ended=ended,
-                    epochs=np.searchsorted(trained, ended, side="right"),
-                    best=np.maximum.accumulate(scores) if len(scores) else scores,
-                    hypervolume=areas, front=sizes)
+    return Progress(
+        trials=np.searchsorted(starts, ended, side="right"),
+        ended=ended,
+        epochs=np.searchsorted(trained, ended, side="right"),
+        best=np.maximum.accumulate(scores) if len(scores) else scores,
+        hypervolume=areas,
+        front=sizes,
+    )
 
 
 def reach(best: np.ndarray, cost: np.ndarray, goal: float) -> float | None:
@@ -81,6 +95,9 @@ def spending(records: Sequence[TrialRecord]) -> list[Spending]:
         if trained and record.status is not Status.COMPLETED:
             name = f"{name} at epoch {trained}"
         groups.setdefault((-trained, name), []).append(record)
-    return [Spending(name, len(group), sum(r.epochs_spent for r in group),
-                     sum(r.seconds for r in group))
-            for (_, name), group in sorted(groups.items())]
+    return [
+        Spending(
+            name, len(group), sum(r.epochs_spent for r in group), sum(r.seconds for r in group)
+        )
+        for (_, name), group in sorted(groups.items())
+    ]

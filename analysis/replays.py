@@ -63,8 +63,10 @@ class Estimate:
 
     def text(self, digits: int) -> str:
         """Such as "120 (108–144)"; "never" stands for infinity."""
-        value, low, high = (f"{v:.{digits}f}" if math.isfinite(v) else "never"
-                            for v in (self.value, self.low, self.high))
+        value, low, high = (
+            f"{v:.{digits}f}" if math.isfinite(v) else "never"
+            for v in (self.value, self.low, self.high)
+        )
         return f"{value} ({low}–{high})" if (low, high) != (value, value) else value
 
 
@@ -131,8 +133,9 @@ def best_of_draws(scores: np.ndarray, draws: int, share: float = 0.5) -> float:
 def in_order(order: Sequence[int], epochs: int) -> Play:
     """The search that trains rows in a given order, each for `epochs`, one after the other."""
     count = len(order)
-    return Play(spent=epochs * np.arange(1, count + 1), row=np.array(order),
-                epoch=np.full(count, epochs))
+    return Play(
+        spent=epochs * np.arange(1, count + 1), row=np.array(order), epoch=np.full(count, epochs)
+    )
 
 
 def lost_by_keeping(cheap: np.ndarray, dear: np.ndarray, kept: int) -> float:
@@ -161,8 +164,9 @@ class Outcome:
     """Full-budget score of what the search hands over in the end."""
 
 
-def outcome(plays: Sequence[Play], truth: Truth, *, goal: float, percentile: float,
-            at: int) -> Outcome:
+def outcome(
+    plays: Sequence[Play], truth: Truth, *, goal: float, percentile: float, at: int
+) -> Outcome:
     """What searches of one kind came to.
 
     Args:
@@ -173,18 +177,23 @@ def outcome(plays: Sequence[Play], truth: Truth, *, goal: float, percentile: flo
     there = np.array([at])
     return Outcome(
         to_goal=median(np.array([spent_until(*pair, goal) for pair in zip(plays, best)])),
-        to_percentile=median(np.array([spent_until(*pair, percentile)
-                                       for pair in zip(plays, best)])),
+        to_percentile=median(
+            np.array([spent_until(*pair, percentile) for pair in zip(plays, best)])
+        ),
         score=median(np.array([on_grid(*pair, there)[0] for pair in zip(plays, best)])),
-        hypervolume=median(np.array([on_grid(play, hypervolume_so_far(play, truth), there)[0]
-                                     for play in plays])),
-        pick=median(np.array([picks(play, truth)[-1] for play in plays])))
+        hypervolume=median(
+            np.array([on_grid(play, hypervolume_so_far(play, truth), there)[0] for play in plays])
+        ),
+        pick=median(np.array([picks(play, truth)[-1] for play in plays])),
+    )
 
 
 def curves(plays: Sequence[Play], truth: Truth, grid: np.ndarray) -> tuple[Estimate, Estimate]:
     """Medians of best score and hypervolume at `grid` ([G], epochs spent)."""
-    return (median(np.stack([on_grid(p, best_so_far(p, truth), grid) for p in plays])),
-            median(np.stack([on_grid(p, hypervolume_so_far(p, truth), grid) for p in plays])))
+    return (
+        median(np.stack([on_grid(p, best_so_far(p, truth), grid) for p in plays])),
+        median(np.stack([on_grid(p, hypervolume_so_far(p, truth), grid) for p in plays])),
+    )
 
 
 @dataclass(frozen=True)
@@ -202,10 +211,15 @@ class Rung:
 def rungs(truth: Truth) -> list[Rung]:
     """Each measured epoch against the full budget."""
     third = max(1, len(truth.speed) // 3)
-    return [Rung(epoch, rank_correlation(truth.accuracy[:, place], truth.accuracy[:, -1]),
-                 rank_correlation(truth.accuracy[:, place], truth.accuracy[:, -1], "spearman"),
-                 lost_by_keeping(truth.scores[:, place], truth.score, third))
-            for place, epoch in enumerate(truth.epochs[:-1])]
+    return [
+        Rung(
+            epoch,
+            rank_correlation(truth.accuracy[:, place], truth.accuracy[:, -1]),
+            rank_correlation(truth.accuracy[:, place], truth.accuracy[:, -1], "spearman"),
+            lost_by_keeping(truth.scores[:, place], truth.score, third),
+        )
+        for place, epoch in enumerate(truth.epochs[:-1])
+    ]
 
 
 def _resampled(values: np.ndarray, seed: int, resamples: int) -> np.ndarray:

@@ -32,10 +32,15 @@ def make_parser() -> ArgumentParser:
     made = cli.parser("analysis.report", DESCRIPTION)
     shared = made.add_argument_group("common to all commands")
     add_runs_dir(shared)
-    shared.add_argument("--study", metavar="NAME", action="append",
-                        help="a study to report on; several are compared (default: the newest)")
-    made.add_argument("--seed", metavar="N", type=int, default=0,
-                      help="of resampling for intervals (default: 0)")
+    shared.add_argument(
+        "--study",
+        metavar="NAME",
+        action="append",
+        help="a study to report on; several are compared (default: the newest)",
+    )
+    made.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="of resampling for intervals (default: 0)"
+    )
     return made
 
 
@@ -53,21 +58,30 @@ def run(args: Namespace) -> dict:
         figures.mkdir(exist_ok=True)
         pictures = write_pictures(studies, figures)
     except OSError as error:
-        raise UserError(f"{figures}: cannot be written ({error.strerror}); free some space, or "
-                        "choose another --runs-dir") from error
+        raise UserError(
+            f"{figures}: cannot be written ({error.strerror}); free some space, or "
+            "choose another --runs-dir"
+        ) from error
     for study in studies:
         told = summary(study)
-        print(f"{study.name}: {told['caption']}\n  best score {told['best_score']:.3f} (trial "
-              f"{told['best_trial']}), hypervolume {told['hypervolume']:.4f}, "
-              f"{told['epochs']:,} epochs")
+        print(
+            f"{study.name}: {told['caption']}\n  best score {told['best_score']:.3f} (trial "
+            f"{told['best_trial']}), hypervolume {told['hypervolume']:.4f}, "
+            f"{told['epochs']:,} epochs"
+        )
         for sentence in told["correlations"]:
             print(f"  {sentence}")
     runs = f" --runs-dir {args.runs_dir}" if str(args.runs_dir) != "runs" else ""
-    print(f"page: {page_path} ({page_path.stat().st_size / 1e6:.1f} MB, "
-          f"{time.time() - started:.0f} s)\npictures: {figures} ({len(pictures)})\nnext:\n"
-          f"  python -m analysis.choose --study {first.name}{runs}")
-    return {"page": str(page_path), "pictures": [str(path) for path in pictures],
-            "studies": [summary(study) for study in studies]}
+    print(
+        f"page: {page_path} ({page_path.stat().st_size / 1e6:.1f} MB, "
+        f"{time.time() - started:.0f} s)\npictures: {figures} ({len(pictures)})\nnext:\n"
+        f"  python -m analysis.choose --study {first.name}{runs}"
+    )
+    return {
+        "page": str(page_path),
+        "pictures": [str(path) for path in pictures],
+        "studies": [summary(study) for study in studies],
+    }
 
 
 def write_page(studies: list[StudyData]) -> Path:
@@ -85,14 +99,19 @@ def summary(study: StudyData) -> dict:
     """A study in a few numbers."""
     data = front_data(study.records, study.metric)
     deviation, source = score_deviation(study.comparisons)
-    return {"study": study.name, "caption": data.caption, "best_score": data.best.score,
-            "best_trial": data.best.number,
-            "baseline_score": data.baseline and data.baseline.score,
-            "front": [r.number for r in data.front], "hypervolume": hypervolume_of(study.completed),
-            "epochs": sum(r.epochs_spent for r in study.records),
-            "score_deviation": deviation if deviation == deviation else None,
-            "score_deviation_from": source,
-            "correlations": [one.sentence for one in study.comparisons]}
+    return {
+        "study": study.name,
+        "caption": data.caption,
+        "best_score": data.best.score,
+        "best_trial": data.best.number,
+        "baseline_score": data.baseline and data.baseline.score,
+        "front": [r.number for r in data.front],
+        "hypervolume": hypervolume_of(study.completed),
+        "epochs": sum(r.epochs_spent for r in study.records),
+        "score_deviation": deviation if deviation == deviation else None,
+        "score_deviation_from": source,
+        "correlations": [one.sentence for one in study.comparisons],
+    }
 
 
 def write_pictures(studies: list[StudyData], folder: Path) -> list[Path]:
@@ -102,24 +121,41 @@ def write_pictures(studies: list[StudyData], folder: Path) -> list[Path]:
     from analysis.sections import baseline_score, curves_of
 
     first = studies[0]
-    written = [figures.progress_png([(s.name, s.progress, baseline_score(s)) for s in studies],
-                                    folder / "progress.png")]
+    written = [
+        figures.progress_png(
+            [(s.name, s.progress, baseline_score(s)) for s in studies], folder / "progress.png"
+        )
+    ]
     if len(studies) > 1:
-        return written + [figures.fronts_png([(s.name, s.records) for s in studies],
-                                             folder / f"fronts-{metric}.png", metric=metric)
-                          for metric in measured(studies)]
+        return written + [
+            figures.fronts_png(
+                [(s.name, s.records) for s in studies],
+                folder / f"fronts-{metric}.png",
+                metric=metric,
+            )
+            for metric in measured(studies)
+        ]
     for metric in measured(studies):
-        written.append(figures.front_png(first.records, folder / f"front-{metric}.png",
-                                         title=first.name, metric=metric, quoted=True))
+        written.append(
+            figures.front_png(
+                first.records,
+                folder / f"front-{metric}.png",
+                title=first.name,
+                metric=metric,
+                quoted=True,
+            )
+        )
     if first.importances:
-        written.append(figures.importances_png(first.importances, folder / "importances.png",
-                                               title=first.name))
+        written.append(
+            figures.importances_png(first.importances, folder / "importances.png", title=first.name)
+        )
     if first.comparisons:
         written.append(figures.ranks_png(first.comparisons, folder / "ranks.png", title=first.name))
     shown, pale = curves_of(first)
     written.append(figures.curves_png(shown, pale, folder / "curves.png", title=first.name))
-    written.append(figures.spending_png(spending(first.records), folder / "spending.png",
-                                        title=first.name))
+    written.append(
+        figures.spending_png(spending(first.records), folder / "spending.png", title=first.name)
+    )
     return written
 
 

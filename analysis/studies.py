@@ -65,9 +65,14 @@ class StudyData:
 
     @cached_property
     def comparisons(self) -> list[Comparison]:
-        return comparisons(self.records, {
-            number: model.metrics["accuracy_score"] for number, model in self.retrained.items()
-            if model.metrics.get("accuracy_score") is not None})
+        return comparisons(
+            self.records,
+            {
+                number: model.metrics["accuracy_score"]
+                for number, model in self.retrained.items()
+                if model.metrics.get("accuracy_score") is not None
+            },
+        )
 
     @cached_property
     def importances(self) -> Importances | None:
@@ -85,8 +90,10 @@ def load_study(runs_dir: Path, name: str | None) -> StudyData:
     """
     name = name or newest(runs_dir)
     if name is None:
-        raise UserError(f"{runs_dir}: no study there yet; run python -m nas.search --space "
-                        "search_spaces/quick.yaml first")
+        raise UserError(
+            f"{runs_dir}: no study there yet; run python -m nas.search --space "
+            "search_spaces/quick.yaml first"
+        )
     folder = find_study(runs_dir, name)
     manifest, records = read_manifest(folder), load_records(folder)
     for key in ("objective", "data"):
@@ -97,18 +104,23 @@ def load_study(runs_dir: Path, name: str | None) -> StudyData:
     retrained: dict[int, Model] = {}
     best = read_model(folder / "best")
     for model in [read_model(path.parent) for path in folder.glob("retrained/*/metrics.json")] + (
-            [best] if best else []):
+        [best] if best else []
+    ):
         number = numbers.get(model.metrics.get("design"))
-        if number is not None and (number not in retrained or _finished(model)
-                                   > _finished(retrained[number])):
+        if number is not None and (
+            number not in retrained or _finished(model) > _finished(retrained[number])
+        ):
             retrained[number] = model
     return StudyData(name, folder, manifest, records, retrained, best)
 
 
 def measured(studies: Sequence[StudyData]) -> list[str]:
     """The kinds of cost that completed trials of all studies have, the one that counts first."""
-    kinds = [kind for kind, (_, value) in COSTS.items() if all(
-        any(value(r.cost) is not None for r in study.completed) for study in studies)]
+    kinds = [
+        kind
+        for kind, (_, value) in COSTS.items()
+        if all(any(value(r.cost) is not None for r in study.completed) for study in studies)
+    ]
     return sorted(kinds, key=lambda kind: kind != studies[0].metric)
 
 
@@ -126,8 +138,10 @@ def read_model(folder: Path) -> Model | None:
         except FileNotFoundError:
             found[name] = None
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({first_line(error)}); retrain and evaluate "
-                            "again, or remove the folder") from error
+            raise UserError(
+                f"{path}: cannot be read ({first_line(error)}); retrain and evaluate "
+                "again, or remove the folder"
+            ) from error
     return Model(folder, **found) if found["metrics"] is not None else None
 
 
@@ -142,9 +156,11 @@ def _check(name: str, records: list[TrialRecord]) -> None:
     if not records:
         raise UserError(f"study {name} has no trial yet; {go_on}")
     if set(counts) == {Status.INFEASIBLE}:
-        raise UserError(f"study {name}: all {len(records)} trials are infeasible, the last one "
-                        f"with {records[-1].reason}; loosen the constraints of its space, or let "
-                        "it vary smaller designs")
+        raise UserError(
+            f"study {name}: all {len(records)} trials are infeasible, the last one "
+            f"with {records[-1].reason}; loosen the constraints of its space, or let "
+            "it vary smaller designs"
+        )
     if not any(r.status is Status.COMPLETED and r.score is not None for r in records):
         raise UserError(f"study {name} has no completed trial yet ({told}); {go_on}")
     if len(records) - counts[Status.INFEASIBLE] == 1:

@@ -14,13 +14,23 @@ def trial_row(record: TrialRecord) -> dict:
     with their names in the space."""
     ap = record.ap or {}
     return {
-        "number": record.number, "status": record.status.value, "source": record.source,
-        "design": record.design, "score": record.score, "accuracy_score": record.accuracy_score,
+        "number": record.number,
+        "status": record.status.value,
+        "source": record.source,
+        "design": record.design,
+        "score": record.score,
+        "accuracy_score": record.accuracy_score,
         "speed_score": record.speed_score,
         **{f"ap_{level}": ap.get(level) for level in ("easy", "medium", "hard")},
-        "params": record.cost.params, "macs": record.cost.macs,
-        "latency_ms": record.cost.latency_ms, "epochs": len(record.epochs), "rung": record.rung,
-        "seconds": round(record.seconds, 3), "reason": record.reason, **record.params}
+        "params": record.cost.params,
+        "macs": record.cost.macs,
+        "latency_ms": record.cost.latency_ms,
+        "epochs": len(record.epochs),
+        "rung": record.rung,
+        "seconds": round(record.seconds, 3),
+        "reason": record.reason,
+        **record.params,
+    }
 
 
 def trials_csv(records: Sequence[TrialRecord], path: Path) -> Path:

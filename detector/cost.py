@@ -33,19 +33,41 @@ REASONS = {
 
 def make_parser() -> ArgumentParser:
     made = cli.parser("detector.cost", DESCRIPTION)
-    made.add_argument("design", metavar="PRESET|CONFIG", nargs="*",
-                      help="the stem of a file in search_spaces/presets, or a .yaml file of that "
-                           "form; with --table presets alone (default there: all)")
-    made.add_argument("--table", action="store_true",
-                      help="a row for each preset: cost as published and here, latency at 640x480")
-    made.add_argument("--size", metavar="WxH", type=cli.size, default=(640, 640),
-                      help="width and height of the image in px (default: 640x640)")
+    made.add_argument(
+        "design",
+        metavar="PRESET|CONFIG",
+        nargs="*",
+        help="the stem of a file in search_spaces/presets, or a .yaml file of that "
+        "form; with --table presets alone (default there: all)",
+    )
+    made.add_argument(
+        "--table",
+        action="store_true",
+        help="a row for each preset: cost as published and here, latency at 640x480",
+    )
+    made.add_argument(
+        "--size",
+        metavar="WxH",
+        type=cli.size,
+        default=(640, 640),
+        help="width and height of the image in px (default: 640x640)",
+    )
     made.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
     made.add_argument("--no-latency", action="store_true", help="measure no time")
-    made.add_argument("--threads", metavar="N", type=cli.count, default=1,
-                      help="of torch and ONNX Runtime while measuring (default: 1)")
-    made.add_argument("--repeats", metavar="N", type=cli.count, default=30,
-                      help="timed passes of each, taken in turns (default: 30)")
+    made.add_argument(
+        "--threads",
+        metavar="N",
+        type=cli.count,
+        default=1,
+        help="of torch and ONNX Runtime while measuring (default: 1)",
+    )
+    made.add_argument(
+        "--repeats",
+        metavar="N",
+        type=cli.count,
+        default=30,
+        help="timed passes of each, taken in turns (default: 30)",
+    )
     return made
 
 
@@ -54,22 +76,31 @@ def run(args: Namespace) -> dict:
     if args.table:
         return _table(args)
     if len(args.design) != 1:
-        raise UserError(f"{len(args.design)} designs given; name one, or add --table to lay "
-                        "presets side by side")
-    name, = args.design
+        raise UserError(
+            f"{len(args.design)} designs given; name one, or add --table to lay "
+            "presets side by side"
+        )
+    (name,) = args.design
     is_file = name.endswith((".yaml", ".yml"))
     config, _ = load_design(Path(name)) if is_file else load_preset(name)
     height, width = args.size
     params, macs = cost(config, args.size)
     layers = layer_costs(config, args.size)
-    print(f"{name}, one image of {width}×{height}\n"
-          f"parameters  {params:,}\n"
-          f"MACs        {macs:,} ({macs / 1e9:.4f} G)")
+    print(
+        f"{name}, one image of {width}×{height}\n"
+        f"parameters  {params:,}\n"
+        f"MACs        {macs:,} ({macs / 1e9:.4f} G)"
+    )
     if args.per_layer:
         _print_layers(layers, params, macs)
-    result = {"design": name, "params": params, "macs": macs, "size": [width, height],
-              "layers": [{"name": name, "params": p, "macs": m} for name, p, m in layers],
-              "counters": _print_counters(config, args.size)}
+    result = {
+        "design": name,
+        "params": params,
+        "macs": macs,
+        "size": [width, height],
+        "layers": [{"name": name, "params": p, "macs": m} for name, p, m in layers],
+        "counters": _print_counters(config, args.size),
+    }
     if not args.no_latency:
         result["latency"] = _print_latency(config, args)
     return result
@@ -86,8 +117,10 @@ def _table(args: Namespace) -> dict:
         result = {"machine": machine, "repeats": args.repeats, "latency_size": LATENCY_SIZE[::-1]}
     print(markdown(table))
     if result:
-        print(f"\nlatency of one image of 640×480, median of {args.repeats} runs in turns "
-              f"({result['machine']})")
+        print(
+            f"\nlatency of one image of 640×480, median of {args.repeats} runs in turns "
+            f"({result['machine']})"
+        )
     return result | {"presets": table}
 
 
@@ -105,9 +138,14 @@ def _print_counters(config: Detector, size: tuple[int, int]) -> dict:
         print(f"{kind:<14}{by_thop:>16,}{by_torch:>16,}  {reason(kind, by_thop, by_torch)}")
     thop, torch = (sum(both[i] for both in kinds.values()) for i in (0, 1))
     print(f"{'all':<14}{thop:>16,}{torch:>16,}  apart by {thop - torch:,}")
-    return {"thop": thop, "torch": torch, "kinds": {
-        kind: {"thop": a, "torch": b, "reason": reason(kind, a, b)}
-        for kind, (a, b) in kinds.items()}}
+    return {
+        "thop": thop,
+        "torch": torch,
+        "kinds": {
+            kind: {"thop": a, "torch": b, "reason": reason(kind, a, b)}
+            for kind, (a, b) in kinds.items()
+        },
+    }
 
 
 def reason(kind: str, by_thop: int, by_torch: int) -> str:
@@ -132,14 +170,17 @@ def _print_latency(config: Detector, args: Namespace) -> dict:
     model = build_detector(config)
     with tempfile.TemporaryDirectory() as folder:
         exported = load_exported(export(model, config, Path(folder) / "model.onnx"), args.threads)
-    measured = latencies({"torch": model, exported.runtime: exported}, args.size, args.threads,
-                         args.repeats)
+    measured = latencies(
+        {"torch": model, exported.runtime: exported}, args.size, args.threads, args.repeats
+    )
     machine = measured["torch"].machine
     print(f"\nlatency of one image, {args.repeats} runs in turns ({machine})")
     result = {"machine": machine, "repeats": args.repeats, "threads": args.threads}
     for name, time in measured.items():
-        print(f"{name:<22}{time.median_ms:>8.1f} ms median, {time.p10_ms:.1f}–{time.p90_ms:.1f} ms "
-              "in the middle 80 %")
+        print(
+            f"{name:<22}{time.median_ms:>8.1f} ms median, {time.p10_ms:.1f}–{time.p90_ms:.1f} ms "
+            "in the middle 80 %"
+        )
         key = "torch" if name == "torch" else "onnxruntime"
         result[key] = {"median_ms": time.median_ms, "p10_ms": time.p10_ms, "p90_ms": time.p90_ms}
     return result

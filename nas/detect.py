@@ -27,27 +27,52 @@ SETTINGS = Evaluation(score_threshold=0.5)
 
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.detect", DESCRIPTION)
-    made.add_argument("inputs", metavar="IMAGE|FOLDER|VIDEO", nargs="+", type=Path,
-                      help="what to look at; folders with all that is below them")
-    made.add_argument("--output", metavar="DIR", type=Path, required=True,
-                      help="folder of the results, made if missing; files of an earlier run are "
-                           "replaced")
-    made.add_argument("--visualize", action="store_true",
-                      help="pictures and videos with the faces drawn, too")
+    made.add_argument(
+        "inputs",
+        metavar="IMAGE|FOLDER|VIDEO",
+        nargs="+",
+        type=Path,
+        help="what to look at; folders with all that is below them",
+    )
+    made.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        required=True,
+        help="folder of the results, made if missing; files of an earlier run are replaced",
+    )
+    made.add_argument(
+        "--visualize", action="store_true", help="pictures and videos with the faces drawn, too"
+    )
     model = made.add_argument_group("the model")
     cli.add_model_flags(model)
-    model.add_argument("--model", metavar="FILE", type=Path,
-                       help="a model that nas.export wrote, .onnx or .xml")
+    model.add_argument(
+        "--model", metavar="FILE", type=Path, help="a model that nas.export wrote, .onnx or .xml"
+    )
     how = made.add_argument_group("how to look")
-    how.add_argument("--max-size", metavar="PX", type=cli.count,
-                     help="scale pictures down to this long side first: faster, and blind to "
-                          "small faces (default: as they are, up to 4096×4096 px in all)")
+    how.add_argument(
+        "--max-size",
+        metavar="PX",
+        type=cli.count,
+        help="scale pictures down to this long side first: faster, and blind to "
+        "small faces (default: as they are, up to 4096×4096 px in all)",
+    )
     cli.add_detection_flags(how, SETTINGS)
     tta_flags.add_look_flags(how)
-    how.add_argument("--batch-size", metavar="N", type=cli.count, default=1,
-                     help="pictures of one size taken at once (default: 1; more on a GPU)")
-    how.add_argument("--workers", metavar="N", type=cli.count, default=2,
-                     help="threads that read and decode images ahead (default: 2)")
+    how.add_argument(
+        "--batch-size",
+        metavar="N",
+        type=cli.count,
+        default=1,
+        help="pictures of one size taken at once (default: 1; more on a GPU)",
+    )
+    how.add_argument(
+        "--workers",
+        metavar="N",
+        type=cli.count,
+        default=2,
+        help="threads that read and decode images ahead (default: 2)",
+    )
     how.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
     cli.add_device_flag(made)
     return made
@@ -68,8 +93,16 @@ def run(args: Namespace) -> dict:
         raise UserError("--fp16: needs a GPU and weights of torch; leave it out")
     model = chosen_model(args)
     print(f"model: {model.title}\n  {model.path}")
-    finder = Finder(model.net, model.config, settings, device=device, max_size=args.max_size,
-                    batch_size=args.batch_size, workers=args.workers, fp16=args.fp16)
+    finder = Finder(
+        model.net,
+        model.config,
+        settings,
+        device=device,
+        max_size=args.max_size,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        fp16=args.fp16,
+    )
     faces, notes, unreadable = {}, [], []
     try:
         args.output.mkdir(parents=True, exist_ok=True)
@@ -82,19 +115,29 @@ def run(args: Namespace) -> dict:
                 notes += found.notes
                 bar.update(done, len(sources))
     except OSError as error:
-        raise UserError(f"--output {args.output}: cannot be written ({error.strerror}); free some "
-                        "space or choose another folder") from error
+        raise UserError(
+            f"--output {args.output}: cannot be written ({error.strerror}); free some "
+            "space or choose another folder"
+        ) from error
     for note in notes:
         print(f"note: {note}")
-    print(f"{args.output}: {sum(faces.values()):,} faces in {len(faces):,} of {len(sources):,} "
-          "files")
-    result = {"model": model.title, "output": str(args.output), "files": len(sources),
-              "faces": faces, "notes": notes, "unreadable": unreadable,
-              "settings": json.loads(json.dumps(settings.to_dict()))}
+    print(
+        f"{args.output}: {sum(faces.values()):,} faces in {len(faces):,} of {len(sources):,} files"
+    )
+    result = {
+        "model": model.title,
+        "output": str(args.output),
+        "files": len(sources),
+        "faces": faces,
+        "notes": notes,
+        "unreadable": unreadable,
+        "settings": json.loads(json.dumps(settings.to_dict())),
+    }
     if unreadable:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
-        raise cli.Partly(f"{len(unreadable)} of {len(sources)} files cannot be read; the rest is "
-                         "done", result)
+        raise cli.Partly(
+            f"{len(unreadable)} of {len(sources)} files cannot be read; the rest is done", result
+        )
     return result
 
 

@@ -44,24 +44,44 @@ def make_parser() -> ArgumentParser:
     made = cli.parser("nas.evaluate", DESCRIPTION)
     what = made.add_argument_group("what to score")
     cli.add_model_flags(what)
-    what.add_argument("--model", metavar="FILE", type=Path,
-                      help="a model that nas.export wrote, .onnx or .xml")
-    what.add_argument("--predictions", metavar="DIR", type=Path,
-                      help="prediction files, DIR/<event>/<image>.txt")
+    what.add_argument(
+        "--model", metavar="FILE", type=Path, help="a model that nas.export wrote, .onnx or .xml"
+    )
+    what.add_argument(
+        "--predictions", metavar="DIR", type=Path, help="prediction files, DIR/<event>/<image>.txt"
+    )
     on = made.add_argument_group("images and faces")
-    on.add_argument("--data", metavar="PATH",
-                    help="folder of WIDER FACE, or synthetic (default: what the model was trained "
-                         "on; else data/widerface where it is there, else synthetic)")
-    on.add_argument("--ground-truth", metavar="DIR", type=Path,
-                    help="folder of the official lists, wider_*_val.mat (default: ground_truth in "
-                         "the data folder; without it faces count by their height)")
-    on.add_argument("--listed-only", action="store_true",
-                    help="with --predictions: only the images that the annotation lists")
-    on.add_argument("--metric", choices=("wider", "coco"), default="wider",
-                    help="coco: COCO's AP and AR as well, on the images that the annotation lists "
-                         "(default: wider, easy, medium and hard AP)")
-    on.add_argument("--output", metavar="DIR", type=Path,
-                    help="write the model's prediction files into this new folder, too")
+    on.add_argument(
+        "--data",
+        metavar="PATH",
+        help="folder of WIDER FACE, or synthetic (default: what the model was trained "
+        "on; else data/widerface where it is there, else synthetic)",
+    )
+    on.add_argument(
+        "--ground-truth",
+        metavar="DIR",
+        type=Path,
+        help="folder of the official lists, wider_*_val.mat (default: ground_truth in "
+        "the data folder; without it faces count by their height)",
+    )
+    on.add_argument(
+        "--listed-only",
+        action="store_true",
+        help="with --predictions: only the images that the annotation lists",
+    )
+    on.add_argument(
+        "--metric",
+        choices=("wider", "coco"),
+        default="wider",
+        help="coco: COCO's AP and AR as well, on the images that the annotation lists "
+        "(default: wider, easy, medium and hard AP)",
+    )
+    on.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        help="write the model's prediction files into this new folder, too",
+    )
     how = made.add_argument_group("how the model looks at an image")
     tta_flags.add_size_flag(how)
     tta_flags.add_look_flags(how)
@@ -71,8 +91,15 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Evaluate as told on the command line; returns what --json writes."""
-    others = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
-                                       ("--model", args.model)) if value is not None]
+    others = [
+        flag
+        for flag, value in (
+            ("--study", args.study),
+            ("--checkpoint", args.checkpoint),
+            ("--model", args.model),
+        )
+        if value is not None
+    ]
     if args.predictions is not None and others:
         raise UserError(f"{others[0]} and --predictions: give one of them")
     if args.listed_only and args.predictions is None:
@@ -80,8 +107,9 @@ def run(args: Namespace) -> dict:
     if args.preset is not None and args.checkpoint is None:
         raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
     if args.predictions is not None and tta_flags.look_settings(args, Evaluation()) != Evaluation():
-        raise UserError("--test-size, --flip and --scales: go with a model; these are prediction "
-                        "files already")
+        raise UserError(
+            "--test-size, --flip and --scales: go with a model; these are prediction files already"
+        )
     if args.output is not None and args.predictions is not None:
         raise UserError("--output: goes with a model; these are prediction files already")
     if args.output is not None and args.output.exists() and any(args.output.iterdir()):
@@ -108,14 +136,23 @@ def _predictions(args: Namespace) -> dict:
     ap = wider_ap(found, truth)
     print(f"{args.predictions}: {len(truth):,} images ({names})")
     if missing:
-        print(f"note: {len(missing):,} of them have no prediction file, the first is {missing[0]}; "
-              "they count as having no detections")
+        print(
+            f"note: {len(missing):,} of them have no prediction file, the first is {missing[0]}; "
+            "they count as having no detections"
+        )
     accuracy = sum(ap.values()) / len(ap)
     _print_ap(ap, accuracy, exact=True)  # to be compared with other evaluators
     coco = {"coco": _coco(found, images)} if args.metric == "coco" else {}
-    return {"predictions": str(args.predictions), "metric": args.metric, "ap": ap, **coco,
-            "accuracy_score": accuracy, "images": len(truth), "missing": len(missing),
-            "ground_truth": names}
+    return {
+        "predictions": str(args.predictions),
+        "metric": args.metric,
+        "ap": ap,
+        **coco,
+        "accuracy_score": accuracy,
+        "images": len(truth),
+        "missing": len(missing),
+        "ground_truth": names,
+    }
 
 
 def _coco(rows: dict, images) -> dict[str, float | None]:
@@ -124,14 +161,19 @@ def _coco(rows: dict, images) -> dict[str, float | None]:
 
     found = coco_ap(rows, images.labels)
     shown = {name: "none" if value is None else f"{value:.4f}" for name, value in found.items()}
-    print("COCO     " + "  ".join(f"{name} {shown[name]}" for name in
-                                  ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")))
+    print(
+        "COCO     "
+        + "  ".join(
+            f"{name} {shown[name]}" for name in ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+        )
+    )
     return found
 
 
 def _print_ap(ap: dict, accuracy: float, exact: bool = False) -> None:
-    levels = "  ".join(f"{level} {ap[level]!r}" if exact else f"{level} {ap[level]:.4f}"
-                       for level in LEVELS)
+    levels = "  ".join(
+        f"{level} {ap[level]!r}" if exact else f"{level} {ap[level]:.4f}" for level in LEVELS
+    )
     print(f"AP       {levels}  mean {accuracy:.4f}")
 
 
@@ -172,15 +214,30 @@ def _model(args: Namespace) -> dict:
     accuracy, speed = sum(ap.values()) / len(ap), objective.speed_score(cost)
     rules = check_rules(cost, thop_cost(model.config), model.recipe, model.origin)
     result = {
-        "model": model.title, "checkpoint": str(model.path), "describe": describe(model.config),
-        "metric": args.metric, "test_size": tta_flags.told_size(settings), "flip": settings.flip,
-        "scales": list(settings.scales), "ap": ap, "params": cost.params, "macs": cost.macs,
+        "model": model.title,
+        "checkpoint": str(model.path),
+        "describe": describe(model.config),
+        "metric": args.metric,
+        "test_size": tta_flags.told_size(settings),
+        "flip": settings.flip,
+        "scales": list(settings.scales),
+        "ap": ap,
+        "params": cost.params,
+        "macs": cost.macs,
         "latency_ms": measured.median_ms,
-        "latency_p10_ms": measured.p10_ms, "latency_p90_ms": measured.p90_ms,
-        "machine": measured.machine, "accuracy_score": accuracy, "speed_score": speed,
-        "score": objective.score(accuracy, speed), "rules": [rule.to_dict() for rule in rules],
-        "finished": time.time(), "data": path, "images": len(images), "unreadable": unreadable,
-        "ground_truth": faces}
+        "latency_p10_ms": measured.p10_ms,
+        "latency_p90_ms": measured.p90_ms,
+        "machine": measured.machine,
+        "accuracy_score": accuracy,
+        "speed_score": speed,
+        "score": objective.score(accuracy, speed),
+        "rules": [rule.to_dict() for rule in rules],
+        "finished": time.time(),
+        "data": path,
+        "images": len(images),
+        "unreadable": unreadable,
+        "ground_truth": faces,
+    }
     _print_ap(ap, accuracy)
     if args.metric == "coco":
         result["coco"] = _coco({name: rows(own) for name, own in detections.items()}, images)
@@ -190,12 +247,21 @@ def _model(args: Namespace) -> dict:
         write_network(model.folder, model.config)
         if path == "synthetic":  # photographs are not to be copied
             write_examples(model.folder, images, found)
-    track_evaluation(args.tracking_uri, args.runs_dir, result, arch_hash(model.config), model.path,
-                     model.origin and model.origin.to_dict())
+    track_evaluation(
+        args.tracking_uri,
+        args.runs_dir,
+        result,
+        arch_hash(model.config),
+        model.path,
+        model.origin and model.origin.to_dict(),
+    )
     if unreadable:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
-        raise cli.Partly(f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
-                         "having no detections, the rest is done", result)
+        raise cli.Partly(
+            f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
+            "having no detections, the rest is done",
+            result,
+        )
     return result
 
 
@@ -205,8 +271,15 @@ def _detect(model, images, settings: Evaluation, device) -> tuple[dict, list[str
 
     unreadable: list[str] = []
     with ImagesBar("val images") as bar:
-        found = detect(model.net, model.config, images, settings, device, progress=bar.update,
-                       unreadable=unreadable)
+        found = detect(
+            model.net,
+            model.config,
+            images,
+            settings,
+            device,
+            progress=bar.update,
+            unreadable=unreadable,
+        )
     return found, unreadable
 
 
@@ -216,8 +289,9 @@ def _write(folder: Path, found: dict) -> None:
     try:
         write_predictions(folder, found)
     except OSError as error:
-        raise UserError(f"--output {folder}: cannot be written ({error.strerror}); give another "
-                        "folder") from error
+        raise UserError(
+            f"--output {folder}: cannot be written ({error.strerror}); give another folder"
+        ) from error
     print(f"  prediction files: {folder}")
 
 
@@ -233,17 +307,23 @@ def _latency(model, device):
 
 
 def _print_model(result: dict, objective: Objective, measured, looked: int) -> None:
-    print(f"size     {result['params']:,} parameters\n"
-          f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
-          f"latency  {measured.median_ms:.1f} ms median, {measured.p10_ms:.1f}–"
-          f"{measured.p90_ms:.1f} ms in the middle 80 % of {measured.repeats} runs (one image, "
-          f"640×640; {measured.machine})")
-    print(f"score    {result['score']:.4f} = speed {result['speed_score']:.4f} (by "
-          f"{objective.metric}: 1 at {objective.best:,.0f}, 0 at {objective.worst:,.0f}) "
-          f"+ 2 × accuracy {result['accuracy_score']:.4f}")
+    print(
+        f"size     {result['params']:,} parameters\n"
+        f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
+        f"latency  {measured.median_ms:.1f} ms median, {measured.p10_ms:.1f}–"
+        f"{measured.p90_ms:.1f} ms in the middle 80 % of {measured.repeats} runs (one image, "
+        f"640×640; {measured.machine})"
+    )
+    print(
+        f"score    {result['score']:.4f} = speed {result['speed_score']:.4f} (by "
+        f"{objective.metric}: 1 at {objective.best:,.0f}, 0 at {objective.worst:,.0f}) "
+        f"+ 2 × accuracy {result['accuracy_score']:.4f}"
+    )
     if looked > 1:
-        print(f"note: every image was looked at {looked} times; cost, latency and the score's "
-              "speed are those of one look")
+        print(
+            f"note: every image was looked at {looked} times; cost, latency and the score's "
+            "speed are those of one look"
+        )
     print("rules")
     answers = {True: "yes", False: "NO", None: "not known"}
     for rule in result["rules"]:
@@ -290,11 +370,14 @@ def _truth(args: Namespace, path: str, images):
         truth = official_ground_truth(lists).only(label.name for label in images.labels)
         return truth, f"faces by the official lists in {lists}, those of these images"
     if path != "synthetic" and not any(len(label.boxes) for label in images.labels):
-        raise UserError(f"{path}: its val annotation has no boxes and there is no folder "
-                        f"{GROUND_TRUTH}; add the official lists there, or give --ground-truth")
+        raise UserError(
+            f"{path}: its val annotation has no boxes and there is no folder "
+            f"{GROUND_TRUTH}; add the official lists there, or give --ground-truth"
+        )
     return height_ground_truth(images.labels), (
         "faces by their height (at least 51, 31, 11 px for easy, medium, hard), as there are no "
-        "official lists")
+        "official lists"
+    )
 
 
 if __name__ == "__main__":

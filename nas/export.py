@@ -34,14 +34,25 @@ def make_parser() -> ArgumentParser:
     what = made.add_argument_group("what to export")
     cli.add_model_flags(what)
     to = made.add_argument_group("the file")
-    to.add_argument("--format", choices=("onnx", "openvino"), required=True,
-                    help="onnx (one file) or openvino (an .xml with a .bin beside it)")
-    to.add_argument("--output", metavar="FILE", type=Path,
-                    help="the file to write; an older one is replaced once the check has passed "
-                         "(default: beside the weights, model.onnx or model.xml)")
-    to.add_argument("--post", choices=tuple(POST), default="none",
-                    help="; ".join(f"{name}: {text}" for name, text in POST.items())
-                         + " (default: none)")
+    to.add_argument(
+        "--format",
+        choices=("onnx", "openvino"),
+        required=True,
+        help="onnx (one file) or openvino (an .xml with a .bin beside it)",
+    )
+    to.add_argument(
+        "--output",
+        metavar="FILE",
+        type=Path,
+        help="the file to write; an older one is replaced once the check has passed "
+        "(default: beside the weights, model.onnx or model.xml)",
+    )
+    to.add_argument(
+        "--post",
+        choices=tuple(POST),
+        default="none",
+        help="; ".join(f"{name}: {text}" for name, text in POST.items()) + " (default: none)",
+    )
     cli.add_detection_flags(to, Evaluation())
     return made
 
@@ -64,19 +75,31 @@ def run(args: Namespace) -> dict:
     aside = target.with_name(f"{target.stem}.unchecked{suffix}")
     export(model.net, model.config, aside, args.post, settings)
     checked = check(model.net, aside)
-    result = {"model": model.title, "checkpoint": str(model.path), "format": args.format,
-              "post": args.post, "file": str(target if checked.passed else aside),
-              "passed": checked.passed, "differences": checked.differences,
-              "unmatched": checked.unmatched, "compared": checked.compared}
+    result = {
+        "model": model.title,
+        "checkpoint": str(model.path),
+        "format": args.format,
+        "post": args.post,
+        "file": str(target if checked.passed else aside),
+        "passed": checked.passed,
+        "differences": checked.differences,
+        "unmatched": checked.unmatched,
+        "compared": checked.compared,
+    }
     for name, difference in checked.differences.items():
         print(f"largest difference from torch  {name:<16}{difference:.3g}")
     if args.post == "nms":
-        print(f"faces compared  {checked.compared}, found by one of both alone "
-              f"{checked.unmatched}"
-              + ("; the check's scenes hold no face for this model" * (not checked.compared)))
+        print(
+            f"faces compared  {checked.compared}, found by one of both alone "
+            f"{checked.unmatched}"
+            + ("; the check's scenes hold no face for this model" * (not checked.compared))
+        )
     if not checked.passed:
-        raise cli.Partly(f"{aside}: differs from torch by more than rounding; it is kept under "
-                         f"this name, and {target} is as it was", result)
+        raise cli.Partly(
+            f"{aside}: differs from torch by more than rounding; it is kept under "
+            f"this name, and {target} is as it was",
+            result,
+        )
     if suffix == ".xml":
         os.replace(aside.with_suffix(".bin"), target.with_suffix(".bin"))
     os.replace(aside, target)

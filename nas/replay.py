@@ -30,27 +30,65 @@ one needs: in the terminal, as replay.md, and as a picture, replay.png.
 TABLE = Path("search_spaces/table.json")
 SCHEDULES = ("12", "2,6,12", "2,6,12 front")
 """Replayed by default: rungs, then what is not as usual (eta 3, promote: score)."""
+
+
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.replay", DESCRIPTION)
-    made.add_argument("--table", metavar="FILE", type=Path, default=TABLE,
-                      help=f"the recorded table (default: {TABLE})")
-    made.add_argument("--record", metavar="FOLDER", type=Path,
-                      help="write --table from the study in this folder, and end")
-    made.add_argument("--space", metavar="FILE", type=Path,
-                      help="with --record: the study's space, which must lie beside the table "
-                           "(default: the table's name with .yaml)")
-    made.add_argument("--seeds", metavar="N", type=cli.count, default=30,
-                      help="searches of each kind (default: 30)")
-    made.add_argument("--samplers", metavar="NAMES", default=",".join(SAMPLERS),
-                      help=f"with commas between them (default: {','.join(SAMPLERS)})")
-    made.add_argument("--schedules", metavar="RUNGS", nargs="+", default=list(SCHEDULES),
-                      help="such as 12 (all trials in full), 2,6,12 or '2,6,12 eta 2 front' "
-                           f"(default: {' '.join(map(repr, SCHEDULES))})")
-    made.add_argument("--jobs", metavar="N", type=cli.count,
-                      default=len(os.sched_getaffinity(0)),
-                      help="processes (default: one a core)")
-    made.add_argument("--output", metavar="DIR", type=Path, default=Path("."),
-                      help="folder for replay.md and replay.png (default: here)")
+    made.add_argument(
+        "--table",
+        metavar="FILE",
+        type=Path,
+        default=TABLE,
+        help=f"the recorded table (default: {TABLE})",
+    )
+    made.add_argument(
+        "--record",
+        metavar="FOLDER",
+        type=Path,
+        help="write --table from the study in this folder, and end",
+    )
+    made.add_argument(
+        "--space",
+        metavar="FILE",
+        type=Path,
+        help="with --record: the study's space, which must lie beside the table "
+        "(default: the table's name with .yaml)",
+    )
+    made.add_argument(
+        "--seeds",
+        metavar="N",
+        type=cli.count,
+        default=30,
+        help="searches of each kind (default: 30)",
+    )
+    made.add_argument(
+        "--samplers",
+        metavar="NAMES",
+        default=",".join(SAMPLERS),
+        help=f"with commas between them (default: {','.join(SAMPLERS)})",
+    )
+    made.add_argument(
+        "--schedules",
+        metavar="RUNGS",
+        nargs="+",
+        default=list(SCHEDULES),
+        help="such as 12 (all trials in full), 2,6,12 or '2,6,12 eta 2 front' "
+        f"(default: {' '.join(map(repr, SCHEDULES))})",
+    )
+    made.add_argument(
+        "--jobs",
+        metavar="N",
+        type=cli.count,
+        default=len(os.sched_getaffinity(0)),
+        help="processes (default: one a core)",
+    )
+    made.add_argument(
+        "--output",
+        metavar="DIR",
+        type=Path,
+        default=Path("."),
+        help="folder for replay.md and replay.png (default: here)",
+    )
     return made
 
 
@@ -87,21 +125,35 @@ def schedule(text: str, table: Table) -> Schedule:
         rungs = tuple(int(epochs) for epochs in first.split(","))
         eta = float(words[words.index("eta") + 1]) if "eta" in words else 3.0
     except (ValueError, IndexError):
-        raise UserError(f"--schedules {text!r}: must be epochs with commas between them, then "
-                        "maybe eta NUMBER and front, such as '2,6,12 eta 2 front'") from None
+        raise UserError(
+            f"--schedules {text!r}: must be epochs with commas between them, then "
+            "maybe eta NUMBER and front, such as '2,6,12 eta 2 front'"
+        ) from None
     lacking = set(rungs) - set(table.evaluated)
     if lacking or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or eta <= 1:
-        raise UserError(f"--schedules {text!r}: rungs must rise to {table.full} among the epochs "
-                        f"at which the table has AP ({', '.join(map(str, table.evaluated))}), eta "
-                        "must be above 1")
+        raise UserError(
+            f"--schedules {text!r}: rungs must rise to {table.full} among the epochs "
+            f"at which the table has AP ({', '.join(map(str, table.evaluated))}), eta "
+            "must be above 1"
+        )
     return Schedule(rungs=rungs, eta=eta, promote="front" if "front" in words else "score")
 
 
-def replay(table: Table, space: SearchSpace, samplers: list[str], schedules: list[Schedule],
-           seeds: int, jobs: int = 1) -> dict[tuple[str, Schedule], list[Play]]:
+def replay(
+    table: Table,
+    space: SearchSpace,
+    samplers: list[str],
+    schedules: list[Schedule],
+    seeds: int,
+    jobs: int = 1,
+) -> dict[tuple[str, Schedule], list[Play]]:
     """All replays: (sampler, schedule) → one play a seed."""
-    tasks = [(sampler, schedule, seed) for schedule in schedules for sampler in samplers
-             for seed in range(seeds)]
+    tasks = [
+        (sampler, schedule, seed)
+        for schedule in schedules
+        for sampler in samplers
+        for seed in range(seeds)
+    ]
     plays: dict[tuple[str, Schedule], list[Play]] = {}
     for (sampler, schedule, _), play in zip(tasks, _played(table, space, tasks, jobs)):
         plays.setdefault((sampler, schedule), []).append(play)
@@ -150,8 +202,10 @@ def _record(args: Namespace) -> dict:
     space = SearchSpace.load(path)
     table = Table.record(args.record, space)
     cli.write_text(args.table, table.text())
-    print(f"{args.table}: {len(table.rows)} of the {space.size()} designs of {path}, each trained "
-          f"for {table.full} epochs")
+    print(
+        f"{args.table}: {len(table.rows)} of the {space.size()} designs of {path}, each trained "
+        f"for {table.full} epochs"
+    )
     return {"table": str(args.table), "designs": len(table.rows)}
 
 

@@ -43,8 +43,9 @@ class Weights(Struct):
     def __post_init__(self):
         for key in ("accuracy", "speed"):
             if not getattr(self, key) >= 0:
-                raise ConfigError(f"objective.weights.{key}: {getattr(self, key):g} must be at "
-                                  "least 0")
+                raise ConfigError(
+                    f"objective.weights.{key}: {getattr(self, key):g} must be at least 0"
+                )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +56,9 @@ class Formula(Objective):
 
     def of(self, record: TrialRecord) -> float:
         """The score of a completed trial that has this formula's speed_score."""
-        return (self.weights.speed * record.speed_score
-                + self.weights.accuracy * record.accuracy_score)
+        return (
+            self.weights.speed * record.speed_score + self.weights.accuracy * record.accuracy_score
+        )
 
 
 def make_parser() -> ArgumentParser:
@@ -64,10 +66,20 @@ def make_parser() -> ArgumentParser:
     shared = made.add_argument_group("common to all commands")
     add_runs_dir(shared)
     shared.add_argument("--study", metavar="NAME", help="the study (default: the newest)")
-    made.add_argument("--objective", metavar="FILE", type=Path, required=True,
-                      help="YAML with the section `objective:`; a search space will do")
-    made.add_argument("--top", metavar="K", type=cli.count, default=20,
-                      help="rows to print; --json has all (default: 20)")
+    made.add_argument(
+        "--objective",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="YAML with the section `objective:`; a search space will do",
+    )
+    made.add_argument(
+        "--top",
+        metavar="K",
+        type=cli.count,
+        default=20,
+        help="rows to print; --json has all (default: 20)",
+    )
     return made
 
 
@@ -77,11 +89,13 @@ def run(args: Namespace) -> dict:
     name = args.study or newest(args.runs_dir)
     if name is None:
         raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search first")
-    completed = [r for r in load_records(find_study(args.runs_dir, name))
-                 if r.status is Status.COMPLETED]
+    completed = [
+        r for r in load_records(find_study(args.runs_dir, name)) if r.status is Status.COMPLETED
+    ]
     if not completed:
-        raise UserError(f"study {name} has no completed trial to rank; go on with the search "
-                        "(--resume)")
+        raise UserError(
+            f"study {name} has no completed trial to rank; go on with the search (--resume)"
+        )
     rescored = under(formula, completed, name)
     before = ranking(completed, lambda r: r.score)
     after = ranking(rescored, formula.of)
@@ -90,14 +104,32 @@ def run(args: Namespace) -> dict:
     _print(name, flag, formula, before, after, front, args.top)
     old = {record.number: record for record in completed}
     place = {record.number: rank for rank, record in enumerate(before, 1)}
-    rows = [{"number": r.number, "rank": rank, "old_rank": place[r.number], "score": formula.of(r),
-             "old_score": old[r.number].score, "accuracy_score": r.accuracy_score,
-             "speed_score": r.speed_score, "old_speed_score": old[r.number].speed_score,
-             "params": r.cost.params, "macs": r.cost.macs, "latency_ms": r.cost.latency_ms,
-             "design": r.design, "describe": describe(r.detector)}
-            for rank, r in enumerate(after, 1)]
-    return {"study": name, "objective": formula.to_dict(), "best": rows[0], "trials": rows,
-            "front": [r.number for r in front], "hypervolume": hypervolume_of(rescored)}
+    rows = [
+        {
+            "number": r.number,
+            "rank": rank,
+            "old_rank": place[r.number],
+            "score": formula.of(r),
+            "old_score": old[r.number].score,
+            "accuracy_score": r.accuracy_score,
+            "speed_score": r.speed_score,
+            "old_speed_score": old[r.number].speed_score,
+            "params": r.cost.params,
+            "macs": r.cost.macs,
+            "latency_ms": r.cost.latency_ms,
+            "design": r.design,
+            "describe": describe(r.detector),
+        }
+        for rank, r in enumerate(after, 1)
+    ]
+    return {
+        "study": name,
+        "objective": formula.to_dict(),
+        "best": rows[0],
+        "trials": rows,
+        "front": [r.number for r in front],
+        "hypervolume": hypervolume_of(rescored),
+    }
 
 
 def read_formula(path: Path) -> Formula:
@@ -108,8 +140,9 @@ def read_formula(path: Path) -> Formula:
     """
     document = read(path)
     if "objective" not in document.data:
-        raise document.error((), "objective: missing key; add it, such as "
-                             "objective: {metric: params}")
+        raise document.error(
+            (), "objective: missing key; add it, such as objective: {metric: params}"
+        )
     return section(document, "objective", Formula, {})
 
 
@@ -121,9 +154,11 @@ def under(formula: Objective, records: Sequence[TrialRecord], study: str) -> lis
     """
     lacking = [r.number for r in records if getattr(r.cost, formula.metric) is None]
     if lacking:
-        raise UserError(f"study {study} measured no {formula.metric} for {len(lacking)} of its "
-                        f"{len(records)} completed trials (the first is {lacking[0]}); rank by "
-                        "macs or params, or let python -m nas.evaluate measure a retrained model")
+        raise UserError(
+            f"study {study} measured no {formula.metric} for {len(lacking)} of its "
+            f"{len(records)} completed trials (the first is {lacking[0]}); rank by "
+            "macs or params, or let python -m nas.evaluate measure a retrained model"
+        )
     return [r.but(speed_score=formula.speed_score(r.cost)) for r in records]
 
 
@@ -132,37 +167,68 @@ def ranking(records: Sequence[TrialRecord], score) -> list[TrialRecord]:
     return sorted(records, key=lambda r: (-score(r), r.number))
 
 
-def _print(study: str, flag: str, formula: Formula, before: Sequence[TrialRecord],
-           after: Sequence[TrialRecord], front: Sequence[TrialRecord], top: int) -> None:
+def _print(
+    study: str,
+    flag: str,
+    formula: Formula,
+    before: Sequence[TrialRecord],
+    after: Sequence[TrialRecord],
+    front: Sequence[TrialRecord],
+    top: int,
+) -> None:
     from rich.console import Console
     from rich.table import Table
 
     weights = formula.weights
-    table = Table(title=f"{study}: {len(after)} completed trials by {weights.speed:g} × speed + "
-                        f"{weights.accuracy:g} × accuracy, speed by {formula.metric} from "
-                        f"{formula.best:g} (1) to {formula.worst:g} (0)",
-                  title_justify="left", title_style="bold")
-    for name in ("rank", "before", "trial", "design", "score", "before ", "accuracy", "speed",
-                 formula.metric):
-        table.add_column(name, justify="left" if name == "design" else "right",
-                         no_wrap=name != "design")
+    table = Table(
+        title=f"{study}: {len(after)} completed trials by {weights.speed:g} × speed + "
+        f"{weights.accuracy:g} × accuracy, speed by {formula.metric} from "
+        f"{formula.best:g} (1) to {formula.worst:g} (0)",
+        title_justify="left",
+        title_style="bold",
+    )
+    for name in (
+        "rank",
+        "before",
+        "trial",
+        "design",
+        "score",
+        "before ",
+        "accuracy",
+        "speed",
+        formula.metric,
+    ):
+        table.add_column(
+            name, justify="left" if name == "design" else "right", no_wrap=name != "design"
+        )
     old = {r.number: (rank, r.score) for rank, r in enumerate(before, 1)}
     on_front = {r.number for r in front}
     for rank, r in enumerate(after[:top], 1):
         table.add_row(
-            str(rank), str(old[r.number][0]),
-            f"{r.number}{' *' if r.number in on_front else ''}", describe(r.detector),
-            f"{formula.of(r):.3f}", f"{old[r.number][1]:.3f}", f"{r.accuracy_score:.3f}",
-            f"{r.speed_score:.3f}", f"{getattr(r.cost, formula.metric):,}")
+            str(rank),
+            str(old[r.number][0]),
+            f"{r.number}{' *' if r.number in on_front else ''}",
+            describe(r.detector),
+            f"{formula.of(r):.3f}",
+            f"{old[r.number][1]:.3f}",
+            f"{r.accuracy_score:.3f}",
+            f"{r.speed_score:.3f}",
+            f"{getattr(r.cost, formula.metric):,}",
+        )
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     if len(after) > top:
         print(f"({len(after) - top} more: --top, or --json)")
     best = after[0]
-    change = "as before" if best.number == before[0].number else (
-        f"before it was trial {before[0].number}")
-    print(f"* on the front of accuracy and speed, which has {len(front)}\n"
-          f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is as it "
-          f"was. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}")
+    change = (
+        "as before"
+        if best.number == before[0].number
+        else (f"before it was trial {before[0].number}")
+    )
+    print(
+        f"* on the front of accuracy and speed, which has {len(front)}\n"
+        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is as it "
+        f"was. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}"
+    )
 
 
 if __name__ == "__main__":

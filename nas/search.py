@@ -46,57 +46,108 @@ TRIALS = 50
 def make_parser() -> ArgumentParser:
     made = cli.parser("nas.search", DESCRIPTION)
     search = made.add_argument_group("search")
-    search.add_argument("--space", metavar="FILE", type=Path, required=True,
-                        help="the search space, such as search_spaces/retina.yaml")
+    search.add_argument(
+        "--space",
+        metavar="FILE",
+        type=Path,
+        required=True,
+        help="the search space, such as search_spaces/retina.yaml",
+    )
     cli.add_budget_flag(search)
-    search.add_argument("--trials", metavar="N", type=int, default=None,
-                        help="different, legal designs to draw; the baseline comes on top "
-                             f"(default: {TRIALS}, or with --resume what the study was begun with)")
-    search.add_argument("--resume", action="store_true",
-                        help="go on with a study (a larger --trials extends a finished one); one "
-                             "that does not exist yet is started")
-    search.add_argument("--sampler", choices=SAMPLERS, default=None,
-                        help="who proposes designs: tpe, nsga2 and gp are Optuna's; frugal models "
-                             "accuracy alone, as cost is exact; random is chance "
-                             f"(default: {DEFAULT})")
-    search.add_argument("--scheduler", choices=("halving", "none"), default=None,
-                        help="halving pauses trials at rungs and promotes the best; none trains "
-                             "all of them in full (default: halving)")
-    search.add_argument("--max-failures", metavar="SHARE", type=float, default=None,
-                        help="stop when more of the trials than this share have failed, from the "
-                             "fifth trial on; a failed trial's traceback is in its log, "
-                             "RUNS_DIR/STUDY/trials/NUMBER/log.txt (default: 0.5)")
-    search.add_argument("--inherit", action="store_true",
-                        help="a trial starts from the overlapping weights of the nearest design "
-                             "of this study that is trained, if only to its first rung; the first "
-                             "ones and the baseline start from scratch, so that their curves are "
-                             "not comparable with those of heirs")
-    search.add_argument("--dry-run", action="store_true",
-                        help="only show the first designs, their cost and the time it would take")
+    search.add_argument(
+        "--trials",
+        metavar="N",
+        type=int,
+        default=None,
+        help="different, legal designs to draw; the baseline comes on top "
+        f"(default: {TRIALS}, or with --resume what the study was begun with)",
+    )
+    search.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a study (a larger --trials extends a finished one); one "
+        "that does not exist yet is started",
+    )
+    search.add_argument(
+        "--sampler",
+        choices=SAMPLERS,
+        default=None,
+        help="who proposes designs: tpe, nsga2 and gp are Optuna's; frugal models "
+        "accuracy alone, as cost is exact; random is chance "
+        f"(default: {DEFAULT})",
+    )
+    search.add_argument(
+        "--scheduler",
+        choices=("halving", "none"),
+        default=None,
+        help="halving pauses trials at rungs and promotes the best; none trains "
+        "all of them in full (default: halving)",
+    )
+    search.add_argument(
+        "--max-failures",
+        metavar="SHARE",
+        type=float,
+        default=None,
+        help="stop when more of the trials than this share have failed, from the "
+        "fifth trial on; a failed trial's traceback is in its log, "
+        "RUNS_DIR/STUDY/trials/NUMBER/log.txt (default: 0.5)",
+    )
+    search.add_argument(
+        "--inherit",
+        action="store_true",
+        help="a trial starts from the overlapping weights of the nearest design "
+        "of this study that is trained, if only to its first rung; the first "
+        "ones and the baseline start from scratch, so that their curves are "
+        "not comparable with those of heirs",
+    )
+    search.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="only show the first designs, their cost and the time it would take",
+    )
     add_queue_flags(made)
     cli.add_data_flags(made)
     machine = made.add_argument_group("machines")
     cli.add_device_flag(machine)
-    machine.add_argument("--address", metavar="ADDR", default=os.environ.get("RAY_ADDRESS"),
-                         type=lambda text: None if text in ("", "local") else text,
-                         help="train on the Ray cluster that this machine is a part of: auto, or "
-                              "HOST:PORT of its head. The study (and with it caches and "
-                              "checkpoints) lies in --runs-dir, which all nodes must see under "
-                              "the same path; only this command writes its storage. The nodes need "
-                              "the same Python environment; this project's code is sent along "
-                              "(default: RAY_ADDRESS where it is set, else a Ray of its own, here)")
-    machine.add_argument("--concurrency", metavar="N", type=int, default=None,
-                         help="trials trained at once (default: as many as there are GPU shares "
-                              "and cores for; with metric latency_ms one core is left for it)")
-    machine.add_argument("--cpus-per-trial", metavar="N", type=int, default=None,
-                         help="cores, and so torch threads, of each trial (default: 1; on GPUs "
-                              f"its share of the cores, at most {MOST_CPUS})")
-    machine.add_argument("--gpus-per-trial", metavar="SHARE", type=float, default=None,
-                         help="of a GPU, fractions too; 1 gives each trial one of its own, 0 "
-                              "trains on the CPU (default: as many trials share a GPU as there are "
-                              f"cores and {TRIAL_GPU_GB:g} GB of its memory for, at most "
-                              f"{MOST_PER_GPU}; with metric latency_ms 1, or 0.5 where there is "
-                              "one GPU alone)")
+    machine.add_argument(
+        "--address",
+        metavar="ADDR",
+        default=os.environ.get("RAY_ADDRESS"),
+        type=lambda text: None if text in ("", "local") else text,
+        help="train on the Ray cluster that this machine is a part of: auto, or "
+        "HOST:PORT of its head. The study (and with it caches and "
+        "checkpoints) lies in --runs-dir, which all nodes must see under "
+        "the same path; only this command writes its storage. The nodes need "
+        "the same Python environment; this project's code is sent along "
+        "(default: RAY_ADDRESS where it is set, else a Ray of its own, here)",
+    )
+    machine.add_argument(
+        "--concurrency",
+        metavar="N",
+        type=int,
+        default=None,
+        help="trials trained at once (default: as many as there are GPU shares "
+        "and cores for; with metric latency_ms one core is left for it)",
+    )
+    machine.add_argument(
+        "--cpus-per-trial",
+        metavar="N",
+        type=int,
+        default=None,
+        help="cores, and so torch threads, of each trial (default: 1; on GPUs "
+        f"its share of the cores, at most {MOST_CPUS})",
+    )
+    machine.add_argument(
+        "--gpus-per-trial",
+        metavar="SHARE",
+        type=float,
+        default=None,
+        help="of a GPU, fractions too; 1 gives each trial one of its own, 0 "
+        "trains on the CPU (default: as many trials share a GPU as there are "
+        f"cores and {TRIAL_GPU_GB:g} GB of its memory for, at most "
+        f"{MOST_PER_GPU}; with metric latency_ms 1, or 0.5 where there is "
+        "one GPU alone)",
+    )
     return made
 
 
@@ -111,9 +162,14 @@ def run(args: Namespace) -> dict | None:
 
     with ExitStack() as open_ones:
         nodes = open_ones.enter_context(_machines(args))
-        shares = shares_of(nodes, device=args.device, cpus=args.cpus_per_trial,
-                           gpus=args.gpus_per_trial, concurrency=args.concurrency,
-                           stopwatch=space.measures_latency)
+        shares = shares_of(
+            nodes,
+            device=args.device,
+            cpus=args.cpus_per_trial,
+            gpus=args.gpus_per_trial,
+            concurrency=args.concurrency,
+            stopwatch=space.measures_latency,
+        )
         if args.dry_run:
             from nas.engine.dry_run import dry_run
 
@@ -127,8 +183,9 @@ def run(args: Namespace) -> dict | None:
         return _search(args, study, space.on(data), data, tracker, shares, ready)
 
 
-def _search(args: Namespace, study, space, data, tracker, shares: Shares,
-            ready: Callable[[], None]) -> dict:
+def _search(
+    args: Namespace, study, space, data, tracker, shares: Shares, ready: Callable[[], None]
+) -> dict:
     """Search until nothing is left to train; returns what --json writes.
 
     Args:
@@ -143,17 +200,33 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
     trials = args.trials or manifest["trials"]
     rungs = space.rungs if manifest["scheduler"] == "halving" else space.rungs[-1:]
     stopwatch = _stopwatch(study, space)
-    driver = Driver(study, space, tracker, trials=trials,
-                    sampler=manifest["sampler"], seed=manifest["seed"], rungs=rungs,
-                    caches=_caches(study, space, data), device=shares.device,
-                    threads=shares.cpus, stopwatch=stopwatch,
-                    max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures,
-                    warm=WarmStart(space, study.folder, rungs, Queue.of(study.folder, manifest),
-                                   inherits=manifest.get("inherit", False)))
+    driver = Driver(
+        study,
+        space,
+        tracker,
+        trials=trials,
+        sampler=manifest["sampler"],
+        seed=manifest["seed"],
+        rungs=rungs,
+        caches=_caches(study, space, data),
+        device=shares.device,
+        threads=shares.cpus,
+        stopwatch=stopwatch,
+        max_failures=MAX_FAILURES if args.max_failures is None else args.max_failures,
+        warm=WarmStart(
+            space,
+            study.folder,
+            rungs,
+            Queue.of(study.folder, manifest),
+            inherits=manifest.get("inherit", False),
+        ),
+    )
     driver.view.tell_all()  # what a search that was killed did not tell any more
     if manifest.get("inherit"):
-        print("note: trials inherit weights where a neighbour is trained; the baseline starts from "
-              "scratch, so the epochs of the two are not worth the same")
+        print(
+            "note: trials inherit weights where a neighbour is trained; the baseline starts from "
+            "scratch, so the epochs of the two are not worth the same"
+        )
     if not driver.finished() and driver.failure() is None:
         driver.reopen()
         from trials.compute.trainable import run_on_ray
@@ -170,8 +243,13 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
             live.tick()
 
         try:
-            run_on_ray(driver, shares, scratch=study.folder if args.address else None,
-                       stopwatch=stopwatch, tick=tick)
+            run_on_ray(
+                driver,
+                shares,
+                scratch=study.folder if args.address else None,
+                stopwatch=stopwatch,
+                tick=tick,
+            )
         except KeyboardInterrupt:
             live.close()
             print(f"stopped; nothing is lost. Go on with:\n  {_again(args, study, trials)}")
@@ -179,8 +257,10 @@ def _search(args: Namespace, study, space, data, tracker, shares: Shares,
         finally:
             live.close()
         if not driver.finished() and driver.failure() is None:
-            raise UserError(f"study {study.name}: Ray ended before the search did; nothing is "
-                            f"lost, go on with {_again(args, study, trials)}")
+            raise UserError(
+                f"study {study.name}: Ray ended before the search did; nothing is "
+                f"lost, go on with {_again(args, study, trials)}"
+            )
     if stopped := driver.failure():
         if not driver.completed():
             raise stopped
@@ -224,16 +304,26 @@ def _open_study(args: Namespace, space):
     if not data.has_landmarks:
         print("note: these images have no landmarks, so the landmark loss is zero")
     if choice.select_on == "val":
-        print("note: designs are compared on the val images themselves (--select-on val); "
-              "their AP there is no longer an honest estimate")
+        print(
+            "note: designs are compared on the val images themselves (--select-on val); "
+            "their AP there is no longer an honest estimate"
+        )
     if exists:
         known = study.manifest["data_fingerprint"]
         if known != data.fingerprint:
-            raise UserError(f"study {name} was made with other images (fingerprint {known}, now "
-                            f"{data.fingerprint}); give the same --data, --fraction and --holdout, "
-                            "or start a new study")
-        print(check_disk(study.folder, space, args.trials or study.manifest["trials"],
-                         study.manifest.get("inherit", False)))
+            raise UserError(
+                f"study {name} was made with other images (fingerprint {known}, now "
+                f"{data.fingerprint}); give the same --data, --fraction and --holdout, "
+                "or start a new study"
+            )
+        print(
+            check_disk(
+                study.folder,
+                space,
+                args.trials or study.manifest["trials"],
+                study.manifest.get("inherit", False),
+            )
+        )
         return study, data
     check(space)
     if space.proxy.weights:
@@ -244,15 +334,24 @@ def _open_study(args: Namespace, space):
     print(check_disk(args.runs_dir / name, space, args.trials or TRIALS, args.inherit))
     room_for(_parts(space.on(data), data), args.runs_dir / name / "cache").check()
     manifest = {
-        "name": name, "space": space.name, "created": time.time(), "trials": args.trials or TRIALS,
-        "seed": args.seed, "sampler": args.sampler or DEFAULT,
-        "scheduler": args.scheduler or "halving", "space_hash": _hash(args.space),
+        "name": name,
+        "space": space.name,
+        "created": time.time(),
+        "trials": args.trials or TRIALS,
+        "seed": args.seed,
+        "sampler": args.sampler or DEFAULT,
+        "scheduler": args.scheduler or "halving",
+        "space_hash": _hash(args.space),
         "budget": space.budget.to_dict() if space.budget else None,
-        "space_text": args.space.read_text(), "data": choice.to_dict(), "data_name": data.name,
+        "space_text": args.space.read_text(),
+        "data": choice.to_dict(),
+        "data_name": data.name,
         "data_fingerprint": data.fingerprint,
         "images": {"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
-        "objective": space.objective.to_dict(), "versions": versions(),
-        "inherit": args.inherit} | manifest_of(args)
+        "objective": space.objective.to_dict(),
+        "versions": versions(),
+        "inherit": args.inherit,
+    } | manifest_of(args)
     if queue != Queue():
         queue.write(args.runs_dir / name)
     study = Study.create(args.runs_dir, name, manifest)
@@ -267,24 +366,35 @@ def _check_same(args: Namespace, study, space) -> None:
         import difflib
 
         before, now = manifest["space_text"].splitlines(), args.space.read_text().splitlines()
-        changed = [line for line in difflib.unified_diff(before, now, lineterm="", n=0)
-                   if line[:1] in "+-" and line[:3] not in ("+++", "---")]
-        raise UserError(f"study {study.name} was made with another {space.name} space; the first "
-                        f"differences: {' | '.join(changed[:3]) or 'white space'}; undo them, or "
-                        "start a new study")
+        changed = [
+            line
+            for line in difflib.unified_diff(before, now, lineterm="", n=0)
+            if line[:1] in "+-" and line[:3] not in ("+++", "---")
+        ]
+        raise UserError(
+            f"study {study.name} was made with another {space.name} space; the first "
+            f"differences: {' | '.join(changed[:3]) or 'white space'}; undo them, or "
+            "start a new study"
+        )
     begun = manifest.get("budget")  # older studies have none
     if begun is not None and Budget.from_dict(begun) != space.budget:
         was = Budget.from_dict(begun)
-        raise UserError(f"study {study.name} was begun with a budget of {was}, now it is "
-                        f"{space.budget}; give --budget {was.macs / 1e9:g}G, or start a new study")
+        raise UserError(
+            f"study {study.name} was begun with a budget of {was}, now it is "
+            f"{space.budget}; give --budget {was.macs / 1e9:g}G, or start a new study"
+        )
     for key in ("sampler", "scheduler"):
         given = getattr(args, key)
         if given is not None and given != manifest[key]:
-            raise UserError(f"study {study.name} was begun with --{key} {manifest[key]}; leave "
-                            "the flag out, or start a new study")
+            raise UserError(
+                f"study {study.name} was begun with --{key} {manifest[key]}; leave "
+                "the flag out, or start a new study"
+            )
     if args.inherit and not manifest.get("inherit", False):
-        raise UserError(f"study {study.name} was begun without --inherit; leave the flag out, or "
-                        "start a new study")
+        raise UserError(
+            f"study {study.name} was begun without --inherit; leave the flag out, or "
+            "start a new study"
+        )
     check_same(args, manifest)
 
 
@@ -292,8 +402,10 @@ def _parts(space, data) -> list:
     """The images that all trials share."""
     from detector.data.prepare import Part
 
-    return [Part(data.train, space.proxy.cache_size),
-            Part(data.selection, space.proxy.evaluation.size)]
+    return [
+        Part(data.train, space.proxy.cache_size),
+        Part(data.selection, space.proxy.evaluation.size),
+    ]
 
 
 def _caches(study, space, data):

@@ -35,19 +35,30 @@ Mistakes in the file are told with their lines, all of them at once."""
 
 SHOWN = 10
 VARIED = 60  # draws whose neighbours tell how many parameters give the same design
-BAR = 40     # characters of the longest bar
-QUANTILES = {"least": 0.0, "10 %": 0.1, "25 %": 0.25, "median": 0.5, "75 %": 0.75, "90 %": 0.9,
-             "most": 1.0}
+BAR = 40  # characters of the longest bar
+QUANTILES = {
+    "least": 0.0,
+    "10 %": 0.1,
+    "25 %": 0.25,
+    "median": 0.5,
+    "75 %": 0.75,
+    "90 %": 0.9,
+    "most": 1.0,
+}
 
 
 def make_parser() -> ArgumentParser:
     made = detector_parser("nas.space", DESCRIPTION)
     made.add_argument("space", metavar="FILE", type=Path, help="such as search_spaces/retina.yaml")
     cli.add_budget_flag(made)
-    made.add_argument("--draws", metavar="N", type=cli.count, default=500,
-                      help="random designs that are costed (default: 500)")
-    made.add_argument("--seed", metavar="N", type=int, default=0,
-                      help="of the draws (default: 0)")
+    made.add_argument(
+        "--draws",
+        metavar="N",
+        type=cli.count,
+        default=500,
+        help="random designs that are costed (default: 500)",
+    )
+    made.add_argument("--seed", metavar="N", type=int, default=0, help="of the draws (default: 0)")
     return made
 
 
@@ -58,27 +69,51 @@ def run(args: Namespace) -> dict:
     drawn = [weigh(space, space.suggest(trial)) for _ in range(args.draws)]
     size = space.size()
     distinct = distinct_designs(space, [found.params for found in drawn[:VARIED]])
-    print(f"{args.space}: holds together; {len(space.dimensions)} dimensions"
-          + (f", budget {space.budget}" if space.budget else ""))
-    print("designs: " + ("beyond counting, a dimension is continuous" if size is None else
-                         f"{size:,} at most" + (f", about {distinct:.2g} different ones"
-                                                if distinct else "")))
+    print(
+        f"{args.space}: holds together; {len(space.dimensions)} dimensions"
+        + (f", budget {space.budget}" if space.budget else "")
+    )
+    print(
+        "designs: "
+        + (
+            "beyond counting, a dimension is continuous"
+            if size is None
+            else f"{size:,} at most"
+            + (f", about {distinct:.2g} different ones" if distinct else "")
+        )
+    )
     print(baseline(space).line(0, "baseline"))
     for number, found in enumerate(drawn[:SHOWN], 1):
         print(found.line(number))
     legal = [found for found in drawn if found.violation is None]
     broken = _caps(space.constraints, drawn)
-    print(f"\nof {len(drawn)} random draws {len(legal) / len(drawn):.1%} are legal, "
-          f"{len({found.design for found in legal})} different ones")
+    print(
+        f"\nof {len(drawn)} random draws {len(legal) / len(drawn):.1%} are legal, "
+        f"{len({found.design for found in legal})} different ones"
+    )
     for cap, share in broken.items():
         side = "under" if cap.startswith("min") else "over"
         print(f"  {share:6.1%} {side} {cap} {getattr(space.constraints, cap):,}")
-    result = {"space": space.name, "designs_at_most": size, "different_about": distinct,
-              "budget": space.budget.to_dict() if space.budget else None,
-              "draws": len(drawn), "legal": len(legal) / len(drawn), "share_outside": broken,
-              "shown": [{"params": f.params, "design": f.design, "describe": describe(f.detector),
-                         "parameters": f.cost.params, "macs": f.cost.macs,
-                         "violation": f.violation} for f in drawn[:SHOWN]]}
+    result = {
+        "space": space.name,
+        "designs_at_most": size,
+        "different_about": distinct,
+        "budget": space.budget.to_dict() if space.budget else None,
+        "draws": len(drawn),
+        "legal": len(legal) / len(drawn),
+        "share_outside": broken,
+        "shown": [
+            {
+                "params": f.params,
+                "design": f.design,
+                "describe": describe(f.detector),
+                "parameters": f.cost.params,
+                "macs": f.cost.macs,
+                "violation": f.violation,
+            }
+            for f in drawn[:SHOWN]
+        ],
+    }
     shown, of = (legal, "legal") if space.budget and legal else (drawn, "all")
     return result | {"distribution_of": of, "distribution": _distributions(shown, of)}
 
@@ -104,8 +139,10 @@ def distinct_designs(space: SearchSpace, draws: Sequence[Params]) -> float | Non
                 values = dimension.values()
                 branch *= len(values)
                 if dimension.name not in inner:
-                    same *= sum(_is_same(space, {**params, dimension.name: value}, design)
-                                for value in values)
+                    same *= sum(
+                        _is_same(space, {**params, dimension.name: value}, design)
+                        for value in values
+                    )
         stands_for += branch
         shared += branch / same
     return size * shared / stands_for
@@ -121,8 +158,14 @@ def _is_same(space: SearchSpace, params: Params, design: str) -> bool:
 def _caps(constraints: Constraints, drawn: Sequence[Draw]) -> dict[str, float]:
     """Share of the draws that break each cap, whatever else they break."""
     limits = {key: limit for key, limit in constraints.to_dict().items() if limit is not None}
-    return {key: sum(Constraints(**{"max_params": None, key: limit}).violation(f.cost) is not None
-                     for f in drawn) / len(drawn) for key, limit in limits.items()}
+    return {
+        key: sum(
+            Constraints(**{"max_params": None, key: limit}).violation(f.cost) is not None
+            for f in drawn
+        )
+        / len(drawn)
+        for key, limit in limits.items()
+    }
 
 
 def _distributions(drawn: Sequence[Draw], of: str) -> dict:
@@ -132,23 +175,36 @@ def _distributions(drawn: Sequence[Draw], of: str) -> dict:
 
     console = Console(highlight=False)
     told = {}
-    for name, values in (("parameters", sorted(f.cost.params for f in drawn)),
-                         ("MACs", sorted(f.cost.macs for f in drawn))):
+    for name, values in (
+        ("parameters", sorted(f.cost.params for f in drawn)),
+        ("MACs", sorted(f.cost.macs for f in drawn)),
+    ):
         quantiles = {label: values[round(q * (len(values) - 1))] for label, q in QUANTILES.items()}
         bins = histogram(values)
-        table = Table(title=f"{name} of {of} draws", title_justify="left", box=None,
-                      show_header=False, pad_edge=False)
+        table = Table(
+            title=f"{name} of {of} draws",
+            title_justify="left",
+            box=None,
+            show_header=False,
+            pad_edge=False,
+        )
         most = max(number for _, _, number in bins)
         for low, high, number in bins:
-            table.add_row(f"{_edge(low)} – {_edge(high)}",
-                          "█" * round(BAR * number / most), f"{number / len(values):.1%}")
+            table.add_row(
+                f"{_edge(low)} – {_edge(high)}",
+                "█" * round(BAR * number / most),
+                f"{number / len(values):.1%}",
+            )
         console.print()
         console.print(table)
-        console.print("  ".join(f"{label} {count(value)}" for label, value in quantiles.items()),
-                      soft_wrap=True)
+        console.print(
+            "  ".join(f"{label} {count(value)}" for label, value in quantiles.items()),
+            soft_wrap=True,
+        )
         told["macs" if name == "MACs" else "params"] = {
             "quantiles": quantiles,
-            "histogram": [{"from": a, "to": b, "count": n} for a, b, n in bins]}
+            "histogram": [{"from": a, "to": b, "count": n} for a, b, n in bins],
+        }
     return told
 
 
@@ -162,7 +218,7 @@ def histogram(values: Sequence[float]) -> list[tuple[float, float, int]]:
     else:
         powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
         marks = [lead * 10.0**power for power in powers for lead in (1, 2, 5)]
-        edges = marks[bisect_right(marks, low) - 1:bisect_right(marks, high) + 1]
+        edges = marks[bisect_right(marks, low) - 1 : bisect_right(marks, high) + 1]
     last = len(edges) - 2
     counts = Counter(min(bisect_right(edges, value) - 1, last) for value in values)
     return [(low, high, counts[place]) for place, (low, high) in enumerate(pairwise(edges))]

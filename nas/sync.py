@@ -31,23 +31,33 @@ def run(args: Namespace) -> dict:
     from nas.study.storage import Study, newest
 
     if args.tracking_uri == "none":
-        raise UserError("--tracking-uri none: there is nothing to tell; name a store or "
-                        "server")
+        raise UserError("--tracking-uri none: there is nothing to tell; name a store or server")
     name = args.study or newest(args.runs_dir)
     if name is None:
-        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
-                        "search_spaces/quick.yaml first")
+        raise UserError(
+            f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
+            "search_spaces/quick.yaml first"
+        )
     study = Study.open(args.runs_dir, name)
     with study.writing():
         whole = _study(args, study)
         retrains, evaluations = _models(args, study.folder) if whole else (0, 0)
     if not whole:
-        raise cli.Partly(f"{args.tracking_uri}: went away meanwhile; when it is back: "
-                         + sync_command(name, args.runs_dir, args.tracking_uri))
-    told = {"study": name, "tracking_uri": args.tracking_uri, "trials": len(study.records),
-            "retrains": retrains, "evaluations": evaluations}
-    print(f"{args.tracking_uri} has study {name} whole: {told['trials']:,} trials, {retrains} "
-          f"retrains, {evaluations} evaluations")
+        raise cli.Partly(
+            f"{args.tracking_uri}: went away meanwhile; when it is back: "
+            + sync_command(name, args.runs_dir, args.tracking_uri)
+        )
+    told = {
+        "study": name,
+        "tracking_uri": args.tracking_uri,
+        "trials": len(study.records),
+        "retrains": retrains,
+        "evaluations": evaluations,
+    }
+    print(
+        f"{args.tracking_uri} has study {name} whole: {told['trials']:,} trials, {retrains} "
+        f"retrains, {evaluations} evaluations"
+    )
     return told
 
 
@@ -87,8 +97,14 @@ def _models(args: Namespace, folder: Path) -> tuple[int, int]:
                     run.epoch(epoch, metrics["finished"])
                 run.end(metrics)
         if model.evaluation is not None:
-            track_evaluation(uri, args.runs_dir, model.evaluation, metrics["design"],
-                             path / WEIGHTS, metrics["origin"])
+            track_evaluation(
+                uri,
+                args.runs_dir,
+                model.evaluation,
+                metrics["design"],
+                path / WEIGHTS,
+                metrics["origin"],
+            )
             evaluations += 1
     return len(retrains), evaluations
 

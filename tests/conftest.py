@@ -52,27 +52,51 @@ def tiny_study(tmp_path, monkeypatch):
     whole = detector.data.open_data
     monkeypatch.setattr(detector.data, "open_data", few)
     choice = DataChoice(path="synthetic", holdout=0.4)
-    recipe = Recipe(epochs=2, size=64, batch_size=4, evaluation=Evaluation(size=96),
-                    optimizer=Optimizer(lr=0.02, weight_decay=1e-4))
+    recipe = Recipe(
+        epochs=2,
+        size=64,
+        batch_size=4,
+        evaluation=Evaluation(size=96),
+        optimizer=Optimizer(lr=0.02, weight_decay=1e-4),
+    )
 
     def trial(number: int, width: int, accuracy: float, **changes) -> TrialRecord:
         design = Detector(
-            backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 8, 8, width, width),
-                              depths=(1, 1, 1, 1, 1)),
-            neck=Neck(levels=(4, 5), width=width), head=Head(landmarks=False))
+            backbone=Backbone(
+                kind="mobilenet_v1", stem=4, widths=(4, 8, 8, width, width), depths=(1, 1, 1, 1, 1)
+            ),
+            neck=Neck(levels=(4, 5), width=width),
+            head=Head(landmarks=False),
+        )
         cost = Cost.of(design)
         ap = dict.fromkeys(("easy", "medium", "hard"), accuracy)
         return TrialRecord(
-            number=number, status=Status.COMPLETED, design=arch_hash(design),
-            detector=design.to_dict(), recipe=recipe.to_dict(), params={}, cost=cost,
-            speed_score=Objective().speed_score(cost), started=1.0, ended=2.0,
+            number=number,
+            status=Status.COMPLETED,
+            design=arch_hash(design),
+            detector=design.to_dict(),
+            recipe=recipe.to_dict(),
+            params={},
+            cost=cost,
+            speed_score=Objective().speed_score(cost),
+            started=1.0,
+            ended=2.0,
             epochs=(EpochResult(epoch=2, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap),),
         ).but(**changes)
 
-    study = Study.create(tmp_path / "runs", "tiny", {
-        "name": "tiny", "space": "quick", "created": 1.0, "data": choice.to_dict(),
-        "data_name": "synthetic",
-        "data_fingerprint": few(choice).fingerprint, "objective": Objective().to_dict()})
+    study = Study.create(
+        tmp_path / "runs",
+        "tiny",
+        {
+            "name": "tiny",
+            "space": "quick",
+            "created": 1.0,
+            "data": choice.to_dict(),
+            "data_name": "synthetic",
+            "data_fingerprint": few(choice).fingerprint,
+            "objective": Objective().to_dict(),
+        },
+    )
     (study.folder / "space.yaml").write_text("name: quick\n")
     study.add(trial(0, 12, 0.5), {})
     study.add(trial(1, 8, 0.6), {})
@@ -88,6 +112,7 @@ def generated_study(tmp_path):
     and chance, and rises from rung to rung, so what an analysis finds can be told beforehand.
     Written past Optuna's own calls, which take 10 ms a trial.
     """
+
     def generate(name: str, trials: int, *, seed: int = 0, change=lambda record: record):
         import sqlite3
 
@@ -102,48 +127,85 @@ def generated_study(tmp_path):
         space, rng = SearchSpace.load(SPACES / "retina.yaml"), np.random.default_rng(seed)
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        (folder / "study.json").write_text(json.dumps({
-            "name": name, "space": "retina", "created": 1.0 + seed, "trials": trials,
-            "data_name": "generated", "objective": {"metric": "macs"},
-            "data": {"path": "synthetic", "select_on": "holdout"}}))
+        (folder / "study.json").write_text(
+            json.dumps(
+                {
+                    "name": name,
+                    "space": "retina",
+                    "created": 1.0 + seed,
+                    "trials": trials,
+                    "data_name": "generated",
+                    "objective": {"metric": "macs"},
+                    "data": {"path": "synthetic", "select_on": "holdout"},
+                }
+            )
+        )
         draw, records = RandomTrial(str(seed)), []
         pool = [weigh(space, space.suggest(draw)) for _ in range(min(trials, 300))]
         for number in range(trials):
             found = pool[number % len(pool)]
             legal = found.violation is None
             params, macs = (found.cost.params, found.cost.macs)
-            worth = (0.12 * np.log10(macs / 1e8) + 0.1 * (found.params["context.kind"] == "ssh")
-                     + rng.normal(0, 0.025))
+            worth = (
+                0.12 * np.log10(macs / 1e8)
+                + 0.1 * (found.params["context.kind"] == "ssh")
+                + rng.normal(0, 0.025)
+            )
             chosen = bool(legal and (number == 0 or rng.random() < 1 / 3))
-            epochs = [EpochResult(
-                epoch=epoch, losses={"total": 9.0 / epoch, "class": 4.0 / epoch}, lr=0.01,
-                seconds=float(10 * macs / 1e9), ap={
-                    level: float(np.clip(share * worth + shift + rng.normal(0, 0.01), 0, 1))
-                    for level, shift in (("easy", 0.15), ("medium", 0.1), ("hard", 0.03))}
-                if epoch in (3, 7) else None)
-                for epoch, share in ((1, 0), (2, 0), (3, 0.5), (4, 0), (5, 0), (6, 0), (7, 1))]
-            epochs = epochs[:7 if chosen else 3] if legal else []
-            records.append(change(TrialRecord(
-                number=number, design=f"{number:012x}", detector=found.detector.to_dict(),
-                status=(Status.COMPLETED if chosen else Status.PRUNED) if legal
-                else Status.INFEASIBLE, recipe=found.recipe.to_dict(),
-                params=found.params if number else {},
-                cost=Cost(params=params, macs=macs), epochs=tuple(epochs),
-                rung=len(epochs) // 3 - 1,
-                speed_score=space.objective.speed_score(found.cost), reason=found.violation,
-                source="sampled" if number else "baseline",
-                started=10.0 * number, ended=10.0 * number + 15.0)))
+            epochs = [
+                EpochResult(
+                    epoch=epoch,
+                    losses={"total": 9.0 / epoch, "class": 4.0 / epoch},
+                    lr=0.01,
+                    seconds=float(10 * macs / 1e9),
+                    ap={
+                        level: float(np.clip(share * worth + shift + rng.normal(0, 0.01), 0, 1))
+                        for level, shift in (("easy", 0.15), ("medium", 0.1), ("hard", 0.03))
+                    }
+                    if epoch in (3, 7)
+                    else None,
+                )
+                for epoch, share in ((1, 0), (2, 0), (3, 0.5), (4, 0), (5, 0), (6, 0), (7, 1))
+            ]
+            epochs = epochs[: 7 if chosen else 3] if legal else []
+            records.append(
+                change(
+                    TrialRecord(
+                        number=number,
+                        design=f"{number:012x}",
+                        detector=found.detector.to_dict(),
+                        status=(Status.COMPLETED if chosen else Status.PRUNED)
+                        if legal
+                        else Status.INFEASIBLE,
+                        recipe=found.recipe.to_dict(),
+                        params=found.params if number else {},
+                        cost=Cost(params=params, macs=macs),
+                        epochs=tuple(epochs),
+                        rung=len(epochs) // 3 - 1,
+                        speed_score=space.objective.speed_score(found.cost),
+                        reason=found.violation,
+                        source="sampled" if number else "baseline",
+                        started=10.0 * number,
+                        ended=10.0 * number + 15.0,
+                    )
+                )
+            )
         path = folder / "study.db"
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         optuna.create_study(study_name=name, storage=f"sqlite:///{path}", direction="maximize")
         with sqlite3.connect(path) as storage:
-            storage.executemany("insert into trials (trial_id, number, study_id, state) "
-                                "values (?, ?, 1, 'COMPLETE')",
-                                [(r.number + 1, r.number) for r in records])
+            storage.executemany(
+                "insert into trials (trial_id, number, study_id, state) "
+                "values (?, ?, 1, 'COMPLETE')",
+                [(r.number + 1, r.number) for r in records],
+            )
             storage.executemany(
                 "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)",
-                [(r.number + 1, RECORD_ATTRIBUTE, json.dumps(json.dumps(r.to_dict())))
-                 for r in records])
+                [
+                    (r.number + 1, RECORD_ATTRIBUTE, json.dumps(json.dumps(r.to_dict())))
+                    for r in records
+                ],
+            )
         storage.close()
         return folder
 

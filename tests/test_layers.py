@@ -20,29 +20,75 @@ MAY_IMPORT = {
     "analysis": {"analysis", "trials", "detector"},
     "nas": {"nas", "trials", "detector", "analysis"},
 }
-MAY_IMPORT_RAY = {"trials/compute/trainable.py", "trials/compute/cluster.py",
-                  "trials/compute/distributed.py"}
+MAY_IMPORT_RAY = {
+    "trials/compute/trainable.py",
+    "trials/compute/cluster.py",
+    "trials/compute/distributed.py",
+}
 # Packages of others that a package of ours must not know.
 FOREIGN_TO = {
     "detector": {"ray", "optuna", "mlflow"},
     "trials": {"optuna"},
     "analysis": {"torch", "torchvision", "ray", "mlflow", "thop", "cv2"},
 }
-LIGHT = ("detector.base.cli", "detector.config.detector", "detector.config.presets",
-         "detector.cost", "detector.config.recipe", "detector.architecture.plan",
-         "detector.architecture.cost", "detector.inference.preset_table", "trials.record",
-         "trials.objective", "trials.constraints", "trials.names", "trials.folders",
-         "trials.compute.resources", "trials.tracking.tracker", "nas.space",
-         "nas.search_space.space", "nas.terminal.cli", "nas.terminal.tta_flags", "nas.search",
-         "nas.retrain", "nas.evaluate", "nas.export", "nas.detect",
-         "nas.models.competition_rules", "nas.rescore", "nas.sync", "nas.tracking.runs",
-         "nas.replay",
-         "analysis.load", "analysis.pareto", "analysis.progress", "analysis.correlation",
-         "analysis.importance", "analysis.tables", "analysis.figures", "analysis.charts",
-         "analysis.studies", "analysis.diagram", "analysis.report", "analysis.choose",
-         "analysis.replays", "analysis.replay_figure")
-HEAVY = ("torch", "torchvision", "ray", "mlflow", "thop", "cv2", "matplotlib", "plotly", "pandas",
-         "sklearn", "scipy")
+LIGHT = (
+    "detector.base.cli",
+    "detector.config.detector",
+    "detector.config.presets",
+    "detector.cost",
+    "detector.config.recipe",
+    "detector.architecture.plan",
+    "detector.architecture.cost",
+    "detector.inference.preset_table",
+    "trials.record",
+    "trials.objective",
+    "trials.constraints",
+    "trials.names",
+    "trials.folders",
+    "trials.compute.resources",
+    "trials.tracking.tracker",
+    "nas.space",
+    "nas.search_space.space",
+    "nas.terminal.cli",
+    "nas.terminal.tta_flags",
+    "nas.search",
+    "nas.retrain",
+    "nas.evaluate",
+    "nas.export",
+    "nas.detect",
+    "nas.models.competition_rules",
+    "nas.rescore",
+    "nas.sync",
+    "nas.tracking.runs",
+    "nas.replay",
+    "analysis.load",
+    "analysis.pareto",
+    "analysis.progress",
+    "analysis.correlation",
+    "analysis.importance",
+    "analysis.tables",
+    "analysis.figures",
+    "analysis.charts",
+    "analysis.studies",
+    "analysis.diagram",
+    "analysis.report",
+    "analysis.choose",
+    "analysis.replays",
+    "analysis.replay_figure",
+)
+HEAVY = (
+    "torch",
+    "torchvision",
+    "ray",
+    "mlflow",
+    "thop",
+    "cv2",
+    "matplotlib",
+    "plotly",
+    "pandas",
+    "sklearn",
+    "scipy",
+)
 
 
 def relative(path: Path) -> str:
@@ -79,13 +125,16 @@ def test_no_file_is_over_400_lines(path):
 
 def test_light_modules_import_nothing_heavy():
     """In a fresh interpreter, so that what a module pulls in by others counts, too."""
-    code = ("import importlib, sys\n"
-            "for name in sys.argv[1].split(','):\n"
-            "    importlib.import_module(name)\n"
-            "    loaded = [m for m in sys.argv[2].split(',') if m in sys.modules]\n"
-            "    assert not loaded, f'{name} imports {loaded}'\n")
-    subprocess.run([sys.executable, "-c", code, ",".join(LIGHT), ",".join(HEAVY)],
-                   cwd=ROOT, check=True)
+    code = (
+        "import importlib, sys\n"
+        "for name in sys.argv[1].split(','):\n"
+        "    importlib.import_module(name)\n"
+        "    loaded = [m for m in sys.argv[2].split(',') if m in sys.modules]\n"
+        "    assert not loaded, f'{name} imports {loaded}'\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", code, ",".join(LIGHT), ",".join(HEAVY)], cwd=ROOT, check=True
+    )
 
 
 def module_of(path: Path) -> str:
@@ -102,8 +151,13 @@ def dependencies(path: Path) -> set[str]:
 
 
 # What analysis may know of the layers below it: how records are called, stored and asked for.
-VOCABULARY = ("trials.record", "trials.names", "trials.folders", "detector.base.cli",
-              "detector.base.errors")
+VOCABULARY = (
+    "trials.record",
+    "trials.names",
+    "trials.folders",
+    "detector.base.cli",
+    "detector.base.errors",
+)
 
 
 def test_analysis_knows_of_the_other_layers_only_the_vocabulary():
@@ -119,6 +173,7 @@ def folder_of(path: Path) -> str:
 
 def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
     """Groups of two and more that lead to each other."""
+
     def reached(start: str) -> set[str]:
         seen, ahead = set(), [start]
         while ahead:
@@ -128,8 +183,11 @@ def circles(arrows: dict[str, set[str]]) -> list[list[str]]:
         return seen
 
     reach = {name: reached(name) for name in arrows}
-    groups = {tuple(sorted(other for other in found | {name} if name in reach.get(other, ())))
-              for name, found in reach.items() if name in found}
+    groups = {
+        tuple(sorted(other for other in found | {name} if name in reach.get(other, ())))
+        for name, found in reach.items()
+        if name in found
+    }
     return [list(group) for group in sorted(groups)]
 
 

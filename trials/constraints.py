@@ -26,8 +26,10 @@ class Constraints(Struct):
             if getattr(self, key) is not None and getattr(self, key) <= 0:
                 raise ConfigError(f"constraints.{key}: {getattr(self, key)} must be greater than 0")
         if None not in (self.min_macs, self.max_macs) and self.min_macs > self.max_macs:
-            raise ConfigError(f"constraints.min_macs: {self.min_macs:,} is over max_macs "
-                              f"{self.max_macs:,}; swap them")
+            raise ConfigError(
+                f"constraints.min_macs: {self.min_macs:,} is over max_macs "
+                f"{self.max_macs:,}; swap them"
+            )
 
     def broken(self, cost: Cost) -> str | None:
         """Name of the first cap that a cost breaks; what was not measured breaks none."""
@@ -35,8 +37,7 @@ class Constraints(Struct):
             limit = getattr(self, key)
             side, _, quantity = key.partition("_")
             value = getattr(cost, quantity)
-            if None not in (limit, value) and (
-                    value > limit if side == "max" else value < limit):
+            if None not in (limit, value) and (value > limit if side == "max" else value < limit):
                 return key
         return None
 
@@ -48,5 +49,7 @@ class Constraints(Struct):
         side, _, quantity = key.partition("_")
         value, limit = getattr(cost, quantity), getattr(self, key)
         digits = "," if isinstance(value, int) else ".1f"
-        return (f"{value:{digits}} {_UNITS[quantity]} "
-                f"{'over' if side == 'max' else 'under'} {key} {limit:{digits}}")
+        return (
+            f"{value:{digits}} {_UNITS[quantity]} "
+            f"{'over' if side == 'max' else 'under'} {key} {limit:{digits}}"
+        )

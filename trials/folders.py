@@ -15,8 +15,13 @@ MANIFEST = "study.json"
 
 def add_runs_dir(group: argparse._ArgumentGroup) -> None:
     """The flag --runs-dir, for every command that looks for studies."""
-    group.add_argument("--runs-dir", metavar="DIR", type=Path, default=Path("runs"),
-                       help="folder that holds all studies (default: runs)")
+    group.add_argument(
+        "--runs-dir",
+        metavar="DIR",
+        type=Path,
+        default=Path("runs"),
+        help="folder that holds all studies (default: runs)",
+    )
 
 
 def find_study(runs_dir: Path, name: str) -> Path:
@@ -43,22 +48,30 @@ def read_manifest(folder: Path) -> dict:
     try:
         return json.loads(path.read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read ({first_line(error)}); restore it from a copy, "
-                        "or start a new study") from error
+        raise UserError(
+            f"{path}: cannot be read ({first_line(error)}); restore it from a copy, "
+            "or start a new study"
+        ) from error
 
 
 def newest(runs_dir: Path, space: str | None = None) -> str | None:
     """Name of the study made last (of one space, where given), or none."""
     made = [(read_manifest(folder), folder.name) for folder in study_folders(runs_dir)]
-    made = [(manifest["created"], name) for manifest, name in made
-            if space is None or manifest["space"] == space]
+    made = [
+        (manifest["created"], name)
+        for manifest, name in made
+        if space is None or manifest["space"] == space
+    ]
     return max(made)[1] if made else None
 
 
 def new_name(runs_dir: Path, space: str) -> str:
     """The first free `<space>-NNN` above all taken ones."""
-    taken = [int(match[1]) for path in (runs_dir.iterdir() if runs_dir.is_dir() else ())
-             if (match := re.fullmatch(rf"{re.escape(space)}-(\d+)", path.name))]
+    taken = [
+        int(match[1])
+        for path in (runs_dir.iterdir() if runs_dir.is_dir() else ())
+        if (match := re.fullmatch(rf"{re.escape(space)}-(\d+)", path.name))
+    ]
     return f"{space}-{max(taken, default=0) + 1:03d}"
 
 

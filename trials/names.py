@@ -25,7 +25,7 @@ def describe(detector: Detector | Mapping) -> str:
     shape = family(detector.backbone.kind, detector.backbone.block)
     widths, depths = built["widths"], built["depths"]
     width = widths[-1] / shape.widths[len(widths) - 1]
-    is_scaled = [scaled(w * width) for w in shape.widths[:len(widths)]] == widths
+    is_scaled = [scaled(w * width) for w in shape.widths[: len(widths)]] == widths
     levels = neck.levels
     adjacent = levels == tuple(range(levels[0], levels[-1] + 1))
     parts = [
@@ -34,9 +34,13 @@ def describe(detector: Detector | Mapping) -> str:
         "d" + "-".join(map(str, depths)),
         *([f"stem{built['stem']}"] if built["stem"] != scaled(shape.stem * width) else []),
         *([f"e{built['expansion']}"] if built.get("expansion", 6) != 6 else []),
-        *([f"{neck.kind}{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else "")]
-          if neck.kind != "none" else []),
-        f"P{levels[0]}-P{levels[-1]}" if adjacent and len(levels) > 1
+        *(
+            [f"{neck.kind}{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else "")]
+            if neck.kind != "none"
+            else []
+        ),
+        f"P{levels[0]}-P{levels[-1]}"
+        if adjacent and len(levels) > 1
         else "".join(f"P{level}" for level in levels),
         *({"ssh": ["ssh"], "ssh_shared": ["ssh-shared"], "none": []}[detector.context.kind]),
         *_head(detector.head),
@@ -60,5 +64,8 @@ def _head(head: Head) -> list[str]:
         parts.append(f"by-{head.predictor}")
     if head.shared:
         parts.append("shared")
-    return parts + [value for value, default in ((head.score, plain.score),
-                                                 (head.coding, plain.coding)) if value != default]
+    return parts + [
+        value
+        for value, default in ((head.score, plain.score), (head.coding, plain.coding))
+        if value != default
+    ]

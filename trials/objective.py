@@ -30,14 +30,17 @@ class Objective(Struct):
 
     def __post_init__(self):
         if self.metric not in ANCHORS:
-            raise ConfigError(f"objective.metric: {self.metric!r} is not one of "
-                              f"{', '.join(ANCHORS)}")
+            raise ConfigError(
+                f"objective.metric: {self.metric!r} is not one of {', '.join(ANCHORS)}"
+            )
         for key, usual in zip(("best", "worst"), ANCHORS[self.metric]):
             if getattr(self, key) is None:
                 object.__setattr__(self, key, usual)
         if not 0 < self.best < self.worst:
-            raise ConfigError(f"objective.best: {self.best:g} must be above 0 and below worst, "
-                              f"{self.worst:g}: less cost is better")
+            raise ConfigError(
+                f"objective.best: {self.best:g} must be above 0 and below worst, "
+                f"{self.worst:g}: less cost is better"
+            )
 
     def speed_score(self, cost: Cost) -> float:
         """In [0, 1]; with the default anchors halving the MACs is worth 0.1.

@@ -20,12 +20,12 @@ RECORD_ATTRIBUTE = "record"
 class Status(StrEnum):
     """What became of a trial, and what stays on disk beside its log."""
 
-    RUNNING = "running"          # a worker has it; checkpoint of its last epoch
-    PAUSED = "paused"            # waits at a rung, may be promoted; checkpoint
-    COMPLETED = "completed"      # full budget; checkpoint of the best and of the front
-    PRUNED = "pruned"            # paused when the search ended; checkpoint, for a longer search
-    INFEASIBLE = "infeasible"    # over a cap: never trained; nothing
-    FAILED = "failed"            # reason and traceback in the record; nothing
+    RUNNING = "running"  # a worker has it; checkpoint of its last epoch
+    PAUSED = "paused"  # waits at a rung, may be promoted; checkpoint
+    COMPLETED = "completed"  # full budget; checkpoint of the best and of the front
+    PRUNED = "pruned"  # paused when the search ended; checkpoint, for a longer search
+    INFEASIBLE = "infeasible"  # over a cap: never trained; nothing
+    FAILED = "failed"  # reason and traceback in the record; nothing
 
     @property
     def ended(self) -> bool:
@@ -127,8 +127,11 @@ class TrialRecord(Struct):
 
     def scores(self, since: int = 0) -> dict[int, float]:
         """Score by epoch (1-based) of those evaluated, without the first `since` epochs."""
-        return {e.epoch: self.speed_score + 2 * e.accuracy_score
-                for e in self.epochs[since:] if e.ap is not None}
+        return {
+            e.epoch: self.speed_score + 2 * e.accuracy_score
+            for e in self.epochs[since:]
+            if e.ap is not None
+        }
 
     @property
     def taken_over(self) -> bool:
@@ -156,8 +159,11 @@ class TrialRecord(Struct):
 
 def text_of(records: TrialRecord | Sequence[TrialRecord]) -> str:
     """What the storage's trial keeps under RECORD_ATTRIBUTE; `records_in` reads it."""
-    plain = (records.to_dict() if isinstance(records, TrialRecord)
-             else [record.to_dict() for record in records])
+    plain = (
+        records.to_dict()
+        if isinstance(records, TrialRecord)
+        else [record.to_dict() for record in records]
+    )
     return json.dumps(plain, separators=(",", ":"))
 
 

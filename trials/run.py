@@ -98,17 +98,26 @@ def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
             return next(reports)
     except Exception as error:  # whatever it is, it is this trial's fault alone
         # the report is told when nothing holds the fault's frames any more, and so its tensors
-        return SegmentReport(number=segment.number, ended=True, failure=Failure(
-            reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
-            traceback=traceback.format_exc(), may_pass=_may_pass(error),
-            disk_full=disk_full(error), out_of_memory=out_of_memory(error)))
+        return SegmentReport(
+            number=segment.number,
+            ended=True,
+            failure=Failure(
+                reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
+                traceback=traceback.format_exc(),
+                may_pass=_may_pass(error),
+                disk_full=disk_full(error),
+                out_of_memory=out_of_memory(error),
+            ),
+        )
 
 
 def _see(segment: Segment) -> None:
     for folder in (segment.train, segment.holdout):
         if not Path(folder).is_dir():
-            raise UserError(f"{platform.node()} does not see {folder}; keep the study in a folder "
-                            "that all nodes share (--runs-dir)")
+            raise UserError(
+                f"{platform.node()} does not see {folder}; keep the study in a folder "
+                "that all nodes share (--runs-dir)"
+            )
 
 
 def release_memory() -> None:
@@ -141,36 +150,50 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     workdir = Path(segment.workdir)
     for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it
         half.unlink()
-    print(stamped(f"design {arch_hash(detector)} to epoch {segment.until} on {segment.device}, "
-                  f"{segment.threads} threads; process {os.getpid()} on {platform.node()}"
-                  + (f"; each step in {recipe.accumulate} parts" if recipe.accumulate > 1 else "")))
+    print(
+        stamped(
+            f"design {arch_hash(detector)} to epoch {segment.until} on {segment.device}, "
+            f"{segment.threads} threads; process {os.getpid()} on {platform.node()}"
+            + (f"; each step in {recipe.accumulate} parts" if recipe.accumulate > 1 else "")
+        )
+    )
     notes = {"device": segment.device, "threads": segment.threads}
     if not (workdir / "last.pt").exists():
         params, macs = thop_cost(detector, (640, 640))
         notes["thop"] = {"params": params, "macs": macs}
-    epochs = fit(detector, recipe, CachedImages(Path(segment.train)),
-                 CachedImages(Path(segment.holdout)),
-                 workdir=workdir, device=segment.device, until=segment.until,
-                 evaluate_at=segment.evaluate_at,
-                 told=segment.told, init=segment.init,
-                 # trials that share a machine have their own cores to prepare batches with
-                 workers=segment.threads if segment.device == "cuda" else None)
+    epochs = fit(
+        detector,
+        recipe,
+        CachedImages(Path(segment.train)),
+        CachedImages(Path(segment.holdout)),
+        workdir=workdir,
+        device=segment.device,
+        until=segment.until,
+        evaluate_at=segment.evaluate_at,
+        told=segment.told,
+        init=segment.init,
+        # trials that share a machine have their own cores to prepare batches with
+        workers=segment.threads if segment.device == "cuda" else None,
+    )
     for epoch in epochs:
         if start := read_start(workdir):
             notes["start"] = start
-        result = EpochResult(epoch=epoch.epoch, losses=epoch.losses, lr=epoch.lr,
-                             seconds=epoch.seconds, ap=epoch.ap)
+        result = EpochResult(
+            epoch=epoch.epoch, losses=epoch.losses, lr=epoch.lr, seconds=epoch.seconds, ap=epoch.ap
+        )
         print(stamped(_line(result)))
-        yield SegmentReport(number=segment.number, epoch=result, notes=notes,
-                            ended=epoch.epoch >= segment.until)
+        yield SegmentReport(
+            number=segment.number, epoch=result, notes=notes, ended=epoch.epoch >= segment.until
+        )
 
 
 def _line(epoch: EpochResult) -> str:
-    """"epoch 3: total 1.234, bbox 0.5, lr 0.01, 2.1 s; AP easy 0.512"."""
+    """ "epoch 3: total 1.234, bbox 0.5, lr 0.01, 2.1 s; AP easy 0.512"."""
     losses = ", ".join(f"{name} {value:.4g}" for name, value in epoch.losses.items())
     levels = ", ".join(f"{name} {value:.3f}" for name, value in (epoch.ap or {}).items())
-    return (f"epoch {epoch.epoch}: {losses}, lr {epoch.lr:.4g}, {epoch.seconds:.1f} s"
-            + (f"; AP {levels}" if levels else ""))
+    return f"epoch {epoch.epoch}: {losses}, lr {epoch.lr:.4g}, {epoch.seconds:.1f} s" + (
+        f"; AP {levels}" if levels else ""
+    )
 
 
 def _may_pass(error: Exception) -> bool:

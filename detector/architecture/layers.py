@@ -187,11 +187,13 @@ class SSH:
     @classmethod
     def of(cls, width: int, activation: str) -> SSH:
         half, quarter = width // 2, width // 4
-        return cls(conv3=Conv(width, half, 3),
-                   conv5_1=Conv(width, quarter, 3, activation=activation),
-                   conv5_2=Conv(quarter, quarter, 3),
-                   conv7_2=Conv(quarter, quarter, 3, activation=activation),
-                   conv7_3=Conv(quarter, quarter, 3))
+        return cls(
+            conv3=Conv(width, half, 3),
+            conv5_1=Conv(width, quarter, 3, activation=activation),
+            conv5_2=Conv(quarter, quarter, 3),
+            conv7_2=Conv(quarter, quarter, 3, activation=activation),
+            conv7_3=Conv(quarter, quarter, 3),
+        )
 
     @property
     def cout(self) -> int:
@@ -205,19 +207,30 @@ class SSH:
             yield f"{name}.{part}", getattr(self, part), size
 
 
-def separable(cin: int, cout: int, stride: int = 1, activation: str | None = "relu",
-              norm_groups: int | None = None) -> Chain:
+def separable(
+    cin: int,
+    cout: int,
+    stride: int = 1,
+    activation: str | None = "relu",
+    norm_groups: int | None = None,
+) -> Chain:
     """Depthwise 3×3, then pointwise (MobileNet, Howard et al. 2017), each normalised."""
-    return Chain((
-        Conv(cin, cin, 3, stride, groups=cin, activation=activation, norm_groups=norm_groups),
-        Conv(cin, cout, activation=activation, norm_groups=norm_groups)))
+    return Chain(
+        (
+            Conv(cin, cin, 3, stride, groups=cin, activation=activation, norm_groups=norm_groups),
+            Conv(cin, cout, activation=activation, norm_groups=norm_groups),
+        )
+    )
 
 
 def unit(cin: int, cout: int, activation: str | None = "relu", norm: bool = True) -> Chain:
     """Pointwise, then depthwise 3×3, normalised once at the end (YuNet, Wu et al. 2023)."""
-    return Chain((
-        Conv(cin, cout, bias=True, norm=False),
-        Conv(cout, cout, 3, groups=cout, bias=True, norm=norm, activation=activation)))
+    return Chain(
+        (
+            Conv(cin, cout, bias=True, norm=False),
+            Conv(cout, cout, 3, groups=cout, bias=True, norm=norm, activation=activation),
+        )
+    )
 
 
 Layer = Conv | MaxPool | AvgPool | Norm | Scale | Chain | Residual | SSH

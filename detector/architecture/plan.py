@@ -199,21 +199,31 @@ def _neck(config: Detector, backbone: BackbonePlan) -> NeckPlan:
         plain = Conv(width, width, 3, bias=True, norm=False)
         return PAFPNPlan(
             levels=levels,
-            laterals=tuple(Conv(backbone.channels(level), width, bias=True, norm=False)
-                           for level in levels),
+            laterals=tuple(
+                Conv(backbone.channels(level), width, bias=True, norm=False) for level in levels
+            ),
             downs=(plain,) * len(levels),
-            strided=tuple(Conv(width, width, 3, stride=2**(coarse - fine), bias=True, norm=False)
-                          for fine, coarse in pairwise(levels)),
-            ups=(plain,) * (len(levels) - 1))
+            strided=tuple(
+                Conv(width, width, 3, stride=2 ** (coarse - fine), bias=True, norm=False)
+                for fine, coarse in pairwise(levels)
+            ),
+            ups=(plain,) * (len(levels) - 1),
+        )
     own = [level for level in neck.levels if level <= 5]
     merges = min(1, len(own) - 1) if neck.shared_merge else len(own) - 1
-    extras = [Conv(backbone.channels(5) if level == 6 else neck.width, neck.width, 3, stride=2,
-                   activation=act)
-              for level in range(6, neck.levels[-1] + 1)]
+    extras = [
+        Conv(
+            backbone.channels(5) if level == 6 else neck.width,
+            neck.width,
+            3,
+            stride=2,
+            activation=act,
+        )
+        for level in range(6, neck.levels[-1] + 1)
+    ]
     return FPNPlan(
         levels=neck.levels,
-        laterals=tuple(Conv(backbone.channels(level), neck.width, activation=act)
-                       for level in own),
+        laterals=tuple(Conv(backbone.channels(level), neck.width, activation=act) for level in own),
         merges=(Conv(neck.width, neck.width, 3, activation=act),) * merges,
         extras=tuple(extras),
     )
@@ -229,8 +239,9 @@ def _heads(config: Detector) -> HeadPlan:
     copies = 1 if head.shared else len(levels)
     towers = ()
     if head.layers:
-        towers = (Chain(tuple(_tower_layer(head, head.width if i else cin)
-                              for i in range(head.layers))),) * copies
+        towers = (
+            Chain(tuple(_tower_layer(head, head.width if i else cin) for i in range(head.layers))),
+        ) * copies
         cin = head.width
     sizes = {"class_logits": 2 if head.score == "softmax" else 1, "box_deltas": 4}
     if head.score == "objectness":
@@ -243,9 +254,11 @@ def _heads(config: Detector) -> HeadPlan:
         towers=towers,
         predictors=tuple(
             Predictor(name, size, tuple(_predictor(head.predictor, cin, n * size) for n in anchors))
-            for name, size in sizes.items()),
+            for name, size in sizes.items()
+        ),
         scales=(Scale(4 * anchors[0]),) * len(levels) if head.shared else (),
-        coding=head.coding)
+        coding=head.coding,
+    )
 
 
 def _tower_layer(head: Head, cin: int) -> Layer:
@@ -261,6 +274,10 @@ def _predictor(kind: str, cin: int, cout: int) -> Layer:
     if kind == "unit":
         return unit(cin, cout, activation=None, norm=False)
     if kind == "depthwise":
-        return Chain((Conv(cin, cin, 3, groups=cin, bias=True, activation="relu"),
-                      Conv(cin, cout, bias=True, norm=False)))
+        return Chain(
+            (
+                Conv(cin, cin, 3, groups=cin, bias=True, activation="relu"),
+                Conv(cin, cout, bias=True, norm=False),
+            )
+        )
     return Conv(cin, cout, 3 if kind == "conv3" else 1, bias=True, norm=False)

@@ -43,10 +43,19 @@ def parser(prog: str, description: str) -> Parser:
         prog: as typed after `python -m`, such as "nas.search".
         description: what the command does, for a newcomer.
     """
-    made = Parser(prog=f"python -m {prog}", description=description, allow_abbrev=False,
-                  formatter_class=argparse.RawDescriptionHelpFormatter)
-    made.add_argument("--json", metavar="FILE", type=Path, dest="json_file",
-                      help="write the result as JSON to FILE, too")
+    made = Parser(
+        prog=f"python -m {prog}",
+        description=description,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    made.add_argument(
+        "--json",
+        metavar="FILE",
+        type=Path,
+        dest="json_file",
+        help="write the result as JSON to FILE, too",
+    )
     return made
 
 
@@ -54,8 +63,9 @@ def size(text: str) -> tuple[int, int]:
     """(height, width) px from WIDTHxHEIGHT, an argparse type."""
     width, _, height = text.lower().partition("x")
     if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-        raise argparse.ArgumentTypeError(f"{text!r} must be WIDTHxHEIGHT in pixels, "
-                                         "such as 640x480")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be WIDTHxHEIGHT in pixels, such as 640x480"
+        )
     return int(height), int(width)
 
 
@@ -67,20 +77,25 @@ def count(text: str) -> int:
 
 
 def quantity(text: str, flag: str) -> float:
-    """"1G" → 1e9, "1.5M" → 1.5e6, "20" → 20.
+    """ "1G" → 1e9, "1.5M" → 1.5e6, "20" → 20.
 
     Raises:
         UserError: it is none of these.
     """
     match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)([kmg]?)", text.strip().lower())
     if match is None:
-        raise UserError(f"{flag} {text!r}: must be a number at least 0, with k, M or G where you "
-                        "like, such as 1.5G")
+        raise UserError(
+            f"{flag} {text!r}: must be a number at least 0, with k, M or G where you "
+            "like, such as 1.5G"
+        )
     return float(match[1]) * FACTORS[match[2]]
 
 
-def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], dict | None],
-         argv: list[str] | None = None) -> int:
+def main(
+    made: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], dict | None],
+    argv: list[str] | None = None,
+) -> int:
     """Parse, run, write the JSON result.
 
     Returns:
@@ -91,8 +106,10 @@ def main(made: argparse.ArgumentParser, run: Callable[[argparse.Namespace], dict
     try:
         args = made.parse_args(argv)
         if args.json_file is not None and not args.json_file.parent.is_dir():
-            raise UserError(f"--json {args.json_file}: folder {args.json_file.parent} does not "
-                            "exist; make it first")
+            raise UserError(
+                f"--json {args.json_file}: folder {args.json_file.parent} does not "
+                "exist; make it first"
+            )
         partly = None
         try:
             result = run(args)
@@ -131,5 +148,6 @@ def write_text(path: Path, text: str) -> None:
             os.unlink(aside)
             raise
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); "
-                        "free some space or choose another place") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
+        ) from error

@@ -30,8 +30,9 @@ class Struct:
         """
         prefix = f"{where}." if where else ""
         if not isinstance(data, dict):
-            raise ConfigError(f"{where or cls.__name__}: {data!r} must be a mapping of keys to "
-                              "values")
+            raise ConfigError(
+                f"{where or cls.__name__}: {data!r} must be a mapping of keys to values"
+            )
         hints = _hints(cls)
         for key in data:
             if key not in hints:
@@ -55,8 +56,11 @@ def _hints(cls) -> dict[str, object]:
 @cache
 def _required(cls) -> frozenset[str]:
     missing = dataclasses.MISSING
-    return frozenset(f.name for f in dataclasses.fields(cls)
-                     if f.default is missing and f.default_factory is missing)
+    return frozenset(
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is missing and f.default_factory is missing
+    )
 
 
 def _plain(value):
@@ -90,8 +94,10 @@ def _read(hint, value, where: str):
         return tuple(_read(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value)))
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         if value not in {member.value for member in hint}:
-            raise ConfigError(f"{where}: {value!r} is not one of "
-                              f"{', '.join(str(member.value) for member in hint)}")
+            raise ConfigError(
+                f"{where}: {value!r} is not one of "
+                f"{', '.join(str(member.value) for member in hint)}"
+            )
         return hint(value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)

@@ -17,7 +17,9 @@ class _Loader(yaml.SafeLoader):
 
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
-    re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))
+    re.compile(r"^[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
 
 
 @dataclass(frozen=True)
@@ -31,8 +33,9 @@ class Document:
 
     def error(self, keys: tuple[str, ...], message: str) -> UserError:
         """A UserError that names the file, the line of the key where known, and the key."""
-        line = next((self.lines[keys[:n]] for n in range(len(keys), 0, -1)
-                     if keys[:n] in self.lines), None)
+        line = next(
+            (self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None
+        )
         where = f"{self.path}:{line}" if line else f"{self.path}"
         return UserError(": ".join([where, *([" → ".join(keys)] if keys else []), message]))
 
@@ -79,7 +82,9 @@ def _note_lines(path: Path, node, keys: tuple[str, ...], lines: dict) -> None:
         name = keys + (str(key.value),)
         line = key.start_mark.line + 1
         if name in lines:
-            raise UserError(f"{path}:{line}: {' → '.join(name)}: stands twice, first in line "
-                            f"{lines[name]}; remove one")
+            raise UserError(
+                f"{path}:{line}: {' → '.join(name)}: stands twice, first in line "
+                f"{lines[name]}; remove one"
+            )
         lines[name] = line
         _note_lines(path, value, name, lines)

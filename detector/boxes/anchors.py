@@ -54,16 +54,21 @@ def _priors(config: Detector, size: Size, device: torch.device, boxes_of) -> Pri
     levels, offset, shapes = config.neck.levels, config.anchors.offset, config.anchor_shapes()
     squares = tuple(((2**level, 2**level),) * len(own) for level, own in zip(levels, shapes))
     boxes = boxes_of(shapes, levels, offset, size, device)
-    references = (boxes if config.head.coding == "anchor"
-                  else boxes_of(squares, levels, offset, size, device))
-    counts = tuple(height * width * len(own) for own, (height, width)
-                   in zip(shapes, (level_size(size, level) for level in levels)))
-    return Priors(boxes, references, boxes_of(squares, levels, 0.5, size, device), counts,
-                  config.head.coding)
+    references = (
+        boxes if config.head.coding == "anchor" else boxes_of(squares, levels, offset, size, device)
+    )
+    counts = tuple(
+        height * width * len(own)
+        for own, (height, width) in zip(shapes, (level_size(size, level) for level in levels))
+    )
+    return Priors(
+        boxes, references, boxes_of(squares, levels, 0.5, size, device), counts, config.head.coding
+    )
 
 
-def _boxes(shapes: tuple, levels: tuple[int, ...], offset: float, size: Size,
-           device: torch.device) -> Tensor:
+def _boxes(
+    shapes: tuple, levels: tuple[int, ...], offset: float, size: Size, device: torch.device
+) -> Tensor:
     result = []
     for level_shapes, level in zip(shapes, levels):
         height, width = level_size(size, level)

@@ -46,12 +46,15 @@ def encode(boxes: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
     """Deltas [..., 4] of boxes [..., 4] of positive size against references [..., 4]."""
     origins, units = _center_size(references)
     if coding == DISTANCE:
-        return torch.cat((origins - boxes[..., :2], boxes[..., 2:] - origins),
-                         dim=-1) / torch.cat((units, units), dim=-1)
+        return torch.cat((origins - boxes[..., :2], boxes[..., 2:] - origins), dim=-1) / torch.cat(
+            (units, units), dim=-1
+        )
     centers, sizes = _center_size(boxes)
     center_variance, size_variance = _variances(coding)
-    return torch.cat(((centers - origins) / (units * center_variance),
-                      (sizes / units).log() / size_variance), dim=-1)
+    return torch.cat(
+        ((centers - origins) / (units * center_variance), (sizes / units).log() / size_variance),
+        dim=-1,
+    )
 
 
 def decode(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
@@ -62,8 +65,9 @@ def decode(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
     """
     origins, units = _center_size(references)
     if coding == DISTANCE:
-        return torch.cat((origins - deltas[..., :2] * units,
-                          origins + deltas[..., 2:] * units), dim=-1)
+        return torch.cat(
+            (origins - deltas[..., :2] * units, origins + deltas[..., 2:] * units), dim=-1
+        )
     center_variance, size_variance = _variances(coding)
     centers = origins + deltas[..., :2] * center_variance * units
     half = units * (deltas[..., 2:] * size_variance).clamp(max=MAX_LOG_SIZE).exp() / 2
@@ -89,8 +93,15 @@ def decode_landmarks(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
     """Boxes [..., 4] cut off at the borders of an image of `size` (height, width) px."""
     height, width = size
-    return torch.stack((boxes[..., 0].clamp(0, width), boxes[..., 1].clamp(0, height),
-                        boxes[..., 2].clamp(0, width), boxes[..., 3].clamp(0, height)), dim=-1)
+    return torch.stack(
+        (
+            boxes[..., 0].clamp(0, width),
+            boxes[..., 1].clamp(0, height),
+            boxes[..., 2].clamp(0, width),
+            boxes[..., 3].clamp(0, height),
+        ),
+        dim=-1,
+    )
 
 
 def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:

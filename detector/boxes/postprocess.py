@@ -29,8 +29,9 @@ class Detections:
         return len(self.scores)
 
 
-def postprocess(outputs: Mapping[str, Tensor], priors: Priors,
-                settings: Evaluation) -> list[Detections]:
+def postprocess(
+    outputs: Mapping[str, Tensor], priors: Priors, settings: Evaluation
+) -> list[Detections]:
     """Detections of each image of a batch.
 
     Scores above `settings.score_threshold`, the best `pre_nms` of them, NMS at `nms_iou`, and the
@@ -50,9 +51,13 @@ def postprocess(outputs: Mapping[str, Tensor], priors: Priors,
         return select(
             scores[i],
             lambda chosen: decode(boxes[i][chosen].float(), references[chosen], coding),
-            None if points is None else lambda chosen: decode_landmarks(
-                points[i][chosen].float(), references[chosen], coding),
-            settings)
+            None
+            if points is None
+            else lambda chosen: decode_landmarks(
+                points[i][chosen].float(), references[chosen], coding
+            ),
+            settings,
+        )
 
     return [one(i) for i in range(len(scores))]
 
@@ -66,8 +71,12 @@ def face_scores(outputs: Mapping[str, Tensor]) -> Tensor:
     return scores
 
 
-def select(scores: Tensor, boxes_of: Callable[[Tensor], Tensor],
-           landmarks_of: Callable[[Tensor], Tensor] | None, settings: Evaluation) -> Detections:
+def select(
+    scores: Tensor,
+    boxes_of: Callable[[Tensor], Tensor],
+    landmarks_of: Callable[[Tensor], Tensor] | None,
+    settings: Evaluation,
+) -> Detections:
     """The detections of one image, in the order that `postprocess` tells.
 
     Args:
@@ -76,8 +85,9 @@ def select(scores: Tensor, boxes_of: Callable[[Tensor], Tensor],
     """
     chosen = (scores > settings.score_threshold).nonzero()[:, 0]
     scores, order = scores[chosen].sort(descending=True, stable=True)
-    scores, chosen = scores[:settings.pre_nms], chosen[order[:settings.pre_nms]]
+    scores, chosen = scores[: settings.pre_nms], chosen[order[: settings.pre_nms]]
     boxes = boxes_of(chosen)
-    kept = nms(boxes, scores, settings.nms_iou)[:settings.keep]
-    return Detections(boxes[kept], scores[kept],
-                      landmarks_of(chosen[kept]) if landmarks_of else None)
+    kept = nms(boxes, scores, settings.nms_iou)[: settings.keep]
+    return Detections(
+        boxes[kept], scores[kept], landmarks_of(chosen[kept]) if landmarks_of else None
+    )

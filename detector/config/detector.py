@@ -32,11 +32,15 @@ ACTIVATIONS = ("relu", "leaky_relu", "relu6")
 _THIRDS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] = {
     # RetinaFace: 2 sizes a level, growing by 4 from level to level.
-    "retinaface": ({2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048),
-                    7: (4096, 8192)}, (1.0,)),
+    "retinaface": (
+        {2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048), 7: (4096, 8192)},
+        (1.0,),
+    ),
     # The same at the height / width of a typical WIDER face.
-    "retinaface_tall": ({2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048),
-                         7: (4096, 8192)}, (1.25,)),
+    "retinaface_tall": (
+        {2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048), 7: (4096, 8192)},
+        (1.25,),
+    ),
     # One size a level, 4 strides wide: the cheapest head.
     "single": ({k: (4.0 * 2**k,) for k in LEVELS}, (1.0,)),
     # The cell itself: for heads that predict from points.
@@ -79,8 +83,10 @@ class Backbone(Struct):
         for key in ("widths", "depths"):
             values = getattr(self, key)
             if len(values) != rows:
-                raise ConfigError(f"backbone.{key}: {list(values)} has {len(values)} entries; "
-                                  f"{self.kind} has {rows} rows, give one number for each")
+                raise ConfigError(
+                    f"backbone.{key}: {list(values)} has {len(values)} entries; "
+                    f"{self.kind} has {rows} rows, give one number for each"
+                )
             for value in values:
                 _positive(f"backbone.{key}", value)
         _positive("backbone.stem", self.stem)
@@ -118,14 +124,19 @@ class Neck(Struct):
         levels = self.levels
         _one_of("neck.kind", self.kind, ("fpn", "pafpn", "tfpn", "none"))
         if not levels or list(levels) != sorted(set(levels)) or not set(levels) <= set(LEVELS):
-            raise ConfigError(f"neck.levels: {list(levels)} must be ascending levels among 2–7, "
-                              "such as [3, 4, 5]")
+            raise ConfigError(
+                f"neck.levels: {list(levels)} must be ascending levels among 2–7, such as [3, 4, 5]"
+            )
         if levels[0] > 5:
-            raise ConfigError(f"neck.levels: {list(levels)} has none of the backbone's own levels; "
-                              "start at 5 or finer")
+            raise ConfigError(
+                f"neck.levels: {list(levels)} has none of the backbone's own levels; "
+                "start at 5 or finer"
+            )
         if levels[-1] > 5 and self.kind != "fpn":
-            raise ConfigError(f"neck.levels: {list(levels)} has levels above 5, which only "
-                              f"neck.kind fpn builds, not {self.kind}")
+            raise ConfigError(
+                f"neck.levels: {list(levels)} has levels above 5, which only "
+                f"neck.kind fpn builds, not {self.kind}"
+            )
         _positive("neck.width", self.width)
         _one_of("neck.activation", self.activation, ACTIVATIONS)
 
@@ -192,15 +203,18 @@ class Anchors(Struct):
 
     def __post_init__(self):
         if sum(given is not None for given in (self.name, self.sizes, self.shapes)) != 1:
-            raise ConfigError(f"anchors: give one of name (of {', '.join(ANCHOR_SETS)}), sizes and "
-                              "shapes, no more and no less")
+            raise ConfigError(
+                f"anchors: give one of name (of {', '.join(ANCHOR_SETS)}), sizes and "
+                "shapes, no more and no less"
+            )
         if not 0 <= self.offset < 1:
             raise ConfigError(f"anchors.offset: {self.offset} must be at least 0 and below 1")
         if self.name is not None:
             _one_of("anchors.name", self.name, tuple(ANCHOR_SETS))
         if self.sizes is None and self.ratios != (1.0,):
-            raise ConfigError("anchors.ratios: only for sizes; named sets and shapes have their "
-                              "own, leave it out")
+            raise ConfigError(
+                "anchors.ratios: only for sizes; named sets and shapes have their own, leave it out"
+            )
         for size in (s for level in self.sizes or () for s in level):
             _positive("anchors.sizes", size)
         for side in (s for level in self.shapes or () for shape in level for s in shape):
@@ -242,13 +256,17 @@ class Detector(Struct):
 
     def __post_init__(self):
         if self.context.kind != "none" and self.neck.width % 4:
-            raise ConfigError(f"neck.width: {self.neck.width} must be a multiple of 4 "
-                              f"with context.kind {self.context.kind}")
+            raise ConfigError(
+                f"neck.width: {self.neck.width} must be a multiple of 4 "
+                f"with context.kind {self.context.kind}"
+            )
         for key in ("sizes", "shapes"):
             given = getattr(self.anchors, key)
             if given is not None and len(given) != len(self.neck.levels):
-                raise ConfigError(f"anchors.{key}: {len(given)} levels given for neck.levels "
-                                  f"{list(self.neck.levels)}; give one tuple for each")
+                raise ConfigError(
+                    f"anchors.{key}: {len(given)} levels given for neck.levels "
+                    f"{list(self.neck.levels)}; give one tuple for each"
+                )
         self._check_levels()
         self._check_head()
 
@@ -256,13 +274,17 @@ class Detector(Struct):
         built = BACKBONE_ROWS[self.backbone.kind]
         for level in sorted({min(level, 5) for level in self.neck.levels}):
             if level not in built:
-                raise ConfigError(f"neck.levels: {list(self.neck.levels)} needs level {level}, "
-                                  f"which backbone.kind {self.backbone.kind} does not have")
+                raise ConfigError(
+                    f"neck.levels: {list(self.neck.levels)} needs level {level}, "
+                    f"which backbone.kind {self.backbone.kind} does not have"
+                )
             channels = self.backbone.channels(level)
             if self.neck.kind in ("tfpn", "none") and channels != self.neck.width:
-                raise ConfigError(f"neck.width: {self.neck.width} must equal the backbone's "
-                                  f"{channels} channels at level {level} with neck.kind "
-                                  f"{self.neck.kind}")
+                raise ConfigError(
+                    f"neck.width: {self.neck.width} must equal the backbone's "
+                    f"{channels} channels at level {level} with neck.kind "
+                    f"{self.neck.kind}"
+                )
 
     def _check_head(self) -> None:
         head = self.head
@@ -270,11 +292,15 @@ class Detector(Struct):
             first = [self.neck.width] if head.block == "separable" else []
             for channels in (*first, head.width):
                 if channels % head.norm_groups:
-                    raise ConfigError(f"head.norm_groups: {head.norm_groups} does not divide the "
-                                      f"{channels} channels that it normalises")
+                    raise ConfigError(
+                        f"head.norm_groups: {head.norm_groups} does not divide the "
+                        f"{channels} channels that it normalises"
+                    )
         if head.shared and len({len(level) for level in self.anchor_shapes()}) > 1:
-            raise ConfigError("head.shared: levels have different numbers of anchors; give each "
-                              "as many, or share no head")
+            raise ConfigError(
+                "head.shared: levels have different numbers of anchors; give each "
+                "as many, or share no head"
+            )
 
     @property
     def strides(self) -> tuple[int, ...]:
@@ -290,8 +316,9 @@ class Detector(Struct):
             sizes = tuple(by_level[level] for level in self.neck.levels)
         else:
             sizes, ratios = self.anchors.sizes, self.anchors.ratios
-        return tuple(tuple((s / r**0.5, s * r**0.5) for s in level for r in ratios)
-                     for level in sizes)
+        return tuple(
+            tuple((s / r**0.5, s * r**0.5) for s in level for r in ratios) for level in sizes
+        )
 
 
 def canonical(detector: Detector) -> dict:
@@ -325,10 +352,16 @@ def canonical(detector: Detector) -> dict:
         del head["width"], head["block"]
     if not detector.head.layers or detector.head.block == "unit":
         del head["norm_groups"]
-    for part, plain in (("backbone", _PLAIN_BACKBONE), ("neck", {"kind": "fpn"}),
-                        ("head", Head().to_dict())):
-        design[part] = {key: value for key, value in design[part].items()
-                        if key == "landmarks" or key not in plain or value != plain[key]}
+    for part, plain in (
+        ("backbone", _PLAIN_BACKBONE),
+        ("neck", {"kind": "fpn"}),
+        ("head", Head().to_dict()),
+    ):
+        design[part] = {
+            key: value
+            for key, value in design[part].items()
+            if key == "landmarks" or key not in plain or value != plain[key]
+        }
     design["anchors"] = [[list(shape) for shape in level] for level in detector.anchor_shapes()]
     if detector.anchors.offset != 0.5:
         design["anchor_offset"] = detector.anchors.offset

@@ -21,17 +21,21 @@ class Family:
 
 FAMILIES: dict[tuple[str, str], Family] = {
     ("mobilenet_v1", "basic"): Family(
-        "mnv1", 32, (64, 128, 256, 512, 1024), (1, 2, 2, 6, 2)),  # Howard et al. 2017
+        "mnv1", 32, (64, 128, 256, 512, 1024), (1, 2, 2, 6, 2)
+    ),  # Howard et al. 2017
     ("mobilenet_v2", "basic"): Family(
-        "mnv2", 32, (16, 24, 32, 64, 96, 160, 320), (1, 2, 3, 4, 3, 3, 1)),  # Sandler et al. 2018
+        "mnv2", 32, (16, 24, 32, 64, 96, 160, 320), (1, 2, 3, 4, 3, 3, 1)
+    ),  # Sandler et al. 2018
     ("mobilenet_v2_s16", "basic"): Family(  # OpenVINO's tiny SSD
-        "mnv2s16", 32, (16, 24, 32, 64, 96, 160, 480), (1, 2, 3, 4, 3, 3, 1)),
+        "mnv2s16", 32, (16, 24, 32, 64, 96, 160, 480), (1, 2, 3, 4, 3, 3, 1)
+    ),
     ("yunet", "basic"): Family(
-        "yunet", 16, (16, 64, 64, 64, 64, 64), (1, 2, 2, 2, 2, 2)),  # YuNet-n, Wu et al. 2023
+        "yunet", 16, (16, 64, 64, 64, 64, 64), (1, 2, 2, 2, 2, 2)
+    ),  # YuNet-n, Wu et al. 2023
     ("resnet", "basic"): Family(
-        "res", 64, (64, 128, 256, 512), (2, 2, 2, 2)),  # ResNet-18, He et al. 2015
-    ("resnet", "bottleneck"): Family(
-        "resb", 64, (64, 128, 256, 512), (3, 4, 6, 3)),  # ResNet-50
+        "res", 64, (64, 128, 256, 512), (2, 2, 2, 2)
+    ),  # ResNet-18, He et al. 2015
+    ("resnet", "bottleneck"): Family("resb", 64, (64, 128, 256, 512), (3, 4, 6, 3)),  # ResNet-50
 }
 
 
@@ -62,8 +66,10 @@ def level_rows(kind: str, level: int) -> tuple[int, ...]:
     """
     rows = tuple(i for i, row in enumerate(BACKBONE_ROWS[kind]) if row == level)
     if not rows:
-        raise ConfigError(f"{kind} has no blocks at level {level}; its levels are "
-                          f"{', '.join(map(str, sorted(set(BACKBONE_ROWS[kind]))))}")
+        raise ConfigError(
+            f"{kind} has no blocks at level {level}; its levels are "
+            f"{', '.join(map(str, sorted(set(BACKBONE_ROWS[kind]))))}"
+        )
     return rows
 
 
@@ -74,8 +80,10 @@ def spread(blocks: int, published: tuple[int, ...]) -> tuple[int, ...]:
         ConfigError: fewer blocks than rows.
     """
     if blocks < len(published):
-        raise ConfigError(f"{blocks} blocks; this level has {len(published)} rows of blocks, give "
-                          "at least one for each")
+        raise ConfigError(
+            f"{blocks} blocks; this level has {len(published)} rows of blocks, give "
+            "at least one for each"
+        )
     result = [1] * len(published)
     for _ in range(blocks - len(published)):  # to the row that lacks most of its share
         lack = [p / sum(published) - r / blocks for p, r in zip(published, result)]

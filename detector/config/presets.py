@@ -49,8 +49,11 @@ def section(document: Document, key: str, struct, defaults: dict):
     """A part of the file as a configuration dataclass."""
     data = document.data.get(key) or {}
     if not isinstance(data, dict):
-        raise document.error((key,), f"{data!r} must be a mapping with keys among "
-                             f"{', '.join(f.name for f in fields(struct))}")
+        raise document.error(
+            (key,),
+            f"{data!r} must be a mapping with keys among "
+            f"{', '.join(f.name for f in fields(struct))}",
+        )
     try:
         return struct.from_dict(merged(defaults, data))
     except ConfigError as error:
@@ -61,6 +64,9 @@ def section(document: Document, key: str, struct, defaults: dict):
 
 def merged(base: dict, changes: dict) -> dict:
     """`base` with `changes` on top, mapping by mapping."""
-    return base | {key: merged(base[key], value)
-                   if isinstance(value, dict) and isinstance(base.get(key), dict) else value
-                   for key, value in changes.items()}
+    return base | {
+        key: merged(base[key], value)
+        if isinstance(value, dict) and isinstance(base.get(key), dict)
+        else value
+        for key, value in changes.items()
+    }

@@ -93,8 +93,9 @@ class Loss(Struct):
 
     def __post_init__(self):
         _one_of("loss.assignment", self.assignment, ("iou", "atss", "simota"))
-        _one_of("loss.class_loss", self.class_loss,
-                ("ohem", "cross_entropy", "focal", "quality_focal"))
+        _one_of(
+            "loss.class_loss", self.class_loss, ("ohem", "cross_entropy", "focal", "quality_focal")
+        )
         _one_of("loss.box_loss", self.box_loss, ("smooth_l1", "giou", "diou", "eiou"))
         _within("loss.match_iou", self.match_iou, 0, 1)
         _within("loss.force_iou", self.force_iou, 0, 1)

@@ -43,7 +43,8 @@ class _Index:
         """Boxes dropped since they lie outside their image."""
         with np.load(self.folder / "labels.npz") as arrays:
             self.shapes: list[tuple[int, int]] = [
-                (height, width) for height, width in arrays["shapes"].tolist()]
+                (height, width) for height, width in arrays["shapes"].tolist()
+            ]
             """Height and width in px of each image as `image` gives it."""
             self.labels: Sequence[ImageLabel] = _unpack(info["names"], arrays)
 
@@ -65,8 +66,9 @@ class CachedImages(_Index):
         self.nbytes = int(self.starts[-1])
         """Bytes of all pixels together."""
         pixels = self.folder / "pixels.bin"
-        self.pixels: np.ndarray = (np.memmap(pixels, np.uint8, "c") if pixels.stat().st_size
-                                   else np.empty(0, np.uint8))
+        self.pixels: np.ndarray = (
+            np.memmap(pixels, np.uint8, "c") if pixels.stat().st_size else np.empty(0, np.uint8)
+        )
         """uint8 [nbytes], flat, mapped into memory: [H, W, 3] BGR of each image in turn."""
 
     def image(self, index: int) -> np.ndarray:
@@ -99,12 +101,19 @@ class DecodedImages(_Index):
         try:
             return limit(self._images.image(self._indices[index]), self._max_side)
         except UnreadableImage as error:
-            raise UserError(f"{error}; it was readable when this training began: restore it, then "
-                            "go on with --resume") from error
+            raise UserError(
+                f"{error}; it was readable when this training began: restore it, then "
+                "go on with --resume"
+            ) from error
 
 
-def cache_images(images: ImageSet, folder: Path, max_side: int | None,
-                 progress: Progress | None = None, threads: int | None = None) -> CachedImages:
+def cache_images(
+    images: ImageSet,
+    folder: Path,
+    max_side: int | None,
+    progress: Progress | None = None,
+    threads: int | None = None,
+) -> CachedImages:
     """The images decoded, scaled down to a long side of at most `max_side` px, kept on disk.
 
     A cache of the same images and size is reopened. It is written aside and then renamed, so a
@@ -127,8 +136,9 @@ def cache_images(images: ImageSet, folder: Path, max_side: int | None,
     return CachedImages(target)
 
 
-def decode_on_demand(images: ImageSet, folder: Path, max_side: int | None,
-                     progress: Progress | None = None) -> DecodedImages:
+def decode_on_demand(
+    images: ImageSet, folder: Path, max_side: int | None, progress: Progress | None = None
+) -> DecodedImages:
     """The images and labels that `cache_images` would give, without a copy of the pixels.
 
     Each image is decoded once now, to find the unreadable ones; `folder` keeps what was found.
@@ -149,8 +159,15 @@ def _print(images: ImageSet, max_side: int | None) -> str:
     return fingerprint("cache", _VERSION, images.fingerprint, max_side)
 
 
-def _build(images: ImageSet, target: Path, max_side: int | None, progress: Progress | None,
-           threads: int | None = None, *, keep_pixels: bool) -> None:
+def _build(
+    images: ImageSet,
+    target: Path,
+    max_side: int | None,
+    progress: Progress | None,
+    threads: int | None = None,
+    *,
+    keep_pixels: bool,
+) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         aside = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
@@ -163,16 +180,25 @@ def _build(images: ImageSet, target: Path, max_side: int | None, progress: Progr
         finally:
             shutil.rmtree(aside, ignore_errors=True)
     except OSError as error:
-        raise UserError(f"{target}: cannot be written ({error.strerror}); make room, give "
-                        "another --runs-dir or a smaller cache_size") from error
+        raise UserError(
+            f"{target}: cannot be written ({error.strerror}); make room, give "
+            "another --runs-dir or a smaller cache_size"
+        ) from error
 
 
-def _write(images: ImageSet, folder: Path, max_side: int | None, progress: Progress | None,
-           threads: int, keep_pixels: bool) -> None:
+def _write(
+    images: ImageSet,
+    folder: Path,
+    max_side: int | None,
+    progress: Progress | None,
+    threads: int,
+    keep_pixels: bool,
+) -> None:
     labels, shapes, skipped, dropped = [], [], [], 0
     with open(folder / "pixels.bin", "wb") if keep_pixels else nullcontext() as pixels:
         for done, (label, decoded) in enumerate(
-                zip(images.labels, _decoded(images, max_side, threads)), 1):
+            zip(images.labels, _decoded(images, max_side, threads)), 1
+        ):
             if decoded is None:
                 skipped.append(label.name)
             else:
@@ -185,13 +211,24 @@ def _write(images: ImageSet, folder: Path, max_side: int | None, progress: Progr
             if progress:
                 progress(done, len(images))
     if skipped and not labels:
-        raise UserError(f"{images.name}: none of its {len(skipped)} images can be decoded, the "
-                        f"first is {skipped[0]}; fetch them again")
-    np.savez(folder / "labels.npz", shapes=np.array(shapes, np.int64).reshape(-1, 2),
-             **_pack(labels))
-    (folder / "index.json").write_text(json.dumps({
-        "name": images.name, "fingerprint": _print(images, max_side),
-        "names": [label.name for label in labels], "skipped": skipped, "dropped": dropped}))
+        raise UserError(
+            f"{images.name}: none of its {len(skipped)} images can be decoded, the "
+            f"first is {skipped[0]}; fetch them again"
+        )
+    np.savez(
+        folder / "labels.npz", shapes=np.array(shapes, np.int64).reshape(-1, 2), **_pack(labels)
+    )
+    (folder / "index.json").write_text(
+        json.dumps(
+            {
+                "name": images.name,
+                "fingerprint": _print(images, max_side),
+                "names": [label.name for label in labels],
+                "skipped": skipped,
+                "dropped": dropped,
+            }
+        )
+    )
 
 
 class _Decoded(NamedTuple):
@@ -203,13 +240,15 @@ class _Decoded(NamedTuple):
 
 def _decoded(images: ImageSet, max_side: int | None, threads: int) -> Iterator[_Decoded | None]:
     """Each image in turn, None for an unreadable one; at most 2 × `threads` in memory at once."""
+
     def decode(index: int) -> _Decoded | None:
         try:
             image = images.image(index)
         except UnreadableImage:
             return None
-        return _Decoded(np.ascontiguousarray(limit(image, max_side)),
-                        (image.shape[1], image.shape[0]))
+        return _Decoded(
+            np.ascontiguousarray(limit(image, max_side)), (image.shape[1], image.shape[0])
+        )
 
     return in_order(decode, range(len(images)), threads, ahead=2 * threads - 1)
 
@@ -242,8 +281,10 @@ def clip_label(label: ImageLabel, size: tuple[int, int]) -> tuple[ImageLabel, in
     boxes[:, 0::2] = boxes[:, 0::2].clip(0, size[0])
     boxes[:, 1::2] = boxes[:, 1::2].clip(0, size[1])
     kept = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    return (ImageLabel(label.name, size, boxes[kept], label.landmarks[kept], label.ignore[kept]),
-            int((~kept).sum()))
+    return (
+        ImageLabel(label.name, size, boxes[kept], label.landmarks[kept], label.ignore[kept]),
+        int((~kept).sum()),
+    )
 
 
 def _pack(labels: Sequence[ImageLabel]) -> dict[str, np.ndarray]:

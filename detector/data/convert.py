@@ -33,11 +33,19 @@ def make_parser() -> ArgumentParser:
     made.add_argument("source", metavar="SOURCE", type=Path, help="the file to read")
     made.add_argument("target", metavar="TARGET", type=Path, help="the file to write; a new one")
     made.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format of TARGET")
-    made.add_argument("--from", choices=tuple(FORMATS), dest="source_format",
-                      help="the format of SOURCE (default: told from how it begins)")
-    made.add_argument("--images", metavar="DIR", type=Path,
-                      help="folder of the images: their width and height are written, too (COCO "
-                           "wants them); images that are missing there are told")
+    made.add_argument(
+        "--from",
+        choices=tuple(FORMATS),
+        dest="source_format",
+        help="the format of SOURCE (default: told from how it begins)",
+    )
+    made.add_argument(
+        "--images",
+        metavar="DIR",
+        type=Path,
+        help="folder of the images: their width and height are written, too (COCO "
+        "wants them); images that are missing there are told",
+    )
     return made
 
 
@@ -50,8 +58,10 @@ def run(args: Namespace) -> dict:
     source_format = args.source_format or format_of(args.source)
     annotation = FORMATS[source_format].read(args.source)
     if not annotation.images:
-        raise UserError(f"{args.source}: lists no images as {FORMATS[source_format].title}; check "
-                        "the file, or name its format with --from")
+        raise UserError(
+            f"{args.source}: lists no images as {FORMATS[source_format].title}; check "
+            "the file, or name its format with --from"
+        )
     notes = list(annotation.notes)
     if args.images is not None:
         annotation = with_sizes(annotation, args.images, notes)
@@ -61,21 +71,35 @@ def run(args: Namespace) -> dict:
         losses = lost(annotation, FORMATS[args.to].read(args.target))
     except UserError as error:
         args.target.unlink()
-        raise UserError(f"{args.source}: cannot be held by {FORMATS[args.to].title}: {error}"
-                        ) from error
-    notes += [f"{FORMATS[args.to].title} has no room for {what}: {count} left behind"
-              for what, count in losses.items()]
+        raise UserError(
+            f"{args.source}: cannot be held by {FORMATS[args.to].title}: {error}"
+        ) from error
+    notes += [
+        f"{FORMATS[args.to].title} has no room for {what}: {count} left behind"
+        for what, count in losses.items()
+    ]
     if annotation.dropped:
-        notes.append(f"boxes of no size or outside their image, kept here, left out in training: "
-                     f"{annotation.dropped}, the first is {annotation.first_dropped}")
+        notes.append(
+            f"boxes of no size or outside their image, kept here, left out in training: "
+            f"{annotation.dropped}, the first is {annotation.first_dropped}"
+        )
     for note in notes:
         print(f"note: {note}")
     faces = sum(len(image.boxes) for image in annotation.images)
-    print(f"{args.target}: {len(annotation.images):,} images, {faces:,} faces as "
-          f"{FORMATS[args.to].title}")
-    return {"source": str(args.source), "target": str(args.target), "from": source_format,
-            "to": args.to, "images": len(annotation.images), "faces": faces, "lost": losses,
-            "notes": notes}
+    print(
+        f"{args.target}: {len(annotation.images):,} images, {faces:,} faces as "
+        f"{FORMATS[args.to].title}"
+    )
+    return {
+        "source": str(args.source),
+        "target": str(args.target),
+        "from": source_format,
+        "to": args.to,
+        "images": len(annotation.images),
+        "faces": faces,
+        "lost": losses,
+        "notes": notes,
+    }
 
 
 def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annotation:
@@ -94,11 +118,15 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
         else:
             images.append(replace(image, size=(width, height)))
     if len(unreadable) == len(images):
-        raise UserError(f"{folder}: none of the {len(images)} images can be read there, the first "
-                        f"is {images[0].name}; give the folder that their names start in")
+        raise UserError(
+            f"{folder}: none of the {len(images)} images can be read there, the first "
+            f"is {images[0].name}; give the folder that their names start in"
+        )
     if unreadable:
-        notes.append(f"{folder}: {len(unreadable)} of {len(images)} images cannot be read, the "
-                     f"first: {unreadable[0]}; their faces are kept, their sizes unknown")
+        notes.append(
+            f"{folder}: {len(unreadable)} of {len(images)} images cannot be read, the "
+            f"first: {unreadable[0]}; their faces are kept, their sizes unknown"
+        )
     return Annotation(images)
 
 
@@ -117,8 +145,13 @@ def lost(before: Annotation, after: Annotation) -> dict[str, int]:
         same = np.isclose(old.landmarks, new.landmarks, rtol=0, atol=1.1e-6)
         count("landmarks", (~same & np.isfinite(old.landmarks)).any(axis=(1, 2)).sum())
         for name in sorted({name for face in old.attributes for name in face}):
-            count(name, sum(_told(a, name) and a.get(name) != b.get(name)
-                            for a, b in zip(old.attributes, new.attributes)))
+            count(
+                name,
+                sum(
+                    _told(a, name) and a.get(name) != b.get(name)
+                    for a, b in zip(old.attributes, new.attributes)
+                ),
+            )
     return counts
 
 

@@ -34,8 +34,19 @@ def _tap(position, tap, scale, side):
 
 
 @triton.jit
-def _render(flat, starts, places, colors, out, SIZE: tl.constexpr, TAPS: tl.constexpr,
-            BLOCK: tl.constexpr, PAD_B: tl.constexpr, PAD_G: tl.constexpr, PAD_R: tl.constexpr):
+def _render(
+    flat,
+    starts,
+    places,
+    colors,
+    out,
+    SIZE: tl.constexpr,
+    TAPS: tl.constexpr,
+    BLOCK: tl.constexpr,
+    PAD_B: tl.constexpr,
+    PAD_G: tl.constexpr,
+    PAD_R: tl.constexpr,
+):
     image = tl.program_id(1)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     exists = pixel < SIZE * SIZE
@@ -69,14 +80,19 @@ def _render(flat, starts, places, colors, out, SIZE: tl.constexpr, TAPS: tl.cons
     target = out + (image.to(tl.int64) * SIZE * SIZE + pixel) * 3
     color = colors + image * 12
     for channel in tl.static_range(3):
-        value = (tl.load(color + channel * 4) * blue + tl.load(color + channel * 4 + 1) * green
-                 + tl.load(color + channel * 4 + 2) * red + tl.load(color + channel * 4 + 3))
+        value = (
+            tl.load(color + channel * 4) * blue
+            + tl.load(color + channel * 4 + 1) * green
+            + tl.load(color + channel * 4 + 2) * red
+            + tl.load(color + channel * 4 + 3)
+        )
         value = tl.minimum(tl.maximum(tl.floor(value + 0.5), 0.0), 255.0)
         tl.store(target + channel, value.to(tl.uint8), mask=exists)
 
 
-def render(flat: Tensor, starts: Tensor, places: Tensor, colors: Tensor, size: int,
-           taps: int) -> Tensor:
+def render(
+    flat: Tensor, starts: Tensor, places: Tensor, colors: Tensor, size: int, taps: int
+) -> Tensor:
     """uint8 [B, 3, size, size] BGR, channels-last in memory: a view of each image.
 
     Args:
@@ -90,5 +106,6 @@ def render(flat: Tensor, starts: Tensor, places: Tensor, colors: Tensor, size: i
     """
     out = torch.empty(len(starts), size, size, 3, dtype=torch.uint8, device=flat.device)
     _render[(triton.cdiv(size * size, BLOCK), len(starts))](
-        flat, starts, places, colors, out, size, taps, BLOCK, *PAD)
+        flat, starts, places, colors, out, size, taps, BLOCK, *PAD
+    )
     return out.permute(0, 3, 1, 2)

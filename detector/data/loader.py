@@ -33,14 +33,16 @@ class Batch:
 
     def parts(self, count: int) -> list[Batch]:
         """The same images in at most `count` batches, as even as can be."""
-        return [Batch(self.images[a:b], self.targets[a:b])
-                for a, b in edges(len(self.images), count)]
+        return [
+            Batch(self.images[a:b], self.targets[a:b]) for a, b in edges(len(self.images), count)
+        ]
 
     def to(self, device: torch.device, layout: torch.memory_format) -> Batch:
         """The same on a device, its faces in one piece; on a GPU padded (`Targets.padded`)."""
         faces = self.faces.padded() if device.type == "cuda" else self.faces
-        return Batch(self.images.to(device, non_blocking=True, memory_format=layout),
-                     faces.to(device))
+        return Batch(
+            self.images.to(device, non_blocking=True, memory_format=layout), faces.to(device)
+        )
 
 
 def edges(size: int, count: int) -> list[tuple[int, int]]:
@@ -61,9 +63,15 @@ class Plan:
 
     def parts(self, count: int) -> list[Plan]:
         """As those of `Batch`."""
-        return [Plan(self.indices[a:b], self.transforms[a:b], self.targets[a:b],
-                     self.decoded and self.decoded[a:b])
-                for a, b in edges(len(self.indices), count)]
+        return [
+            Plan(
+                self.indices[a:b],
+                self.transforms[a:b],
+                self.targets[a:b],
+                self.decoded and self.decoded[a:b],
+            )
+            for a, b in edges(len(self.indices), count)
+        ]
 
     def crop(self, images: ImageSet, out: np.ndarray, *, finish: bool) -> None:
         """Writes what is seen of each image to `out` (uint8 [B, S, S, 3]); without `finish` before
@@ -76,9 +84,17 @@ class Plan:
                 crop_image(image, self.transforms.windows[number], pixels)
 
 
-def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
-            workers: int = 0, share: tuple[int, int] = (0, 1)) -> Iterator[Batch]:
+def batches(
+    images: ImageSet,
+    recipe: Recipe,
+    *,
+    epoch: int,
+    seed: int,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Batch]:
     """One epoch of training batches, in memory; see `rendered`."""
+
     def render(plan: Plan) -> Batch:
         pixels = np.empty((len(plan.indices), recipe.size, recipe.size, 3), np.uint8)
         plan.crop(images, pixels, finish=True)
@@ -87,8 +103,16 @@ def batches(images: ImageSet, recipe: Recipe, *, epoch: int, seed: int,
     return rendered(images, recipe, render, epoch=epoch, seed=seed, workers=workers, share=share)
 
 
-def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered], *, epoch: int,
-             seed: int, workers: int = 0, share: tuple[int, int] = (0, 1)) -> Iterator[Rendered]:
+def rendered(
+    images: ImageSet,
+    recipe: Recipe,
+    render: Callable[[Plan], Rendered],
+    *,
+    epoch: int,
+    seed: int,
+    workers: int = 0,
+    share: tuple[int, int] = (0, 1),
+) -> Iterator[Rendered]:
     """What `render` makes of each batch of one epoch.
 
     The order depends on (seed, epoch), each image's augmentation on (seed, epoch, index) alone.
@@ -106,8 +130,10 @@ def rendered(images: ImageSet, recipe: Recipe, render: Callable[[Plan], Rendered
     order = np.random.default_rng((seed, epoch)).permutation(len(images))
     count = max(len(images) // recipe.batch_size, 1)
     start, step = share
-    chunks = [order[i * recipe.batch_size:(i + 1) * recipe.batch_size][start::step]
-              for i in range(count)]
+    chunks = [
+        order[i * recipe.batch_size : (i + 1) * recipe.batch_size][start::step]
+        for i in range(count)
+    ]
     numbers = np.random.default_rng((seed, epoch, 1)).random((len(images), NUMBERS))
     labels = _Labels(images)
 
@@ -135,10 +161,12 @@ class _Labels:
     def faces(self, indices: list[int]) -> Faces:
         """The faces of some images, in px of their labels."""
         counts = [len(self._boxes[index]) for index in indices]
-        return Faces(np.concatenate([self._boxes[index] for index in indices]),
-                     np.concatenate([self._landmarks[index] for index in indices]),
-                     np.concatenate([self._ignore[index] for index in indices]),
-                     np.arange(len(indices)).repeat(counts))
+        return Faces(
+            np.concatenate([self._boxes[index] for index in indices]),
+            np.concatenate([self._landmarks[index] for index in indices]),
+            np.concatenate([self._ignore[index] for index in indices]),
+            np.arange(len(indices)).repeat(counts),
+        )
 
 
 def _plan(labels: _Labels, chunk: np.ndarray, recipe: Recipe, numbers: np.ndarray) -> Plan:
@@ -155,6 +183,8 @@ def _plan(labels: _Labels, chunk: np.ndarray, recipe: Recipe, numbers: np.ndarra
         faces = faces.moved((sizes / told)[faces.image], np.zeros(2))
     transforms = sample(sizes, faces, recipe.augmentation, numbers)
     faces = transforms.faces(faces, recipe.size, recipe.augmentation.min_face)
-    targets = Targets(*map(torch.from_numpy, (faces.boxes, faces.landmarks, faces.ignore,
-                                              faces.image)), len(indices))
+    targets = Targets(
+        *map(torch.from_numpy, (faces.boxes, faces.landmarks, faces.ignore, faces.image)),
+        len(indices),
+    )
     return Plan(chunk, transforms, targets, decoded)

@@ -62,8 +62,9 @@ def resolve_data(path: str | None) -> tuple[str, str]:
         return path, f"data: {path}" if path != "synthetic" else "data: built-in drawn scenes"
     if DEFAULT_FOLDER.is_dir():
         return str(DEFAULT_FOLDER), f"data: {DEFAULT_FOLDER} (found here; --data chooses another)"
-    return "synthetic", (f"data: built-in drawn scenes (no {DEFAULT_FOLDER} here; "
-                         "--data PATH takes WIDER FACE)")
+    return "synthetic", (
+        f"data: built-in drawn scenes (no {DEFAULT_FOLDER} here; --data PATH takes WIDER FACE)"
+    )
 
 
 def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> Data:
@@ -81,15 +82,18 @@ def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> 
         return synthetic_data(choice)
     root = Path(choice.path)
     if not root.is_dir():
-        raise UserError(f"{root}: no such folder; give WIDER FACE's folder, or synthetic for the "
-                        "built-in images")
+        raise UserError(
+            f"{root}: no such folder; give WIDER FACE's folder, or synthetic for the "
+            "built-in images"
+        )
     found = {part: open_part(root, part) for part in parts}
     first = found[parts[0]]
     if first is None:
         raise UserError(f"{root}: no {parts[0]} images; a data folder has {layouts(parts[0])}")
     warnings = [line for part in found.values() if part for line in part[1]]
-    warnings += [f"{root}: no {part} images; going on without them"
-                 for part in parts if found[part] is None]
+    warnings += [
+        f"{root}: no {part} images; going on without them" for part in parts if found[part] is None
+    ]
     nothing = Subset(first[0], [], "none")
     train, val = (found[part][0] if found.get(part) else nothing for part in ("train", "val"))
     return _split(choice, "WIDER FACE", root, train, val, warnings)
@@ -100,24 +104,42 @@ def synthetic_data(choice: DataChoice, train: int = TRAIN_IMAGES, val: int = VAL
 
     The pictures are always the same; `choice` draws fraction and hold-out.
     """
-    return _split(choice, "synthetic", None, DrawnImages("train", train), DrawnImages("val", val),
-                  [])
+    return _split(
+        choice, "synthetic", None, DrawnImages("train", train), DrawnImages("val", val), []
+    )
 
 
-def _split(choice: DataChoice, name: str, root: Path | None, train: ImageSet, val: ImageSet,
-           warnings: list[str]) -> Data:
+def _split(
+    choice: DataChoice,
+    name: str,
+    root: Path | None,
+    train: ImageSet,
+    val: ImageSet,
+    warnings: list[str],
+) -> Data:
     def drawn(images: ImageSet, share: float, purpose: str) -> tuple[list[int], list[int]]:
         flags = stratified([label.name for label in images.labels], share, choice.seed, purpose)
-        return ([i for i, flag in enumerate(flags) if flag],
-                [i for i, flag in enumerate(flags) if not flag])
+        return (
+            [i for i, flag in enumerate(flags) if flag],
+            [i for i, flag in enumerate(flags) if not flag],
+        )
 
     if choice.fraction < 1:
         train = Subset(train, drawn(train, choice.fraction, "fraction")[0], train.name)
     held, learnt = drawn(train, choice.holdout, "holdout")
     if len(train) and not (held and learnt):
-        raise UserError(f"{choice.path}: {len(train)} training images are too few to hold out "
-                        f"{choice.holdout:g} of them; raise fraction or add images")
+        raise UserError(
+            f"{choice.path}: {len(train)} training images are too few to hold out "
+            f"{choice.holdout:g} of them; raise fraction or add images"
+        )
     holdout = Subset(train, held, f"{name} hold-out")
-    return Data(name=name, root=root, train=Subset(train, learnt, train.name), holdout=holdout,
-                selection=val if choice.select_on == "val" else holdout, all_train=train, val=val,
-                warnings=warnings)
+    return Data(
+        name=name,
+        root=root,
+        train=Subset(train, learnt, train.name),
+        holdout=holdout,
+        selection=val if choice.select_on == "val" else holdout,
+        all_train=train,
+        val=val,
+        warnings=warnings,
+    )

@@ -34,9 +34,14 @@ class Part(NamedTuple):
     """Long side in px that they are scaled down to; none: as they are."""
 
 
-def open_or_cache(parts: Sequence[Part], folder: Path, *, shared: bool,
-                  report: Callable[[str], None] = print, progress: Progress | None = None,
-                  ) -> list[CachedImages | DecodedImages]:
+def open_or_cache(
+    parts: Sequence[Part],
+    folder: Path,
+    *,
+    shared: bool,
+    report: Callable[[str], None] = print,
+    progress: Progress | None = None,
+) -> list[CachedImages | DecodedImages]:
     """The images of each part from its cache, which is made where it is missing.
 
     Where the disk has no room for the missing caches, their images are decoded whenever they are
@@ -56,8 +61,10 @@ def open_or_cache(parts: Sequence[Part], folder: Path, *, shared: bool,
     if shared:
         room.check()
     if not room.enough:
-        report(f"note: {room.shortage}; so they are decoded anew in every epoch, which takes "
-               f"processor time; to avoid that, {room.remedy}")
+        report(
+            f"note: {room.shortage}; so they are decoded anew in every epoch, which takes "
+            f"processor time; to avoid that, {room.remedy}"
+        )
     elif room.needed > ANNOUNCED:
         report(f"caching {room.images:,} decoded images, {size_text(room.needed)}, in {folder}")
     opened: list[CachedImages | DecodedImages] = []
@@ -85,8 +92,7 @@ class Room:
     free: int
     """Bytes."""
 
-    remedy = ("make room, or give another --runs-dir, a smaller --fraction or a smaller "
-              "cache_size")
+    remedy = "make room, or give another --runs-dir, a smaller --fraction or a smaller cache_size"
 
     @property
     def enough(self) -> bool:
@@ -94,9 +100,11 @@ class Room:
 
     @property
     def shortage(self) -> str:
-        return (f"{self.folder}: a cache of {self.images:,} decoded images needs "
-                f"{size_text(self.needed)} and {MARGIN:.0%} to spare, {size_text(self.free)} are "
-                "free there")
+        return (
+            f"{self.folder}: a cache of {self.images:,} decoded images needs "
+            f"{size_text(self.needed)} and {MARGIN:.0%} to spare, {size_text(self.free)} are "
+            "free there"
+        )
 
     def check(self) -> None:
         """UserError where there is not enough."""
@@ -108,12 +116,16 @@ def room_for(parts: Sequence[Part], folder: Path) -> Room:
     """What those of the parts need that have no cache in `folder`, which may be missing. Sizes are
     those of labels, or read from the files' headers."""
     folder = Path(folder)
-    missing = [part for part in parts if not cache_folder(part.images, folder,
-                                                           part.max_side).is_dir()]
+    missing = [
+        part for part in parts if not cache_folder(part.images, folder, part.max_side).is_dir()
+    ]
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    return Room(folder=folder, images=sum(len(part.images) for part in missing),
-                needed=sum(cached_bytes(*part) for part in missing),
-                free=shutil.disk_usage(existing).free)
+    return Room(
+        folder=folder,
+        images=sum(len(part.images) for part in missing),
+        needed=sum(cached_bytes(*part) for part in missing),
+        free=shutil.disk_usage(existing).free,
+    )
 
 
 def cached_bytes(images: ImageSet, max_side: int | None) -> int:

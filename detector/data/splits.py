@@ -58,9 +58,16 @@ def fingerprint(*parts: object) -> str:
 
 def label_bytes(labels: Sequence[ImageLabel]) -> bytes:
     """Names and annotations as bytes, to make a fingerprint of."""
-    return b"".join(part for label in labels for part in (
-        label.name.encode(), label.boxes.tobytes(), label.ignore.tobytes(),
-        np.isnan(label.landmarks).tobytes()))
+    return b"".join(
+        part
+        for label in labels
+        for part in (
+            label.name.encode(),
+            label.boxes.tobytes(),
+            label.ignore.tobytes(),
+            np.isnan(label.landmarks).tobytes(),
+        )
+    )
 
 
 class Subset:

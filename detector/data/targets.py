@@ -32,19 +32,30 @@ class Targets:
         if isinstance(targets, Targets):
             return targets
         boxes = torch.cat([target["boxes"] for target in targets])
-        landmarks = (torch.cat([target["landmarks"] for target in targets])
-                     if all("landmarks" in target for target in targets)
-                     else boxes.new_full((len(boxes), 5, 2), torch.nan))
+        landmarks = (
+            torch.cat([target["landmarks"] for target in targets])
+            if all("landmarks" in target for target in targets)
+            else boxes.new_full((len(boxes), 5, 2), torch.nan)
+        )
         counts = torch.tensor([len(target["boxes"]) for target in targets])
-        return cls(boxes, landmarks, torch.cat([target["ignore"] for target in targets]),
-                   torch.arange(len(counts)).repeat_interleave(counts).to(boxes.device),
-                   len(targets))
+        return cls(
+            boxes,
+            landmarks,
+            torch.cat([target["ignore"] for target in targets]),
+            torch.arange(len(counts)).repeat_interleave(counts).to(boxes.device),
+            len(targets),
+        )
 
     def __getitem__(self, images: slice) -> Targets:
         """The faces of some neighbouring images (start and stop given), on the CPU alone."""
         start, stop = torch.searchsorted(self.image, torch.tensor([images.start, images.stop]))
-        return Targets(self.boxes[start:stop], self.landmarks[start:stop], self.ignore[start:stop],
-                       self.image[start:stop] - images.start, images.stop - images.start)
+        return Targets(
+            self.boxes[start:stop],
+            self.landmarks[start:stop],
+            self.ignore[start:stop],
+            self.image[start:stop] - images.start,
+            images.stop - images.start,
+        )
 
     def rows(self, kept: Tensor) -> Targets:
         """Those of the faces for which `kept` (bool [F]) is true."""
@@ -53,10 +64,12 @@ class Targets:
     def by_image(self) -> list[dict[str, Tensor]]:
         """As `of` takes them; on the CPU alone."""
         counts = torch.bincount(self.image, minlength=self.images).tolist()
-        return [{"boxes": boxes, "landmarks": landmarks, "ignore": ignore}
-                for boxes, landmarks, ignore in zip(
-                    self.boxes.split(counts), self.landmarks.split(counts),
-                    self.ignore.split(counts))]
+        return [
+            {"boxes": boxes, "landmarks": landmarks, "ignore": ignore}
+            for boxes, landmarks, ignore in zip(
+                self.boxes.split(counts), self.landmarks.split(counts), self.ignore.split(counts)
+            )
+        ]
 
     @property
     def exists(self) -> Tensor:
@@ -67,8 +80,10 @@ class Targets:
         """The same and faces that do not exist, so many that few lengths F occur: powers of two
         from SMALLEST_BUCKET on. A graph of the step is captured for each length."""
         more = bucket(len(self.boxes)) - len(self.boxes)
-        return Targets(*(torch.cat((own, own.new_zeros(more, *own.shape[1:])))
-                         for own in self.tensors), self.images)
+        return Targets(
+            *(torch.cat((own, own.new_zeros(more, *own.shape[1:]))) for own in self.tensors),
+            self.images,
+        )
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -39,8 +39,12 @@ class Faces:
     """int64 [N], ascending: the image of a batch that each face is in; none: one image's faces."""
 
     def __getitem__(self, kept: np.ndarray) -> Faces:
-        return Faces(self.boxes[kept], self.landmarks[kept], self.ignore[kept],
-                     None if self.image is None else self.image[kept])
+        return Faces(
+            self.boxes[kept],
+            self.landmarks[kept],
+            self.ignore[kept],
+            None if self.image is None else self.image[kept],
+        )
 
     @property
     def centres(self) -> np.ndarray:
@@ -50,8 +54,11 @@ class Faces:
     @property
     def batched(self) -> Faces:
         """With `image`: those of one image are in image 0."""
-        return self if self.image is not None else Faces(
-            self.boxes, self.landmarks, self.ignore, np.zeros(len(self.boxes), np.int64))
+        return (
+            self
+            if self.image is not None
+            else Faces(self.boxes, self.landmarks, self.ignore, np.zeros(len(self.boxes), np.int64))
+        )
 
     def moved(self, scale: float | np.ndarray, shift: np.ndarray) -> Faces:
         """Every point p becomes (p - shift) * scale; both are x, y or one number, or x, y for each
@@ -59,8 +66,9 @@ class Faces:
         scale = np.broadcast_to(np.asarray(scale, np.float32), (len(self.boxes), 2))
         shift = np.broadcast_to(np.asarray(shift, np.float32), (len(self.boxes), 2))
         boxes = (self.boxes - np.tile(shift, 2)) * np.tile(scale, 2)
-        return Faces(boxes, (self.landmarks - shift[:, None]) * scale[:, None], self.ignore,
-                     self.image)
+        return Faces(
+            boxes, (self.landmarks - shift[:, None]) * scale[:, None], self.ignore, self.image
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +106,9 @@ class Transforms:
             cv2.flip(out, 1, dst=out)
 
 
-def sample(sizes: np.ndarray, faces: Faces, settings: Augmentation,
-           numbers: np.ndarray) -> Transforms:
+def sample(
+    sizes: np.ndarray, faces: Faces, settings: Augmentation, numbers: np.ndarray
+) -> Transforms:
     """Random views.
 
     Args:
@@ -108,12 +117,14 @@ def sample(sizes: np.ndarray, faces: Faces, settings: Augmentation,
         numbers: float64 [B, NUMBERS] in [0, 1), each at random.
     """
     windows = choose_windows(sizes, faces, settings.scales, numbers)
-    return Transforms(windows, sample_colors(settings.photometric, numbers),
-                      numbers[:, _FLIP] < settings.flip)
+    return Transforms(
+        windows, sample_colors(settings.photometric, numbers), numbers[:, _FLIP] < settings.flip
+    )
 
 
-def augment(image: np.ndarray, faces: Faces, size: int, settings: Augmentation,
-            rng: np.random.Generator) -> tuple[np.ndarray, Faces]:
+def augment(
+    image: np.ndarray, faces: Faces, size: int, settings: Augmentation, rng: np.random.Generator
+) -> tuple[np.ndarray, Faces]:
     """A random view of one image for training.
 
     Args:
@@ -124,15 +135,17 @@ def augment(image: np.ndarray, faces: Faces, size: int, settings: Augmentation,
     Returns:
         uint8 [size, size, 3] BGR, and the faces whose centre is in it, clipped to it.
     """
-    transforms = sample(np.array([image.shape[1::-1]]), faces.batched, settings,
-                        rng.random((1, NUMBERS)))
+    transforms = sample(
+        np.array([image.shape[1::-1]]), faces.batched, settings, rng.random((1, NUMBERS))
+    )
     out = np.empty((size, size, 3), np.uint8)
     transforms.render(0, image, out)
     return out, transforms.faces(faces.batched, size, settings.min_face)
 
 
-def choose_windows(sizes: np.ndarray, faces: Faces, scales: tuple[float, ...],
-                   numbers: np.ndarray) -> np.ndarray:
+def choose_windows(
+    sizes: np.ndarray, faces: Faces, scales: tuple[float, ...], numbers: np.ndarray
+) -> np.ndarray:
     """int64 [B, 3]: for each image a random square x, y, side in whole px, as RetinaFace draws it.
 
     Its side is a random share of the image's short side. Of TRIES squares the first one that
@@ -165,14 +178,18 @@ def choose_windows(sizes: np.ndarray, faces: Faces, scales: tuple[float, ...],
     windows = np.concatenate([corners[images, tries], sides[images, tries, None]], axis=1)
     if some.any() and (lost := worth.max(axis=1) == 0).any():
         missed = images[some][lost]
-        windows[missed] = _around(sizes[missed], sides[missed, 0], learnt.centres[
-            first[missed] + (numbers[missed, _FACE] * counts[missed]).astype(int)],
-            numbers[missed, _PLACE])
+        windows[missed] = _around(
+            sizes[missed],
+            sides[missed, 0],
+            learnt.centres[first[missed] + (numbers[missed, _FACE] * counts[missed]).astype(int)],
+            numbers[missed, _PLACE],
+        )
     return windows
 
 
-def _around(sizes: np.ndarray, sides: np.ndarray, centres: np.ndarray,
-            places: np.ndarray) -> np.ndarray:
+def _around(
+    sizes: np.ndarray, sides: np.ndarray, centres: np.ndarray, places: np.ndarray
+) -> np.ndarray:
     """Squares [B, 3] of the given sides around given points, within the images where possible."""
     corners = np.floor(centres - sides[:, None] * (0.2 + 0.6 * places))
     limits = sizes - sides[:, None]
@@ -180,25 +197,30 @@ def _around(sizes: np.ndarray, sides: np.ndarray, centres: np.ndarray,
     return np.concatenate([corners, sides[:, None]], axis=1).astype(np.int64)
 
 
-def choose_window(size: tuple[int, int], faces: Faces, scales: tuple[float, ...],
-                  rng: np.random.Generator) -> tuple[int, int, int]:
+def choose_window(
+    size: tuple[int, int], faces: Faces, scales: tuple[float, ...], rng: np.random.Generator
+) -> tuple[int, int, int]:
     """`choose_windows` of one image."""
     numbers = rng.random((1, NUMBERS))
     x, y, side = choose_windows(np.array([size]), faces, scales, numbers)[0].tolist()
     return x, y, side
 
 
-def crop(image: np.ndarray, faces: Faces, window: tuple[int, int, int], size: int,
-         ) -> tuple[np.ndarray, Faces]:
-    """The window of the image, scaled to `size` px square, and the faces with their centre in it.
-    """
+def crop(
+    image: np.ndarray,
+    faces: Faces,
+    window: tuple[int, int, int],
+    size: int,
+) -> tuple[np.ndarray, Faces]:
+    """The window of the image scaled to `size` px square, and the faces with centres in it."""
     out = np.empty((size, size, 3), np.uint8)
     crop_image(image, window, out)
     return out, crop_faces(faces.batched, np.array([window]), size)
 
 
-def crop_image(image: np.ndarray, window: tuple[int, int, int] | np.ndarray,
-               out: np.ndarray) -> None:
+def crop_image(
+    image: np.ndarray, window: tuple[int, int, int] | np.ndarray, out: np.ndarray
+) -> None:
     """Writes the window of the image, PAD beyond it, to `out` (uint8 [size, size, 3]): by areas
     where it shrinks, else linear."""
     x, y, side = map(int, window)
@@ -207,10 +229,21 @@ def crop_image(image: np.ndarray, window: tuple[int, int, int] | np.ndarray,
     right, bottom = min(x + side, width), min(y + side, height)
     view = image[top:bottom, left:right]
     if view.shape[:2] != (side, side):
-        view = cv2.copyMakeBorder(view, top - y, y + side - bottom, left - x, x + side - right,
-                                  cv2.BORDER_CONSTANT, value=PAD)
-    cv2.resize(view, out.shape[1::-1], dst=out,
-               interpolation=cv2.INTER_AREA if side > len(out) else cv2.INTER_LINEAR)
+        view = cv2.copyMakeBorder(
+            view,
+            top - y,
+            y + side - bottom,
+            left - x,
+            x + side - right,
+            cv2.BORDER_CONSTANT,
+            value=PAD,
+        )
+    cv2.resize(
+        view,
+        out.shape[1::-1],
+        dst=out,
+        interpolation=cv2.INTER_AREA if side > len(out) else cv2.INTER_LINEAR,
+    )
 
 
 def crop_faces(faces: Faces, windows: np.ndarray, size: int) -> Faces:
@@ -233,7 +266,8 @@ def crop_faces(faces: Faces, windows: np.ndarray, size: int) -> Faces:
 def flip(image: np.ndarray, faces: Faces) -> tuple[np.ndarray, Faces]:
     """Left and right exchanged, in the landmarks' names too; writes to `image`."""
     return cv2.flip(image, 1, dst=image), _flip_where(
-        faces.batched, np.array([True]), image.shape[1])
+        faces.batched, np.array([True]), image.shape[1]
+    )
 
 
 def _flip_where(faces: Faces, flips: np.ndarray, width: int) -> Faces:
@@ -261,8 +295,9 @@ def sample_colors(probability: float, numbers: np.ndarray) -> np.ndarray:
     contrast = np.where(on[:, 1], 0.5 + own[:, 5], 1)[:, None, None]
     saturation = np.where(on[:, 2], 0.5 + own[:, 6], 1)[:, None, None]
     hue = np.where(on[:, 3], 72 * own[:, 7] - 36, 0)
-    matrices = contrast * (_turn(np.deg2rad(hue)) @ (
-        saturation * np.eye(3) + (1 - saturation) * _GREY))
+    matrices = contrast * (
+        _turn(np.deg2rad(hue)) @ (saturation * np.eye(3) + (1 - saturation) * _GREY)
+    )
     offsets = np.broadcast_to(brightness[:, None, None], (len(numbers), 3, 1))
     return np.concatenate([matrices, offsets], axis=2)
 

@@ -18,8 +18,13 @@ from detector.data.splits import fingerprint, label_bytes
 from detector.data.types import ImageLabel, UnreadableImage
 
 # Where a part's annotation may be, the first one found is read, and where its images.
-_ANNOTATIONS = ("wider_face_split/wider_face_{part}_bbx_gt.txt", "{part}/label.txt",
-                "{part}/label.json", "annotations/{part}.json", "annotations/instances_{part}.json")
+_ANNOTATIONS = (
+    "wider_face_split/wider_face_{part}_bbx_gt.txt",
+    "{part}/label.txt",
+    "{part}/label.json",
+    "annotations/{part}.json",
+    "annotations/instances_{part}.json",
+)
 _NAMES = "{part}/wider_{part}.txt"
 _IMAGES = ("WIDER_{part}/images", "{part}/images")
 _IMAGES_OF_JSON = (*_IMAGES, "{part}", "images")
@@ -29,16 +34,17 @@ _HEADERS = ("JPEG", "PNG", "BMP", "WEBP")  # whose sizes Pillow and OpenCV read 
 
 def layouts(part: str) -> str:
     """What a folder with this part looks like, for messages."""
-    return (f"WIDER_{part}/images and wider_face_split/wider_face_{part}_bbx_gt.txt (official "
-            f"layout), {part}/images and {part}/label.txt (RetinaFace's), or a list of images or "
-            f"COCO in {part}/label.json or annotations/{part}.json")
+    return (
+        f"WIDER_{part}/images and wider_face_split/wider_face_{part}_bbx_gt.txt (official "
+        f"layout), {part}/images and {part}/label.txt (RetinaFace's), or a list of images or "
+        f"COCO in {part}/label.json or annotations/{part}.json"
+    )
 
 
 class FolderImages:
     """Labelled image files below one folder."""
 
-    def __init__(self, name: str, folder: Path, labels: Sequence[ImageLabel],
-                 sizes: Sequence[int]):
+    def __init__(self, name: str, folder: Path, labels: Sequence[ImageLabel], sizes: Sequence[int]):
         """`sizes`: bytes of each file, for the fingerprint."""
         self.name = name
         self.labels = labels
@@ -71,9 +77,14 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
     if _ends_early(data):  # OpenCV fills what is missing with grey and says nothing
         raise UnreadableImage(f"{path}: not a readable image (a JPEG that ends early)")
     try:
-        image = None if not data else cv2.imdecode(
-            np.frombuffer(data, np.uint8),
-            cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION))
+        image = (
+            None
+            if not data
+            else cv2.imdecode(
+                np.frombuffer(data, np.uint8),
+                cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION),
+            )
+        )
     except cv2.error:
         image = None
     if image is None:
@@ -103,9 +114,9 @@ def _ends_early(data: bytes) -> bool:
     if not data.startswith(b"\xff\xd8"):
         return False
     at = 2
-    while data[at:at + 1] == b"\xff" and data[at + 1:at + 2] != b"\xda":  # up to the picture
-        fill = data[at + 1:at + 2] == b"\xff"
-        at += 1 if fill else 2 + int.from_bytes(data[at + 2:at + 4], "big")
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # up to the picture
+        fill = data[at + 1 : at + 2] == b"\xff"
+        at += 1 if fill else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return data.find(b"\xff\xd9", at) < 0
 
 
@@ -127,8 +138,10 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
         return None
     text, folder, others = found
     if not text.is_file():
-        raise UserError(f"{text}: missing annotation of {folder}; add the file from "
-                        "WIDER FACE's wider_face_split or RetinaFace's labels")
+        raise UserError(
+            f"{text}: missing annotation of {folder}; add the file from "
+            "WIDER FACE's wider_face_split or RetinaFace's labels"
+        )
     bare = text == root / _NAMES.format(part=part)
     annotation = read_names(text) if bare else read_any(text)
     files = _file_sizes(folder)
@@ -137,20 +150,28 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     if not annotation.labels:
         raise UserError(f"{text}: lists no images; give the annotation file as published")
     if not labels:
-        raise UserError(f"{folder}: none of the {len(missing)} images that {text} lists is there, "
-                        f"the first is {missing[0]}; unpack the {part} images to this folder")
+        raise UserError(
+            f"{folder}: none of the {len(missing)} images that {text} lists is there, "
+            f"the first is {missing[0]}; unpack the {part} images to this folder"
+        )
     notes = list(annotation.notes)
     if others:
         notes.append(f"{text}: read for {part}; {others[0]} is there, too, and was not read")
     if missing:
-        notes.append(f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
-                     f"missing in {folder}, the first is {missing[0]}; going on without them")
+        notes.append(
+            f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
+            f"missing in {folder}, the first is {missing[0]}; going on without them"
+        )
     if annotation.dropped:
-        notes.append(f"{text}: boxes of no size or outside their image, left out: "
-                     f"{annotation.dropped}, the first is {annotation.first_dropped}")
+        notes.append(
+            f"{text}: boxes of no size or outside their image, left out: "
+            f"{annotation.dropped}, the first is {annotation.first_dropped}"
+        )
     if bare:
-        notes.append(f"{text}: lists images without boxes; they can be scored by the official "
-                     "ground truth only")
+        notes.append(
+            f"{text}: lists images without boxes; they can be scored by the official "
+            "ground truth only"
+        )
     sizes = [files[label.name] for label in labels]
     return FolderImages(f"WIDER {part}", folder, labels, sizes), notes
 
@@ -158,6 +179,7 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
 def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
     """Annotation file, image folder, and annotation files that are there, too; none without
     images. The annotation may be missing."""
+
     def there(patterns: tuple[str, ...]) -> list[Path]:
         return [path for path in (root / p.format(part=part) for p in patterns) if path.exists()]
 

@@ -51,16 +51,24 @@ class _WithBoxes(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.model(images)
         priors = symbolic_priors(self.config, tuple(images.shape[-2:]))
-        found = {"boxes": decode(outputs["box_deltas"], priors.references, priors.coding),
-                 "scores": face_scores(outputs)}
+        found = {
+            "boxes": decode(outputs["box_deltas"], priors.references, priors.coding),
+            "scores": face_scores(outputs),
+        }
         if "landmark_deltas" in outputs:
             found["landmarks"] = decode_landmarks(
-                outputs["landmark_deltas"], priors.references, priors.coding)
+                outputs["landmark_deltas"], priors.references, priors.coding
+            )
         return found
 
 
-def export(model: nn.Module, config: Detector, path: Path, post: str = "none",
-           settings: Evaluation | None = None) -> Path:
+def export(
+    model: nn.Module,
+    config: Detector,
+    path: Path,
+    post: str = "none",
+    settings: Evaluation | None = None,
+) -> Path:
     """Writes the graph of a detector; an older file is replaced in one step.
 
     Args:
@@ -83,11 +91,13 @@ def export(model: nn.Module, config: Detector, path: Path, post: str = "none",
             os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
         os.replace(aside, path)
     except ImportError as error:
-        raise UserError(f"{path}: {error.name} is not installed; pip install {error.name}"
-                        ) from error
+        raise UserError(
+            f"{path}: {error.name} is not installed; pip install {error.name}"
+        ) from error
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror}); free some space or choose "
-                        "another place") from error
+        raise UserError(
+            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
+        ) from error
     return path
 
 
@@ -101,9 +111,15 @@ def onnx_bytes(model: nn.Module, graph: Graph) -> bytes:
     any_size = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings(action="ignore"), torch.no_grad():  # about the exporter's insides
         program = torch.onnx.export(
-            net.eval(), (torch.zeros(2, 3, 96, 128, dtype=torch.uint8),), dynamo=True,
-            verbose=False, opset_version=OPSET, input_names=[INPUT], output_names=names,
-            dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},))
+            net.eval(),
+            (torch.zeros(2, 3, 96, 128, dtype=torch.uint8),),
+            dynamo=True,
+            verbose=False,
+            opset_version=OPSET,
+            input_names=[INPUT],
+            output_names=names,
+            dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
+        )
     model.train(training)
     proto = program.model_proto
     del proto.graph.value_info[:]  # shapes by the exporter's names of sizes
@@ -139,25 +155,36 @@ def _append_nms(proto, graph: Graph) -> None:
         for i, name in enumerate(node.input):
             if name in names:
                 node.input[i] = f"all_{name}"
-    for name, value in (("nms_keep", np.array([settings.keep], np.int64)),
-                        ("nms_iou", np.array([settings.nms_iou], np.float32)),
-                        ("nms_score", np.array([settings.score_threshold], np.float32)),
-                        ("nms_one", np.array([1], np.int64)), ("nms_image", np.array(0)),
-                        ("nms_where", np.array([0, 2], np.int64))):
+    for name, value in (
+        ("nms_keep", np.array([settings.keep], np.int64)),
+        ("nms_iou", np.array([settings.nms_iou], np.float32)),
+        ("nms_score", np.array([settings.score_threshold], np.float32)),
+        ("nms_one", np.array([1], np.int64)),
+        ("nms_image", np.array(0)),
+        ("nms_where", np.array([0, 2], np.int64)),
+    ):
         body.initializer.append(numpy_helper.from_array(value, name))
     node = helper.make_node
-    body.node.extend([
-        node("Unsqueeze", ["all_scores", "nms_one"], ["nms_scores"]),
-        node("NonMaxSuppression", ["all_boxes", "nms_scores", "nms_keep", "nms_iou", "nms_score"],
-             ["nms_kept"]),  # [n, 3]: image, class, anchor
-        node("Gather", ["nms_kept", "nms_image"], ["image"], axis=1),
-        node("Gather", ["nms_kept", "nms_where"], ["nms_at"], axis=1),
-        *(node("GatherND", [f"all_{name}", "nms_at"], [name]) for name in names)])
+    body.node.extend(
+        [
+            node("Unsqueeze", ["all_scores", "nms_one"], ["nms_scores"]),
+            node(
+                "NonMaxSuppression",
+                ["all_boxes", "nms_scores", "nms_keep", "nms_iou", "nms_score"],
+                ["nms_kept"],
+            ),  # [n, 3]: image, class, anchor
+            node("Gather", ["nms_kept", "nms_image"], ["image"], axis=1),
+            node("Gather", ["nms_kept", "nms_where"], ["nms_at"], axis=1),
+            *(node("GatherND", [f"all_{name}", "nms_at"], [name]) for name in names),
+        ]
+    )
     shapes = {"boxes": (4,), "scores": (), "landmarks": (5, 2)}
     del body.output[:]
     body.output.append(helper.make_tensor_value_info("image", TensorProto.INT64, ("faces",)))
-    body.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT,
-                                                     ("faces", *shapes[name])) for name in names)
+    body.output.extend(
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("faces", *shapes[name]))
+        for name in names
+    )
 
 
 def _save_openvino(content: bytes, graph: Graph, path: Path) -> None:
@@ -179,8 +206,10 @@ def check(model: nn.Module, path: Path) -> Check:
         UserError: the file cannot be read.
     """
     exported = load_exported(path)
-    batches = [_scenes(batch, height, width) for batch, height, width
-               in ((2, 160, 224), (1, 97, 131), (3, 33, 64))]
+    batches = [
+        _scenes(batch, height, width)
+        for batch, height, width in ((2, 160, 224), (1, 97, 131), (3, 33, 64))
+    ]
     compare = _compare_faces if exported.graph.post == "nms" else _compare_outputs
     training = model.training
     with torch.inference_mode():
@@ -196,8 +225,10 @@ def _scenes(batch: int, height: int, width: int) -> Tensor:
     from detector.data.synthetic.scenes import DrawnImages
 
     scenes = DrawnImages("val", batch)
-    images = [cv2.resize(scenes.image(i), (width, height), interpolation=cv2.INTER_AREA)
-              for i in range(batch)]
+    images = [
+        cv2.resize(scenes.image(i), (width, height), interpolation=cv2.INTER_AREA)
+        for i in range(batch)
+    ]
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
 
 
@@ -210,8 +241,9 @@ def _compare_outputs(model: nn.Module, exported: Exported, batches: list[Tensor]
         wanted, found = net(images), exported(images)
         for name in graph.outputs:
             if found[name].shape != wanted[name].shape:
-                return Check(differences=differences | {name: float("inf")}, compared=compared,
-                             passed=False)
+                return Check(
+                    differences=differences | {name: float("inf")}, compared=compared, passed=False
+                )
             gap = (found[name] - wanted[name]).abs()
             compared += gap.numel()
             # `max` of Python would lose a NaN
@@ -230,16 +262,22 @@ def _compare_faces(model: nn.Module, exported: Exported, batches: list[Tensor]) 
         for one, other in zip(wanted, exported.detections(images, settings), strict=True):
             faces += len(one)
             unmatched += _match(one, other, differences)
-    return Check(differences=differences, compared=faces, unmatched=unmatched,
-                 passed=unmatched <= UNMATCHED * faces)
+    return Check(
+        differences=differences,
+        compared=faces,
+        unmatched=unmatched,
+        passed=unmatched <= UNMATCHED * faces,
+    )
 
 
 def _match(wanted: Detections, found: Detections, differences: dict[str, float]) -> int:
     """How many faces have no equal in the other; differences of the others are noted."""
     if not len(wanted) or not len(found):
         return len(wanted) + len(found)
-    apart = {"boxes": (wanted.boxes[:, None] - found.boxes).abs().amax(dim=2),
-             "scores": (wanted.scores[:, None] - found.scores).abs()}
+    apart = {
+        "boxes": (wanted.boxes[:, None] - found.boxes).abs().amax(dim=2),
+        "scores": (wanted.scores[:, None] - found.scores).abs(),
+    }
     allowed = ABSOLUTE + RELATIVE * wanted.boxes.abs().amax(dim=1, keepdim=True)
     same = (apart["boxes"] <= allowed) & (apart["scores"] <= ABSOLUTE)
     for name, gaps in apart.items():

@@ -55,8 +55,9 @@ class Graph(Struct):
 class Exported(nn.Module):
     """An exported model; called like the detector it was made from. Runs on the CPU."""
 
-    def __init__(self, path: Path, graph: Graph, runtime: str,
-                 run: Callable[[np.ndarray], list[np.ndarray]]):
+    def __init__(
+        self, path: Path, graph: Graph, runtime: str, run: Callable[[np.ndarray], list[np.ndarray]]
+    ):
         super().__init__()
         self.path, self.graph, self.runtime, self._run = path, graph, runtime, run
 
@@ -84,28 +85,41 @@ class Exported(nn.Module):
             return postprocess(outputs, priors(self.config, images.shape[-2:]), settings)
         points = outputs.get("landmarks")
         if self.graph.post == "boxes":
-            return [select(scores, boxes.__getitem__,
-                           None if points is None else points[i].__getitem__, settings)
-                    for i, (scores, boxes) in enumerate(zip(outputs["scores"], outputs["boxes"]))]
+            return [
+                select(
+                    scores,
+                    boxes.__getitem__,
+                    None if points is None else points[i].__getitem__,
+                    settings,
+                )
+                for i, (scores, boxes) in enumerate(zip(outputs["scores"], outputs["boxes"]))
+            ]
         self._check_fixed(settings)
         return [self._of_image(outputs, index, settings) for index in range(len(images))]
 
     def _of_image(self, outputs: dict[str, Tensor], index: int, settings: Evaluation) -> Detections:
-        kept = ((outputs["image"] == index) & (outputs["scores"] > settings.score_threshold))
+        kept = (outputs["image"] == index) & (outputs["scores"] > settings.score_threshold)
         kept = kept.nonzero()[:, 0]
-        kept = kept[outputs["scores"][kept].argsort(descending=True, stable=True)][:settings.keep]
-        return Detections(outputs["boxes"][kept], outputs["scores"][kept],
-                          outputs["landmarks"][kept] if "landmarks" in outputs else None)
+        kept = kept[outputs["scores"][kept].argsort(descending=True, stable=True)][: settings.keep]
+        return Detections(
+            outputs["boxes"][kept],
+            outputs["scores"][kept],
+            outputs["landmarks"][kept] if "landmarks" in outputs else None,
+        )
 
     def _check_fixed(self, settings: Evaluation) -> None:
         fixed = self.graph.settings
-        for name, fits in (("score_threshold", settings.score_threshold >= fixed.score_threshold),
-                           ("nms_iou", settings.nms_iou == fixed.nms_iou),
-                           ("keep", settings.keep <= fixed.keep)):
+        for name, fits in (
+            ("score_threshold", settings.score_threshold >= fixed.score_threshold),
+            ("nms_iou", settings.nms_iou == fixed.nms_iou),
+            ("keep", settings.keep <= fixed.keep),
+        ):
             if not fits:
-                raise UserError(f"{self.path}: its graph ends with NMS at {name} "
-                                f"{getattr(fixed, name)}, {getattr(settings, name)} is asked for; "
-                                "export it with that, or without NMS")
+                raise UserError(
+                    f"{self.path}: its graph ends with NMS at {name} "
+                    f"{getattr(fixed, name)}, {getattr(settings, name)} is asked for; "
+                    "export it with that, or without NMS"
+                )
 
 
 def load_exported(path: Path, threads: int | None = None) -> Exported:
@@ -126,19 +140,24 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
     try:
         text, runtime, run, names = {"onnx": _onnx, "openvino": _openvino}[kind](path, threads)
     except ImportError as error:
-        raise UserError(f"{path}: {error.name} is not installed; pip install {error.name}"
-                        ) from error
+        raise UserError(
+            f"{path}: {error.name} is not installed; pip install {error.name}"
+        ) from error
     except Exception as error:  # the runtimes raise errors of their own for damaged files
-        reason = re.sub(r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "",
-                        " ".join(str(error).split()))[:200]  # without places in their sources
+        reason = re.sub(
+            r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "", " ".join(str(error).split())
+        )[:200]  # without places in their sources
         raise UserError(f"{path}: not a readable model ({reason}); export it again") from error
     if text is None:
-        raise UserError(f"{path}: is a model of another program; give one that python -m "
-                        "nas.export wrote")
+        raise UserError(
+            f"{path}: is a model of another program; give one that python -m nas.export wrote"
+        )
     graph = Graph.from_dict(json.loads(text), str(path))
     if tuple(names) != graph.outputs:
-        raise UserError(f"{path}: has outputs {', '.join(names)} where {', '.join(graph.outputs)} "
-                        "belong; export it again")
+        raise UserError(
+            f"{path}: has outputs {', '.join(names)} where {', '.join(graph.outputs)} "
+            "belong; export it again"
+        )
     return Exported(path, graph, runtime, run)
 
 
@@ -148,13 +167,16 @@ def _onnx(path: Path, threads: int):
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(path.read_bytes(), options,
-                                           providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+    )
     name = session.get_inputs()[0].name
-    return (session.get_modelmeta().custom_metadata_map.get(KEY),
-            f"ONNX Runtime {onnxruntime.__version__}",
-            lambda images: session.run(None, {name: images}),
-            [output.name for output in session.get_outputs()])
+    return (
+        session.get_modelmeta().custom_metadata_map.get(KEY),
+        f"ONNX Runtime {onnxruntime.__version__}",
+        lambda images: session.run(None, {name: images}),
+        [output.name for output in session.get_outputs()],
+    )
 
 
 def _openvino(path: Path, threads: int):
@@ -168,13 +190,23 @@ def _openvino(path: Path, threads: int):
     model = core.read_model(path)
     text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
     # Exact rather than fast: some processors would take bf16.
-    request = core.compile_model(model, "CPU", {
-        "INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32",
-        "PERFORMANCE_HINT": "LATENCY"}).create_infer_request()
+    request = core.compile_model(
+        model,
+        "CPU",
+        {
+            "INFERENCE_NUM_THREADS": threads,
+            "INFERENCE_PRECISION_HINT": "f32",
+            "PERFORMANCE_HINT": "LATENCY",
+        },
+    ).create_infer_request()
 
     def run(images: np.ndarray) -> list[np.ndarray]:
         found = request.infer([images])
         return [np.array(found[output]) for output in found]
 
-    return (text, f"OpenVINO {openvino.__version__.split('-')[0]}", run,
-            [output.get_any_name() for output in model.outputs])
+    return (
+        text,
+        f"OpenVINO {openvino.__version__.split('-')[0]}",
+        run,
+        [output.get_any_name() for output in model.outputs],
+    )

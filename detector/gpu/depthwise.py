@@ -73,9 +73,23 @@ def _load_weights(weight, channel, exists, TAPS: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width", "units"])
-def _forward(x, weight, y, images, height, width, out_height, out_width, units, inverse,
-             VECTOR: tl.constexpr, K: tl.constexpr, STRIDE: tl.constexpr, BLOCK_P: tl.constexpr,
-             BLOCK_C: tl.constexpr):
+def _forward(
+    x,
+    weight,
+    y,
+    images,
+    height,
+    width,
+    out_height,
+    out_width,
+    units,
+    inverse,
+    VECTOR: tl.constexpr,
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """y, over tiles of its pixels; C is units · VECTOR."""
     PAD: tl.constexpr = K // 2
     channels = units * VECTOR
@@ -95,23 +109,47 @@ def _forward(x, weight, y, images, height, width, out_height, out_width, units, 
             down = tap // K - PAD
             right = tap % K - PAD
             # As unsigned, what is less than 0 is more than any size.
-            mask = (((row * STRIDE + down).to(tl.uint32) < height.to(tl.uint32))
-                    & ((column * STRIDE + right).to(tl.uint32) < width.to(tl.uint32)))
-            value = tl.load(source + (down * width + right) * channels + inside,
-                            mask=mask[:, None] & exists[None, :], other=0.0)
+            mask = ((row * STRIDE + down).to(tl.uint32) < height.to(tl.uint32)) & (
+                (column * STRIDE + right).to(tl.uint32) < width.to(tl.uint32)
+            )
+            value = tl.load(
+                source + (down * width + right) * channels + inside,
+                mask=mask[:, None] & exists[None, :],
+                other=0.0,
+            )
             total += value.to(tl.float32) * weights[tap]
         target = y + tl.cast(image, tl.int64) * (out_height * out_width) * channels
         inside = ((row * out_width + column) * channels)[:, None] + channel[None, :]
-        tl.store(target + inside, total.to(y.dtype.element_ty),
-                 mask=(row < out_height)[:, None] & exists[None, :])
+        tl.store(
+            target + inside,
+            total.to(y.dtype.element_ty),
+            mask=(row < out_height)[:, None] & exists[None, :],
+        )
         image, tile = _next(image, tile, tiles)
 
 
 @triton.jit(do_not_specialize=["images", "height", "width", "out_height", "out_width", "units"])
-def _backward(x, weight, grad, grad_x, partials, images, height, width, out_height, out_width,
-              units, inverse, VECTOR: tl.constexpr, K: tl.constexpr, STRIDE: tl.constexpr,
-              BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, OF_X: tl.constexpr,
-              OF_WEIGHT: tl.constexpr):
+def _backward(
+    x,
+    weight,
+    grad,
+    grad_x,
+    partials,
+    images,
+    height,
+    width,
+    out_height,
+    out_width,
+    units,
+    inverse,
+    VECTOR: tl.constexpr,
+    K: tl.constexpr,
+    STRIDE: tl.constexpr,
+    BLOCK_P: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+    OF_X: tl.constexpr,
+    OF_WEIGHT: tl.constexpr,
+):
     """Gradient of x, and the programs' sums for the weights': partials float32 [places, C, K·K].
 
     A tile's pixels stand for STRIDE × STRIDE pixels of x each, (row, column) · STRIDE +
@@ -152,19 +190,19 @@ def _backward(x, weight, grad, grad_x, partials, images, height, width, out_heig
                 down = below + PAD - tap // K + K * STRIDE
                 right = beside + PAD - tap % K + K * STRIDE
                 if down % STRIDE == 0 and right % STRIDE == 0:
-                    mask = (((row + (down // STRIDE - K)).to(tl.uint32) < out_height.to(tl.uint32))
-                            & ((column + (right // STRIDE - K)).to(tl.uint32)
-                               < out_width.to(tl.uint32)))
+                    mask = (
+                        (row + (down // STRIDE - K)).to(tl.uint32) < out_height.to(tl.uint32)
+                    ) & ((column + (right // STRIDE - K)).to(tl.uint32) < out_width.to(tl.uint32))
                     shift = ((down // STRIDE - K) * out_width + (right // STRIDE - K)) * channels
-                    dy = tl.load(source + shift + inside, mask=mask[:, None] & exists[None, :],
-                                 other=0.0).to(tl.float32)
+                    dy = tl.load(
+                        source + shift + inside, mask=mask[:, None] & exists[None, :], other=0.0
+                    ).to(tl.float32)
                     if OF_X:
                         total += dy * weights[tap]
                     if OF_WEIGHT:
-                        sums = sums[:tap] + (sums[tap] + dy * value,) + sums[tap + 1:]
+                        sums = sums[:tap] + (sums[tap] + dy * value,) + sums[tap + 1 :]
             if OF_X:
-                tl.store(grad_x + of_part + inside_x, total.to(grad_x.dtype.element_ty),
-                         mask=valid)
+                tl.store(grad_x + of_part + inside_x, total.to(grad_x.dtype.element_ty), mask=valid)
         image, tile = _next(image, tile, tiles)
     if OF_WEIGHT:
         target = partials + (tl.program_id(1) * channels + channel) * TAPS
@@ -185,8 +223,15 @@ def _block_channels(channels: int) -> int:
     return 8
 
 
-def _plan(images: int, height: int, width: int, channels: int, elements: int, kernel: int,
-          device: torch.device) -> tuple[tuple[int, int], tuple[int, int]]:
+def _plan(
+    images: int,
+    height: int,
+    width: int,
+    channels: int,
+    elements: int,
+    kernel: int,
+    device: torch.device,
+) -> tuple[tuple[int, int], tuple[int, int]]:
     """The grid, (blocks of channels, places), and a tile's (pixels, channels)."""
     block = _block_channels(channels)
     pixels = elements * WARPS * 32 // block
@@ -202,14 +247,34 @@ class _Depthwise(torch.autograd.Function):
         images, channels, height, width = x.shape
         kernel = weight.shape[-1]
         out_height, out_width = ((size - 1) // stride + 1 for size in (height, width))
-        y = torch.empty((images, channels, out_height, out_width), dtype=x.dtype, device=x.device,
-                        memory_format=torch.channels_last)
-        grid, tile = _plan(images, out_height, out_width, channels, FORWARD_ELEMENTS[kernel],
-                           kernel, x.device)
+        y = torch.empty(
+            (images, channels, out_height, out_width),
+            dtype=x.dtype,
+            device=x.device,
+            memory_format=torch.channels_last,
+        )
+        grid, tile = _plan(
+            images, out_height, out_width, channels, FORWARD_ELEMENTS[kernel], kernel, x.device
+        )
         vector = _vector(channels)
-        _forward[grid](x, weight, y, images, height, width, out_height, out_width,
-                       channels // vector, 1 / out_width, vector, kernel, stride, *tile,
-                       num_warps=WARPS, maxnreg=REGISTERS[kernel])
+        _forward[grid](
+            x,
+            weight,
+            y,
+            images,
+            height,
+            width,
+            out_height,
+            out_width,
+            channels // vector,
+            1 / out_width,
+            vector,
+            kernel,
+            stride,
+            *tile,
+            num_warps=WARPS,
+            maxnreg=REGISTERS[kernel],
+        )
         ctx.save_for_backward(x, weight)
         ctx.stride = stride
         return y
@@ -223,17 +288,42 @@ class _Depthwise(torch.autograd.Function):
         images, channels, height, width = x.shape
         kernel, stride = weight.shape[-1], ctx.stride
         across = triton.cdiv(width, stride)
-        grid, tile = _plan(images, triton.cdiv(height, stride), across, channels,
-                           BACKWARD_ELEMENTS[kernel], kernel, x.device)
+        grid, tile = _plan(
+            images,
+            triton.cdiv(height, stride),
+            across,
+            channels,
+            BACKWARD_ELEMENTS[kernel],
+            kernel,
+            x.device,
+        )
         grad_x = partials = None
         if of_x:
             grad_x = torch.empty_like(x, memory_format=torch.channels_last)
         if of_weight:
             partials = x.new_empty((grid[1], *weight.shape), dtype=torch.float32)
         vector = _vector(channels)
-        _backward[grid](x, weight, grad, grad_x, partials, images, height, width, *grad.shape[2:],
-                        channels // vector, 1 / across, vector, kernel, stride, *tile, of_x,
-                        of_weight, num_warps=WARPS, maxnreg=REGISTERS[kernel])
+        _backward[grid](
+            x,
+            weight,
+            grad,
+            grad_x,
+            partials,
+            images,
+            height,
+            width,
+            *grad.shape[2:],
+            channels // vector,
+            1 / across,
+            vector,
+            kernel,
+            stride,
+            *tile,
+            of_x,
+            of_weight,
+            num_warps=WARPS,
+            maxnreg=REGISTERS[kernel],
+        )
         return grad_x, partials.sum(0) if of_weight else None, None
 
 
@@ -253,21 +343,27 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 def usable(x: Tensor, conv: nn.Module) -> bool:
     """Whether `depthwise` can stand in for `conv(x)`."""
-    return (type(conv) is nn.Conv2d
-            and conv.groups == conv.in_channels == conv.out_channels > 1
-            and conv.bias is None
-            and conv.kernel_size in ((3, 3), (5, 5), (7, 7))
-            and conv.stride in ((1, 1), (2, 2))
-            and conv.padding == (conv.kernel_size[0] // 2,) * 2
-            and conv.padding_mode == "zeros" and conv.dilation == (1, 1)
-            and x.is_cuda and x.dim() == 4 and x.shape[1] == conv.in_channels
-            and x.dtype in DTYPES
-            and x.is_contiguous(memory_format=torch.channels_last)
-            and 0 < x.numel() <= MAX_IMAGE * x.shape[0]
-            and x.shape[2] * x.shape[3] <= MAX_PIXELS
-            and conv.weight.dtype == torch.float32 and conv.weight.is_contiguous()
-            and x.device == conv.weight.device
-            and x.device.index == torch.cuda.current_device())
+    return (
+        type(conv) is nn.Conv2d
+        and conv.groups == conv.in_channels == conv.out_channels > 1
+        and conv.bias is None
+        and conv.kernel_size in ((3, 3), (5, 5), (7, 7))
+        and conv.stride in ((1, 1), (2, 2))
+        and conv.padding == (conv.kernel_size[0] // 2,) * 2
+        and conv.padding_mode == "zeros"
+        and conv.dilation == (1, 1)
+        and x.is_cuda
+        and x.dim() == 4
+        and x.shape[1] == conv.in_channels
+        and x.dtype in DTYPES
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and 0 < x.numel() <= MAX_IMAGE * x.shape[0]
+        and x.shape[2] * x.shape[3] <= MAX_PIXELS
+        and conv.weight.dtype == torch.float32
+        and conv.weight.is_contiguous()
+        and x.device == conv.weight.device
+        and x.device.index == torch.cuda.current_device()
+    )
 
 
 def depthwise(x: Tensor, conv: nn.Conv2d) -> Tensor:

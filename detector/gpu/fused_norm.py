@@ -79,8 +79,18 @@ def _grad_before(grad, z, slope, ACTIVATION: tl.constexpr):
 
 
 @triton.jit(do_not_specialize=["pivot", "wide_rows", "blocks"])
-def _sum_values(x, partials, total, pivot, channels, wide_rows, blocks,
-                WHOLE: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+def _sum_values(
+    x,
+    partials,
+    total,
+    pivot,
+    channels,
+    wide_rows,
+    blocks,
+    WHOLE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """Sums of x - x[pivot] and of its square: partials float32 [2, programs / blocks, width]."""
     width = blocks * BLOCK_C
     column, channel = _columns(channels, blocks, WHOLE, BLOCK_C)
@@ -92,8 +102,9 @@ def _sum_values(x, partials, total, pivot, channels, wide_rows, blocks,
     center = center.to(tl.float32)[None, :]
     plain = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     square = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for first in tl.range(place * BLOCK_R, wide_rows, places * BLOCK_R,
-                          loop_unroll_factor=VALUES_UNROLL):
+    for first in tl.range(
+        place * BLOCK_R, wide_rows, places * BLOCK_R, loop_unroll_factor=VALUES_UNROLL
+    ):
         base = tl.cast(first, tl.int64) * width
         value = tl.load(x + base + inside, mask=inside < total - base, other=outside)
         value = value.to(tl.float32) - center
@@ -105,8 +116,9 @@ def _sum_values(x, partials, total, pivot, channels, wide_rows, blocks,
 
 
 @triton.jit
-def _sum_partials(partials, count, channels, channel, exists, ROWS: tl.constexpr,
-                  CHANNELS: tl.constexpr):
+def _sum_partials(
+    partials, count, channels, channel, exists, ROWS: tl.constexpr, CHANNELS: tl.constexpr
+):
     """float64 [CHANNELS] sums over the rows of the two float32 matrices [count, channels]."""
     row = tl.arange(0, ROWS)
     first = tl.zeros((ROWS, CHANNELS), tl.float64)
@@ -121,8 +133,22 @@ def _sum_partials(partials, count, channels, channel, exists, ROWS: tl.constexpr
 
 
 @triton.jit(do_not_specialize=["count", "rows", "pivot"])
-def _moments(x, partials, mean, inverse, running_mean, running_var, count, rows, pivot, channels,
-             eps, momentum, ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+def _moments(
+    x,
+    partials,
+    mean,
+    inverse,
+    running_mean,
+    running_var,
+    count,
+    rows,
+    pivot,
+    channels,
+    eps,
+    momentum,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
     """Mean and inverse standard deviation, float32 [C]; moves the running moments."""
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     exists = channel < channels
@@ -146,14 +172,32 @@ def _moments(x, partials, mean, inverse, running_mean, running_var, count, rows,
 def _affine(mean, inverse, weight, bias, channel):
     """Of each column: mean, inverse deviation, its product with the weight, and bias, [1, .]."""
     deviation = tl.load(inverse + channel)[None, :]
-    return (tl.load(mean + channel)[None, :], deviation,
-            deviation * tl.load(weight + channel)[None, :], tl.load(bias + channel)[None, :])
+    return (
+        tl.load(mean + channel)[None, :],
+        deviation,
+        deviation * tl.load(weight + channel)[None, :],
+        tl.load(bias + channel)[None, :],
+    )
 
 
 @triton.jit(do_not_specialize=["wide_rows", "blocks"])
-def _normalise(x, y, mean, inverse, weight, bias, total, channels, wide_rows, blocks, slope,
-               ACTIVATION: tl.constexpr, WHOLE: tl.constexpr, BLOCK_R: tl.constexpr,
-               BLOCK_C: tl.constexpr):
+def _normalise(
+    x,
+    y,
+    mean,
+    inverse,
+    weight,
+    bias,
+    total,
+    channels,
+    wide_rows,
+    blocks,
+    slope,
+    ACTIVATION: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """y = activation((x - mean) · inverse deviation · weight + bias)."""
     width = blocks * BLOCK_C
     column, channel = _columns(channels, blocks, WHOLE, BLOCK_C)
@@ -161,8 +205,9 @@ def _normalise(x, y, mean, inverse, weight, bias, total, channels, wide_rows, bl
     middle, _, scale, shift = _affine(mean, inverse, weight, bias, channel)
     last = (tl.cdiv(wide_rows, BLOCK_R) - 1) * BLOCK_R
     # From the end: the cache still holds what the sums went over last.
-    for done in range(tl.program_id(0) // blocks * BLOCK_R, wide_rows,
-                      tl.num_programs(0) // blocks * BLOCK_R):
+    for done in range(
+        tl.program_id(0) // blocks * BLOCK_R, wide_rows, tl.num_programs(0) // blocks * BLOCK_R
+    ):
         base = tl.cast(last - done, tl.int64) * width
         mask = inside < total - base
         value = tl.load(x + base + inside, mask=mask, other=0.0).to(tl.float32) - middle
@@ -171,9 +216,24 @@ def _normalise(x, y, mean, inverse, weight, bias, total, channels, wide_rows, bl
 
 
 @triton.jit(do_not_specialize=["wide_rows", "blocks"])
-def _sum_grads(x, grad, partials, mean, inverse, weight, bias, total, channels, wide_rows, blocks,
-               slope, ACTIVATION: tl.constexpr, WHOLE: tl.constexpr, BLOCK_R: tl.constexpr,
-               BLOCK_C: tl.constexpr):
+def _sum_grads(
+    x,
+    grad,
+    partials,
+    mean,
+    inverse,
+    weight,
+    bias,
+    total,
+    channels,
+    wide_rows,
+    blocks,
+    slope,
+    ACTIVATION: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """Sums of the gradient dz before the activation and of dz · (x - mean): partials as above."""
     width = blocks * BLOCK_C
     column, channel = _columns(channels, blocks, WHOLE, BLOCK_C)
@@ -183,8 +243,9 @@ def _sum_grads(x, grad, partials, mean, inverse, weight, bias, total, channels, 
     middle, _, scale, shift = _affine(mean, inverse, weight, bias, channel)
     plain = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
     product = tl.zeros((BLOCK_R, BLOCK_C), tl.float32)
-    for first in tl.range(place * BLOCK_R, wide_rows, places * BLOCK_R,
-                          loop_unroll_factor=GRADS_UNROLL):
+    for first in tl.range(
+        place * BLOCK_R, wide_rows, places * BLOCK_R, loop_unroll_factor=GRADS_UNROLL
+    ):
         base = tl.cast(first, tl.int64) * width
         mask = inside < total - base
         value = tl.load(x + base + inside, mask=mask, other=0.0).to(tl.float32) - middle
@@ -198,8 +259,16 @@ def _sum_grads(x, grad, partials, mean, inverse, weight, bias, total, channels, 
 
 
 @triton.jit(do_not_specialize=["count"])
-def _parameter_grads(partials, inverse, grad_weight, grad_bias, count, channels,
-                     ROWS: tl.constexpr, CHANNELS: tl.constexpr):
+def _parameter_grads(
+    partials,
+    inverse,
+    grad_weight,
+    grad_bias,
+    count,
+    channels,
+    ROWS: tl.constexpr,
+    CHANNELS: tl.constexpr,
+):
     channel = tl.program_id(0) * CHANNELS + tl.arange(0, CHANNELS)
     exists = channel < channels
     plain, product = _sum_partials(partials, count, channels, channel, exists, ROWS, CHANNELS)
@@ -209,9 +278,27 @@ def _parameter_grads(partials, inverse, grad_weight, grad_bias, count, channels,
 
 
 @triton.jit(do_not_specialize=["wide_rows", "blocks"])
-def _grad_input(x, grad, out, mean, inverse, weight, bias, grad_weight, grad_bias, total, channels,
-                wide_rows, blocks, slope, share, ACTIVATION: tl.constexpr, WHOLE: tl.constexpr,
-                BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr):
+def _grad_input(
+    x,
+    grad,
+    out,
+    mean,
+    inverse,
+    weight,
+    bias,
+    grad_weight,
+    grad_bias,
+    total,
+    channels,
+    wide_rows,
+    blocks,
+    slope,
+    share,
+    ACTIVATION: tl.constexpr,
+    WHOLE: tl.constexpr,
+    BLOCK_R: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
     """Gradient of x: weight · inverse deviation · (dz - mean of dz - x̂ · mean of dz · x̂)."""
     width = blocks * BLOCK_C
     column, channel = _columns(channels, blocks, WHOLE, BLOCK_C)
@@ -220,8 +307,9 @@ def _grad_input(x, grad, out, mean, inverse, weight, bias, grad_weight, grad_bia
     constant = scale * tl.load(grad_bias + channel)[None, :] * share
     linear = scale * deviation * tl.load(grad_weight + channel)[None, :] * share
     last = (tl.cdiv(wide_rows, BLOCK_R) - 1) * BLOCK_R
-    for done in range(tl.program_id(0) // blocks * BLOCK_R, wide_rows,
-                      tl.num_programs(0) // blocks * BLOCK_R):
+    for done in range(
+        tl.program_id(0) // blocks * BLOCK_R, wide_rows, tl.num_programs(0) // blocks * BLOCK_R
+    ):
         base = tl.cast(last - done, tl.int64) * width
         mask = inside < total - base
         value = tl.load(x + base + inside, mask=mask, other=0.0).to(tl.float32) - middle
@@ -273,13 +361,39 @@ class _BatchNorm(torch.autograd.Function):
         partials = x.new_empty(plan.partial_shape, dtype=torch.float32)
         mean, inverse = (x.new_empty(channels, dtype=torch.float32) for _ in range(2))
         y = _like(x)
-        _sum_values[plan.sum_grid](x, partials, plan.total, pivot, *plan.matrix, *plan.sum_tile,
-                                   num_warps=WARPS)
-        _moments[plan.group_grid](x, partials, mean, inverse, running_mean, running_var,
-                                  plan.partial_rows, rows, pivot, channels, eps, momentum,
-                                  *plan.group, num_warps=WARPS)
-        _normalise[plan.map_grid](x, y, mean, inverse, weight, bias, plan.total, *plan.matrix,
-                                  slope, code, *plan.map_tile, num_warps=WARPS)
+        _sum_values[plan.sum_grid](
+            x, partials, plan.total, pivot, *plan.matrix, *plan.sum_tile, num_warps=WARPS
+        )
+        _moments[plan.group_grid](
+            x,
+            partials,
+            mean,
+            inverse,
+            running_mean,
+            running_var,
+            plan.partial_rows,
+            rows,
+            pivot,
+            channels,
+            eps,
+            momentum,
+            *plan.group,
+            num_warps=WARPS,
+        )
+        _normalise[plan.map_grid](
+            x,
+            y,
+            mean,
+            inverse,
+            weight,
+            bias,
+            plan.total,
+            *plan.matrix,
+            slope,
+            code,
+            *plan.map_tile,
+            num_warps=WARPS,
+        )
         ctx.save_for_backward(x, weight, bias, mean, inverse)
         ctx.plan, ctx.rows, ctx.code, ctx.slope = plan, rows, code, slope
         return y
@@ -292,17 +406,46 @@ class _BatchNorm(torch.autograd.Function):
         grad = grad.contiguous(memory_format=_layout(x))
         partials = x.new_empty(plan.partial_shape, dtype=torch.float32)
         grad_weight, grad_bias = torch.empty_like(weight), torch.empty_like(bias)
-        _sum_grads[plan.sum_grid](x, grad, partials, *moments, plan.total, *plan.matrix,
-                                  ctx.slope, ctx.code, *plan.sum_tile, num_warps=WARPS)
-        _parameter_grads[plan.group_grid](partials, inverse, grad_weight, grad_bias,
-                                          plan.partial_rows, x.shape[1], *plan.group,
-                                          num_warps=WARPS)
+        _sum_grads[plan.sum_grid](
+            x,
+            grad,
+            partials,
+            *moments,
+            plan.total,
+            *plan.matrix,
+            ctx.slope,
+            ctx.code,
+            *plan.sum_tile,
+            num_warps=WARPS,
+        )
+        _parameter_grads[plan.group_grid](
+            partials,
+            inverse,
+            grad_weight,
+            grad_bias,
+            plan.partial_rows,
+            x.shape[1],
+            *plan.group,
+            num_warps=WARPS,
+        )
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = _like(x)
-            _grad_input[plan.map_grid](x, grad, grad_x, *moments, grad_weight, grad_bias,
-                                       plan.total, *plan.matrix, ctx.slope, 1 / ctx.rows, ctx.code,
-                                       *plan.map_tile, num_warps=WARPS)
+            _grad_input[plan.map_grid](
+                x,
+                grad,
+                grad_x,
+                *moments,
+                grad_weight,
+                grad_bias,
+                plan.total,
+                *plan.matrix,
+                ctx.slope,
+                1 / ctx.rows,
+                ctx.code,
+                *plan.map_tile,
+                num_warps=WARPS,
+            )
         return grad_x, grad_weight, grad_bias, None, None, None, None, None, None
 
 
@@ -314,8 +457,16 @@ def _like(x: Tensor) -> Tensor:
     return torch.empty_like(x, memory_format=_layout(x))
 
 
-def normalise(x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, running_var: Tensor,
-              momentum: float, eps: float, activation: nn.Module | None = None) -> Tensor:
+def normalise(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    running_mean: Tensor,
+    running_var: Tensor,
+    momentum: float,
+    eps: float,
+    activation: nn.Module | None = None,
+) -> Tensor:
     """Batch normalisation in training, then the activation; moves the running moments.
 
     Args:
@@ -328,22 +479,38 @@ def normalise(x: Tensor, weight: Tensor, bias: Tensor, running_mean: Tensor, run
         Of the shape, layout and dtype of x.
     """
     code = NONE.value if activation is None else _CODES[type(activation)]
-    return _BatchNorm.apply(x, weight, bias, running_mean, running_var, momentum, eps, code,
-                            getattr(activation, "negative_slope", 0.0))
+    return _BatchNorm.apply(
+        x,
+        weight,
+        bias,
+        running_mean,
+        running_var,
+        momentum,
+        eps,
+        code,
+        getattr(activation, "negative_slope", 0.0),
+    )
 
 
 def usable(x: Tensor, norm: nn.Module, activation: nn.Module | None) -> bool:
     """Whether `fused_batch_norm` can stand in for `activation(norm(x))`."""
-    return (type(norm) is nn.BatchNorm2d and norm.training and norm.affine
-            and norm.running_mean is not None and norm.momentum is not None
-            and (activation is None or type(activation) in _CODES)
-            and x.is_cuda and x.dim() == 4 and x.shape[1] == norm.num_features
-            and x.dtype in (torch.bfloat16, torch.float16, torch.float32)
-            and x.is_contiguous(memory_format=torch.channels_last)
-            and x.numel() > x.shape[1]
-            and norm.weight.dtype == norm.running_mean.dtype == torch.float32
-            and x.device == norm.weight.device
-            and x.device.index == torch.cuda.current_device())
+    return (
+        type(norm) is nn.BatchNorm2d
+        and norm.training
+        and norm.affine
+        and norm.running_mean is not None
+        and norm.momentum is not None
+        and (activation is None or type(activation) in _CODES)
+        and x.is_cuda
+        and x.dim() == 4
+        and x.shape[1] == norm.num_features
+        and x.dtype in (torch.bfloat16, torch.float16, torch.float32)
+        and x.is_contiguous(memory_format=torch.channels_last)
+        and x.numel() > x.shape[1]
+        and norm.weight.dtype == norm.running_mean.dtype == torch.float32
+        and x.device == norm.weight.device
+        and x.device.index == torch.cuda.current_device()
+    )
 
 
 def fused_batch_norm(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module | None) -> Tensor:
@@ -356,5 +523,13 @@ def fused_batch_norm(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module | No
         [N, C, H, W] channels-last, of x's dtype.
     """
     norm.num_batches_tracked.add_(1)
-    return normalise(x, norm.weight, norm.bias, norm.running_mean, norm.running_var,
-                     norm.momentum, norm.eps, activation)
+    return normalise(
+        x,
+        norm.weight,
+        norm.bias,
+        norm.running_mean,
+        norm.running_var,
+        norm.momentum,
+        norm.eps,
+        activation,
+    )

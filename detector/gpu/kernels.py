@@ -23,9 +23,11 @@ def kernels_run() -> bool:
     except Exception as error:  # of the compiler, the linker, the driver: whatever it is
         fault = " ".join(str(error).split())[:200] or type(error).__name__
     if fault:
-        print(f"note: Triton cannot be used here ({fault}); training on the GPU is slower without. "
-              "It needs a C compiler and Python's headers, such as gcc and python3-dev",
-              file=sys.stderr)
+        print(
+            f"note: Triton cannot be used here ({fault}); training on the GPU is slower without. "
+            "It needs a C compiler and Python's headers, such as gcc and python3-dev",
+            file=sys.stderr,
+        )
     return fault is None
 
 

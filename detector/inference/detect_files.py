@@ -42,9 +42,18 @@ class Found:
 class Finder:
     """A detector with all that tells how to look."""
 
-    def __init__(self, model: nn.Module, config: Detector, settings: Evaluation, *,
-                 device: torch.device | str = "cpu", max_size: int | None = None,
-                 batch_size: int = 1, workers: int = 2, fp16: bool = False):
+    def __init__(
+        self,
+        model: nn.Module,
+        config: Detector,
+        settings: Evaluation,
+        *,
+        device: torch.device | str = "cpu",
+        max_size: int | None = None,
+        batch_size: int = 1,
+        workers: int = 2,
+        fp16: bool = False,
+    ):
         """
         Args:
             model: `build_detector(config)` with its weights, or what `load_exported` made.
@@ -58,8 +67,12 @@ class Finder:
         self.settings, self.max_size = settings, max_size
         self.batch_size, self.workers, self.fp16 = batch_size, workers, fp16
 
-    def find(self, sources: Sequence[Source], output: Path, visualize: bool = False,
-             ) -> Iterator[Found]:
+    def find(
+        self,
+        sources: Sequence[Source],
+        output: Path,
+        visualize: bool = False,
+    ) -> Iterator[Found]:
         """Writes `<name>.json` and, on demand, `<name>.drawn.jpg` or `.drawn.mp4` of each file.
 
         A file's JSON is written whole or not at all. It is, in px of the upright picture,
@@ -73,8 +86,12 @@ class Finder:
             else:
                 yield from self._pictures(group, output, visualize)
 
-    def _pictures(self, sources: Iterable[Source], output: Path, visualize: bool,
-                  ) -> Iterator[Found]:
+    def _pictures(
+        self,
+        sources: Iterable[Source],
+        output: Path,
+        visualize: bool,
+    ) -> Iterator[Found]:
         frames = read_pictures(sources, self.max_size, visualize, self.workers)
         for frame, faces in self._faces(frames):
             found = Found(frame.source, fault=frame.fault)
@@ -82,9 +99,17 @@ class Finder:
                 height, width = frame.size
                 found.frames, found.faces = 1, len(faces)
                 found.notes = self._scaled(frame)
-                _write(_place(output, frame.source, ".json"), json.dumps({
-                    "file_name": frame.source.name, "width": width, "height": height,
-                    "annotations": faces}).encode())
+                _write(
+                    _place(output, frame.source, ".json"),
+                    json.dumps(
+                        {
+                            "file_name": frame.source.name,
+                            "width": width,
+                            "height": height,
+                            "annotations": faces,
+                        }
+                    ).encode(),
+                )
                 if visualize:
                     drawn = limit(draw(frame.image, faces), MAX_JPEG)
                     _, data = cv2.imencode(".jpg", drawn)
@@ -105,8 +130,11 @@ class Finder:
                         if writer is None:
                             target = _place(output, source, ".drawn.mp4")
                             writer = cv2.VideoWriter(
-                                str(target), cv2.VideoWriter_fourcc(*"mp4v"), video.fps,
-                                (width, height))
+                                str(target),
+                                cv2.VideoWriter_fourcc(*"mp4v"),
+                                video.fps,
+                                (width, height),
+                            )
                             closing.callback(writer.release)
                             if not writer.isOpened():
                                 raise OSError(0, f"OpenCV cannot write {target}")
@@ -116,11 +144,21 @@ class Finder:
             return found
         found.frames = len(rows)
         if len(rows) < video.count:
-            found.fault = (f"{source.path}: ends after {len(rows)} of {video.count} frames; those "
-                           "are done")
-        _write(_place(output, source, ".json"), json.dumps({
-            "file_name": source.name, "width": width, "height": height, "fps": video.fps,
-            "frames": rows}).encode())
+            found.fault = (
+                f"{source.path}: ends after {len(rows)} of {video.count} frames; those are done"
+            )
+        _write(
+            _place(output, source, ".json"),
+            json.dumps(
+                {
+                    "file_name": source.name,
+                    "width": width,
+                    "height": height,
+                    "fps": video.fps,
+                    "frames": rows,
+                }
+            ).encode(),
+        )
         return found
 
     def _faces(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, list[dict]]]:
@@ -129,8 +167,9 @@ class Finder:
                 yield batch[0], []
                 continue
             with torch.autocast(self.device.type, torch.float16, enabled=self.fp16):
-                found = detect_views(self.model, self.config, [f.seen for f in batch],
-                                     self.settings, self.device)
+                found = detect_views(
+                    self.model, self.config, [f.seen for f in batch], self.settings, self.device
+                )
             for frame, detections in zip(batch, found):
                 yield frame, to_plain(detections, frame.seen.shape[:2], frame.size)
 

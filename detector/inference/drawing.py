@@ -21,8 +21,16 @@ def draw(image: np.ndarray, faces: list[dict]) -> np.ndarray:
     for face in faces:
         x1, y1, x2, y2 = (round(v) for v in face["bbox"])
         cv2.rectangle(drawn, (x1, y1), (x2, y2), BOX, thick)
-        cv2.putText(drawn, f"{face['score']:.2f}", (x1, max(y1 - 3, 8)),
-                    cv2.FONT_HERSHEY_SIMPLEX, 0.35 * thick, BOX, max(1, thick // 2), cv2.LINE_AA)
+        cv2.putText(
+            drawn,
+            f"{face['score']:.2f}",
+            (x1, max(y1 - 3, 8)),
+            cv2.FONT_HERSHEY_SIMPLEX,
+            0.35 * thick,
+            BOX,
+            max(1, thick // 2),
+            cv2.LINE_AA,
+        )
         for x, y in face.get("landmarks", ()):
             cv2.circle(drawn, (round(x), round(y)), thick, POINT, -1, cv2.LINE_AA)
     return drawn
@@ -38,8 +46,12 @@ def to_plain(detections: Detections, seen: tuple[int, int], size: tuple[int, int
     scale = np.array([size[1] / seen[1], size[0] / seen[0]])
     limits = np.array([size[1], size[0]] * 2)
     boxes = (detections.boxes.numpy().astype(np.float64) * np.tile(scale, 2)).clip(0, limits)
-    faces = [{"bbox": box, "score": score} for box, score in zip(
-        boxes.round(2).tolist(), detections.scores.numpy().astype(np.float64).round(4).tolist())]
+    faces = [
+        {"bbox": box, "score": score}
+        for box, score in zip(
+            boxes.round(2).tolist(), detections.scores.numpy().astype(np.float64).round(4).tolist()
+        )
+    ]
     if detections.landmarks is not None:
         points = (detections.landmarks.numpy().astype(np.float64) * scale).round(2).tolist()
         for face, own in zip(faces, points):

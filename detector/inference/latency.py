@@ -31,16 +31,27 @@ class Latency:
         return self.p90_ms - self.p10_ms
 
 
-def latency(model: Callable[[Tensor], object], size: tuple[int, int] = (640, 640),
-            threads: int = 1, repeats: int = 30, device: torch.device | str = "cpu") -> Latency:
+def latency(
+    model: Callable[[Tensor], object],
+    size: tuple[int, int] = (640, 640),
+    threads: int = 1,
+    repeats: int = 30,
+    device: torch.device | str = "cpu",
+) -> Latency:
     """Latency of one network; see `latencies`."""
     return latencies({"": model}, size, threads, repeats, device)[""]
 
 
 @torch.inference_mode()
-def latencies(models: Mapping[str, Callable[[Tensor], object]], size: tuple[int, int] = (640, 640),
-              threads: int = 1, repeats: int = 30, device: torch.device | str = "cpu", *,
-              warmup: int = 3) -> dict[str, Latency]:
+def latencies(
+    models: Mapping[str, Callable[[Tensor], object]],
+    size: tuple[int, int] = (640, 640),
+    threads: int = 1,
+    repeats: int = 30,
+    device: torch.device | str = "cpu",
+    *,
+    warmup: int = 3,
+) -> dict[str, Latency]:
     """Latency of several networks, taken in turns so that all meet the same state of the machine.
 
     On a GPU it is the device's time between two events in its queue, right before and right after
@@ -118,5 +129,10 @@ def _timed_on_gpu(model: Callable[[Tensor], object], image: Tensor) -> float:
 
 def _summary(seconds: list[float], machine: str) -> Latency:
     low, median, high = np.percentile(seconds, [10, 50, 90]) * 1000
-    return Latency(median_ms=float(median), p10_ms=float(low), p90_ms=float(high),
-                   repeats=len(seconds), machine=machine)
+    return Latency(
+        median_ms=float(median),
+        p10_ms=float(low),
+        p90_ms=float(high),
+        repeats=len(seconds),
+        machine=machine,
+    )

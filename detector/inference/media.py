@@ -17,8 +17,22 @@ from detector.data.types import UnreadableImage
 from detector.data.wider import read_image
 from detector.inference.tta import MAX_PIXELS
 
-IMAGES = frozenset({".jpg", ".jpeg", ".jpe", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm",
-                    ".pgm", ".avif", ".jp2"})
+IMAGES = frozenset(
+    {
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".png",
+        ".bmp",
+        ".webp",
+        ".tif",
+        ".tiff",
+        ".ppm",
+        ".pgm",
+        ".avif",
+        ".jp2",
+    }
+)
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
 
 
@@ -59,11 +73,16 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     found: list[Source] = []
     for path in paths:
         if path.is_dir():
-            below = [Source(p, p.relative_to(path).as_posix()) for p in sorted(path.rglob("*"))
-                     if p.suffix.lower() in IMAGES | VIDEOS and p.is_file()]
+            below = [
+                Source(p, p.relative_to(path).as_posix())
+                for p in sorted(path.rglob("*"))
+                if p.suffix.lower() in IMAGES | VIDEOS and p.is_file()
+            ]
             if not below:
-                raise UserError(f"{path}: no images or videos in this folder; give another, or "
-                                "the files themselves")
+                raise UserError(
+                    f"{path}: no images or videos in this folder; give another, or "
+                    "the files themselves"
+                )
             found += below
         elif path.exists():
             found.append(Source(path, path.name))
@@ -73,8 +92,10 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     for source in found:
         other = by_name.setdefault(source.name, source.path)
         if other != source.path:
-            raise UserError(f"{other} and {source.path}: their results would have the same name; "
-                            "give the folder that both are in")
+            raise UserError(
+                f"{other} and {source.path}: their results would have the same name; "
+                "give the folder that both are in"
+            )
     return [Source(path, name) for name, path in by_name.items()]
 
 
@@ -86,14 +107,18 @@ def read_picture(source: Source, max_size: int | None = None, keep: bool = False
         return Frame(source, 0, fault=str(error))
 
 
-def read_pictures(sources: Iterable[Source], max_size: int | None = None, keep: bool = False,
-                  workers: int = 2) -> Iterator[Frame]:
+def read_pictures(
+    sources: Iterable[Source], max_size: int | None = None, keep: bool = False, workers: int = 2
+) -> Iterator[Frame]:
     """The images in their order, read ahead by `workers` threads; memory holds two each."""
     sources = iter(sources)
     with ThreadPoolExecutor(workers) as pool:
+
         def ask(count: int) -> list:
-            return [pool.submit(read_picture, source, max_size, keep)
-                    for source in islice(sources, count)]
+            return [
+                pool.submit(read_picture, source, max_size, keep)
+                for source in islice(sources, count)
+            ]
 
         waiting = ask(2 * workers)
         while waiting:
@@ -134,8 +159,9 @@ def batched(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
     """Neighbours of one shape together, at most `size`; each unreadable one alone."""
     batch: list[Frame] = []
     for frame in frames:
-        if batch and (len(batch) == size or frame.seen is None
-                      or frame.seen.shape != batch[0].seen.shape):
+        if batch and (
+            len(batch) == size or frame.seen is None or frame.seen.shape != batch[0].seen.shape
+        ):
             yield batch
             batch = []
         if frame.seen is None:
@@ -146,8 +172,9 @@ def batched(frames: Iterable[Frame], size: int) -> Iterator[list[Frame]]:
         yield batch
 
 
-def _frame(source: Source, index: int, image: np.ndarray, max_size: int | None,
-           keep: bool) -> Frame:
+def _frame(
+    source: Source, index: int, image: np.ndarray, max_size: int | None, keep: bool
+) -> Frame:
     height, width = image.shape[:2]
     most = max_size
     if height * width > MAX_PIXELS:

@@ -32,10 +32,16 @@ _BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
 NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), None)
 
 
-def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evaluation,
-           device: torch.device | str = "cpu", *,
-           progress: Callable[[int, int], None] | None = None,
-           unreadable: list[str] | None = None) -> dict[str, Detections]:
+def detect(
+    model: nn.Module,
+    config: Detector,
+    images: ImageSet,
+    settings: Evaluation,
+    device: torch.device | str = "cpu",
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    unreadable: list[str] | None = None,
+) -> dict[str, Detections]:
     """Faces in each image, by its name, in the order of the set.
 
     Boxes and landmarks are in px of the original image, as it is stored: as annotations are.
@@ -53,8 +59,13 @@ def detect(model: nn.Module, config: Detector, images: ImageSet, settings: Evalu
     model.to(device).eval()
     done, planned = 0, _plans_pay(images, settings, device)
     try:
-        for indices, batch in _batches(images, settings, _BATCH_PIXELS.get(device.type, 2**20),
-                                       READERS if device.type == "cuda" else 0, unreadable):
+        for indices, batch in _batches(
+            images,
+            settings,
+            _BATCH_PIXELS.get(device.type, 2**20),
+            READERS if device.type == "cuda" else 0,
+            unreadable,
+        ):
             with nullcontext() if planned else torch.backends.cudnn.flags(enabled=False):
                 detections = detect_views(model, config, batch, settings, device)
             for index, image, own in zip(indices, batch, detections):
@@ -78,8 +89,13 @@ def _plans_pay(images: ImageSet, settings: Evaluation, device: torch.device) -> 
     return device.type != "cuda" or (known and len(sizes) <= FEW_SIZES)
 
 
-def detect_views(model: nn.Module, config: Detector, images: Sequence[np.ndarray],
-                 settings: Evaluation, device: torch.device | str = "cpu") -> list[Detections]:
+def detect_views(
+    model: nn.Module,
+    config: Detector,
+    images: Sequence[np.ndarray],
+    settings: Evaluation,
+    device: torch.device | str = "cpu",
+) -> list[Detections]:
     """Detections in images, in px of each, from all views that `settings` ask for.
 
     Args:
@@ -96,14 +112,24 @@ def detect_views(model: nn.Module, config: Detector, images: Sequence[np.ndarray
             # `copy`: a column of 1 px would stay turned around in memory, which torch refuses.
             flipped = detect_batch(model, config, batch[:, :, ::-1].copy(), settings, device)
             looks.append([mirrored(found, width) for found in flipped])
-        views += [[scaled(found, (image.shape[1] / width, image.shape[0] / height))
-                   for image, found in zip(images, look)] for look in looks]
+        views += [
+            [
+                scaled(found, (image.shape[1] / width, image.shape[0] / height))
+                for image, found in zip(images, look)
+            ]
+            for look in looks
+        ]
     return views[0] if len(views) == 1 else [vote(own, settings) for own in zip(*views)]
 
 
 @torch.inference_mode()
-def detect_batch(model: nn.Module, config: Detector, images: np.ndarray, settings: Evaluation,
-                 device: torch.device | str = "cpu") -> list[Detections]:
+def detect_batch(
+    model: nn.Module,
+    config: Detector,
+    images: np.ndarray,
+    settings: Evaluation,
+    device: torch.device | str = "cpu",
+) -> list[Detections]:
     """Detections in images of one size, in pixels of these, on the CPU.
 
     Args:
@@ -116,8 +142,12 @@ def detect_batch(model: nn.Module, config: Detector, images: np.ndarray, setting
     if isinstance(model, Exported):
         return model.detections(pixels, settings)
     found = postprocess(model(pixels), priors(config, images.shape[1:3], device), settings)
-    return [Detections(d.boxes.cpu(), d.scores.cpu(),
-                       None if d.landmarks is None else d.landmarks.cpu()) for d in found]
+    return [
+        Detections(
+            d.boxes.cpu(), d.scores.cpu(), None if d.landmarks is None else d.landmarks.cpu()
+        )
+        for d in found
+    ]
 
 
 def rows(detections: Detections) -> np.ndarray:
@@ -132,32 +162,50 @@ def wider_rows(detections: Detections) -> np.ndarray:
 
 
 def _rows(corners: np.ndarray, detections: Detections) -> np.ndarray:
-    return np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2],
-                           detections.scores.numpy().astype(np.float64)[:, None]], axis=1)
+    return np.concatenate(
+        [
+            corners[:, :2],
+            corners[:, 2:] - corners[:, :2],
+            detections.scores.numpy().astype(np.float64)[:, None],
+        ],
+        axis=1,
+    )
 
 
-def evaluate(model: nn.Module, config: Detector, images: ImageSet, settings: Evaluation,
-             device: torch.device | str = "cpu", truth: GroundTruth | None = None, *,
-             progress: Callable[[int, int], None] | None = None,
-             unreadable: list[str] | None = None) -> dict[str, float]:
+def evaluate(
+    model: nn.Module,
+    config: Detector,
+    images: ImageSet,
+    settings: Evaluation,
+    device: torch.device | str = "cpu",
+    truth: GroundTruth | None = None,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+    unreadable: list[str] | None = None,
+) -> dict[str, float]:
     """easy, medium, hard AP in [0, 1]; arguments as those of `detect`.
 
     Args:
         truth: which faces count; none: by their height, from the labels of `images`. Official
             lists: `official_ground_truth(folder).only(label.name for label in images.labels)`.
     """
-    found = detect(model, config, images, settings, device, progress=progress,
-                   unreadable=unreadable)
-    return wider_ap({name: wider_rows(own) for name, own in found.items()},
-                    height_ground_truth(images.labels) if truth is None else truth)
+    found = detect(
+        model, config, images, settings, device, progress=progress, unreadable=unreadable
+    )
+    return wider_ap(
+        {name: wider_rows(own) for name, own in found.items()},
+        height_ground_truth(images.labels) if truth is None else truth,
+    )
 
 
-def _batches(images: ImageSet, settings: Evaluation, pixels: int, readers: int,
-             unreadable: list[str] | None) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+def _batches(
+    images: ImageSet, settings: Evaluation, pixels: int, readers: int, unreadable: list[str] | None
+) -> Iterator[tuple[list[int], list[np.ndarray]]]:
     """Neighbours of one view size together: indices, images as they are stored.
 
     Images of one size come one after the other, so that few are in memory at once.
     """
+
     def shape(image: np.ndarray) -> tuple[int, int]:
         return view_size(image.shape[1::-1], settings)
 
@@ -170,8 +218,9 @@ def _batches(images: ImageSet, settings: Evaluation, pixels: int, readers: int,
                 unreadable.append(images.labels[index].name)
             continue
         width, height = view_size(image.shape[1::-1], settings, max(settings.scales))
-        if batch and (shape(image) != shape(batch[0])
-                      or (len(batch) + 1) * width * height > pixels):
+        if batch and (
+            shape(image) != shape(batch[0]) or (len(batch) + 1) * width * height > pixels
+        ):
             yield indices, batch
             indices, batch = [], []
         indices.append(index)
@@ -183,6 +232,7 @@ def _batches(images: ImageSet, settings: Evaluation, pixels: int, readers: int,
 def _read(images: ImageSet, order: Sequence[int], readers: int) -> Iterator[np.ndarray | None]:
     """Images in the given order, None for one that cannot be decoded; by so many threads, which are
     at most two images each ahead, or when they are asked for."""
+
     def read(index: int) -> np.ndarray | None:
         try:
             return images.image(index)

@@ -39,8 +39,16 @@ FIGURES = {
     "yunet_n": Figures((640, 640), 75_856, "0.5854"),
     "yunet_s": Figures((640, 640), 54_608, "0.3785"),
 }
-_HEAD = ("preset", "image", "parameters published", "here", "G MACs published", "here",
-         "torch ms", "ONNX Runtime ms")
+_HEAD = (
+    "preset",
+    "image",
+    "parameters published",
+    "here",
+    "G MACs published",
+    "here",
+    "torch ms",
+    "ONNX Runtime ms",
+)
 
 
 def rows(names: Sequence[str]) -> list[dict]:
@@ -50,9 +58,15 @@ def rows(names: Sequence[str]) -> list[dict]:
         told = FIGURES.get(name)
         height, width = size = told.size if told else (640, 640)
         params, macs = cost(load_preset(name)[0], size)
-        found.append({"preset": name, "size": [width, height],
-                      "published": {"params": told.params, "gmacs": told.gmacs} if told else None,
-                      "params": params, "macs": macs})
+        found.append(
+            {
+                "preset": name,
+                "size": [width, height],
+                "published": {"params": told.params, "gmacs": told.gmacs} if told else None,
+                "params": params,
+                "macs": macs,
+            }
+        )
     return found
 
 
@@ -75,8 +89,11 @@ def measured(names: Sequence[str], threads: int, repeats: int) -> tuple[dict[str
     times = latencies(runners, LATENCY_SIZE, threads, repeats)
     found: dict[str, dict] = {name: {} for name in names}
     for (name, runtime), time in times.items():
-        found[name][runtime] = {"median_ms": time.median_ms, "p10_ms": time.p10_ms,
-                                "p90_ms": time.p90_ms}
+        found[name][runtime] = {
+            "median_ms": time.median_ms,
+            "p10_ms": time.p10_ms,
+            "p90_ms": time.p90_ms,
+        }
     return found, next(iter(times.values())).machine
 
 
@@ -86,12 +103,25 @@ def markdown(table: Sequence[dict]) -> str:
     for row in table:
         told = row["published"]
         digits = len(told["gmacs"].split(".")[1]) if told else 4
-        times = [f"{row['latency'][runtime]['median_ms']:.1f}" if "latency" in row else "—"
-                 for runtime in ("torch", "onnxruntime")]
-        lines.append("| " + " | ".join([
-            row["preset"], "×".join(map(str, row["size"])),
-            f"{told['params']:,}" if told else "—", f"{row['params']:,}",
-            told["gmacs"] if told else "—", f"{row['macs'] / 1e9:.{digits}f}", *times]) + " |")
+        times = [
+            f"{row['latency'][runtime]['median_ms']:.1f}" if "latency" in row else "—"
+            for runtime in ("torch", "onnxruntime")
+        ]
+        lines.append(
+            "| "
+            + " | ".join(
+                [
+                    row["preset"],
+                    "×".join(map(str, row["size"])),
+                    f"{told['params']:,}" if told else "—",
+                    f"{row['params']:,}",
+                    told["gmacs"] if told else "—",
+                    f"{row['macs'] / 1e9:.{digits}f}",
+                    *times,
+                ]
+            )
+            + " |"
+        )
     return "\n".join(lines)
 
 

@@ -40,15 +40,17 @@ def resized(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if image.shape[1::-1] == size:
         return image
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    return cv2.resize(image, size,
-                      interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
 
 
 def scaled(found: Detections, scale: tuple[float, float]) -> Detections:
     """The same in px of which there are `scale` (along x and y) for each before; float64."""
     both = torch.tensor(scale, dtype=torch.float64)
-    return Detections(found.boxes * both.repeat(2), found.scores,
-                      None if found.landmarks is None else found.landmarks * both)
+    return Detections(
+        found.boxes * both.repeat(2),
+        found.scores,
+        None if found.landmarks is None else found.landmarks * both,
+    )
 
 
 def mirrored(found: Detections, width: float) -> Detections:
@@ -76,7 +78,7 @@ def vote(views: Sequence[Detections], settings: Evaluation) -> Detections:
     """
     boxes = torch.cat([found.boxes for found in views])
     scores = torch.cat([found.scores for found in views])
-    kept = nms(boxes, scores.to(boxes), settings.nms_iou)[:settings.keep]
+    kept = nms(boxes, scores.to(boxes), settings.nms_iou)[: settings.keep]
     weights = (box_iou(boxes[kept], boxes) > VOTE_IOU) * scores.to(boxes)
     weights[torch.arange(len(kept)), kept] = scores[kept].to(boxes)  # one without area, too
     weights /= weights.sum(dim=1, keepdim=True)

@@ -29,12 +29,14 @@ def atss(targets: Targets, priors: Priors, settings: Loss) -> Matches:
     away = (faces[:, None, :2] + faces[:, None, 2:]) / 2 - centres
     # Of anchors as near, such as those of one cell, the first ones: on every device the same.
     distances = away.double().square().sum(2) + TIE * torch.arange(
-        len(anchors), device=anchors.device)
+        len(anchors), device=anchors.device
+    )
     nearest, start = [], 0
     for count in priors.counts:
-        level = distances[:, start:start + count]
-        nearest.append(level.topk(min(settings.candidates, count), dim=1,
-                                  largest=False).indices + start)
+        level = distances[:, start : start + count]
+        nearest.append(
+            level.topk(min(settings.candidates, count), dim=1, largest=False).indices + start
+        )
         start += count
     nearest = torch.cat(nearest, dim=1)  # [F, K]
 

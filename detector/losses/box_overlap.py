@@ -31,8 +31,7 @@ def diou(predicted: Tensor, wanted: Tensor) -> Tensor:
     2020) [N], from 0 to 2."""
     apart = (predicted[:, :2] + predicted[:, 2:] - wanted[:, :2] - wanted[:, 2:]) / 2
     diagonal = _hull_sides(predicted, wanted).square().sum(-1)
-    return (1 - paired_iou(predicted, wanted)
-            + apart.square().sum(-1) / diagonal.clamp(min=TINY))
+    return 1 - paired_iou(predicted, wanted) + apart.square().sum(-1) / diagonal.clamp(min=TINY)
 
 
 def eiou(predicted: Tensor, wanted: Tensor) -> Tensor:
@@ -46,8 +45,7 @@ def eiou(predicted: Tensor, wanted: Tensor) -> Tensor:
     low = torch.maximum(predicted[:, :2], wanted[:, :2]) - corner
     high = torch.minimum(predicted[:, 2:], wanted[:, 2:]) - corner
     least, most = torch.minimum(low, high), torch.maximum(low, high)
-    overlap = (product(high) + product(least)
-               - low[:, 0] * most[:, 1] - most[:, 0] * low[:, 1])
+    overlap = product(high) + product(least) - low[:, 0] * most[:, 1] - most[:, 0] * low[:, 1]
     union = area(predicted) + area(wanted) - overlap
     loss = 1 - overlap / union.clamp(min=TINY)
     return F.smooth_l1_loss(loss, torch.zeros_like(loss), reduction="none", beta=EXTENDED_BETA)

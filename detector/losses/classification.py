@@ -14,12 +14,13 @@ from torch import Tensor
 from detector.config.recipe import Loss
 from detector.losses.selection import chosen
 
-FOCUS = 2.0        # exponent of focal and quality focal loss
+FOCUS = 2.0  # exponent of focal and quality focal loss
 FACE_WEIGHT = 0.25  # of positives in focal loss; negatives have the rest
 
 
-def class_loss(logits: Tensor, positive: Tensor, negative: Tensor, quality: Tensor,
-               settings: Loss) -> Tensor:
+def class_loss(
+    logits: Tensor, positive: Tensor, negative: Tensor, quality: Tensor, settings: Loss
+) -> Tensor:
     """The loss that `settings.class_loss` names."""
     if settings.class_loss == "ohem":
         return ohem(logits, positive, negative, settings.negatives)

@@ -35,10 +35,14 @@ class Counts(NamedTuple):
     """Positives whose face has all five landmarks known."""
 
 
-def detection_losses(outputs: Mapping[str, Tensor],
-                     targets: Targets | Sequence[Mapping[str, Tensor]], priors: Priors,
-                     settings: Loss, matches: Matches | None = None,
-                     counts: Counts | None = None) -> dict[str, Tensor]:
+def detection_losses(
+    outputs: Mapping[str, Tensor],
+    targets: Targets | Sequence[Mapping[str, Tensor]],
+    priors: Priors,
+    settings: Loss,
+    matches: Matches | None = None,
+    counts: Counts | None = None,
+) -> dict[str, Tensor]:
     """The multi-task loss of a batch, in float32, unweighted.
 
     Args:
@@ -79,7 +83,8 @@ def detection_losses(outputs: Mapping[str, Tensor],
         losses["class"] = learnt.sum(terms) / counts.faces.clamp(min=1)
         logits = _taught_logits(outputs)
     losses["objectness" if "objectness" in outputs else "class"] = class_loss(
-        logits, positive, negative, learnt.spread(quality), settings) / counts.judged.clamp(min=1)
+        logits, positive, negative, learnt.spread(quality), settings
+    ) / counts.judged.clamp(min=1)
 
     if settings.box_loss == "smooth_l1":
         wanted = encode(boxes, references, priors.coding)
@@ -95,15 +100,17 @@ def detection_losses(outputs: Mapping[str, Tensor],
         known = _known(points)[:, None]
         wanted = encode_landmarks(points, references, priors.coding).where(known, 0)
         deltas = learnt.of(outputs["landmark_deltas"]).float().where(known, 0)
-        terms = F.smooth_l1_loss(deltas, wanted, reduction="none",
-                                 beta=settings.landmark_beta).sum(1)
+        terms = F.smooth_l1_loss(deltas, wanted, reduction="none", beta=settings.landmark_beta).sum(
+            1
+        )
         losses["landmark"] = learnt.sum(terms) / counts.landmarks.clamp(min=1)
     return losses
 
 
 @torch.no_grad()
-def count(outputs: Mapping[str, Tensor] | None, targets: Targets, matches: Matches,
-          settings: Loss) -> Counts:
+def count(
+    outputs: Mapping[str, Tensor] | None, targets: Targets, matches: Matches, settings: Loss
+) -> Counts:
     """What the losses of these images are divided by.
 
     Args:
@@ -111,8 +118,11 @@ def count(outputs: Mapping[str, Tensor] | None, targets: Targets, matches: Match
     """
     positive = matches.labels == POSITIVE
     faces = positive.sum()
-    weights = ((_taught_logits(outputs).sigmoid() * positive).sum()
-               if settings.class_loss == "quality_focal" else faces)
+    weights = (
+        (_taught_logits(outputs).sigmoid() * positive).sum()
+        if settings.class_loss == "quality_focal"
+        else faces
+    )
     learnt = chosen(positive)
     known = _known(_rows(targets.landmarks, learnt.of(matches.faces)))
     return Counts(judged(positive, settings), faces, weights, learnt.sum(known.float()))
@@ -133,8 +143,9 @@ def by_predictions(settings: Loss) -> bool:
     return settings.assignment == "simota" or settings.class_loss == "quality_focal"
 
 
-def assign(outputs: Mapping[str, Tensor] | None, targets: Targets, priors: Priors,
-           settings: Loss) -> Matches:
+def assign(
+    outputs: Mapping[str, Tensor] | None, targets: Targets, priors: Priors, settings: Loss
+) -> Matches:
     """Which anchor learns which face, by the rule that `settings.assignment` names; only simota
     looks at the outputs."""
     if settings.assignment == "atss":
@@ -147,15 +158,22 @@ def assign(outputs: Mapping[str, Tensor] | None, targets: Targets, priors: Prior
 
 def total_loss(losses: Mapping[str, Tensor], settings: Loss) -> Tensor:
     """The weighted sum that is minimised."""
-    weights = {"class": 1.0, "objectness": 1.0, "box": settings.box_weight,
-               "landmark": settings.landmark_weight}
+    weights = {
+        "class": 1.0,
+        "objectness": 1.0,
+        "box": settings.box_weight,
+        "landmark": settings.landmark_weight,
+    }
     return sum(weights[name] * loss for name, loss in losses.items())
 
 
 def _taught_logits(outputs: Mapping[str, Tensor]) -> Tensor:
     """float32 [B, A], the log odds that learn positives from negatives."""
-    return outputs["objectness"].float()[..., 0] if "objectness" in outputs else (
-        _face_logits(outputs))
+    return (
+        outputs["objectness"].float()[..., 0]
+        if "objectness" in outputs
+        else (_face_logits(outputs))
+    )
 
 
 def _face_logits(outputs: Mapping[str, Tensor]) -> Tensor:

@@ -79,8 +79,9 @@ def best_faces(merits: Tensor, targets: Targets, least: float, neither: Tensor) 
     return Matches(labels, matched.long())
 
 
-def near_faces(targets: Targets, vague: Tensor, anchors: Tensor, match_iou: float,
-               overlaps: Tensor) -> Tensor:
+def near_faces(
+    targets: Targets, vague: Tensor, anchors: Tensor, match_iou: float, overlaps: Tensor
+) -> Tensor:
     """bool [B, A]: anchors on a face that exists but is not learnt (`vague`, bool [F]).
 
     Args:

@@ -13,15 +13,16 @@ from detector.data.targets import Targets
 from detector.losses.box_overlap import paired_iou
 from detector.losses.iou_assigner import Matches, any_by_image, best_faces, near_faces, no_matches
 
-MOST = 10          # predictions whose summed IoU tells how many cells learn a face
-IOU_WEIGHT = 3.0   # of the box in the cost, over that of the score
-FAR = 100.0        # cost of a cell not both in a face and near its centre: above all other costs
+MOST = 10  # predictions whose summed IoU tells how many cells learn a face
+IOU_WEIGHT = 3.0  # of the box in the cost, over that of the score
+FAR = 100.0  # cost of a cell not both in a face and near its centre: above all other costs
 TINY = 1e-7
 
 
 @torch.no_grad()
-def simota(targets: Targets, scores: Tensor, predicted: Tensor, priors: Priors,
-           settings: Loss) -> Matches:
+def simota(
+    targets: Targets, scores: Tensor, predicted: Tensor, priors: Priors, settings: Loss
+) -> Matches:
     """Matches cells with the faces of each image by what the network predicts there.
 
     A face may be learnt by cells whose middle is in it or within `centre_radius` strides of its
@@ -41,8 +42,9 @@ def simota(targets: Targets, scores: Tensor, predicted: Tensor, priors: Priors,
     points, strides = (cells[:, :2] + cells[:, 2:]) / 2, cells[:, 2] - cells[:, 0]
     inside = ((points > faces[:, None, :2]) & (points < faces[:, None, 2:])).all(2) & learnable
     centres = (faces[:, :2] + faces[:, 2:]) / 2
-    near = ((points - centres[:, None]).abs().amax(2)
-            < settings.centre_radius * strides) & learnable
+    near = (
+        (points - centres[:, None]).abs().amax(2) < settings.centre_radius * strides
+    ) & learnable
     open_cells = any_by_image(inside | near, targets)[targets.image] & learnable  # [F, A]
 
     overlaps = paired_iou(faces[:, None], predicted[targets.image]).where(open_cells, 0)
@@ -54,8 +56,10 @@ def simota(targets: Targets, scores: Tensor, predicted: Tensor, priors: Priors,
     lowest, order = costs.topk(most, dim=1, largest=False)
     taken = torch.arange(most, device=faces.device) < wanted[:, None]
     merits = torch.full_like(costs, -torch.inf).scatter_(
-        1, order, (-lowest).where(taken, -torch.inf))
+        1, order, (-lowest).where(taken, -torch.inf)
+    )
     learnt = (merits > -torch.inf).any(1)
-    neither = near_faces(targets, targets.exists & ~learnt, cells, settings.match_iou,
-                         iou(faces, cells))
+    neither = near_faces(
+        targets, targets.exists & ~learnt, cells, settings.match_iou, iou(faces, cells)
+    )
     return best_faces(merits, targets, torch.finfo(merits.dtype).min, neither)

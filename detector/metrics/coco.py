@@ -11,13 +11,13 @@ import numpy as np
 from detector.data.types import ImageLabel
 from detector.metrics.wider_files import image_key
 
-NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl",
-         "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _FACE = 1  # pycocotools takes an id of 0 for none: all ids start at 1
 
 
-def coco_ap(predictions: Mapping[str, np.ndarray],
-            labels: Sequence[ImageLabel]) -> dict[str, float | None]:
+def coco_ap(
+    predictions: Mapping[str, np.ndarray], labels: Sequence[ImageLabel]
+) -> dict[str, float | None]:
     """COCO's twelve numbers for the one class face, each in [0, 1].
 
     AP and AR are means over IoU 0.50, 0.55 … 0.95; small, medium and large part at boxes of 32²
@@ -41,8 +41,10 @@ def coco_ap(predictions: Mapping[str, np.ndarray],
     for image, label in enumerate(labels, start=1):
         corners = np.asarray(label.boxes, dtype=np.float64).reshape(-1, 4)
         boxes = np.concatenate([corners[:, :2], corners[:, 2:] - corners[:, :2]], axis=1)
-        faces += [_row(image, box) | {"iscrowd": int(ignored)}
-                  for box, ignored in zip(boxes, label.ignore)]
+        faces += [
+            _row(image, box) | {"iscrowd": int(ignored)}
+            for box, ignored in zip(boxes, label.ignore)
+        ]
         rows = np.asarray(by_key.get(image_key(label.name), ()), dtype=np.float64).reshape(-1, 5)
         found += [_row(image, row[:4]) | {"score": float(row[4])} for row in rows]
     with contextlib.redirect_stdout(io.StringIO()):
@@ -50,13 +52,19 @@ def coco_ap(predictions: Mapping[str, np.ndarray],
         compared.evaluate()
         compared.accumulate()
         compared.summarize()
-    return {name: None if value < 0 else float(value)  # it says -1 where there is no face
-            for name, value in zip(NAMES, compared.stats)}
+    return {
+        name: None if value < 0 else float(value)  # it says -1 where there is no face
+        for name, value in zip(NAMES, compared.stats)
+    }
 
 
 def _row(image: int, box: np.ndarray) -> dict:
-    return {"image_id": image, "category_id": _FACE, "bbox": box.tolist(),
-            "area": float(box[2] * box[3])}
+    return {
+        "image_id": image,
+        "category_id": _FACE,
+        "bbox": box.tolist(),
+        "area": float(box[2] * box[3]),
+    }
 
 
 def _indexed(rows: list[dict], images: int):
@@ -64,8 +72,10 @@ def _indexed(rows: list[dict], images: int):
     from pycocotools.coco import COCO
 
     made = COCO()
-    made.dataset = {"images": [{"id": image} for image in range(1, images + 1)],
-                    "categories": [{"id": _FACE}],
-                    "annotations": [row | {"id": at} for at, row in enumerate(rows, start=1)]}
+    made.dataset = {
+        "images": [{"id": image} for image in range(1, images + 1)],
+        "categories": [{"id": _FACE}],
+        "annotations": [row | {"id": at} for at, row in enumerate(rows, start=1)],
+    }
     made.createIndex()
     return made

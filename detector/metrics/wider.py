@@ -52,15 +52,22 @@ class GroundTruth:
         keys = [image_key(name) for name in names]
         unknown = [key for key in keys if key not in places]
         if unknown:
-            raise UserError(f"{unknown[0]}: not in the ground truth ({len(unknown)} such images); "
-                            "take images and ground truth from the same set")
+            raise UserError(
+                f"{unknown[0]}: not in the ground truth ({len(unknown)} such images); "
+                "take images and ground truth from the same set"
+            )
         ends = np.cumsum(self.counts)
         chosen = [places[key] for key in keys]
-        faces = np.concatenate([np.arange(ends[i] - self.counts[i], ends[i]) for i in chosen]
-                               or [np.zeros(0, dtype=np.int64)])
-        return GroundTruth(tuple(keys), self.counts[np.array(chosen, dtype=np.int64)],
-                           self.boxes[faces],
-                           {level: mask[faces] for level, mask in self.kept.items()})
+        faces = np.concatenate(
+            [np.arange(ends[i] - self.counts[i], ends[i]) for i in chosen]
+            or [np.zeros(0, dtype=np.int64)]
+        )
+        return GroundTruth(
+            tuple(keys),
+            self.counts[np.array(chosen, dtype=np.int64)],
+            self.boxes[faces],
+            {level: mask[faces] for level, mask in self.kept.items()},
+        )
 
 
 def official_ground_truth(folder: Path) -> GroundTruth:
@@ -92,10 +99,13 @@ def height_ground_truth(labels: Sequence[ImageLabel]) -> GroundTruth:
 def _ground_truth(names, boxes, kept) -> GroundTruth:
     def joined(arrays, empty):
         return np.concatenate(arrays) if arrays else empty
-    return GroundTruth(tuple(names), np.array([len(b) for b in boxes], dtype=np.int64),
-                       joined(boxes, np.zeros((0, 4))),
-                       {level: joined(masks, np.zeros(0, dtype=bool))
-                        for level, masks in kept.items()})
+
+    return GroundTruth(
+        tuple(names),
+        np.array([len(b) for b in boxes], dtype=np.int64),
+        joined(boxes, np.zeros((0, 4))),
+        {level: joined(masks, np.zeros(0, dtype=bool)) for level, masks in kept.items()},
+    )
 
 
 def wider_ap(predictions: Mapping[str, np.ndarray], truth: GroundTruth) -> dict[str, float]:
@@ -109,13 +119,17 @@ def wider_ap(predictions: Mapping[str, np.ndarray], truth: GroundTruth) -> dict[
             order of the file, which is never sorted. Images left out have no detections.
     """
     by_key = {image_key(name): rows for name, rows in predictions.items()}
-    found = [(image, by_key[name]) for image, name in enumerate(truth.names)
-             if name in by_key and len(by_key[name])]
+    found = [
+        (image, by_key[name])
+        for image, name in enumerate(truth.names)
+        if name in by_key and len(by_key[name])
+    ]
     if not found:
         return dict.fromkeys(truth.kept, 0.0)
     rows = np.concatenate([np.asarray(r, dtype=np.float64) for _, r in found])
-    image = np.repeat(np.array([i for i, _ in found], dtype=np.int64),
-                      np.array([len(r) for _, r in found]))
+    image = np.repeat(
+        np.array([i for i, _ in found], dtype=np.int64), np.array([len(r) for _, r in found])
+    )
     scores = rows[:, 4]
     low, high = min(scores.min(), 1.0), max(scores.max(), 0.0)
     if low == high:  # 0 / 0: no detection reaches any threshold
@@ -132,9 +146,9 @@ def wider_ap(predictions: Mapping[str, np.ndarray], truth: GroundTruth) -> dict[
         counted = np.ones(len(rows), dtype=bool)
         counted[matched] = kept[face[matched]]
         proposals = np.bincount(step[counted], minlength=_STEPS + 1)
-        results[level] = _average_precision(np.cumsum(hits[:_STEPS]),
-                                            np.cumsum(proposals[:_STEPS]),
-                                            int(kept.sum()))
+        results[level] = _average_precision(
+            np.cumsum(hits[:_STEPS]), np.cumsum(proposals[:_STEPS]), int(kept.sum())
+        )
     return results
 
 
@@ -181,8 +195,9 @@ def _best_face(boxes: np.ndarray, image: np.ndarray, truth: GroundTruth) -> np.n
     while at < len(boxes):
         stop = max(at + 1, int(np.searchsorted(ends, begins[at] + _CHUNK, side="right")))
         detection = np.repeat(np.arange(at, stop), pairs[at:stop])
-        place = np.arange(begins[at], ends[stop - 1]) + np.repeat((low - begins)[at:stop],
-                                                                  pairs[at:stop])
+        place = np.arange(begins[at], ends[stop - 1]) + np.repeat(
+            (low - begins)[at:stop], pairs[at:stop]
+        )
         iou = _pair_iou(found[detection], faces[place])
         match = np.flatnonzero(iou >= _MATCH_IOU)
         if match.size:
@@ -199,7 +214,8 @@ def _take_highest(best, detection, face, iou) -> None:
     first = np.flatnonzero(np.diff(detection, prepend=-1))
     top = np.repeat(np.maximum.reduceat(iou, first), np.diff(first, append=len(iou)))
     best[detection[first]] = np.minimum.reduceat(
-        np.where(iou == top, face, np.iinfo(np.int64).max), first)
+        np.where(iou == top, face, np.iinfo(np.int64).max), first
+    )
 
 
 def _corners(boxes: np.ndarray) -> np.ndarray:

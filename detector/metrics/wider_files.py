@@ -40,14 +40,17 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
     def read(file_name: str, *variables: str):
         path = Path(folder) / file_name
         if not path.is_file():
-            raise UserError(f"{path}: no such file; the ground truth folder must hold "
-                            "wider_face_val.mat and wider_{easy,medium,hard}_val.mat")
+            raise UserError(
+                f"{path}: no such file; the ground truth folder must hold "
+                "wider_face_val.mat and wider_{easy,medium,hard}_val.mat"
+            )
         try:
             content = loadmat(path, variable_names=variables)
             return [[cell[0] for cell in content[name]] for name in variables]
         except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
-            raise UserError(f"{path}: no official WIDER FACE list ({error}); "
-                            "download the ground truth again") from error
+            raise UserError(
+                f"{path}: no official WIDER FACE list ({error}); download the ground truth again"
+            ) from error
 
     events, files, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
     keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, files) for file in rows]
@@ -57,8 +60,10 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
         (lists,) = read(f"wider_{level}_val.mat", "gt_list")
         numbers = [np.asarray(cell[0], dtype=np.int64).ravel() for rows in lists for cell in rows]
         if len(numbers) != len(boxes):
-            raise UserError(f"{folder}/wider_{level}_val.mat: lists {len(numbers)} images, "
-                            f"wider_face_val.mat {len(boxes)}; take both from one download")
+            raise UserError(
+                f"{folder}/wider_{level}_val.mat: lists {len(numbers)} images, "
+                f"wider_face_val.mat {len(boxes)}; take both from one download"
+            )
         kept[level] = [_mask(len(b), n) for b, n in zip(boxes, numbers)]
     return keys, boxes, kept
 
@@ -69,8 +74,10 @@ def _mask(size: int, numbers: np.ndarray) -> np.ndarray:
     return mask
 
 
-def read_predictions(folder: Path, names: Iterable[str],
-                     ) -> tuple[dict[str, np.ndarray], list[str]]:
+def read_predictions(
+    folder: Path,
+    names: Iterable[str],
+) -> tuple[dict[str, np.ndarray], list[str]]:
     """Prediction files `<folder>/<event>/<image>.txt` of the images named.
 
     A file has the image's name, the number of boxes, and then one `x y w h score` a line, in
@@ -111,16 +118,20 @@ def parse_predictions(text: bytes, path: str) -> np.ndarray:
     header_end = text.find(b"\n", text.find(b"\n") + 1)
     header = (text if header_end < 0 else text[:header_end]).split(b"\n")
     if len(header) < 2 or not header[1].strip().isdigit():
-        raise UserError(f"{path}:{min(len(header), 2)}: line 1 must be the image's name and line 2 "
-                        "the number of boxes")
+        raise UserError(
+            f"{path}:{min(len(header), 2)}: line 1 must be the image's name and line 2 "
+            "the number of boxes"
+        )
     count = int(header[1])
-    body = (b"" if header_end < 0 else text[header_end + 1:].rstrip()) + b"\n"
+    body = (b"" if header_end < 0 else text[header_end + 1 :].rstrip()) + b"\n"
     rows = _parse_even_rows(body)
     if rows is None:
         rows = _parse_lines(body, path)
     if len(rows) != count:
-        raise UserError(f"{path}:2: says {count} boxes, but {len(rows)} follow; "
-                        "the file may be cut off: write it again")
+        raise UserError(
+            f"{path}:2: says {count} boxes, but {len(rows)} follow; "
+            "the file may be cut off: write it again"
+        )
     return rows
 
 
@@ -157,8 +168,10 @@ def _parse_lines(body: bytes, path: str) -> np.ndarray:
             row = []
         if len(row) != 5 or not np.isfinite(row).all():
             shown = content.strip().decode("utf-8", "replace")
-            raise UserError(f"{path}:{line}: {shown[:60]!r} is not 'x y w h score', five numbers; "
-                            "mend or remove the line")
+            raise UserError(
+                f"{path}:{line}: {shown[:60]!r} is not 'x y w h score', five numbers; "
+                "mend or remove the line"
+            )
         rows.append(row)
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 

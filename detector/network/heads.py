@@ -38,13 +38,18 @@ class Heads(nn.Module):
             maps = [self._at(self.towers, level)(x) for level, x in enumerate(maps)]
         outputs = {}
         for predictor in self.plan.predictors:
-            levels = [self._at(getattr(self, predictor.name), level)(x)
-                      for level, x in enumerate(maps)]
+            levels = [
+                self._at(getattr(self, predictor.name), level)(x) for level, x in enumerate(maps)
+            ]
             if predictor.name == "box_deltas" and self.scales:
                 levels = [scale(x) for scale, x in zip(self.scales, levels)]
             outputs[predictor.name] = torch.cat(
-                [x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, predictor.size))
-                 for x in levels], dim=1)
+                [
+                    x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, predictor.size))
+                    for x in levels
+                ],
+                dim=1,
+            )
         return outputs
 
     def _at(self, modules: nn.ModuleList, level_index: int) -> nn.Module:

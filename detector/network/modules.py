@@ -23,11 +23,21 @@ class ConvUnit(nn.Sequential):
 
     def __init__(self, layer: Conv):
         super().__init__()
-        self.conv = nn.Conv2d(layer.cin, layer.cout, layer.kernel, layer.stride,
-                              layer.kernel // 2, groups=layer.groups, bias=layer.bias)
+        self.conv = nn.Conv2d(
+            layer.cin,
+            layer.cout,
+            layer.kernel,
+            layer.stride,
+            layer.kernel // 2,
+            groups=layer.groups,
+            bias=layer.bias,
+        )
         if layer.norm:
-            self.norm = (nn.BatchNorm2d(layer.cout) if layer.norm_groups is None
-                         else nn.GroupNorm(layer.norm_groups, layer.cout))
+            self.norm = (
+                nn.BatchNorm2d(layer.cout)
+                if layer.norm_groups is None
+                else nn.GroupNorm(layer.norm_groups, layer.cout)
+            )
         if layer.activation is not None:
             self.activation = _ACTIVATIONS[layer.activation]()
         self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
@@ -69,8 +79,9 @@ class ResidualUnit(nn.Module):
         super().__init__()
         self.body = build(layer.body)
         self.shortcut = nn.Identity() if layer.shortcut is None else build(layer.shortcut)
-        self.activation = (nn.Identity() if layer.activation is None
-                           else _ACTIVATIONS[layer.activation]())
+        self.activation = (
+            nn.Identity() if layer.activation is None else _ACTIVATIONS[layer.activation]()
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.body(x) + self.shortcut(x))

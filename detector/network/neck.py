@@ -33,8 +33,10 @@ class FeaturePyramid(nn.Module):
         self.extras = nn.ModuleList(map(build, plan.extras))
 
     def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
-        maps = {level: lateral(features[level])
-                for level, lateral in zip(self.plan.levels, self.laterals)}
+        maps = {
+            level: lateral(features[level])
+            for level, lateral in zip(self.plan.levels, self.laterals)
+        }
         own = list(maps)
         for index in reversed(range(len(own) - 1)):
             fine, coarse = maps[own[index]], maps[own[index + 1]]
@@ -57,8 +59,7 @@ class PathPyramid(nn.Module):
         self.ups = nn.ModuleList(map(build, plan.ups))
 
     def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
-        sums = [lateral(features[level])
-                for level, lateral in zip(self.plan.levels, self.laterals)]
+        sums = [lateral(features[level]) for level, lateral in zip(self.plan.levels, self.laterals)]
         for index in reversed(range(len(sums) - 1)):
             sums[index] = add_up(sums[index], sums[index + 1])
         maps = [down(x) for down, x in zip(self.downs, sums)]

@@ -45,8 +45,9 @@ def sizes_to_try(own: int, images: int) -> list[int]:
     return sizes
 
 
-def time_step(config: Detector, recipe: Recipe, device: torch.device,
-              graph: bool | None = None) -> float:
+def time_step(
+    config: Detector, recipe: Recipe, device: torch.device, graph: bool | None = None
+) -> float:
     """Seconds of a step on noise: forward and backward passes and the optimiser, one by one or
     replayed from a graph as training itself does it.
 
@@ -58,10 +59,13 @@ def time_step(config: Detector, recipe: Recipe, device: torch.device,
     precision = Precision(recipe, device)
     model = build_detector(config).to(device, memory_format=layout(recipe))
     to_train(model, recipe)
-    stepper = Stepper(model, make_optimizer(model, recipe.optimizer), config, recipe, precision,
-                      graph)
-    parts = [part.to(device, layout(recipe))
-             for part in _noise(recipe.batch_size, recipe.size).parts(recipe.accumulate)]
+    stepper = Stepper(
+        model, make_optimizer(model, recipe.optimizer), config, recipe, precision, graph
+    )
+    parts = [
+        part.to(device, layout(recipe))
+        for part in _noise(recipe.batch_size, recipe.size).parts(recipe.accumulate)
+    ]
     _wait(device)
     with torch.cuda.stream(stepper.stream):  # on a CPU without effect
         for step in range(SETTLING + STEPS):
@@ -74,9 +78,14 @@ def time_step(config: Detector, recipe: Recipe, device: torch.device,
     return (time.perf_counter() - started) / STEPS
 
 
-def choose_batch_size(config: Detector, recipe: Recipe, device: torch.device,
-                      sizes: Iterable[int], step: StepTimer = time_step,
-                      tell: Callable[[str], None] = print) -> int:
+def choose_batch_size(
+    config: Detector,
+    recipe: Recipe,
+    device: torch.device,
+    sizes: Iterable[int],
+    step: StepTimer = time_step,
+    tell: Callable[[str], None] = print,
+) -> int:
     """The fewest images a step whose rate is nearly the best of all `sizes`; on a CPU, which no
     step is too small for, the recipe's own.
 
@@ -104,13 +113,17 @@ def choose_batch_size(config: Detector, recipe: Recipe, device: torch.device,
         if too_large:
             break
     if not rates:
-        raise UserError(f"--batch-size auto: not even {too_large} images a step fit in the memory "
-                        "of the device; give --batch-size N, or --accumulate K to take them in "
-                        "parts")
+        raise UserError(
+            f"--batch-size auto: not even {too_large} images a step fit in the memory "
+            "of the device; give --batch-size N, or --accumulate K to take them in "
+            "parts"
+        )
     chosen = min(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
     told = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    tell(f"batch size: {chosen}, chosen by images/s ({told}"
-         + (f"; {too_large} does not fit in memory)" if too_large else ")"))
+    tell(
+        f"batch size: {chosen}, chosen by images/s ({told}"
+        + (f"; {too_large} does not fit in memory)" if too_large else ")")
+    )
     return chosen
 
 
@@ -125,8 +138,11 @@ def _faces(size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     side = 6 + size * 0.3 * torch.rand(FACES, 1, generator=generator) ** 3
     corner = torch.rand(FACES, 2, generator=generator) * (size - side)
     points = torch.rand(FACES, 5, 2, generator=generator) * side[:, None] + corner[:, None]
-    return {"boxes": torch.cat((corner, corner + side), 1), "landmarks": points,
-            "ignore": torch.zeros(FACES, dtype=torch.bool)}
+    return {
+        "boxes": torch.cat((corner, corner + side), 1),
+        "landmarks": points,
+        "ignore": torch.zeros(FACES, dtype=torch.bool),
+    }
 
 
 def _wait(device: torch.device) -> None:

@@ -42,8 +42,14 @@ class Feed:
         resident: whether the images lie in the GPU's memory; none: where they fit.
     """
 
-    def __init__(self, images: ImageSet, recipe: Recipe, device: torch.device, workers: int,
-                 resident: bool | None = None):
+    def __init__(
+        self,
+        images: ImageSet,
+        recipe: Recipe,
+        device: torch.device,
+        workers: int,
+        resident: bool | None = None,
+    ):
         self._images, self._recipe, self._device, self._workers = images, recipe, device, workers
         if resident is None:
             resident = device.type == "cuda" and fits(images, device)
@@ -61,27 +67,40 @@ class Feed:
         recipe, how = self._recipe, {"epoch": epoch, "seed": self._recipe.seed, "share": share}
         if self._device.type != "cuda":
             for batch in batches(self._images, recipe, workers=self._workers, **how):
-                yield [part.to(self._device, layout(recipe))
-                       for part in batch.parts(recipe.accumulate)]
+                yield [
+                    part.to(self._device, layout(recipe)) for part in batch.parts(recipe.accumulate)
+                ]
             return
-        pin, finish = ((self._pin_places, self._render) if self.resident
-                       else (self._pin_crops, self._finish))
+        pin, finish = (
+            (self._pin_places, self._render) if self.resident else (self._pin_crops, self._finish)
+        )
 
         def prepare(plan: Plan) -> list[Pinned]:
             return [pin(part) for part in plan.parts(recipe.accumulate)]
 
         source = rendered(self._images, recipe, prepare, workers=max(self._workers, 1), **how)
-        yield from _ahead(source, lambda parts: [
-            Batch(finish(*(tensor.to(self._device, non_blocking=True) for tensor in tensors), extra)
-                  .contiguous(memory_format=layout(recipe)), faces.to(self._device))
-            for tensors, faces, extra in parts])
+        yield from _ahead(
+            source,
+            lambda parts: [
+                Batch(
+                    finish(
+                        *(tensor.to(self._device, non_blocking=True) for tensor in tensors), extra
+                    ).contiguous(memory_format=layout(recipe)),
+                    faces.to(self._device),
+                )
+                for tensors, faces, extra in parts
+            ],
+        )
 
     def _pin_places(self, plan: Plan) -> Pinned:
         images, size = self._images, self._recipe.size
         starts = torch.from_numpy(images.starts[plan.indices])
         transforms = plan.transforms
-        places = torch.from_numpy(np.column_stack([
-            self._shapes[plan.indices], transforms.windows, transforms.flips]).astype(np.int32))
+        places = torch.from_numpy(
+            np.column_stack(
+                [self._shapes[plan.indices], transforms.windows, transforms.flips]
+            ).astype(np.int32)
+        )
         side = int(transforms.windows[:, 2].max())
         taps = 2 if side <= size else -(-side // size) + 1
         return _pinned([starts, places, colors(plan)], plan, taps)
@@ -133,7 +152,7 @@ def _pinned(tensors: list[Tensor], plan: Plan, extra: int) -> Pinned:
 def _to_gpu(pixels: np.ndarray, device: torch.device, chunk: int = 2**26) -> Tensor:
     flat = torch.empty(len(pixels), dtype=torch.uint8, device=device)
     for start in range(0, len(pixels), chunk):  # the file is mapped: never whole in memory
-        flat[start:start + chunk] = torch.from_numpy(pixels[start:start + chunk])
+        flat[start : start + chunk] = torch.from_numpy(pixels[start : start + chunk])
     return flat
 
 

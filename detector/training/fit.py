@@ -54,11 +54,23 @@ class Epoch:
     """Training images seen in the epoch."""
 
 
-def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | None, *,
-        workdir: Path, device: str = "auto", until: int | None = None,
-        evaluate_at: Collection[int] = (), told: int | None = None,
-        workers: int | None = None, init: str | None = None, graph: bool | None = None,
-        resident: bool | None = None, progress: Progress | None = None) -> Iterator[Epoch]:
+def fit(
+    config: Detector,
+    recipe: Recipe,
+    train: ImageSet,
+    holdout: ImageSet | None,
+    *,
+    workdir: Path,
+    device: str = "auto",
+    until: int | None = None,
+    evaluate_at: Collection[int] = (),
+    told: int | None = None,
+    workers: int | None = None,
+    init: str | None = None,
+    graph: bool | None = None,
+    resident: bool | None = None,
+    progress: Progress | None = None,
+) -> Iterator[Epoch]:
     """Trains a detector and yields each epoch once its checkpoint is on disk.
 
     Goes on from `workdir`/last.pt where there is one, exactly as if it had never stopped; on a
@@ -95,8 +107,10 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
     place = distributed.place()
     batch_size = min(recipe.batch_size, len(train))
     if place.workers > batch_size:
-        raise UserError(f"{place.workers} workers: a step has {batch_size} images; use fewer "
-                        "workers or a larger batch size")
+        raise UserError(
+            f"{place.workers} workers: a step has {batch_size} images; use fewer "
+            "workers or a larger batch size"
+        )
     if workers is None:
         workers = LOADER_THREADS if chosen.type == "cuda" else 0
     path = Path(workdir) / LAST
@@ -119,17 +133,27 @@ def fit(config: Detector, recipe: Recipe, train: ImageSet, holdout: ImageSet | N
                 settle_norms(training.result, recent, recipe, training.precision)
             ap = None
             if looked and holdout is not None and place.rank == 0:
-                ap = _evaluate(training.result, config, recipe, holdout, chosen,
-                               training.precision)
+                ap = _evaluate(training.result, config, recipe, holdout, chosen, training.precision)
         stepper.join()
-        result = Epoch(epoch=epoch, losses=steps.mean_losses(), lr=steps.lr,
-                       seconds=time.perf_counter() - started, ap=ap,
-                       images=steps.count * batch_size)
+        result = Epoch(
+            epoch=epoch,
+            losses=steps.mean_losses(),
+            lr=steps.lr,
+            seconds=time.perf_counter() - started,
+            ap=ap,
+            images=steps.count * batch_size,
+        )
         training.history.append(asdict(result))
         if place.rank == 0:
             # All there is to resume from: order and augmentation are functions of seed and epoch.
-            checkpoint.save(path, training.result, config, recipe,
-                            metadata=training.history[-1], state=training.state())
+            checkpoint.save(
+                path,
+                training.result,
+                config,
+                recipe,
+                metadata=training.history[-1],
+                state=training.state(),
+            )
         yield result
 
 
@@ -141,8 +165,9 @@ def _is_due(epoch: int, recipe: Recipe) -> bool:
 class _Epoch:
     """The steps of one epoch, and what came of them."""
 
-    def __init__(self, epoch: int, images: int, recipe: Recipe, last: int,
-                 progress: Progress | None):
+    def __init__(
+        self, epoch: int, images: int, recipe: Recipe, last: int, progress: Progress | None
+    ):
         self.epoch = epoch
         self.count = max(images // recipe.batch_size, 1)
         """Steps."""
@@ -152,8 +177,13 @@ class _Epoch:
         self._sums: dict[str, float] = {}
         self._learnt = 0
 
-    def run(self, training: _Training, feed: Feed, stepper: Stepper, place: distributed.Place,
-            ) -> deque[torch.Tensor]:
+    def run(
+        self,
+        training: _Training,
+        feed: Feed,
+        stepper: Stepper,
+        place: distributed.Place,
+    ) -> deque[torch.Tensor]:
         """Take all steps; the last images, for the statistics of normalisation."""
         recipe = self._recipe
         to_train(training.model, recipe)
@@ -182,9 +212,13 @@ class _Epoch:
         finite = all(map(math.isfinite, result.losses.values()))
         exhausted = result.scale is not None and result.scale < 1
         if exhausted or not (finite or result.scale is not None):
-            raise TrainingError(_not_finite(
-                f"epoch {self.epoch}, step {result.step + 1} of {self.count}", result,
-                self._lr_at(result.step)))
+            raise TrainingError(
+                _not_finite(
+                    f"epoch {self.epoch}, step {result.step + 1} of {self.count}",
+                    result,
+                    self._lr_at(result.step),
+                )
+            )
         if finite:
             self._learnt += 1
             for name, value in result.losses.items():
@@ -228,8 +262,12 @@ class _Training:
 
     def state(self) -> dict:
         """What a checkpoint keeps to go on from, beside the result's weights."""
-        state = {"optimizer": optimizer_state(self.optimizer), "history": self.history,
-                 "scaler": self.precision.scaler.state_dict(), "start": self.start}
+        state = {
+            "optimizer": optimizer_state(self.optimizer),
+            "history": self.history,
+            "scaler": self.precision.scaler.state_dict(),
+            "start": self.start,
+        }
         if self.average:
             state |= {"model": self.model.state_dict(), "averaged": self.average.updates}
         return state
@@ -244,8 +282,9 @@ class _Training:
         self.history, self.start = saved.state["history"], saved.state.get("start")
 
 
-def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device,
-           init: str | None) -> _Training:
+def _start(
+    config: Detector, recipe: Recipe, path: Path, device: torch.device, init: str | None
+) -> _Training:
     """A training at its beginning, or where `path` holds it."""
     model = build_detector(config, recipe.seed, recipe.initialization)
     saved, start = checkpoint.load(path) if path.exists() else None, None
@@ -253,14 +292,19 @@ def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device,
         _same(saved, config, recipe, path)
     elif init or recipe.weights:
         from detector.weights.initialize import begin
+
         start = begin(model, config, init or recipe.weights, path.parent)
     model = model.to(device, memory_format=layout(recipe))
     if recipe.norm == "sync" and device.type == "cuda" and distributed.place().workers > 1:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
     decay, precision = recipe.optimizer.ema, Precision(recipe, device)
-    training = _Training(model=model, precision=precision, start=start,
-                         optimizer=make_optimizer(model, recipe.optimizer),
-                         average=WeightAverage(model, decay) if decay else None)
+    training = _Training(
+        model=model,
+        precision=precision,
+        start=start,
+        optimizer=make_optimizer(model, recipe.optimizer),
+        average=WeightAverage(model, decay) if decay else None,
+    )
     if saved is not None:
         training.go_on_from(saved)
     return training
@@ -269,14 +313,17 @@ def _start(config: Detector, recipe: Recipe, path: Path, device: torch.device,
 def _same(saved: checkpoint.Checkpoint, config: Detector, recipe: Recipe, path: Path) -> None:
     """UserError where a checkpoint to resume from is of another training."""
     if arch_hash(saved.config) != arch_hash(config):
-        raise UserError(f"{path}: holds design {arch_hash(saved.config)}, not {arch_hash(config)}; "
-                        "choose another folder or remove it")
+        raise UserError(
+            f"{path}: holds design {arch_hash(saved.config)}, not {arch_hash(config)}; "
+            "choose another folder or remove it"
+        )
     # In how many parts a step is taken may change: a trial that ran out of memory takes more.
     alike = replace(saved.recipe, accumulate=recipe.accumulate)
     key = _difference(alike.to_dict(), recipe.to_dict())
     if key:
-        raise UserError(f"{path}: was trained with another recipe ({key}); "
-                        "choose another folder or remove it")
+        raise UserError(
+            f"{path}: was trained with another recipe ({key}); choose another folder or remove it"
+        )
 
 
 def _difference(old: dict, new: dict, prefix: str = "") -> str | None:
@@ -290,8 +337,14 @@ def _difference(old: dict, new: dict, prefix: str = "") -> str | None:
     return None
 
 
-def _evaluate(model: nn.Module, config: Detector, recipe: Recipe, holdout: ImageSet,
-              device: torch.device, precision: Precision) -> dict[str, float]:
+def _evaluate(
+    model: nn.Module,
+    config: Detector,
+    recipe: Recipe,
+    holdout: ImageSet,
+    device: torch.device,
+    precision: Precision,
+) -> dict[str, float]:
     from detector.inference.predict import evaluate
 
     model.eval()
@@ -302,5 +355,6 @@ def _evaluate(model: nn.Module, config: Detector, recipe: Recipe, holdout: Image
 def _not_finite(where: str, result: StepResult, lr: float) -> str:
     told = ", ".join(f"{name} {value:.4g}" for name, value in result.losses.items())
     way = "optimizer.clip_norm" if result.scale is None else "bf16 or fp32"
-    return (f"loss not finite at {where} ({told}); a lower learning rate than {lr:g} or {way} may "
-            "help")
+    return (
+        f"loss not finite at {where} ({told}); a lower learning rate than {lr:g} or {way} may help"
+    )

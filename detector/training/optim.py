@@ -10,8 +10,8 @@ from torch import nn
 from detector.config.recipe import Optimizer, Recipe
 
 WARMUP_START = 1e-3  # share of lr at the first step of the warm-up
-COSINE_END = 1e-2    # share of lr at the last step of the cosine
-BETA2 = 0.98         # of adamw: averages 50 steps, since a proxy has not many more
+COSINE_END = 1e-2  # share of lr at the last step of the cosine
+BETA2 = 0.98  # of adamw: averages 50 steps, since a proxy has not many more
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
@@ -21,13 +21,16 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     of the step can be replayed at another rate.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
-    groups = [{"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
-              {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0}]
+    groups = [
+        {"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
+        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+    ]
     groups = [group for group in groups if group["params"]]
     on_gpu = weights[0].is_cuda
     if settings.kind == "adamw":
-        optimizer = torch.optim.AdamW(groups, lr=settings.lr, betas=(settings.momentum, BETA2),
-                                      fused=True, capturable=on_gpu)
+        optimizer = torch.optim.AdamW(
+            groups, lr=settings.lr, betas=(settings.momentum, BETA2), fused=True, capturable=on_gpu
+        )
     else:
         optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
         # From zeros the first step is the same; without, torch leaves the momentum undefined where
@@ -44,16 +47,21 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
     """Its state as a checkpoint keeps it: the same whatever device it is on."""
     state = optimizer.state_dict()
-    groups = [group | {"lr": float(group["lr"]), "capturable": False}
-              if "capturable" in group else group | {"lr": float(group["lr"])}
-              for group in state["param_groups"]]
+    groups = [
+        group | {"lr": float(group["lr"]), "capturable": False}
+        if "capturable" in group
+        else group | {"lr": float(group["lr"])}
+        for group in state["param_groups"]
+    ]
     return state | {"param_groups": groups}
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
     """Go on from what `optimizer_state` gave, on this optimiser's own device."""
-    kept = [{key: group[key] for key in ("lr", "fused", "capturable") if key in group}
-            for group in optimizer.param_groups]
+    kept = [
+        {key: group[key] for key in ("lr", "fused", "capturable") if key in group}
+        for group in optimizer.param_groups
+    ]
     groups = [group | own for group, own in zip(state["param_groups"], kept, strict=True)]
     optimizer.load_state_dict(state | {"param_groups": groups})
 

@@ -34,8 +34,8 @@ class Precision:
         if kind == "auto":
             kind = "bf16" if fast_bf16(device) else "fp32"
         self.autocast: AbstractContextManager = torch.autocast(
-            device.type, torch.float16 if kind == "fp16" else torch.bfloat16,
-            enabled=kind != "fp32")
+            device.type, torch.float16 if kind == "fp16" else torch.bfloat16, enabled=kind != "fp32"
+        )
         self.scaler = torch.amp.GradScaler(device.type, enabled=kind == "fp16")
 
     @property
@@ -57,8 +57,14 @@ def layout(recipe: Recipe) -> torch.memory_format:
     return torch.contiguous_format if recipe.precision == "fp32" else torch.channels_last
 
 
-def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch, config: Detector,
-               recipe: Recipe, precision: Precision) -> dict[str, float]:
+def train_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    config: Detector,
+    recipe: Recipe,
+    precision: Precision,
+) -> dict[str, float]:
     """One step of gradient descent on a batch as the loader gives it; returns each loss term and
     `total`. Waits for the device: `gradient_step` does not."""
     device = next(model.parameters()).device
@@ -67,8 +73,14 @@ def train_step(model: nn.Module, optimizer: torch.optim.Optimizer, batch: Batch,
     return dict(zip(losses, torch.stack(list(losses.values())).tolist()))  # one transfer
 
 
-def gradient_step(model: nn.Module, optimizer: torch.optim.Optimizer, parts: Sequence[Batch],
-                  config: Detector, recipe: Recipe, precision: Precision) -> dict[str, Tensor]:
+def gradient_step(
+    model: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    parts: Sequence[Batch],
+    config: Detector,
+    recipe: Recipe,
+    precision: Precision,
+) -> dict[str, Tensor]:
     """One step of gradient descent; returns each loss term and `total`, scalars on the device.
 
     The parts of a batch go through the network one after the other, and with several workers each
@@ -99,16 +111,27 @@ def gradient_step(model: nn.Module, optimizer: torch.optim.Optimizer, parts: Seq
         known = [normalizers(parts[0], outputs)]
     else:
         with torch.no_grad():
-            known = [normalizers(part, forward(part) if by_predictions(recipe.loss) else None)
-                     for part in parts]
-    counts = Counts(*distributed.total(torch.stack(
-        [torch.stack([n.float() for n in own]) for _, own in known]).sum(0)))
+            known = [
+                normalizers(part, forward(part) if by_predictions(recipe.loss) else None)
+                for part in parts
+            ]
+    counts = Counts(
+        *distributed.total(
+            torch.stack([torch.stack([n.float() for n in own]) for _, own in known]).sum(0)
+        )
+    )
 
     optimizer.zero_grad(set_to_none=True)
     shares = []
     for part, (matches, _) in zip(parts, known):
-        losses = detection_losses(outputs if len(parts) == 1 else forward(part), part.faces,
-                                  boxes, recipe.loss, matches, counts)
+        losses = detection_losses(
+            outputs if len(parts) == 1 else forward(part),
+            part.faces,
+            boxes,
+            recipe.loss,
+            matches,
+            counts,
+        )
         losses["total"] = total_loss(losses, recipe.loss)
         precision.scaler.scale(losses["total"]).backward()
         shares.append(torch.stack([loss.detach() for loss in losses.values()]))
@@ -130,8 +153,9 @@ def to_train(model: nn.Module, recipe: Recipe) -> None:
 
 
 @torch.no_grad()
-def settle_norms(model: nn.Module, images: Iterable[Tensor], recipe: Recipe,
-                 precision: Precision) -> None:
+def settle_norms(
+    model: nn.Module, images: Iterable[Tensor], recipe: Recipe, precision: Precision
+) -> None:
     """Batch normalisation's running statistics, taken anew from the weights as they are.
 
     Running averages trail the weights by some tens of steps, more than an epoch of a proxy, and

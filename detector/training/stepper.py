@@ -57,8 +57,15 @@ class Stepper:
         graph: whether to replay graphs; none: where it is measured to be faster.
     """
 
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer, config: Detector,
-                 recipe: Recipe, precision: Precision, graph: bool | None = None):
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        config: Detector,
+        recipe: Recipe,
+        precision: Precision,
+        graph: bool | None = None,
+    ):
         self.device = next(model.parameters()).device
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
         """Where all its work on a GPU is queued; a graph cannot be captured on the default one."""
@@ -74,7 +81,9 @@ class Stepper:
         self._pool: Any = None
         self._taken = 0
         self._clocks: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {
-            "eager": [], "graph": []}
+            "eager": [],
+            "graph": [],
+        }
         self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
         self._names: tuple[str, ...] = ()
 
@@ -130,8 +139,9 @@ class Stepper:
 
     def _values(self, parts: Sequence[Batch]) -> Tensor:
         """Take the step; losses, and the scale where there is one, in the order of `_names`."""
-        values = gradient_step(self._model, self._optimizer, parts, self._config, self._recipe,
-                               self._precision)
+        values = gradient_step(
+            self._model, self._optimizer, parts, self._config, self._recipe, self._precision
+        )
         if (scale := self._precision.scale) is not None:
             values = values | {"scale": scale}
         self._names = tuple(values)
@@ -166,8 +176,10 @@ class Stepper:
                 if out_of_memory(error):
                     raise
                 # Nothing has run: a graph only records. Not every design or driver allows one.
-                print(f"note: no CUDA graph of the step ({' '.join(str(error).split())[:200]}); "
-                      "training goes on without")
+                print(
+                    f"note: no CUDA graph of the step ({' '.join(str(error).split())[:200]}); "
+                    "training goes on without"
+                )
                 self._drop_graphs()
                 return self._values(parts)
         return self._graphs[key].replay(parts)
@@ -178,15 +190,21 @@ class Stepper:
         self._pool = None
 
     def _capture(self, parts: Sequence[Batch]) -> _Graph:
-        inputs = [Batch(part.images.clone(), Targets(
-            *(own.clone() for own in part.faces.tensors), part.faces.images)) for part in parts]
+        inputs = [
+            Batch(
+                part.images.clone(),
+                Targets(*(own.clone() for own in part.faces.tensors), part.faces.images),
+            )
+            for part in parts
+        ]
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         self._optimizer.zero_grad(set_to_none=True)
         # thread_local: the threads that load images allocate pinned memory meanwhile
-        with torch.cuda.graph(graph, pool=self._pool, stream=self.stream,
-                              capture_error_mode="thread_local"):
+        with torch.cuda.graph(
+            graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
+        ):
             values = self._values(inputs)
         held = [priors(self._config, part.images.shape[2:], self.device) for part in parts]
         return _Graph(graph, inputs, values, held)
@@ -202,8 +220,9 @@ class _Graph:
 
     def replay(self, parts: Sequence[Batch]) -> Tensor:
         for own, part in zip(self.inputs, parts):
-            torch._foreach_copy_([own.images, *own.faces.tensors],
-                                 [part.images, *part.faces.tensors])
+            torch._foreach_copy_(
+                [own.images, *own.faces.tensors], [part.images, *part.faces.tensors]
+            )
         self.graph.replay()
         return self.values
 

@@ -29,8 +29,14 @@ class Checkpoint:
     """What else the writer keeps; of training: `epoch` (finished ones) and `optimizer`."""
 
 
-def save(path: Path, model: nn.Module, config: Detector, recipe: Recipe, state: dict,
-         metadata: dict | None = None) -> None:
+def save(
+    path: Path,
+    model: nn.Module,
+    config: Detector,
+    recipe: Recipe,
+    state: dict,
+    metadata: dict | None = None,
+) -> None:
     """Writes `path` and, beside it, the readable `<stem>.json`; each is replaced in one step.
 
     The file is a dict with the keys `format`, `detector` and `recipe` (plain data), `model` (state
@@ -44,13 +50,24 @@ def save(path: Path, model: nn.Module, config: Detector, recipe: Recipe, state: 
         UserError: the disk is full or the folder not writable; an older checkpoint stays whole.
     """
     path = Path(path)
-    content = {"format": FORMAT, "detector": config.to_dict(), "recipe": recipe.to_dict(),
-               "model": model.state_dict(), "state": state}
-    readable = {"design": arch_hash(config), **(metadata or {}), "torch": str(torch.__version__),
-                "detector": config.to_dict(), "recipe": recipe.to_dict()}
+    content = {
+        "format": FORMAT,
+        "detector": config.to_dict(),
+        "recipe": recipe.to_dict(),
+        "model": model.state_dict(),
+        "state": state,
+    }
+    readable = {
+        "design": arch_hash(config),
+        **(metadata or {}),
+        "torch": str(torch.__version__),
+        "detector": config.to_dict(),
+        "recipe": recipe.to_dict(),
+    }
     _replace(path, lambda file: torch.save(content, file))
-    _replace(path.with_suffix(".json"),
-             lambda file: file.write(json.dumps(readable, indent=2).encode()))
+    _replace(
+        path.with_suffix(".json"), lambda file: file.write(json.dumps(readable, indent=2).encode())
+    )
 
 
 def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
@@ -66,17 +83,26 @@ def load(path: Path, device: str | torch.device = "cpu") -> Checkpoint:
     except FileNotFoundError:
         raise UserError(f"{path}: no such checkpoint; check the path") from None
     except Exception as error:  # a file of any other kind makes the reader fail in any way
-        raise UserError(f"{path}: not a readable checkpoint ({why_unreadable(error)}); "
-                        "give a file that training wrote, such as last.pt") from None
+        raise UserError(
+            f"{path}: not a readable checkpoint ({why_unreadable(error)}); "
+            "give a file that training wrote, such as last.pt"
+        ) from None
     if not is_checkpoint(content):
-        raise UserError(f"{path}: not a checkpoint of this program; "
-                        "give a file that training wrote, such as last.pt")
+        raise UserError(
+            f"{path}: not a checkpoint of this program; "
+            "give a file that training wrote, such as last.pt"
+        )
     if content["format"] != FORMAT:
-        raise UserError(f"{path}: checkpoint format {content['format']}, this version reads "
-                        f"{FORMAT}; use the version that wrote it")
-    return Checkpoint(config=Detector.from_dict(content["detector"], f"{path}: detector"),
-                      recipe=Recipe.from_dict(content["recipe"], f"{path}: recipe"),
-                      model=content["model"], state=content["state"])
+        raise UserError(
+            f"{path}: checkpoint format {content['format']}, this version reads "
+            f"{FORMAT}; use the version that wrote it"
+        )
+    return Checkpoint(
+        config=Detector.from_dict(content["detector"], f"{path}: detector"),
+        recipe=Recipe.from_dict(content["recipe"], f"{path}: recipe"),
+        model=content["model"],
+        state=content["state"],
+    )
 
 
 def why_unreadable(error: Exception) -> str:
@@ -88,8 +114,9 @@ def why_unreadable(error: Exception) -> str:
 
 def is_checkpoint(content: object) -> bool:
     """Whether a loaded file is one of ours, whatever its version."""
-    return isinstance(content, dict) and {"format", "detector", "recipe", "model",
-                                          "state"} <= set(content)
+    return isinstance(content, dict) and {"format", "detector", "recipe", "model", "state"} <= set(
+        content
+    )
 
 
 def _replace(path: Path, write) -> None:
@@ -105,5 +132,7 @@ def _replace(path: Path, write) -> None:
     except (OSError, RuntimeError) as error:  # torch wraps a failed write in a RuntimeError
         aside.unlink(missing_ok=True)
         reason = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise UserError(f"{path}: cannot be written ({reason}); free some disk space or choose "
-                        "another folder, then run the same command again") from error
+        raise UserError(
+            f"{path}: cannot be written ({reason}); free some disk space or choose "
+            "another folder, then run the same command again"
+        ) from error

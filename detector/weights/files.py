@@ -71,30 +71,64 @@ def read_weights(source: str, config: Detector) -> Weights:
     first = next(iter(state))
     if design is not None:
         _check_names(source, state, design)
-        return Weights(title=f"a checkpoint of design {arch_hash(design)}", part="detector",
-                       config=design, state=state, training=training, pixels=design.pixels, **known)
+        return Weights(
+            title=f"a checkpoint of design {arch_hash(design)}",
+            part="detector",
+            config=design,
+            state=state,
+            training=training,
+            pixels=design.pixels,
+            **known,
+        )
     if first.startswith("backbone.stages."):
         _check_names(source, state, config)
-        return Weights(title="tensors by this program's names", part="detector", config=config,
-                       state=state, pixels=config.pixels, **known)
+        return Weights(
+            title="tensors by this program's names",
+            part="detector",
+            config=config,
+            state=state,
+            pixels=config.pixels,
+            **known,
+        )
     if first.startswith("body."):
         designs = {"this design": config} | {name: load_preset(name)[0] for name in RELEASED}
         name, named = _by_order(source, state, "", designs)
-        return Weights(title=f"released RetinaFace weights of {name}", part="detector",
-                       config=designs[name], state=named, pixels=designs[name].pixels, **known)
+        return Weights(
+            title=f"released RetinaFace weights of {name}",
+            part="detector",
+            config=designs[name],
+            state=named,
+            pixels=designs[name].pixels,
+            **known,
+        )
     if first.startswith("stage1."):
         design = alone(MOBILENET_V1_025)
         _, named = _by_order(source, state, "backbone.", {"": design})
-        return Weights(title="MobileNetV1 ×0.25 of RetinaFace", part="backbone", config=design,
-                       state=named, **known)
+        return Weights(
+            title="MobileNetV1 ×0.25 of RetinaFace",
+            part="backbone",
+            config=design,
+            state=named,
+            **known,
+        )
     if first.startswith(("conv1.", "features.0.")):
-        designs = {name: alone(backbone, TORCHVISION_PIXELS)
-                   for name, backbone in TORCHVISION_BACKBONES.items()}
+        designs = {
+            name: alone(backbone, TORCHVISION_PIXELS)
+            for name, backbone in TORCHVISION_BACKBONES.items()
+        }
         name, named = _by_order(source, state, "backbone.", designs)
-        return Weights(title=f"torchvision's {name}", part="backbone", config=designs[name],
-                       state=named, pixels=TORCHVISION_PIXELS, **known)
-    raise UserError(f"{source}: first tensor {first} is of no known kind of weights; give a "
-                    "checkpoint of this program, a RetinaFace one or an ImageNet backbone")
+        return Weights(
+            title=f"torchvision's {name}",
+            part="backbone",
+            config=designs[name],
+            state=named,
+            pixels=TORCHVISION_PIXELS,
+            **known,
+        )
+    raise UserError(
+        f"{source}: first tensor {first} is of no known kind of weights; give a "
+        "checkpoint of this program, a RetinaFace one or an ImageNet backbone"
+    )
 
 
 def load_weights(model: nn.Module, config: Detector, source: str) -> Weights:
@@ -110,8 +144,10 @@ def load_weights(model: nn.Module, config: Detector, source: str) -> Weights:
     """
     found = read_weights(source, config)
     if found.part != "detector":
-        raise UserError(f"{source}: holds a backbone ({found.title}), not a trained detector; "
-                        "training can start from it")
+        raise UserError(
+            f"{source}: holds a backbone ({found.title}), not a trained detector; "
+            "training can start from it"
+        )
     _same_design(canonical(found.config), canonical(config), source)
     model.load_state_dict(found.state, strict=False)  # older files lack counters that nothing uses
     return found
@@ -133,8 +169,7 @@ def for_pixels(found: Weights, ours: Pixels) -> State:
     offset = ((torch.tensor(ours.mean) - mean) / std).view(1, 3, 1, 1)
     conv, norm = "backbone.stages.0.0.conv.weight", "backbone.stages.0.0.norm.running_mean"
     kernel = state[conv][:, order]
-    return state | {conv: kernel * scale,
-                    norm: state[norm] - (kernel * offset).sum(dim=(1, 2, 3))}
+    return state | {conv: kernel * scale, norm: state[norm] - (kernel * offset).sum(dim=(1, 2, 3))}
 
 
 def imagenet_file(config: Detector) -> Path:
@@ -149,15 +184,19 @@ def imagenet_file(config: Detector) -> Path:
     if config.backbone.kind == "mobilenet_v1":
         path, sha256 = folder / pretrained.MOBILENET_V1_FILE, pretrained.MOBILENET_V1_SHA256
         if not path.is_file():
-            raise UserError(f"weights: {IMAGENET} of mobilenet_v1 is no download of torchvision's; "
-                            f"put {path.name} of the RetinaFace repositories into {folder}, or "
-                            "give its path")
+            raise UserError(
+                f"weights: {IMAGENET} of mobilenet_v1 is no download of torchvision's; "
+                f"put {path.name} of the RetinaFace repositories into {folder}, or "
+                "give its path"
+            )
         return _checked(path, sha256)
     name = pretrained.torchvision_name(config)
     if name is None:
-        raise UserError(f"weights: {IMAGENET} has none for backbone.kind {config.backbone.kind}, "
-                        "only for mobilenet_v1, mobilenet_v2 and resnet; give a file, or train "
-                        "from scratch")
+        raise UserError(
+            f"weights: {IMAGENET} has none for backbone.kind {config.backbone.kind}, "
+            "only for mobilenet_v1, mobilenet_v2 and resnet; give a file, or train "
+            "from scratch"
+        )
     import torchvision  # takes seconds
 
     url = torchvision.models.get_model_weights(name).IMAGENET1K_V1.url
@@ -168,15 +207,19 @@ def imagenet_file(config: Detector) -> Path:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
         except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash the other
-            raise UserError(f"weights: {IMAGENET} of {name} could not be downloaded ({error}); "
-                            f"download {url} elsewhere and put it into {folder}") from error
+            raise UserError(
+                f"weights: {IMAGENET} of {name} could not be downloaded ({error}); "
+                f"download {url} elsewhere and put it into {folder}"
+            ) from error
     return _checked(path, prefix)
 
 
 def _checked(path: Path, prefix: str) -> Path:
     if not _sha256_of(path).startswith(prefix):
-        raise UserError(f"{path}: is damaged, its sha256 does not begin with {prefix[:8]}; remove "
-                        "it and get it again")
+        raise UserError(
+            f"{path}: is damaged, its sha256 does not begin with {prefix[:8]}; remove "
+            "it and get it again"
+        )
     return path
 
 
@@ -190,23 +233,29 @@ def _read(source: str) -> tuple[State, Detector | None, dict | None]:
     else of training it keeps: its recipe, and `state`."""
     path = Path(source)
     if not path.is_file():
-        raise UserError(f"{source}: no such file of weights; give an existing file, "
-                        f"or {IMAGENET}")
+        raise UserError(f"{source}: no such file of weights; give an existing file, or {IMAGENET}")
     try:
         with warnings.catch_warnings(action="ignore"):  # about foreign pickles; the error says more
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a file of any other kind makes the reader fail in any way
-        raise UserError(f"{source}: cannot be read as weights ({why_unreadable(error)}); "
-                        "give a file written by torch.save that holds tensors alone") from error
+        raise UserError(
+            f"{source}: cannot be read as weights ({why_unreadable(error)}); "
+            "give a file written by torch.save that holds tensors alone"
+        ) from error
     state, design, training = content, None, None
     if isinstance(content, Mapping):
         design = content.get("detector")
         state = content.get("model", content.get("state_dict", content))
         training = {"recipe": content.get("recipe")} | (content.get("state") or {})
-    if not isinstance(state, Mapping) or not state or not all(
-            isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{source}: holds no table of named tensors; give a state dict or a "
-                        "checkpoint with one under model or state_dict")
+    if (
+        not isinstance(state, Mapping)
+        or not state
+        or not all(isinstance(value, Tensor) for value in state.values())
+    ):
+        raise UserError(
+            f"{source}: holds no table of named tensors; give a state dict or a "
+            "checkpoint with one under model or state_dict"
+        )
     if design is not None:
         design = Detector.from_dict(design, f"{source}: detector")
     return {name.removeprefix("module."): value for name, value in state.items()}, design, training
@@ -217,8 +266,10 @@ def _same_design(theirs: dict, ours: dict, source: str) -> None:
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         if theirs.get(key) != ours.get(key):
             there, here = (str(side.get(key))[:60] for side in (theirs, ours))
-            raise UserError(f"{source}: weights of another design: {key} is {there} there, "
-                            f"{here} here; give the configuration they belong to")
+            raise UserError(
+                f"{source}: weights of another design: {key} is {there} there, "
+                f"{here} here; give the configuration they belong to"
+            )
 
 
 def _flat(design: dict) -> dict:
@@ -239,8 +290,9 @@ def _check_names(source: str, state: State, design: Detector) -> None:
             raise UserError(_difference(source, name, there, name, here))
 
 
-def _by_order(source: str, state: State, part: str,
-              designs: Mapping[str, Detector]) -> tuple[str, State]:
+def _by_order(
+    source: str, state: State, part: str, designs: Mapping[str, Detector]
+) -> tuple[str, State]:
     """Which design the tensors are of, and the tensors by our names.
 
     Args:
@@ -253,8 +305,11 @@ def _by_order(source: str, state: State, part: str,
     given = [item for item in state.items() if not _is_counter(item[0])]
     fault = None
     for title, design in designs.items():
-        own = [(name, tensor) for name, tensor in blank_detector(design).state_dict().items()
-               if name.startswith(part) and not _is_counter(name)]
+        own = [
+            (name, tensor)
+            for name, tensor in blank_detector(design).state_dict().items()
+            if name.startswith(part) and not _is_counter(name)
+        ]
         different = _first_difference(own, given, whole=not part)
         if different is None:
             return title, {name: there for (name, _), (_, there) in zip(own, given)}
@@ -265,15 +320,19 @@ def _by_order(source: str, state: State, part: str,
 Named = tuple[str | None, Tensor | None]
 
 
-def _first_difference(own: Sequence[Named], given: Sequence[Named],
-                      whole: bool) -> tuple[str | None, Tensor | None,
-                                            str | None, Tensor | None] | None:
+def _first_difference(
+    own: Sequence[Named], given: Sequence[Named], whole: bool
+) -> tuple[str | None, Tensor | None, str | None, Tensor | None] | None:
     """(name there, tensor there, name here, tensor here), or none."""
     for index in range(max(len(own), len(given)) if whole else len(own)):
         name, here = own[index] if index < len(own) else (None, None)
         foreign, there = given[index] if index < len(given) else (None, None)
-        if (name is None or foreign is None or here.shape != there.shape
-                or _role(name) != _role(foreign)):
+        if (
+            name is None
+            or foreign is None
+            or here.shape != there.shape
+            or _role(name) != _role(foreign)
+        ):
             return foreign, there, name, here
     return None
 
@@ -286,10 +345,13 @@ def _is_counter(name: str) -> bool:
     return name.endswith("num_batches_tracked")
 
 
-def _difference(source: str, foreign: str | None, there: Tensor | None,
-                name: str | None, here: Tensor | None) -> str:
+def _difference(
+    source: str, foreign: str | None, there: Tensor | None, name: str | None, here: Tensor | None
+) -> str:
     def shown(label, tensor):
         return "nothing" if tensor is None else f"{label} {list(tensor.shape)}"
 
-    return (f"{source}: weights of another design: first difference is {shown(foreign, there)} "
-            f"there, {shown(name, here)} here; give the design they belong to")
+    return (
+        f"{source}: weights of another design: first difference is {shown(foreign, there)} "
+        f"there, {shown(name, here)} here; give the design they belong to"
+    )

@@ -48,8 +48,9 @@ def slots(config: Detector) -> list[Slot]:
     for name, layer, row, block, inputs in _modules(config):
         for slot in _of_module(name, layer, row, block, inputs):
             known = found.get(slot.name)
-            found[slot.name] = slot if known is None else replace(
-                known, places=known.places + slot.places)
+            found[slot.name] = (
+                slot if known is None else replace(known, places=known.places + slot.places)
+            )
     return list(found.values())
 
 
@@ -70,8 +71,10 @@ def _modules(config: Detector) -> Iterator[_Module]:
 
 def _backbone(config: Detector, stages: tuple[Chain, ...]) -> Iterator[_Module]:
     backbone = config.backbone
-    kind = (backbone.kind.removesuffix("_s16"),
-            *([backbone.block] if backbone.kind == "resnet" else []))
+    kind = (
+        backbone.kind.removesuffix("_s16"),
+        *([backbone.block] if backbone.kind == "resnet" else []),
+    )
     for index, stage in enumerate(stages):
         rows = [row for row, level in enumerate(BACKBONE_ROWS[backbone.kind]) if level == index + 1]
         blocks = [(row, block) for row in rows for block in range(backbone.depths[row])]
@@ -101,12 +104,18 @@ def _heads(config: Detector, heads, views: tuple[int, ...]) -> Iterator[_Module]
             yield name, layer, ("heads", part, head.coding, level), 0, ()
         else:
             coding = head.coding if part in ("box_deltas", "landmark_deltas") else None
-            yield (name, layer, ("heads", part, sizes[part], kind, coding, level), 0,
-                   () if head.layers else views)
+            yield (
+                name,
+                layer,
+                ("heads", part, sizes[part], kind, coding, level),
+                0,
+                () if head.layers else views,
+            )
 
 
-def _of_module(name: str, layer: Layer, row: tuple, block: int,
-               inputs: tuple[int, ...]) -> Iterator[Slot]:
+def _of_module(
+    name: str, layer: Layer, row: tuple, block: int, inputs: tuple[int, ...]
+) -> Iterator[Slot]:
     leaves = [(leaf_name, leaf) for leaf_name, leaf, _ in layer.leaves(_ANY, name) if leaf.params]
     body = [leaf_name for leaf_name, _ in leaves if not leaf_name.startswith(f"{name}.shortcut")]
     for leaf_name, leaf in leaves:

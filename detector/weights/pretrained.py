@@ -27,15 +27,28 @@ TORCHVISION_BACKBONES: dict[str, Backbone] = {
     name: Backbone(kind="resnet", stem=64, widths=(64, 128, 256, 512), depths=depths, block=block)
     for name, (block, depths) in _RESNETS.items()
 } | {
-    "mobilenet_v2": Backbone(kind="mobilenet_v2", stem=32, widths=(16, 24, 32, 64, 96, 160, 320),
-                             depths=(1, 2, 3, 4, 3, 3, 1), activation="relu6"),
+    "mobilenet_v2": Backbone(
+        kind="mobilenet_v2",
+        stem=32,
+        widths=(16, 24, 32, 64, 96, 160, 320),
+        depths=(1, 2, 3, 4, 3, 3, 1),
+        activation="relu6",
+    ),
 }
 # torchvision's mean and deviation of RGB pixels in [0, 1].
-TORCHVISION_PIXELS = Pixels(order="rgb", mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
-                            std=(0.229 * 255, 0.224 * 255, 0.225 * 255))
+TORCHVISION_PIXELS = Pixels(
+    order="rgb",
+    mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
+    std=(0.229 * 255, 0.224 * 255, 0.225 * 255),
+)
 
-MOBILENET_V1_025 = Backbone(kind="mobilenet_v1", stem=8, widths=(16, 32, 64, 128, 256),
-                            depths=(1, 2, 2, 6, 2), activation="leaky_relu")
+MOBILENET_V1_025 = Backbone(
+    kind="mobilenet_v1",
+    stem=8,
+    widths=(16, 32, 64, 128, 256),
+    depths=(1, 2, 2, 6, 2),
+    activation="leaky_relu",
+)
 MOBILENET_V1_FILE = "mobilenetV1X0.25_pretrain.tar"
 MOBILENET_V1_SHA256 = "75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1"
 
@@ -45,8 +58,9 @@ RELEASED = ("retinaface_mobile025", "retinaface_resnet50")
 
 def alone(backbone: Backbone, pixels: Pixels | None = None) -> Detector:
     """A detector of which only the backbone matters, up to its coarsest level."""
-    return Detector(backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8),
-                    pixels=pixels or Pixels())
+    return Detector(
+        backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8), pixels=pixels or Pixels()
+    )
 
 
 def torchvision_name(config: Detector) -> str | None:
@@ -54,11 +68,19 @@ def torchvision_name(config: Detector) -> str | None:
     with the numbers of blocks that differ least; none where the kind is none of theirs."""
     backbone = config.backbone
     kind = backbone.kind.removesuffix("_s16")
-    names = [name for name, published in TORCHVISION_BACKBONES.items()
-             if published.kind == kind and (kind != "resnet" or published.block == backbone.block)]
-    return min(names, default=None, key=lambda name: sum(
-        abs(there - here) for there, here in zip(TORCHVISION_BACKBONES[name].depths,
-                                                 backbone.depths)))
+    names = [
+        name
+        for name, published in TORCHVISION_BACKBONES.items()
+        if published.kind == kind and (kind != "resnet" or published.block == backbone.block)
+    ]
+    return min(
+        names,
+        default=None,
+        key=lambda name: sum(
+            abs(there - here)
+            for there, here in zip(TORCHVISION_BACKBONES[name].depths, backbone.depths)
+        ),
+    )
 
 
 def read_start(folder: Path) -> dict | None:
@@ -93,6 +115,7 @@ class Start(Struct):
 
     def __str__(self) -> str:
         """Such as "62 % of it from torchvision's resnet18 (backbone 100 %, heads 0 %)"."""
-        parts = ", ".join(f"{part} {share:.0%}" for part, share in self.copied.items()
-                          if part != "all")
+        parts = ", ".join(
+            f"{part} {share:.0%}" for part, share in self.copied.items() if part != "all"
+        )
         return f"{self.copied['all']:.0%} of it from {self.title} ({parts})"

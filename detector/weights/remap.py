@@ -38,8 +38,9 @@ class LayerOrigin(Struct):
     """All it has."""
 
 
-def remap(source: Detector, state: Mapping[str, Tensor], target: Detector,
-          fresh: Mapping[str, Tensor]) -> tuple[State, list[LayerOrigin]]:
+def remap(
+    source: Detector, state: Mapping[str, Tensor], target: Detector, fresh: Mapping[str, Tensor]
+) -> tuple[State, list[LayerOrigin]]:
     """The state that `target` starts with, and where each layer's comes from.
 
     A pure function: where both designs are one it gives `state` itself, where no layer
@@ -55,8 +56,14 @@ def remap(source: Detector, state: Mapping[str, Tensor], target: Detector,
         donor, copied = donors.of(slot), 0
         if donor is not None:
             copied = _copy(donor, state, slot, result)
-        origins.append(LayerOrigin(layer=slot.name, source=donor.name if donor else None,
-                                   copied=copied, params=slot.layer.params))
+        origins.append(
+            LayerOrigin(
+                layer=slot.name,
+                source=donor.name if donor else None,
+                copied=copied,
+                params=slot.layer.params,
+            )
+        )
     return result, origins
 
 
@@ -108,8 +115,11 @@ def _tensors(slot: Slot) -> list[str]:
     """Names of its parameters."""
     layer, name = slot.layer, slot.name
     if isinstance(layer, Conv):
-        return [f"{name}.conv.weight", *([f"{name}.conv.bias"] if layer.bias else []),
-                *([f"{name}.norm.weight", f"{name}.norm.bias"] if layer.norm else [])]
+        return [
+            f"{name}.conv.weight",
+            *([f"{name}.conv.bias"] if layer.bias else []),
+            *([f"{name}.norm.weight", f"{name}.norm.bias"] if layer.norm else []),
+        ]
     if isinstance(layer, Norm):
         return [f"{name}.weight", f"{name}.bias"]
     return [f"{name}.factor"]
@@ -135,12 +145,14 @@ def _copy(donor: Slot, state: Mapping[str, Tensor], slot: Slot, result: State) -
     return copied
 
 
-def _common(donor: Slot, slot: Slot, state: Mapping[str, Tensor],
-            result: Mapping[str, Tensor]) -> list[str]:
+def _common(
+    donor: Slot, slot: Slot, state: Mapping[str, Tensor], result: Mapping[str, Tensor]
+) -> list[str]:
     """Ends of the names of the tensors that both have; of norms only where they are of one kind."""
     names = [name.removeprefix(slot.name) for name in result if name.startswith(f"{slot.name}.")]
     if isinstance(slot.layer, Conv) and (
-            (donor.layer.norm_groups is None) != (slot.layer.norm_groups is None)):
+        (donor.layer.norm_groups is None) != (slot.layer.norm_groups is None)
+    ):
         names = [name for name in names if not name.startswith(".norm.")]
     return [name for name in names if donor.name + name in state]
 
@@ -159,16 +171,18 @@ def _pairs(there: tuple[int, ...], here: tuple[int, ...]) -> tuple[Tensor, Tenso
     return torch.tensor(indices[0]), torch.tensor(indices[1])
 
 
-def _copy_kernels(there: Tensor, here: Tensor, out: tuple[Tensor, Tensor],
-                  inner: tuple[Tensor, Tensor] | None) -> int:
+def _copy_kernels(
+    there: Tensor, here: Tensor, out: tuple[Tensor, Tensor], inner: tuple[Tensor, Tensor] | None
+) -> int:
     """Weights [O, I, K, K] of a convolution, [O, 1, K, K] of a depthwise one (`inner` is None)."""
     kernels = there[out[0]] if inner is None else there[out[0]][:, inner[0]]
     size, own = here.shape[-1], kernels.shape[-1]
     common = min(size, own)
     cut, border = (own - common) // 2, (size - common) // 2
     framed = kernels.new_zeros(*kernels.shape[:2], size, size)
-    framed[..., border:border + common, border:border + common] = kernels[
-        ..., cut:cut + common, cut:cut + common]
+    framed[..., border : border + common, border : border + common] = kernels[
+        ..., cut : cut + common, cut : cut + common
+    ]
     if inner is None:
         here[out[1]] = framed.to(here)
     else:

@@ -56,10 +56,12 @@ def check_disk(folder: Path, space: SearchSpace, trials: int, inherit: bool = Fa
     existing = next(p for p in (folder, *folder.resolve().parents) if p.exists())
     free = shutil.disk_usage(existing).free
     if needed > free:
-        raise UserError(f"{folder}: the checkpoints of {trials} trials need about "
-                        f"{size_text(needed)}, {size_text(free)} are free there; free some space, "
-                        "choose another --runs-dir or ask for fewer --trials")
-    return (f"checkpoints: about {size_text(needed)} at most, {size_text(free)} free")
+        raise UserError(
+            f"{folder}: the checkpoints of {trials} trials need about "
+            f"{size_text(needed)}, {size_text(free)} are free there; free some space, "
+            "choose another --runs-dir or ask for fewer --trials"
+        )
+    return f"checkpoints: about {size_text(needed)} at most, {size_text(free)} free"
 
 
 def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
@@ -72,8 +74,10 @@ def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
         prepared = open_or_cache(parts, folder, shared=shared, progress=bar.update)
     for (images, _), ready in zip(parts, prepared):
         if ready.skipped:
-            print(f"note: {len(ready.skipped)} of {len(images)} images of {images.name} cannot be "
-                  f"read and are left out, the first is {ready.skipped[0]}")
+            print(
+                f"note: {len(ready.skipped)} of {len(images)} images of {images.name} cannot be "
+                f"read and are left out, the first is {ready.skipped[0]}"
+            )
     return prepared
 
 
@@ -91,5 +95,7 @@ def told_when_full(folder: Path, again: str) -> Iterator[None]:
         if not disk_full(error):
             raise
         free = size_text(shutil.disk_usage(folder).free)
-        raise UserError(f"{folder}: the disk is full ({free} free); the study is intact: free some "
-                        f"space, then go on with: {again}") from error
+        raise UserError(
+            f"{folder}: the disk is full ({free} free); the study is intact: free some "
+            f"space, then go on with: {again}"
+        ) from error

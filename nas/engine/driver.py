@@ -54,11 +54,23 @@ class Driver:
         stopwatch: cost of a design with its latency, which the score or a cap asks for.
     """
 
-    def __init__(self, study: Study, space: SearchSpace, tracker: Tracker, *, trials: int,
-                 sampler: str, seed: int, rungs: tuple[int, ...], caches: Caches,
-                 device: str, threads: int, max_failures: float = MAX_FAILURES,
-                 warm: WarmStart | None = None,
-                 stopwatch: Callable[[Detector], Cost] | None = None):
+    def __init__(
+        self,
+        study: Study,
+        space: SearchSpace,
+        tracker: Tracker,
+        *,
+        trials: int,
+        sampler: str,
+        seed: int,
+        rungs: tuple[int, ...],
+        caches: Caches,
+        device: str,
+        threads: int,
+        max_failures: float = MAX_FAILURES,
+        warm: WarmStart | None = None,
+        stopwatch: Callable[[Detector], Cost] | None = None,
+    ):
         self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
         self.max_failures = max_failures
         self.view, self._caches = StudyView(study, tracker), caches
@@ -90,9 +102,13 @@ class Driver:
         """Whether nothing is left to train."""
         records = self.records
         drawn = self.sampled() >= self.trials or self.exhausted is not None
-        return (bool(records) and drawn and not self._unfinished(records)
-                and self._promotable(records) is None
-                and halving.last_promotion(records, self.rungs) is None)
+        return (
+            bool(records)
+            and drawn
+            and not self._unfinished(records)
+            and self._promotable(records) is None
+            and halving.last_promotion(records, self.rungs) is None
+        )
 
     def failure(self) -> UserError | None:
         """Why the search should not go on: the baseline failed, which every number is compared
@@ -107,8 +123,10 @@ class Driver:
             return UserError(f"{told}, the baseline among them, {last}")
         if len(tried) < SOME_TRIALS or len(failed) <= self.max_failures * len(tried):
             return None
-        return UserError(f"{told}, more than --max-failures {self.max_failures:g} allows, {last}, "
-                         "or go on with --resume and a larger share")
+        return UserError(
+            f"{told}, more than --max-failures {self.max_failures:g} allows, {last}, "
+            "or go on with --resume and a larger share"
+        )
 
     # -- SegmentSource ------------------------------------------------------------------------
 
@@ -169,8 +187,13 @@ class Driver:
             return
         self._running.discard(record.number)
         completed = report.epoch.epoch >= self.rungs[-1]
-        self._store(record.but(rung=rung, status=Status.COMPLETED if completed else Status.PAUSED,
-                               ended=time.time() if completed else None))
+        self._store(
+            record.but(
+                rung=rung,
+                status=Status.COMPLETED if completed else Status.PAUSED,
+                ended=time.time() if completed else None,
+            )
+        )
         if completed:
             self._warm.ended(record)
             if not self._warm.inherits:  # else any of them may become a parent
@@ -181,10 +204,14 @@ class Driver:
         place = " nor on the front" if self.space.promote == "front" else ""
         for record in self.records:
             if record.status is Status.PAUSED:
-                self._store(record.but(
-                    status=Status.PRUNED, ended=time.time(),
-                    reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
-                           f"{record.epochs[-1].epoch}"))
+                self._store(
+                    record.but(
+                        status=Status.PRUNED,
+                        ended=time.time(),
+                        reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
+                        f"{record.epochs[-1].epoch}",
+                    )
+                )
                 self._warm.ended(record)
         self._drop_checkpoints()
 
@@ -233,8 +260,9 @@ class Driver:
         records, infeasible = self.records, []
         while True:
             try:
-                found = self._measured(self._warm.next(records)
-                                       or draw(self.space, self._proposer, records))
+                found = self._measured(
+                    self._warm.next(records) or draw(self.space, self._proposer, records)
+                )
             except UserError as error:  # the space has no more
                 self.exhausted = error
                 self._set_aside(infeasible)
@@ -262,11 +290,20 @@ class Driver:
         self._running.add(record.number)
         record = self._behind_checkpoint(record)
         return Segment(
-            number=record.number, detector=record.detector, recipe=record.recipe,
-            until=halving.target_epoch(record, self.rungs), evaluate_at=self.rungs,
-            told=len(record.epochs), init=self._warm.init(record), accumulate=_parts(record),
-            workdir=str(self.workdir(record)), train=str(self._caches.train.resolve()),
-            holdout=str(self._caches.holdout.resolve()), device=self._device, threads=self._threads)
+            number=record.number,
+            detector=record.detector,
+            recipe=record.recipe,
+            until=halving.target_epoch(record, self.rungs),
+            evaluate_at=self.rungs,
+            told=len(record.epochs),
+            init=self._warm.init(record),
+            accumulate=_parts(record),
+            workdir=str(self.workdir(record)),
+            train=str(self._caches.train.resolve()),
+            holdout=str(self._caches.holdout.resolve()),
+            device=self._device,
+            threads=self._threads,
+        )
 
     def _behind_checkpoint(self, record: TrialRecord) -> TrialRecord:
         """`record` without epochs that its checkpoint lacks (none is there: from the start).
@@ -292,8 +329,11 @@ class Driver:
             self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
             note(self.workdir(record), f"to be tried again: {reason}")
             return
-        self._store(record.but(status=Status.FAILED, reason=reason,
-                               traceback=failure.traceback, ended=time.time()))
+        self._store(
+            record.but(
+                status=Status.FAILED, reason=reason, traceback=failure.traceback, ended=time.time()
+            )
+        )
         note(self.workdir(record), f"failed: {reason}")
         for path in self.workdir(record).glob("*last.*"):
             path.unlink()

@@ -58,15 +58,24 @@ def dry_run(space, args: Namespace, shares: Shares, trials: int) -> dict:
     total = epochs_expected(trials - known, rungs, space.eta) * epoch / shares.concurrency
     if space.measures_latency:
         bench = Bench(base_detector.to_dict(), shares.device)
-        print(f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
-              f"each design is timed when it is drawn, in about {SECONDS:.0f} s")
+        print(
+            f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
+            f"each design is timed when it is drawn, in about {SECONDS:.0f} s"
+        )
         total += trials * SECONDS
-    print(f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
-          f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
-          f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
-          f"{shares.concurrency} at once: {duration(total)}")
-    return {"trials": trials, "infeasible_share": infeasible / len(records), "mean_macs": mean,
-            "baseline_epoch_seconds": seconds, "estimated_seconds": total}
+    print(
+        f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
+        f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
+        f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
+        f"{shares.concurrency} at once: {duration(total)}"
+    )
+    return {
+        "trials": trials,
+        "infeasible_share": infeasible / len(records),
+        "mean_macs": mean,
+        "baseline_epoch_seconds": seconds,
+        "estimated_seconds": total,
+    }
 
 
 def _baseline_epoch(detector, recipe, data) -> float:
@@ -87,6 +96,7 @@ def _baseline_epoch(detector, recipe, data) -> float:
     few = Subset(data.train, range(min(len(data.train), STEPS * recipe.batch_size)), "a few images")
     with TemporaryDirectory() as folder:
         cached = cache_images(few, Path(folder), recipe.cache_size)
-        *_, timed = fit(detector, recipe, cached, None, workdir=Path(folder) / "fit", until=2,
-                        device="cpu")
+        *_, timed = fit(
+            detector, recipe, cached, None, workdir=Path(folder) / "fit", until=2, device="cpu"
+        )
     return timed.seconds * len(data.train) / timed.images

@@ -66,20 +66,28 @@ class Queue(Struct):
         try:
             return cls.from_dict(json.loads(path.read_text()), str(path))
         except (OSError, ValueError) as error:
-            raise UserError(f"{path}: cannot be read ({error}); restore it from a copy, or start a "
-                            "new study") from error
+            raise UserError(
+                f"{path}: cannot be read ({error}); restore it from a copy, or start a new study"
+            ) from error
 
 
 def add_queue_flags(made: ArgumentParser) -> None:
     first = made.add_argument_group("designs to try first (they count among --trials)")
-    first.add_argument("--enqueue", metavar="FILE", type=Path,
-                       help="YAML or JSON, {designs: [...]}; each design is {params: {...}} of the "
-                            "space (what is not given is drawn), {preset: NAME} or {config: FILE}, "
-                            "in the space or not; a sampler learns from the former alone")
-    first.add_argument("--from-study", metavar="S[:K]",
-                       help="the K best completed designs of another study (default: all), best "
-                            "first; a result is taken over, without training, where design, "
-                            "recipe, images and seed are the same, the baseline's too")
+    first.add_argument(
+        "--enqueue",
+        metavar="FILE",
+        type=Path,
+        help="YAML or JSON, {designs: [...]}; each design is {params: {...}} of the "
+        "space (what is not given is drawn), {preset: NAME} or {config: FILE}, "
+        "in the space or not; a sampler learns from the former alone",
+    )
+    first.add_argument(
+        "--from-study",
+        metavar="S[:K]",
+        help="the K best completed designs of another study (default: all), best "
+        "first; a result is taken over, without training, where design, "
+        "recipe, images and seed are the same, the baseline's too",
+    )
 
 
 def read_queue(args: Namespace, space, data) -> Queue:
@@ -101,9 +109,11 @@ def read_queue(args: Namespace, space, data) -> Queue:
     kept = tuple(entry for entry in entries if different[entry.identity] is entry)
     if entries:
         known = sum(entry.known is not None for entry in kept)
-        print(f"designs to try first: {len(kept)}"
-              + (f", of {known} of them the result is known" if known else "")
-              + (f" ({len(entries) - len(kept)} stood twice)" if len(entries) > len(kept) else ""))
+        print(
+            f"designs to try first: {len(kept)}"
+            + (f", of {known} of them the result is known" if known else "")
+            + (f" ({len(entries) - len(kept)} stood twice)" if len(entries) > len(kept) else "")
+        )
     return Queue(entries=kept, baseline=baseline)
 
 
@@ -121,9 +131,11 @@ def check_same(args: Namespace, manifest: dict) -> None:
     given = manifest_of(args)
     for key, flag in (("enqueue", "--enqueue"), ("from_study", "--from-study")):
         if given[key] is not None and given[key] != manifest.get(key):
-            raise UserError(f"study {manifest['name']} was begun with "
-                            + (f"another {flag}" if manifest.get(key) else f"no {flag}")
-                            + "; leave the flag out, or start a new study")
+            raise UserError(
+                f"study {manifest['name']} was begun with "
+                + (f"another {flag}" if manifest.get(key) else f"no {flag}")
+                + "; leave the flag out, or start a new study"
+            )
 
 
 def _text(path: Path) -> str:
@@ -141,10 +153,15 @@ def _from_file(path: Path, space, seed: int) -> list[Entry]:
             raise document.error((str(key),), "unknown key; the only one is designs, a list")
     designs = document.data.get("designs")
     if not isinstance(designs, list) or not designs:
-        raise document.error(("designs",), "must be a list of designs, such as "
-                             "[{preset: retinaface_mobile025}, {params: {neck.width: 32}}]")
-    return [_entry(document, place, given, space, f"{seed}/enqueue/{place}")
-            for place, given in enumerate(designs)]
+        raise document.error(
+            ("designs",),
+            "must be a list of designs, such as "
+            "[{preset: retinaface_mobile025}, {params: {neck.width: 32}}]",
+        )
+    return [
+        _entry(document, place, given, space, f"{seed}/enqueue/{place}")
+        for place, given in enumerate(designs)
+    ]
 
 
 def _entry(document, place: int, given, space, seed: str) -> Entry:
@@ -152,24 +169,33 @@ def _entry(document, place: int, given, space, seed: str) -> Entry:
 
     keys = ("designs", str(place))
     if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in KINDS:
-        raise document.error(keys, f"design {place + 1} must have one of {', '.join(KINDS)}, such "
-                             "as {preset: retinaface_mobile025}")
+        raise document.error(
+            keys,
+            f"design {place + 1} must have one of {', '.join(KINDS)}, such "
+            "as {preset: retinaface_mobile025}",
+        )
     ((kind, value),) = given.items()
     if kind == "params":
         if not isinstance(value, dict):
-            raise document.error((*keys, kind), f"{value!r} must be a mapping of the space's names "
-                                 "to values")
+            raise document.error(
+                (*keys, kind), f"{value!r} must be a mapping of the space's names to values"
+            )
         params = _completed(document, (*keys, kind), value, space, seed)
         detector, recipe = space.resolve(params)
     else:
         try:
-            detector, _ = load_preset(str(value)) if kind == "preset" else load_design(
-                Path(str(value)))
+            detector, _ = (
+                load_preset(str(value)) if kind == "preset" else load_design(Path(str(value)))
+            )
         except UserError as error:
             raise document.error((*keys, kind), str(error)) from error
         params, recipe = {}, space.proxy
-    return Entry(origin=f"{document.path.name}, design {place + 1}", params=params,
-                 detector=detector.to_dict(), recipe=recipe.to_dict())
+    return Entry(
+        origin=f"{document.path.name}, design {place + 1}",
+        params=params,
+        detector=detector.to_dict(),
+        recipe=recipe.to_dict(),
+    )
 
 
 def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -> dict:
@@ -180,14 +206,19 @@ def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -
     known = {d.name: d for d in space.dimensions}
     for name, value in given.items():
         if name not in known:
-            raise document.error((*keys, str(name)), "the space has no such dimension; it has "
-                                 + ", ".join(known))
+            raise document.error(
+                (*keys, str(name)), "the space has no such dimension; it has " + ", ".join(known)
+            )
         if not known[name].has(value):
             values = known[name].values()
-            allowed = (f"one of {', '.join(map(str, values))}" if values is not None
-                       else f"between {known[name].low:g} and {known[name].high:g}")
-            raise document.error((*keys, name),
-                                 f"cannot be {value!r} in this space, only {allowed}")
+            allowed = (
+                f"one of {', '.join(map(str, values))}"
+                if values is not None
+                else f"between {known[name].low:g} and {known[name].high:g}"
+            )
+            raise document.error(
+                (*keys, name), f"cannot be {value!r} in this space, only {allowed}"
+            )
     for attempt in range(TRIES):
         rng, params = RandomTrial(f"{seed}/{attempt}"), {}
         for dimension in space.dimensions:
@@ -198,10 +229,13 @@ def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -
             break
     idle = [name for name in given if name not in params]
     if idle:
-        conditions = ", ".join(f"{name}: {' or '.join(map(str, values))}"
-                               for name, values in known[idle[0]].when.items())
-        raise document.error((*keys, idle[0]), f"is active only with {conditions}; add that, or "
-                             "leave it out")
+        conditions = ", ".join(
+            f"{name}: {' or '.join(map(str, values))}"
+            for name, values in known[idle[0]].when.items()
+        )
+        raise document.error(
+            (*keys, idle[0]), f"is active only with {conditions}; add that, or leave it out"
+        )
     return params
 
 
@@ -214,22 +248,31 @@ def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], En
         raise UserError(f"--from-study {spec}: {count} must be a number of designs, at least 1")
     folder = find_study(runs_dir, name)
     manifest = read_manifest(folder)
-    completed = [r.but(speed_score=space.objective.speed_score(r.cost))
-                 for r in load_records(folder) if r.status is Status.COMPLETED]
+    completed = [
+        r.but(speed_score=space.objective.speed_score(r.cost))
+        for r in load_records(folder)
+        if r.status is Status.COMPLETED
+    ]
     if not completed:
         raise UserError(f"--from-study {spec}: study {name} has no completed trial")
-    same_images = (manifest["data_fingerprint"] == data.fingerprint
-                   and manifest["data"]["select_on"] == data.select_on)
+    same_images = (
+        manifest["data_fingerprint"] == data.fingerprint
+        and manifest["data"]["select_on"] == data.select_on
+    )
     ranked = sorted(completed, key=lambda r: (-r.score, r.number))
-    sampled = [r for r in ranked if r.number][:int(count) if count else None]
+    sampled = [r for r in ranked if r.number][: int(count) if count else None]
     entries = list(_of_records(sampled, name, space, same_images))
-    baselines = [entry for entry in _of_records(
-        [r for r in ranked if not r.number], name, space, same_images) if entry.known]
+    baselines = [
+        entry
+        for entry in _of_records([r for r in ranked if not r.number], name, space, same_images)
+        if entry.known
+    ]
     return entries, next(iter(baselines), None)
 
 
-def _of_records(records: list[TrialRecord], study: str, space,
-                same_images: bool) -> Iterator[Entry]:
+def _of_records(
+    records: list[TrialRecord], study: str, space, same_images: bool
+) -> Iterator[Entry]:
     for record in records:
         detector, params, recipe = Detector.from_dict(record.detector), {}, space.proxy
         if record.params:
@@ -239,8 +282,11 @@ def _of_records(records: list[TrialRecord], study: str, space,
                 resolved = None
             if resolved is not None and arch_hash(resolved) == record.design:
                 params, recipe = record.params, its_recipe
-        same = (same_images and record.parent is None
-                and Recipe.from_dict(record.recipe) == recipe)
-        yield Entry(origin=f"study {study} trial {record.number}", detector=detector.to_dict(),
-                    recipe=recipe.to_dict(), params=params,
-                    known=record.to_dict() if same else None)
+        same = same_images and record.parent is None and Recipe.from_dict(record.recipe) == recipe
+        yield Entry(
+            origin=f"study {study} trial {record.number}",
+            detector=detector.to_dict(),
+            recipe=recipe.to_dict(),
+            params=params,
+            known=record.to_dict() if same else None,
+        )

@@ -43,18 +43,28 @@ class Draw:
     def line(self, number: int, note: str = "") -> str:
         """The design with its cost, as one line of a numbered list."""
         note = note or (f"infeasible: {self.violation}" if self.violation else "")
-        return (f"{number:4d}  {describe(self.detector)}: {count(self.cost.params)} params, "
-                f"{count(self.cost.macs)} MACs" + (f" ({note})" if note else ""))
+        return (
+            f"{number:4d}  {describe(self.detector)}: {count(self.cost.params)} params, "
+            f"{count(self.cost.macs)} MACs" + (f" ({note})" if note else "")
+        )
 
     def record(self, number: int, objective: Objective, source: str = "sampled") -> TrialRecord:
         """The record of this design as trial `number`: running, or ended as infeasible."""
         now, legal = time.time(), self.violation is None
         return TrialRecord(
-            number=number, status=Status.RUNNING if legal else Status.INFEASIBLE,
-            design=self.design, detector=self.detector.to_dict(), recipe=self.recipe.to_dict(),
-            params=self.params, cost=self.cost,
+            number=number,
+            status=Status.RUNNING if legal else Status.INFEASIBLE,
+            design=self.design,
+            detector=self.detector.to_dict(),
+            recipe=self.recipe.to_dict(),
+            params=self.params,
+            cost=self.cost,
             speed_score=objective.speed_score(self.cost) if objective.measured(self.cost) else 0.0,
-            source=source, reason=self.violation, started=now, ended=None if legal else now)
+            source=source,
+            reason=self.violation,
+            started=now,
+            ended=None if legal else now,
+        )
 
 
 def weigh(space: SearchSpace, params: Params) -> Draw:
@@ -69,12 +79,19 @@ def baseline(space: SearchSpace) -> Draw:
 
 def _weigh(space: SearchSpace, params: Params, detector: Detector, recipe: Recipe) -> Draw:
     price = Cost.of(detector)
-    return Draw(params=params, detector=detector, recipe=recipe, design=arch_hash(detector),
-                cost=price, violation=space.constraints.violation(price))
+    return Draw(
+        params=params,
+        detector=detector,
+        recipe=recipe,
+        design=arch_hash(detector),
+        cost=price,
+        violation=space.constraints.violation(price),
+    )
 
 
-def draw(space: SearchSpace, proposer: Proposer, records: Sequence[TrialRecord],
-         tries: int = TRIES) -> Draw:
+def draw(
+    space: SearchSpace, proposer: Proposer, records: Sequence[TrialRecord], tries: int = TRIES
+) -> Draw:
     """The next design that no record has; legal, or infeasible (to be recorded, then draw again).
 
     A function of the records and the proposer's seed.
@@ -97,7 +114,8 @@ def draw(space: SearchSpace, proposer: Proposer, records: Sequence[TrialRecord],
     raise UserError(
         f"{space.path}: the space is exhausted: {tries:,} draws brought nothing new after {legal} "
         f"legal and {len(records) - legal} infeasible designs{bound}; ask for fewer --trials or "
-        "add choices")
+        "add choices"
+    )
 
 
 def check(space: SearchSpace, tries: int = TRIES) -> None:
@@ -124,9 +142,13 @@ def _all_infeasible(space: SearchSpace, costs: Iterable[Cost]) -> UserError:
         side, _, quantity = cap.partition("_")
         numbers = [getattr(price, quantity) for price in priced]
         nearest = min(numbers) if side == "max" else max(numbers)
-        shares.append(f"{len(numbers)} {'over' if side == 'max' else 'under'} {cap} "
-                      f"{getattr(space.constraints, cap):,}, the "
-                      f"{'smallest' if side == 'max' else 'largest'} with {nearest:,}")
+        shares.append(
+            f"{len(numbers)} {'over' if side == 'max' else 'under'} {cap} "
+            f"{getattr(space.constraints, cap):,}, the "
+            f"{'smallest' if side == 'max' else 'largest'} with {nearest:,}"
+        )
     total = sum(map(len, by_cap.values()))
-    return UserError(f"{space.path}: every one of {total} designs drawn is infeasible: "
-                     f"{'; '.join(shares)}; change the cap under constraints, or the choices")
+    return UserError(
+        f"{space.path}: every one of {total} designs drawn is infeasible: "
+        f"{'; '.join(shares)}; change the cap under constraints, or the choices"
+    )

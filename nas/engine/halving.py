@@ -39,8 +39,9 @@ def target_epoch(record: TrialRecord, rungs: Sequence[int]) -> int:
     return rungs[min(rung_reached(record, rungs) + 1, len(rungs) - 1)]
 
 
-def promotable(records: Sequence[TrialRecord], rungs: Sequence[int], eta: float,
-               promote: str = "score") -> TrialRecord | None:
+def promotable(
+    records: Sequence[TrialRecord], rungs: Sequence[int], eta: float, promote: str = "score"
+) -> TrialRecord | None:
     """The paused trial to train further now: highest rung first, then best score; or none.
 
     Args:
@@ -48,9 +49,9 @@ def promotable(records: Sequence[TrialRecord], rungs: Sequence[int], eta: float,
     """
     for rung in reversed(range(len(rungs) - 1)):
         ranked = _ranking(records, rungs, rung)
-        top = ranked[:int(len(ranked) / eta)]
+        top = ranked[: int(len(ranked) / eta)]
         if promote == "front" and len(ranked) >= eta:  # the first result alone is always a front
-            top += _front(ranked[len(top):], ranked, rungs[rung])
+            top += _front(ranked[len(top) :], ranked, rungs[rung])
         for record in top:
             if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
                 return record
@@ -69,8 +70,9 @@ def last_promotion(records: Sequence[TrialRecord], rungs: Sequence[int]) -> Tria
     return None
 
 
-def _front(among: Sequence[TrialRecord], ranked: Sequence[TrialRecord],
-           epochs: int) -> list[TrialRecord]:
+def _front(
+    among: Sequence[TrialRecord], ranked: Sequence[TrialRecord], epochs: int
+) -> list[TrialRecord]:
     """Those of `among` that none of `ranked` beats in both accuracy and speed at a rung."""
     points = np.array([(r.scores()[epochs] - r.speed_score, r.speed_score) for r in ranked])
     beaten = {r.number for r, lost in zip(ranked, dominated(points)) if lost}
@@ -83,5 +85,10 @@ def _ranking(records: Sequence[TrialRecord], rungs: Sequence[int], rung: int) ->
     A trial that failed later keeps the result it had.
     """
     scored = [(r.scores().get(rungs[rung]), r) for r in records if r.number != 0]
-    return [r for s, r in sorted(((s, r) for s, r in scored if s is not None),
-                                 key=lambda pair: (-pair[0], pair[1].number))]
+    return [
+        r
+        for s, r in sorted(
+            ((s, r) for s, r in scored if s is not None),
+            key=lambda pair: (-pair[0], pair[1].number),
+        )
+    ]

@@ -41,7 +41,7 @@ class LiveLine:
         print("\r" + text[:width].ljust(width), end="", file=sys.stderr, flush=True)
 
     def text(self) -> str:
-        """"5/20 designs · 2 running · 3 paused · 1 completed · front 1 · ~3 min left · best 1.234:
+        """ "5/20 designs · 2 running · 3 paused · 1 completed · front 1 · ~3 min left · best 1.234:
         r000 mnv1 w0.25 …"; what a narrow terminal cuts off is the best design's name."""
         driver, records = self._driver, self._driver.records
         counts = Counter(r.status for r in records)
@@ -64,6 +64,9 @@ class LiveLine:
         done = sum(r.epochs_spent for r in records) - driver.epochs_before
         if done < 1:
             return None
-        left = epochs_expected(driver.trials, driver.rungs, driver.space.eta) - done \
+        left = (
+            epochs_expected(driver.trials, driver.rungs, driver.space.eta)
+            - done
             - driver.epochs_before
+        )
         return max(0.0, (time.time() - driver.started) / done * left)

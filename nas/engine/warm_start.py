@@ -27,8 +27,14 @@ class WarmStart:
         inherits: trials start from the weights of others.
     """
 
-    def __init__(self, space: SearchSpace, folder: Path, rungs: Sequence[int],
-                 queue: Queue | None = None, inherits: bool = False):
+    def __init__(
+        self,
+        space: SearchSpace,
+        folder: Path,
+        rungs: Sequence[int],
+        queue: Queue | None = None,
+        inherits: bool = False,
+    ):
         self.inherits = inherits
         self._space, self._rungs = space, rungs
         self._trials = folder.resolve() / "trials"
@@ -36,7 +42,8 @@ class WarmStart:
         self._entries = {entry.identity: entry for entry in queue.entries}
         self._waiting = list(self._entries)
         self._known = self._entries | (
-            {queue.baseline.identity: queue.baseline} if queue.baseline else {})
+            {queue.baseline.identity: queue.baseline} if queue.baseline else {}
+        )
 
     def next(self, records: Sequence[TrialRecord]) -> Draw | None:
         """The first design of the queue that no record has; none when all have one."""
@@ -61,8 +68,12 @@ class WarmStart:
         if entry is not None and entry.known is not None:
             known = TrialRecord.from_dict(entry.known)
             record = record.but(
-                status=Status.COMPLETED, epochs=known.epochs, source=entry.origin,
-                ended=record.started, notes=record.notes | known.notes)
+                status=Status.COMPLETED,
+                epochs=known.epochs,
+                source=entry.origin,
+                ended=record.started,
+                notes=record.notes | known.notes,
+            )
             return record.but(rung=rung_reached(record, self._rungs))
         if self.inherits and record.number:
             parent = weight_inheritance.parent_of(record, records, self._workdir)
@@ -87,6 +98,11 @@ class WarmStart:
     def _draw(self, entry: Entry) -> Draw:
         detector = Detector.from_dict(entry.detector)
         price = Cost.of(detector)
-        return Draw(params=entry.params, detector=detector, recipe=Recipe.from_dict(entry.recipe),
-                    design=arch_hash(detector), cost=price,
-                    violation=self._space.constraints.violation(price))
+        return Draw(
+            params=entry.params,
+            detector=detector,
+            recipe=Recipe.from_dict(entry.recipe),
+            design=arch_hash(detector),
+            cost=price,
+            violation=self._space.constraints.violation(price),
+        )

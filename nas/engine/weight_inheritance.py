@@ -23,8 +23,9 @@ INIT = "init.pt"
 LAST = "last.pt"
 
 
-def parent_of(record: TrialRecord, records: Sequence[TrialRecord],
-              workdir: Callable[[TrialRecord], Path]) -> TrialRecord | None:
+def parent_of(
+    record: TrialRecord, records: Sequence[TrialRecord], workdir: Callable[[TrialRecord], Path]
+) -> TrialRecord | None:
     """The trained design nearest to a new one; of equal ones the first; or none.
 
     Nearest by the design's features (`nas.samplers.features`), each scaled to [0, 1] over the
@@ -32,12 +33,18 @@ def parent_of(record: TrialRecord, records: Sequence[TrialRecord],
     of the same kind, since others share hardly a layer.
     """
     kind = _kind(record)
-    trained = [r for r in records if r.number != record.number and r.evaluated
-               and _kind(r) == kind and (workdir(r) / LAST).exists()]
+    trained = [
+        r
+        for r in records
+        if r.number != record.number
+        and r.evaluated
+        and _kind(r) == kind
+        and (workdir(r) / LAST).exists()
+    ]
     if not trained:
         return None
     table = matrix([_features(r) for r in (record, *trained)])
-    distances = ((table[1:] - table[0])**2).sum(axis=1)
+    distances = ((table[1:] - table[0]) ** 2).sum(axis=1)
     return trained[int(distances.argmin())]
 
 
@@ -58,8 +65,10 @@ def keep_parent(parent: Path, child: Path) -> None:
             shutil.copy(parent / LAST, aside)
         os.replace(aside, child / INIT)
     except OSError as error:
-        raise UserError(f"{child / INIT}: cannot be written ({error.strerror}); free some disk "
-                        "space, then go on with --resume") from error
+        raise UserError(
+            f"{child / INIT}: cannot be written ({error.strerror}); free some disk "
+            "space, then go on with --resume"
+        ) from error
 
 
 def drop_parent(folder: Path) -> None:
@@ -73,6 +82,7 @@ def _kind(record: TrialRecord) -> tuple[str, str]:
 
 
 def _features(record: TrialRecord) -> dict[str, float]:
-    found = features(Detector.from_dict(record.detector), Recipe.from_dict(record.recipe),
-                     record.cost)
+    found = features(
+        Detector.from_dict(record.detector), Recipe.from_dict(record.recipe), record.cost
+    )
     return {name: value for name, value in found.items() if not name.startswith("recipe.")}

@@ -37,8 +37,9 @@ class Rule(Struct):
     evidence: str
 
 
-def check_rules(cost: Cost, thop: tuple[int, int], recipe: Recipe | None,
-                origin: Origin | None) -> list[Rule]:
+def check_rules(
+    cost: Cost, thop: tuple[int, int], recipe: Recipe | None, origin: Origin | None
+) -> list[Rule]:
     """Each rule of the competition for one model.
 
     Args:
@@ -51,8 +52,11 @@ def check_rules(cost: Cost, thop: tuple[int, int], recipe: Recipe | None,
 
 
 def _size(thop: tuple[int, int]) -> Rule:
-    return Rule(rule="at most 45 M parameters", holds=thop[0] <= MAX_PARAMS,
-                evidence=f"{thop[0]:,} parameters of the built network")
+    return Rule(
+        rule="at most 45 M parameters",
+        holds=thop[0] <= MAX_PARAMS,
+        evidence=f"{thop[0]:,} parameters of the built network",
+    )
 
 
 def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
@@ -75,8 +79,11 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
     if known:
         return answer(True, f"started from {known}, sha256 {print_[:12]}")
     shown = print_[:12] if print_ else "not recorded"
-    return answer(None, f"started from {path.name}, sha256 {shown}, which is none of the "
-                        "ImageNet-1k files known here")
+    return answer(
+        None,
+        f"started from {path.name}, sha256 {shown}, which is none of the "
+        "ImageNet-1k files known here",
+    )
 
 
 def _chain(start: Start) -> tuple[bool | None, str]:
@@ -110,8 +117,9 @@ def imagenet_weights(sha256: str) -> str | None:
 
 def _data(origin: Origin | None) -> Rule:
     def answer(holds: bool | None, evidence: str) -> Rule:
-        return Rule(rule="no data but the given subset of WIDER FACE", holds=holds,
-                    evidence=evidence)
+        return Rule(
+            rule="no data but the given subset of WIDER FACE", holds=holds, evidence=evidence
+        )
 
     if origin is None:
         return answer(None, "what it was trained on is not recorded in this file")
@@ -122,11 +130,16 @@ def _data(origin: Origin | None) -> Rule:
         return answer(None, inherited)
     holdout = "hold-out included" if origin.with_holdout else "hold-out left out"
     fraction = f"share {origin.data.fraction:g}, " if origin.data.fraction < 1 else ""
-    evidence = (f"trained on {origin.images:,} images of {origin.data.path} ({fraction}{holdout}, "
-                f"fingerprint {origin.data_fingerprint}) and nothing else")
+    evidence = (
+        f"trained on {origin.images:,} images of {origin.data.path} ({fraction}{holdout}, "
+        f"fingerprint {origin.data_fingerprint}) and nothing else"
+    )
     if origin.images > MAX_SHARE * TRAIN_IMAGES:
-        return answer(False, f"{evidence}; that is more than a third of train "
-                             f"({TRAIN_IMAGES // 3:,}): use --fraction 0.333")
+        return answer(
+            False,
+            f"{evidence}; that is more than a third of train "
+            f"({TRAIN_IMAGES // 3:,}): use --fraction 0.333",
+        )
     return answer(True, evidence)
 
 
@@ -139,11 +152,15 @@ def _inherited_data(origin: Origin) -> str | None:
             seen = start.trained_on
             if seen is None:
                 return f"started from {start.source}; what that was trained on is not recorded"
-            if (seen["path"], seen["data_fingerprint"]) != (origin.data.path,
-                                                           origin.data_fingerprint):
-                return (f"started from {start.source}, trained on {seen['images']:,} images of "
-                        f"{seen['path']} (fingerprint {seen['data_fingerprint']}), others than "
-                        "those it went on with")
+            if (seen["path"], seen["data_fingerprint"]) != (
+                origin.data.path,
+                origin.data_fingerprint,
+            ):
+                return (
+                    f"started from {start.source}, trained on {seen['images']:,} images of "
+                    f"{seen['path']} (fingerprint {seen['data_fingerprint']}), others than "
+                    "those it went on with"
+                )
         start = start.before
     return None
 
@@ -154,6 +171,14 @@ def _measured(cost: Cost, thop: tuple[int, int]) -> Rule:
     params, macs = thop
     agree = (params, macs) == (cost.params, cost.macs)
     evidence = f"thop {version('thop')}: {params:,} parameters, {macs / 1e9:.4f} G MACs at 640×640"
-    return Rule(rule="size and MACs by thop", holds=agree, evidence=evidence + (
-        "; the configuration's own count is the same" if agree else
-        f", but the configuration's own count is {cost.params:,} and {cost.macs / 1e9:.4f} G"))
+    return Rule(
+        rule="size and MACs by thop",
+        holds=agree,
+        evidence=evidence
+        + (
+            "; the configuration's own count is the same"
+            if agree
+            else f", but the configuration's own count is {cost.params:,} and "
+            f"{cost.macs / 1e9:.4f} G"
+        ),
+    )

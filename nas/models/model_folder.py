@@ -97,8 +97,13 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     net = build_detector(config)
     load_weights(net, config, str(path))
     origin = saved.state.get("origin") if saved else None
-    return Model(config=config, net=net.eval(), recipe=saved.recipe if saved else None, path=path,
-                 origin=Origin.from_dict(origin, f"{path}: origin") if origin else None)
+    return Model(
+        config=config,
+        net=net.eval(),
+        recipe=saved.recipe if saved else None,
+        path=path,
+        origin=Origin.from_dict(origin, f"{path}: origin") if origin else None,
+    )
 
 
 def chosen_model(args) -> Model:
@@ -111,8 +116,15 @@ def chosen_model(args) -> Model:
     from nas.study.storage import Study, checked_name
 
     exported = getattr(args, "model", None)
-    given = [flag for flag, value in (("--study", args.study), ("--checkpoint", args.checkpoint),
-                                      ("--model", exported)) if value is not None]
+    given = [
+        flag
+        for flag, value in (
+            ("--study", args.study),
+            ("--checkpoint", args.checkpoint),
+            ("--model", exported),
+        )
+        if value is not None
+    ]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)}: give one of them")
     if args.preset is not None and args.checkpoint is None:
@@ -129,13 +141,22 @@ def chosen_model(args) -> Model:
     folder = args.runs_dir / checked_name(args.study) / "best"
     if not (folder / METRICS).is_file():
         Study.open(args.runs_dir, args.study)  # unknown? It lists the known ones
-        raise UserError(f"{folder}: no retrained model of study {args.study} yet; run python -m "
-                        f"nas.retrain --best --study {args.study}")
+        raise UserError(
+            f"{folder}: no retrained model of study {args.study} yet; run python -m "
+            f"nas.retrain --best --study {args.study}"
+        )
     return load_model(folder / WEIGHTS)
 
 
-def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, origin: Origin,
-               metrics: dict, beside: Sequence[Path] = ()) -> None:
+def save_model(
+    folder: Path,
+    net: nn.Module,
+    config: Detector,
+    recipe: Recipe,
+    origin: Origin,
+    metrics: dict,
+    beside: Sequence[Path] = (),
+) -> None:
     """Write weights.pt, config.yaml, metrics.json and network.json, and copies of the files
     `beside`; an older model in `folder` is replaced once all of the new one is on disk."""
     import yaml
@@ -146,8 +167,12 @@ def save_model(folder: Path, net: nn.Module, config: Detector, recipe: Recipe, o
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
     checkpoint.save(aside / WEIGHTS, net, config, recipe, {"origin": origin.to_dict()})
-    text = yaml.safe_dump({"detector": config.to_dict(), "recipe": recipe.to_dict()},
-                          sort_keys=False, default_flow_style=None, width=100)
+    text = yaml.safe_dump(
+        {"detector": config.to_dict(), "recipe": recipe.to_dict()},
+        sort_keys=False,
+        default_flow_style=None,
+        width=100,
+    )
     write_text(aside / CONFIG, f"# {origin.title}, in the form of a preset\n{text}")
     write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
     write_network(aside, config)
@@ -191,11 +216,16 @@ def last_retrained(runs_dir: Path) -> Path:
     Raises:
         UserError: there is none.
     """
-    folders = [path.parent for pattern in ("*/best", "*/retrained/*")
-               for path in runs_dir.glob(f"{pattern}/{METRICS}")]
+    folders = [
+        path.parent
+        for pattern in ("*/best", "*/retrained/*")
+        for path in runs_dir.glob(f"{pattern}/{METRICS}")
+    ]
     if not folders:
-        raise UserError(f"{runs_dir}: no retrained model there yet; run python -m nas.retrain "
-                        "--best, or give --checkpoint FILE")
+        raise UserError(
+            f"{runs_dir}: no retrained model there yet; run python -m nas.retrain "
+            "--best, or give --checkpoint FILE"
+        )
     return max(folders, key=lambda folder: read_metrics(folder)["finished"])
 
 

@@ -37,13 +37,23 @@ def network(config: Detector, size: Size = (640, 640)) -> dict:
         # a factor (Scale) takes and leaves the channels of what it follows
         last = steps[-1]["out"][2] if isinstance(layer, Scale) else layer.cout
         first = next((leaf.cin for _, leaf, _ in leaves if isinstance(leaf, Conv)), last)
-        steps.append({
-            "name": name, "what": _what(layer), "in": [*into, first], "out": [*out, last],
-            "params": 0 if name in seen else sum(leaf.params for _, leaf, _ in leaves),
-            "macs": sum(leaf.macs(at) for _, leaf, at in leaves)})
+        steps.append(
+            {
+                "name": name,
+                "what": _what(layer),
+                "in": [*into, first],
+                "out": [*out, last],
+                "params": 0 if name in seen else sum(leaf.params for _, leaf, _ in leaves),
+                "macs": sum(leaf.macs(at) for _, leaf, at in leaves),
+            }
+        )
         seen.add(name)
-    return {"describe": describe(config), "input": list(size), "steps": steps,
-            "layers": [list(row) for row in layer_costs(config, size)]}
+    return {
+        "describe": describe(config),
+        "input": list(size),
+        "steps": steps,
+        "layers": [list(row) for row in layer_costs(config, size)],
+    }
 
 
 def write_network(folder: Path, config: Detector) -> Path:
@@ -71,7 +81,7 @@ def write_examples(folder: Path, images, found: dict, *, count: int = 6) -> Path
         scale = side / max(image.shape[:2])
         tile = np.full((side, side, 3), 255, np.uint8)
         small = cv2.resize(image, None, fx=scale, fy=scale)
-        tile[:small.shape[0], :small.shape[1]] = small
+        tile[: small.shape[0], : small.shape[1]] = small
         for x, y, w, h, score in found[images.labels[index].name]:
             if score >= 0.5:
                 corners = [round(float(v) * scale) for v in (x, y, x + w, y + h)]
@@ -79,7 +89,7 @@ def write_examples(folder: Path, images, found: dict, *, count: int = 6) -> Path
                 cv2.rectangle(tile, corners[:2], corners[2:], (255, 255, 255), 4)
                 cv2.rectangle(tile, corners[:2], corners[2:], (178, 114, 0), 2)
         tiles.append(tile)
-    rows = [np.hstack(tiles[i:i + 3]) for i in range(0, len(tiles) // 3 * 3, 3)] or tiles[:1]
+    rows = [np.hstack(tiles[i : i + 3]) for i in range(0, len(tiles) // 3 * 3, 3)] or tiles[:1]
     path = folder / EXAMPLES
     cv2.imwrite(str(path), np.vstack(rows))
     return path
@@ -96,9 +106,14 @@ def _what(layer: Layer) -> str:
     parts = getattr(layer, "layers", None)
     if parts is None:
         return type(layer).__name__
-    names = [_what(part) if isinstance(part, Conv) else
-             {"Chain": "block", "Residual": "residual block"}.get(
-                 type(part).__name__, type(part).__name__) for part in parts]
+    names = [
+        _what(part)
+        if isinstance(part, Conv)
+        else {"Chain": "block", "Residual": "residual block"}.get(
+            type(part).__name__, type(part).__name__
+        )
+        for part in parts
+    ]
     runs: list[list] = []
     for name in names:
         if runs and runs[-1][0] == name:

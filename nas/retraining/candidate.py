@@ -62,48 +62,72 @@ def choose(args: Namespace) -> Candidate:
     alone = args.preset is not None and args.data is not None
     name = args.study or (None if alone else newest(args.runs_dir))
     if name is None and args.preset is None:
-        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
-                        "search_spaces/quick.yaml first, or give --preset NAME")
+        raise UserError(
+            f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
+            "search_spaces/quick.yaml first, or give --preset NAME"
+        )
     if name is None:
         config, recipe = load_preset(args.preset)
-        return Candidate(config=config, recipe=recipe, proxy=False, title=f"preset {args.preset}",
-                         folder=args.runs_dir / checked_name(args.preset) / "best")
+        return Candidate(
+            config=config,
+            recipe=recipe,
+            proxy=False,
+            title=f"preset {args.preset}",
+            folder=args.runs_dir / checked_name(args.preset) / "best",
+        )
     if args.preset is not None:
         load_preset(args.preset)  # unknown? Say so before the study is opened
     study = Study.open(args.runs_dir, name)
     manifest, records = study.manifest, study.records
-    shared = {"proxy": True, "study": name, "space": manifest["space"],
-              "data": DataChoice.from_dict(manifest["data"]),
-              "fingerprint": manifest["data_fingerprint"],
-              "objective": Objective.from_dict(manifest["objective"])}
+    shared = {
+        "proxy": True,
+        "study": name,
+        "space": manifest["space"],
+        "data": DataChoice.from_dict(manifest["data"]),
+        "fingerprint": manifest["data_fingerprint"],
+        "objective": Objective.from_dict(manifest["objective"]),
+    }
     retrained = study.folder / "retrained"
     if args.preset is not None:
         if not records:
-            raise UserError(f"study {name} has no trial yet to take the recipe from; let the "
-                            "search begin, or give --data for a retrain without a study")
-        return Candidate(config=load_preset(args.preset)[0],
-                         recipe=Recipe.from_dict(records[0].recipe),
-                         title=f"preset {args.preset}, as study {name}",
-                         folder=retrained / args.preset, **shared)
+            raise UserError(
+                f"study {name} has no trial yet to take the recipe from; let the "
+                "search begin, or give --data for a retrain without a study"
+            )
+        return Candidate(
+            config=load_preset(args.preset)[0],
+            recipe=Recipe.from_dict(records[0].recipe),
+            title=f"preset {args.preset}, as study {name}",
+            folder=retrained / args.preset,
+            **shared,
+        )
     if args.trial is not None:
         record = next((r for r in records if r.number == args.trial), None)
         if record is None:
-            raise UserError(f"--trial {args.trial}: study {name} has the trials 0 to "
-                            f"{len(records) - 1}")
+            raise UserError(
+                f"--trial {args.trial}: study {name} has the trials 0 to {len(records) - 1}"
+            )
         if record.status is Status.INFEASIBLE:
-            raise UserError(f"--trial {args.trial}: it is infeasible ({record.reason}); choose "
-                            "another")
+            raise UserError(
+                f"--trial {args.trial}: it is infeasible ({record.reason}); choose another"
+            )
         folder = retrained / f"r{record.number:03d}"
     else:
         completed = [r for r in records if r.status is Status.COMPLETED]
         if not completed:
-            raise UserError(f"study {name} has no completed trial yet; go on with the search "
-                            "(--resume), or choose one with --trial N")
+            raise UserError(
+                f"study {name} has no completed trial yet; go on with the search "
+                "(--resume), or choose one with --trial N"
+            )
         record, folder = max(completed, key=lambda r: r.score), study.folder / "best"
-    return Candidate(config=Detector.from_dict(record.detector),
-                     recipe=Recipe.from_dict(record.recipe),
-                     title=f"trial {record.number} of study {name}", folder=folder,
-                     cost=record.cost, **shared)
+    return Candidate(
+        config=Detector.from_dict(record.detector),
+        recipe=Recipe.from_dict(record.recipe),
+        title=f"trial {record.number} of study {name}",
+        folder=folder,
+        cost=record.cost,
+        **shared,
+    )
 
 
 def choose_top(args: Namespace) -> list[Candidate]:
@@ -118,16 +142,21 @@ def choose_top(args: Namespace) -> list[Candidate]:
         raise UserError(f"--top {args.top}: must be at least 1")
     name = args.study or newest(args.runs_dir)
     if name is None:
-        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
-                        "search_spaces/quick.yaml first")
-    completed = [r for r in Study.open(args.runs_dir, name).records
-                 if r.status is Status.COMPLETED]
+        raise UserError(
+            f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
+            "search_spaces/quick.yaml first"
+        )
+    completed = [r for r in Study.open(args.runs_dir, name).records if r.status is Status.COMPLETED]
     if len(completed) < args.top:
-        raise UserError(f"--top {args.top}: study {name} has {len(completed)} completed trials; "
-                        "give a smaller number, or go on with the search (--resume)")
+        raise UserError(
+            f"--top {args.top}: study {name} has {len(completed)} completed trials; "
+            "give a smaller number, or go on with the search (--resume)"
+        )
     ranked = sorted(completed, key=lambda r: (-r.score, r.number))
-    return [choose(Namespace(**vars(args) | {"study": name, "trial": record.number}))
-            for record in ranked[:args.top]]
+    return [
+        choose(Namespace(**vars(args) | {"study": name, "trial": record.number}))
+        for record in ranked[: args.top]
+    ]
 
 
 def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
@@ -145,14 +174,29 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     _check_flags(args)
     base = candidate.recipe
     if candidate.proxy:
-        base = replace(base, epochs=EPOCHS, size=SIZE, evaluation=Evaluation(),
-                       augmentation=Augmentation(min_face=base.augmentation.min_face))
+        base = replace(
+            base,
+            epochs=EPOCHS,
+            size=SIZE,
+            evaluation=Evaluation(),
+            augmentation=Augmentation(min_face=base.augmentation.min_face),
+        )
     epochs = args.epochs or _as_the_file_says(base, args).epochs
     if candidate.proxy:
-        base = replace(base, optimizer=replace(base.optimizer, schedule="cosine", warmup_epochs=min(
-            3.0, max(1.0, 0.05 * epochs))))
-    base = _as_the_file_says(replace(base, cache_size=None, evaluation=replace(
-        base.evaluation, size=WATCH_SIZE, every=max(1, epochs // LOOKS))), args)
+        base = replace(
+            base,
+            optimizer=replace(
+                base.optimizer, schedule="cosine", warmup_epochs=min(3.0, max(1.0, 0.05 * epochs))
+            ),
+        )
+    base = _as_the_file_says(
+        replace(
+            base,
+            cache_size=None,
+            evaluation=replace(base.evaluation, size=WATCH_SIZE, every=max(1, epochs // LOOKS)),
+        ),
+        args,
+    )
     if args.batch_size not in (None, AUTO):
         base = with_batch_size(base, args.batch_size)
     optimizer = base.optimizer
@@ -162,10 +206,16 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     if args.eval_every is not None:
         evaluation = replace(evaluation, every=args.eval_every)
     return replace(
-        base, epochs=epochs, optimizer=optimizer, evaluation=evaluation,
-        size=args.size or base.size, seed=args.seed,
+        base,
+        epochs=epochs,
+        optimizer=optimizer,
+        evaluation=evaluation,
+        size=args.size or base.size,
+        seed=args.seed,
         weights=args.weights or args.init_from or base.weights,
-        accumulate=args.accumulate or base.accumulate, precision=args.precision or base.precision)
+        accumulate=args.accumulate or base.accumulate,
+        precision=args.precision or base.precision,
+    )
 
 
 def with_batch_size(recipe: Recipe, images: int) -> Recipe:
@@ -209,8 +259,11 @@ def changed_recipe(recipe: Recipe, path: Path) -> Recipe:
     document = read(path)
     for key in document.data:
         if key != "recipe":
-            raise document.error((key,), "unknown key; the file says what is different about a "
-                                 "recipe, under the one key recipe")
+            raise document.error(
+                (key,),
+                "unknown key; the file says what is different about a "
+                "recipe, under the one key recipe",
+            )
     return section(document, "recipe", Recipe, recipe.to_dict())
 
 

@@ -23,9 +23,12 @@ def check_start(config: Detector, weights: str | None, args: Namespace) -> Start
 
     start, _ = start_from(build_detector(config), config, weights)
     if args.weights and start.part == "detector":
-        raise UserError(f"--weights {weights}: holds a whole detector ({start.title}); give it as "
-                        "--init-from to fine-tune it")
+        raise UserError(
+            f"--weights {weights}: holds a whole detector ({start.title}); give it as "
+            "--init-from to fine-tune it"
+        )
     if args.init_from and start.part == "backbone":
-        raise UserError(f"--init-from {weights}: holds a backbone alone ({start.title}); give it "
-                        "as --weights")
+        raise UserError(
+            f"--init-from {weights}: holds a backbone alone ({start.title}); give it as --weights"
+        )
     return start

@@ -26,7 +26,8 @@ def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | Non
     same = stored and (  # what was taken from the weights is known only once training has begun
         stored["origin"] | {"start": None} == origin.to_dict()
         and Recipe.from_dict(stored["recipe"]) == recipe
-        and stored["design"] == arch_hash(candidate.config))
+        and stored["design"] == arch_hash(candidate.config)
+    )
     return stored if same else None
 
 
@@ -36,24 +37,28 @@ def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
     noted = workdir / "origin.json"
     if (workdir / "last.pt").exists():
         if not args.resume:
-            raise UserError(f"{workdir}: holds a retrain that was stopped; add --resume to go on "
-                            "with it, or remove the folder")
+            raise UserError(
+                f"{workdir}: holds a retrain that was stopped; add --resume to go on "
+                "with it, or remove the folder"
+            )
         if noted.exists() and json.loads(noted.read_text()) != origin.to_dict():
-            raise UserError(f"{workdir}: holds a retrain of something else (other images, hold-out "
-                            "or trial; see origin.json there); use its flags, or remove the folder")
+            raise UserError(
+                f"{workdir}: holds a retrain of something else (other images, hold-out "
+                "or trial; see origin.json there); use its flags, or remove the folder"
+            )
     else:
         shutil.rmtree(workdir, ignore_errors=True)
     try:
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{workdir}: cannot be made ({error.strerror}); choose another "
-                        "--runs-dir") from error
+        raise UserError(
+            f"{workdir}: cannot be made ({error.strerror}); choose another --runs-dir"
+        ) from error
     cli.write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
     return workdir
 
 
-def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace,
-          tell):
+def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace, tell):
     """The trained network, its epochs and what it started from; `tell` takes each epoch as
     plain data."""
     from detector.data.prepare import Part
@@ -84,7 +89,8 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
         raise UserError(
             f"out of memory with {recipe.batch_size} images of {recipe.size} px a step; add "
             f"--accumulate {2 * recipe.accumulate} to take them in so many parts (with --resume "
-            "from the last finished epoch), or start again with a smaller --batch-size") from error
+            "from the last finished epoch), or start again with a smaller --batch-size"
+        ) from error
     saved = checkpoint.load(workdir / LAST)
     net = build_detector(candidate.config)
     net.load_state_dict(saved.model)
@@ -92,20 +98,38 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
     return net.eval(), saved.state["history"], start and Start.from_dict(start)
 
 
-def _epochs(candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path,
-            args: Namespace, progress):
+def _epochs(
+    candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path, args: Namespace, progress
+):
     from detector.training.fit import choose_device, fit
 
     if args.workers == 1:
-        return fit(candidate.config, recipe, images, holdout, workdir=workdir, device=args.device,
-                   progress=progress)
+        return fit(
+            candidate.config,
+            recipe,
+            images,
+            holdout,
+            workdir=workdir,
+            device=args.device,
+            progress=progress,
+        )
     from trials.compute.distributed import fit_on_ray
 
     if recipe.norm == "sync" and choose_device(args.device).type == "cpu":
-        print("note: on CPUs each worker normalises by the statistics of its own images "
-              "(SyncBatchNorm needs GPUs)")
-    return fit_on_ray(candidate.config, recipe, images, holdout, workdir=workdir,
-                      device=args.device, workers=args.workers, progress=progress)
+        print(
+            "note: on CPUs each worker normalises by the statistics of its own images "
+            "(SyncBatchNorm needs GPUs)"
+        )
+    return fit_on_ray(
+        candidate.config,
+        recipe,
+        images,
+        holdout,
+        workdir=workdir,
+        device=args.device,
+        workers=args.workers,
+        progress=progress,
+    )
 
 
 def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
@@ -117,21 +141,33 @@ def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace)
     if args.with_holdout:
         return None
     with ImagesBar("hold-out") as bar:
-        return evaluate(net, candidate.config, data.holdout, replace(recipe.evaluation, size=None),
-                        choose_device(args.device), progress=bar.update)
+        return evaluate(
+            net,
+            candidate.config,
+            data.holdout,
+            replace(recipe.evaluation, size=None),
+            choose_device(args.device),
+            progress=bar.update,
+        )
 
 
 def facts(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict:
     """What metrics.json says of a retrain before it begins."""
     from trials.names import describe
 
-    return {"title": candidate.title, "design": arch_hash(candidate.config),
-            "describe": describe(candidate.config), "origin": origin.to_dict(),
-            "recipe": recipe.to_dict(), "versions": versions()}
+    return {
+        "title": candidate.title,
+        "design": arch_hash(candidate.config),
+        "describe": describe(candidate.config),
+        "origin": origin.to_dict(),
+        "recipe": recipe.to_dict(),
+        "versions": versions(),
+    }
 
 
-def results(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict | None,
-            workers: int) -> dict:
+def results(
+    candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict | None, workers: int
+) -> dict:
     """What it says of its end."""
     cost = candidate.cost or Cost.of(candidate.config)
     timed = candidate.objective.metric == "latency_ms"
@@ -139,17 +175,32 @@ def results(candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict 
     speed = None if timed and cost.latency_ms is None else candidate.objective.speed_score(cost)
     accuracy = sum(ap.values()) / len(ap) if ap else None
     score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
-    watched = [(sum(epoch["ap"].values()) / len(epoch["ap"]), epoch) for epoch in history
-               if epoch["ap"]]
+    watched = [
+        (sum(epoch["ap"].values()) / len(epoch["ap"]), epoch) for epoch in history if epoch["ap"]
+    ]
     best, at = max(watched, key=lambda look: look[0], default=(None, None))
     return {
-        "params": cost.params, "macs": cost.macs,
-        "latency_ms": cost.latency_ms, "machine": cost.machine if timed else None,
-        "ap": ap, "ap_on": "hold-out of train, original image size" if ap else
-        "nothing: trained on the hold-out, too",
-        "accuracy_score": accuracy, "speed_score": speed, "score": score,
-        "best_epoch": at and {"epoch": at["epoch"], "ap": at["ap"], "accuracy_score": best,
-                              "size": recipe.evaluation.size},
-        "folder": str(candidate.folder), "finished": time.time(),
+        "params": cost.params,
+        "macs": cost.macs,
+        "latency_ms": cost.latency_ms,
+        "machine": cost.machine if timed else None,
+        "ap": ap,
+        "ap_on": "hold-out of train, original image size"
+        if ap
+        else "nothing: trained on the hold-out, too",
+        "accuracy_score": accuracy,
+        "speed_score": speed,
+        "score": score,
+        "best_epoch": at
+        and {
+            "epoch": at["epoch"],
+            "ap": at["ap"],
+            "accuracy_score": best,
+            "size": recipe.evaluation.size,
+        },
+        "folder": str(candidate.folder),
+        "finished": time.time(),
         "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "workers": workers, "epochs": history}
+        "workers": workers,
+        "epochs": history,
+    }

@@ -27,5 +27,8 @@ class Sampler(Protocol):
 
 def teaching(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The sampled ones that tell what is good: neither infeasible nor failed."""
-    return [record for record in records if record.params
-            and record.status not in (Status.INFEASIBLE, Status.FAILED)]
+    return [
+        record
+        for record in records
+        if record.params and record.status not in (Status.INFEASIBLE, Status.FAILED)
+    ]

@@ -27,8 +27,9 @@ def expected_costs(costs: Sequence[Cost], measured: Sequence[Cost]) -> list[Cost
     centre, level = sizes.mean(axis=0), times.mean()
     prior = np.array([1.0, 0.0])  # latency ~ MACs
     centred = sizes - centre
-    slopes = prior + np.linalg.solve(centred.T @ centred + PRIOR * np.eye(2),
-                                     centred.T @ (times - level - centred @ prior))
+    slopes = prior + np.linalg.solve(
+        centred.T @ centred + PRIOR * np.eye(2), centred.T @ (times - level - centred @ prior)
+    )
     told = np.exp(level + (_logs(costs) - centre) @ slopes)
     return [replace(cost, latency_ms=float(value)) for cost, value in zip(costs, told)]
 

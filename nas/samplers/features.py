@@ -23,14 +23,20 @@ def features(detector: Detector, recipe: Recipe, cost: Cost) -> dict[str, float]
     backbone, shapes = design.pop("backbone"), design.pop("anchors")
     found = {"cost.params": math.log2(cost.params), "cost.macs": math.log2(cost.macs)}
     for level in sorted(set(BACKBONE_ROWS[detector.backbone.kind])):
-        rows = [i for i, row in enumerate(BACKBONE_ROWS[detector.backbone.kind])
-                if row == level and i < len(backbone["depths"])]
+        rows = [
+            i
+            for i, row in enumerate(BACKBONE_ROWS[detector.backbone.kind])
+            if row == level and i < len(backbone["depths"])
+        ]
         if rows:
             found[f"backbone.blocks{level}"] = math.log2(sum(backbone["depths"][i] for i in rows))
             found[f"backbone.width{level}"] = math.log2(max(backbone["widths"][i] for i in rows))
     sizes = [math.sqrt(width * height) for level in shapes for width, height in level]
-    found |= {"anchors.each": float(len(shapes[0])), "anchors.smallest": math.log2(min(sizes)),
-              "anchors.largest": math.log2(max(sizes))}
+    found |= {
+        "anchors.each": float(len(shapes[0])),
+        "anchors.smallest": math.log2(min(sizes)),
+        "anchors.largest": math.log2(max(sizes)),
+    }
     rest = {key: value for key, value in backbone.items() if key not in ("widths", "depths")}
     return found | dict(_leaves({"backbone": rest, **design, "recipe": recipe.to_dict()}))
 
@@ -63,6 +69,9 @@ def _leaves(tree: Mapping, prefix: str = "") -> Iterator[tuple[str, float]]:
             yield f"{place}={value}", 1.0
         elif isinstance(value, (int, float)):
             yield place, math.log2(value) if value > 0 else float(value)
-        elif isinstance(value, (list, tuple)) and value and all(
-                isinstance(v, (int, float)) for v in value):
+        elif (
+            isinstance(value, (list, tuple))
+            and value
+            and all(isinstance(v, (int, float)) for v in value)
+        ):
             yield from ((f"{place}.first", float(value[0])), (f"{place}.last", float(value[-1])))

@@ -63,38 +63,49 @@ class Frugal:
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         chance = random.Random(seed)
-        tried = [record for record in records if record.status is not Status.FAILED
-                 and self._results(record)]
+        tried = [
+            record
+            for record in records
+            if record.status is not Status.FAILED and self._results(record)
+        ]
         known = {record.identity for record in records}
         candidates = self._candidates(known, self._front(tried), chance)
         if not candidates:  # the gate knows what to do with one that is known
             return self._space.suggest(RandomTrial(seed))
 
-        table = matrix([self._features(record) for record in tried]
-                       + [candidate.numbers for candidate in candidates])
+        table = matrix(
+            [self._features(record) for record in tried]
+            + [candidate.numbers for candidate in candidates]
+        )
         values = at_full_budget([self._results(record) for record in tried])
-        model = GaussianProcess(table[:len(tried)], values, np.random.default_rng(seed))
+        model = GaussianProcess(table[: len(tried)], values, np.random.default_rng(seed))
         mean, spread = model.predict(table)
         costs = expected_costs([c.cost for c in candidates], [r.cost for r in tried])
-        speed = np.array([r.speed_score for r in tried]
-                         + [self._space.objective.speed_score(cost) for cost in costs])
+        speed = np.array(
+            [r.speed_score for r in tried]
+            + [self._space.objective.speed_score(cost) for cost in costs]
+        )
         weight = 2 / 3  # the score's: speed + 2 × accuracy
         if chance.random() < FOR_THE_FRONT:
             weight = chance.random()
         value, spread = weight * mean + (1 - weight) * speed, weight * spread
-        best = value[:len(tried)].max()
-        gain = _expected_gain(value[len(tried):], spread[len(tried):], best)
+        best = value[: len(tried)].max()
+        gain = _expected_gain(value[len(tried) :], spread[len(tried) :], best)
         return candidates[int(np.argmax(gain))].params
 
     def _results(self, record: TrialRecord) -> dict[int, float]:
         """Accuracy by epoch, at the rungs and at the last look: what was seen on the way there
         tells little more."""
-        return {epoch.epoch: epoch.accuracy_score for epoch in record.epochs
-                if epoch is record.evaluated
-                or (epoch.ap is not None and epoch.epoch in self._space.rungs)}
+        return {
+            epoch.epoch: epoch.accuracy_score
+            for epoch in record.epochs
+            if epoch is record.evaluated
+            or (epoch.ap is not None and epoch.epoch in self._space.rungs)
+        }
 
-    def _candidates(self, known: set[str], parents: Sequence[TrialRecord],
-                    chance: random.Random) -> list[Candidate]:
+    def _candidates(
+        self, known: set[str], parents: Sequence[TrialRecord], chance: random.Random
+    ) -> list[Candidate]:
         """Different legal designs that no trial has."""
         found: dict[str, Candidate] = {}
         for params in self._all or self._drawn(parents, chance):
@@ -121,9 +132,12 @@ class Frugal:
             detector, recipe = self._space.resolve(params)
             cost = Cost.of(detector)
             self._candidate_of[key] = Candidate(
-                params=params, identity=identity_of(arch_hash(detector), recipe.to_dict()),
+                params=params,
+                identity=identity_of(arch_hash(detector), recipe.to_dict()),
                 legal=self._space.constraints.broken(cost) is None,
-                numbers=features(detector, recipe, cost), cost=cost)
+                numbers=features(detector, recipe, cost),
+                cost=cost,
+            )
         return self._candidate_of[key]
 
     def _front(self, tried: Sequence[TrialRecord]) -> list[TrialRecord]:
@@ -135,8 +149,9 @@ class Frugal:
     def _features(self, record: TrialRecord) -> dict[str, float]:
         identity = record.identity
         if identity not in self._known:
-            self._known[identity] = features(Detector.from_dict(record.detector),
-                                             Recipe.from_dict(record.recipe), record.cost)
+            self._known[identity] = features(
+                Detector.from_dict(record.detector), Recipe.from_dict(record.recipe), record.cost
+            )
         return self._known[identity]
 
 

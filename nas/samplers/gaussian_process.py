@@ -47,8 +47,10 @@ class GaussianProcess:
         mean = cross @ self._weights
         explained = solve_triangular(self._factor[0], cross.T, lower=True)
         variance = math.exp(self._theta[-2]) - (explained**2).sum(axis=0)
-        return (mean * self._scale + self._shift,
-                np.sqrt(np.maximum(variance, 1e-12)) * self._scale)
+        return (
+            mean * self._scale + self._shift,
+            np.sqrt(np.maximum(variance, 1e-12)) * self._scale,
+        )
 
 
 def at_full_budget(results: Sequence[Mapping[int, float]]) -> np.ndarray:
@@ -67,8 +69,11 @@ def at_full_budget(results: Sequence[Mapping[int, float]]) -> np.ndarray:
     last = np.array([max(result) for result in results])
     moved = np.array([result[epoch] for result, epoch in zip(results, last)])
     for lower, upper in itertools.pairwise(sorted(set().union(*results))):
-        pairs = [(result[lower], result[upper]) for result in results
-                 if lower in result and upper in result]
+        pairs = [
+            (result[lower], result[upper])
+            for result in results
+            if lower in result and upper in result
+        ]
         if not pairs:
             continue
         x, y = np.array(pairs).T
@@ -84,6 +89,7 @@ def at_full_budget(results: Sequence[Mapping[int, float]]) -> np.ndarray:
 
 # theta: log of 1/length² for each feature, log of the signal's and of the noise's variance.
 
+
 def _priors(features: int) -> tuple[np.ndarray, np.ndarray]:
     """Means and standard deviations of theta's normal priors."""
     mean, spread = np.zeros(features + 2), np.full(features + 2, 2.0)
@@ -96,13 +102,21 @@ def _fit(inputs: np.ndarray, targets: np.ndarray) -> np.ndarray:
     mean, spread = _priors(inputs.shape[1])
     gaps = (inputs[:, None, :] - inputs[None, :, :]) ** 2
     bounds = [(m - 6, m + 6) for m in mean[:-1]] + [(math.log(1e-5), 1.0)]
-    found = minimize(_loss, mean, args=(gaps, targets, mean, spread), jac=True, method="L-BFGS-B",
-                     bounds=bounds, options={"maxiter": 20})
+    found = minimize(
+        _loss,
+        mean,
+        args=(gaps, targets, mean, spread),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds,
+        options={"maxiter": 20},
+    )
     return found.x
 
 
-def _loss(theta: np.ndarray, gaps: np.ndarray, targets: np.ndarray, mean: np.ndarray,
-          spread: np.ndarray) -> tuple[float, np.ndarray]:
+def _loss(
+    theta: np.ndarray, gaps: np.ndarray, targets: np.ndarray, mean: np.ndarray, spread: np.ndarray
+) -> tuple[float, np.ndarray]:
     """Negative log posterior and its gradient.
 
     Args:
@@ -116,12 +130,15 @@ def _loss(theta: np.ndarray, gaps: np.ndarray, targets: np.ndarray, mean: np.nda
     inverse = cho_solve(factor, np.eye(len(targets)))
     weights = inverse @ targets
     off = (theta - mean) / spread
-    value = (0.5 * targets @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * (off**2).sum())
+    value = 0.5 * targets @ weights + np.log(np.diag(factor[0])).sum() + 0.5 * (off**2).sum()
     outer = 0.5 * (inverse - np.outer(weights, weights))  # d value / d covariance
     by_distance = outer * (-5.0 / 6.0 * signal * (1.0 + root) * decay)
-    gradient = np.concatenate([
-        precisions * np.tensordot(by_distance, gaps, axes=2),
-        [(outer * kernel).sum(), noise * np.trace(outer)]])
+    gradient = np.concatenate(
+        [
+            precisions * np.tensordot(by_distance, gaps, axes=2),
+            [(outer * kernel).sum(), noise * np.trace(outer)],
+        ]
+    )
     return float(value), gradient + off / spread
 
 

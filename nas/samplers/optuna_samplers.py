@@ -38,8 +38,12 @@ class Tpe:
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         with _quiet():
             sampler = optuna.samplers.TPESampler(
-                seed=seed, n_startup_trials=STARTUP["tpe"], multivariate=True, group=True,
-                constant_liar=True)
+                seed=seed,
+                n_startup_trials=STARTUP["tpe"],
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            )
             known = [self._view(record) for record in teaching(records)]
             return self._space.suggest(_open_trial(known, sampler, ["maximize"]))
 
@@ -56,9 +60,14 @@ class Tpe:
         state = TrialState.PRUNED if scores else TrialState.RUNNING
         if record.status is Status.COMPLETED:
             state = TrialState.COMPLETE
-        return _trial(record.number + 1, state, self._space.coded(record.params),
-                      self._space.distributions(record.params, coded=True), scores=scores,
-                      values=[record.score] if state is TrialState.COMPLETE else None)
+        return _trial(
+            record.number + 1,
+            state,
+            self._space.coded(record.params),
+            self._space.distributions(record.params, coded=True),
+            scores=scores,
+            values=[record.score] if state is TrialState.COMPLETE else None,
+        )
 
 
 class Nsga2:
@@ -77,10 +86,16 @@ class Nsga2:
             key, known = sampler._get_generation_key(), []
             for record, result in comparable(teaching(records), POPULATION):
                 params, distributions = whole(self._space, record.params)
-                known.append(_trial(
-                    len(known) + 1, TrialState.COMPLETE, params, distributions,
-                    values=[result.accuracy_score, record.speed_score],
-                    attributes={key: len(known) // POPULATION}))
+                known.append(
+                    _trial(
+                        len(known) + 1,
+                        TrialState.COMPLETE,
+                        params,
+                        distributions,
+                        values=[result.accuracy_score, record.speed_score],
+                        attributes={key: len(known) // POPULATION},
+                    )
+                )
             return self._space.suggest(_open_trial(known, sampler, ["maximize", "maximize"]))
 
 
@@ -96,22 +111,26 @@ class GaussianProcess:
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         pairs = comparable(teaching(records), STARTUP["gp"])
-        scored = [(record, record.speed_score + 2 * result.accuracy_score)
-                  for record, result in pairs]
+        scored = [
+            (record, record.speed_score + 2 * result.accuracy_score) for record, result in pairs
+        ]
         if len(scored) > GP_AT_MOST:
-            best = sorted(scored, key=lambda pair: -pair[1])[:GP_AT_MOST // 2]
+            best = sorted(scored, key=lambda pair: -pair[1])[: GP_AT_MOST // 2]
             numbers = {record.number for record, _ in best}
             latest = [pair for pair in scored if pair[0].number not in numbers]
-            scored = best + latest[-(GP_AT_MOST // 2):]
-        known = [_trial(place + 1, TrialState.COMPLETE, *whole(self._space, record.params),
-                        values=[score]) for place, (record, score) in enumerate(scored)]
+            scored = best + latest[-(GP_AT_MOST // 2) :]
+        known = [
+            _trial(
+                place + 1, TrialState.COMPLETE, *whole(self._space, record.params), values=[score]
+            )
+            for place, (record, score) in enumerate(scored)
+        ]
         with _quiet(), _one_thread():
             sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
             return self._space.suggest(_open_trial(known, sampler, ["maximize"]))
 
 
-def comparable(records: Sequence[TrialRecord],
-               least: int) -> list[tuple[TrialRecord, EpochResult]]:
+def comparable(records: Sequence[TrialRecord], least: int) -> list[tuple[TrialRecord, EpochResult]]:
     """Results at one number of epochs, by trial number: the highest that at least `least` trials
     have reached (as BOHB chooses, Falkner et al. 2018), else the one that most have."""
     at: dict[int, list[tuple[TrialRecord, EpochResult]]] = {}
@@ -146,14 +165,31 @@ def _middle(distribution: BaseDistribution):
     return middle if isinstance(distribution, FloatDistribution) else round(middle)
 
 
-def _trial(number: int, state: TrialState, params: Params,
-           distributions: dict[str, BaseDistribution], *, values: list[float] | None = None,
-           scores: dict[int, float] | None = None, attributes: dict | None = None) -> FrozenTrial:
+def _trial(
+    number: int,
+    state: TrialState,
+    params: Params,
+    distributions: dict[str, BaseDistribution],
+    *,
+    values: list[float] | None = None,
+    scores: dict[int, float] | None = None,
+    attributes: dict | None = None,
+) -> FrozenTrial:
     """`number` from 1: 0 is the trial that is asked for."""
     return FrozenTrial(
-        number=number, trial_id=number, state=state, params=params, distributions=distributions,
-        value=None, values=values, datetime_start=None, datetime_complete=None, user_attrs={},
-        system_attrs=attributes or {}, intermediate_values=scores or {})
+        number=number,
+        trial_id=number,
+        state=state,
+        params=params,
+        distributions=distributions,
+        value=None,
+        values=values,
+        datetime_start=None,
+        datetime_complete=None,
+        user_attrs={},
+        system_attrs=attributes or {},
+        intermediate_values=scores or {},
+    )
 
 
 def _open_trial(known: list[FrozenTrial], sampler, directions: list[str]) -> optuna.Trial:

@@ -47,8 +47,11 @@ class Proposer:
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""
         key = f"{self.seed}/{len(self._records)}/{attempt}"
-        if (self._sampler is None or attempt >= STUBBORN[self.sampler]
-                or self._results < STARTUP[self.sampler]):
+        if (
+            self._sampler is None
+            or attempt >= STUBBORN[self.sampler]
+            or self._results < STARTUP[self.sampler]
+        ):
             return self.space.suggest(RandomTrial(key))
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
         return self._sampler.ask(self._records, seed)
@@ -73,5 +76,8 @@ def _make(sampler: str, space: SearchSpace) -> Sampler | None:
         return Frugal(space)
     from nas.samplers import optuna_samplers
 
-    return {"tpe": optuna_samplers.Tpe, "nsga2": optuna_samplers.Nsga2,
-            "gp": optuna_samplers.GaussianProcess}[sampler](space)
+    return {
+        "tpe": optuna_samplers.Tpe,
+        "nsga2": optuna_samplers.Nsga2,
+        "gp": optuna_samplers.GaussianProcess,
+    }[sampler](space)

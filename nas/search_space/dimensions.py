@@ -67,9 +67,12 @@ class Dimension:
     @property
     def ordered(self) -> bool:
         """A choice of ascending numbers."""
-        return (self.kind == "choice" and len(self.choices) > 1
-                and not any(isinstance(c, (bool, str)) for c in self.choices)
-                and list(self.choices) == sorted(self.choices))
+        return (
+            self.kind == "choice"
+            and len(self.choices) > 1
+            and not any(isinstance(c, (bool, str)) for c in self.choices)
+            and list(self.choices) == sorted(self.choices)
+        )
 
     def suggest(self, trial) -> Value:
         """A value from an Optuna trial, or from anything with the same three methods."""
@@ -78,8 +81,9 @@ class Dimension:
         if self.kind == "choice":
             return trial.suggest_categorical(self.name, list(self.choices))
         if self.kind == "int":
-            return trial.suggest_int(self.name, self.low, self.high, step=self.step or 1,
-                                     log=self.log)
+            return trial.suggest_int(
+                self.name, self.low, self.high, step=self.step or 1, log=self.log
+            )
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
     def coded(self, value: Value) -> Value:
@@ -133,9 +137,13 @@ def every_design(dimensions: Iterable[Dimension], most: int | None = None) -> li
         values = dimension.values()
         if values is None:
             return None
-        found = [params | added for params in found
-                 for added in ([{dimension.name: value} for value in values]
-                               if dimension.active(params) else [{}])]
+        found = [
+            params | added
+            for params in found
+            for added in (
+                [{dimension.name: value} for value in values] if dimension.active(params) else [{}]
+            )
+        ]
         if most is not None and len(found) > most:
             return None
     return found
@@ -154,8 +162,9 @@ def parse(name: str, data) -> Dimension:
             raise ConfigError(f"unknown key {key}; known keys: {', '.join(_KEYS)}")
     kinds = [kind for kind in KINDS if kind in data]
     if len(kinds) != 1:
-        raise ConfigError(f"has {' and '.join(kinds) or 'none'} of choice, int, float; give one "
-                          "of them")
+        raise ConfigError(
+            f"has {' and '.join(kinds) or 'none'} of choice, int, float; give one of them"
+        )
     kind = kinds[0]
     common = {"name": name, "kind": kind, "when": _when(data.get("when", {}))}
     if kind == "choice":
@@ -164,8 +173,10 @@ def parse(name: str, data) -> Dimension:
                 raise ConfigError(f"{key} does not go with choice; use int or float, or remove it")
     if isinstance(data.get("choice"), dict):
         if "sets" in data:
-            raise ConfigError("sets does not go with a choice of bundles, which say themselves "
-                              "what they set; remove it")
+            raise ConfigError(
+                "sets does not go with a choice of bundles, which say themselves "
+                "what they set; remove it"
+            )
         bundles = _bundles(data["choice"])
         return Dimension(**common, choices=tuple(bundles), bundles=bundles)
     common["sets"] = str(data.get("sets", name))
@@ -181,12 +192,14 @@ def parse(name: str, data) -> Dimension:
         if log:
             raise ConfigError("step does not go with log; leave one of them out")
         if not _number(step) or step <= 0 or (kind == "int" and not isinstance(step, int)):
-            raise ConfigError(f"step: {step!r} must be a {'whole ' if kind == 'int' else ''}number "
-                              "above 0")
+            raise ConfigError(
+                f"step: {step!r} must be a {'whole ' if kind == 'int' else ''}number above 0"
+            )
         count = (high - low) / step
         if abs(count - round(count)) > 1e-9:
-            raise ConfigError(f"step: {step} does not lead from {low} to {high}; change a bound "
-                              "or the step")
+            raise ConfigError(
+                f"step: {step} does not lead from {low} to {high}; change a bound or the step"
+            )
     return Dimension(**common, low=low, high=high, log=log, step=step)
 
 
@@ -195,8 +208,10 @@ def _choices(values) -> tuple[Value, ...]:
         raise ConfigError(f"choice: {values!r} must be a list with at least one value")
     for index, value in enumerate(values):
         if not isinstance(value, (bool, int, float, str)):
-            raise ConfigError(f"choice: {value!r} must be a single word, number, true or false; "
-                              "levels are written as P3-P5")
+            raise ConfigError(
+                f"choice: {value!r} must be a single word, number, true or false; "
+                "levels are written as P3-P5"
+            )
         if _among(value, tuple(values[:index])):
             raise ConfigError(f"choice: {value!r} stands twice; remove one")
     return tuple(values)
@@ -207,8 +222,10 @@ def _bundles(choice: dict) -> dict[str, Settings]:
         if not isinstance(name, str):
             raise ConfigError(f"choice: the name {name!r} of a bundle must be a word")
         if not isinstance(settings, dict) or not settings:
-            raise ConfigError(f"choice: {name}: {settings!r} must be a mapping of places to their "
-                              "values, such as {head.score: sigmoid, head.shared: true}")
+            raise ConfigError(
+                f"choice: {name}: {settings!r} must be a mapping of places to their "
+                "values, such as {head.score: sigmoid, head.shared: true}"
+            )
     if not choice:
         raise ConfigError("choice: {} must have at least one bundle")
     return {name: dict(settings) for name, settings in choice.items()}
@@ -227,8 +244,9 @@ def _bounds(kind: str, bounds) -> tuple[Value, Value]:
 
 def _when(conditions) -> dict[str, tuple[Value, ...]]:
     if not isinstance(conditions, dict):
-        raise ConfigError(f"when: {conditions!r} must be a mapping, such as "
-                          "{backbone.kind: resnet}")
+        raise ConfigError(
+            f"when: {conditions!r} must be a mapping, such as {{backbone.kind: resnet}}"
+        )
     result = {}
     for name, values in conditions.items():
         result[str(name)] = tuple(values) if isinstance(values, list) else (values,)

@@ -16,8 +16,8 @@ from detector.base.struct import Struct
 from detector.config.detector import Detector
 
 WIDTHS = (1 / 64, 8.0)  # multipliers of the published widths between which is looked
-HALVINGS = 11           # of their ratio, 2⁹: to 0.3 %
-STEP = 8                # channels: widths are multiples
+HALVINGS = 11  # of their ratio, 2⁹: to 0.3 %
+STEP = 8  # channels: widths are multiples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,14 +33,17 @@ class Budget(Struct):
         if self.macs <= 0:
             raise ConfigError(f"budget.macs: {self.macs} must be greater than 0")
         if not 0 < self.tolerance < 1:
-            raise ConfigError(f"budget.tolerance: {self.tolerance} must be between 0 and 1, such "
-                              "as 0.02")
+            raise ConfigError(
+                f"budget.tolerance: {self.tolerance} must be between 0 and 1, such as 0.02"
+            )
         if any(side <= 0 or side % 32 for side in self.size):
             raise ConfigError(f"budget.size: {list(self.size)} must be multiples of 32")
 
     def __str__(self) -> str:
-        return (f"{self.macs / 1e9:g} G MACs at {self.size[0]}×{self.size[1]} "
-                f"± {100 * self.tolerance:g} %")
+        return (
+            f"{self.macs / 1e9:g} G MACs at {self.size[0]}×{self.size[1]} "
+            f"± {100 * self.tolerance:g} %"
+        )
 
     @property
     def target(self) -> float:
@@ -51,8 +54,10 @@ class Budget(Struct):
     @property
     def caps(self) -> tuple[int, int]:
         """Fewest and most MACs at 640×640."""
-        return (math.ceil(self.target * (1 - self.tolerance)),
-                math.floor(self.target * (1 + self.tolerance)))
+        return (
+            math.ceil(self.target * (1 - self.tolerance)),
+            math.floor(self.target * (1 + self.tolerance)),
+        )
 
     def meet(self, at_width: Callable[[float], Detector]) -> Detector:
         """The design of the width whose MACs are nearest to the budget.
@@ -66,7 +71,8 @@ class Budget(Struct):
         """
         narrow, wide = WIDTHS
         if self._off(least := at_width(narrow)) > self.tolerance and self._macs(least) > (
-                self.target):
+            self.target
+        ):
             return least
         for _ in range(HALVINGS):
             middle = math.sqrt(narrow * wide)

@@ -15,15 +15,17 @@ class RandomTrial:
     def suggest_categorical(self, name: str, choices):
         return self._random.choice(list(choices))
 
-    def suggest_int(self, name: str, low: int, high: int, *, step: int = 1,
-                    log: bool = False) -> int:
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
         if not log:
             return self._random.randrange(low, high + 1, step)
         value = math.exp(self._random.uniform(math.log(low - 0.5), math.log(high + 0.5)))
         return min(max(round(value), low), high)
 
-    def suggest_float(self, name: str, low: float, high: float, *, step: float | None = None,
-                      log: bool = False) -> float:
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
         if log:
             value = math.exp(self._random.uniform(math.log(low), math.log(high)))
             return min(max(value, low), high)

@@ -26,8 +26,13 @@ _DERIVED = {
     "anchors.name": "replaces the baseline's anchors",
 }
 # Not to be varied: trials would no longer be compared under the same conditions.
-_COMMON = ("recipe.epochs", "recipe.seed", "recipe.weights", "recipe.cache_size",
-           "recipe.evaluation")
+_COMMON = (
+    "recipe.epochs",
+    "recipe.seed",
+    "recipe.weights",
+    "recipe.cache_size",
+    "recipe.evaluation",
+)
 
 
 def _fields(struct: type[Struct], prefix: str = "") -> dict[str, bool]:
@@ -52,8 +57,10 @@ def check_place(place: str, in_bundle: bool = False) -> None:
         ConfigError: it does not exist, or must be the same for all trials.
     """
     if any(place == p or place.startswith(p + ".") for p in _COMMON):
-        raise ConfigError(f"{place} must be the same for all trials, to compare them fairly; set "
-                          "it under proxy (the epochs by rungs)")
+        raise ConfigError(
+            f"{place} must be the same for all trials, to compare them fairly; set "
+            "it under proxy (the epochs by rungs)"
+        )
     known = sorted(_FIELDS) if in_bundle else PLACES
     if place not in known:
         close = difflib.get_close_matches(place, known, n=1)
@@ -61,8 +68,7 @@ def check_place(place: str, in_bundle: bool = False) -> None:
         raise ConfigError(f"there is no {place} to fill in; {hint}")
 
 
-def resolve(base: Detector, proxy: Recipe,
-            settings: Settings) -> tuple[Detector, Recipe]:
+def resolve(base: Detector, proxy: Recipe, settings: Settings) -> tuple[Detector, Recipe]:
     """The base under a proxy recipe with all settings filled in.
 
     What no setting names stays as it is in the base. A pure function.
@@ -94,9 +100,14 @@ def resolve(base: Detector, proxy: Recipe,
 def resized(base: Detector, settings: Settings, detector: Detector, width: float) -> Detector:
     """`detector`, which `settings` gave, as they give it with backbone.width at `width`."""
     scaled_backbone = _backbone(base.backbone, {**settings, "backbone.width": width})
-    return replace(detector, backbone=replace(
-        detector.backbone, widths=tuple(scaled_backbone["widths"]),
-        stem=settings.get("backbone.stem", scaled_backbone["stem"])))
+    return replace(
+        detector,
+        backbone=replace(
+            detector.backbone,
+            widths=tuple(scaled_backbone["widths"]),
+            stem=settings.get("backbone.stem", scaled_backbone["stem"]),
+        ),
+    )
 
 
 def _backbone(base: Backbone, settings: Settings) -> dict:
@@ -138,8 +149,13 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
                 depths[row] = share
     if is_scaled:
         widths = [scaled(w) for w in widths]
-    return {"kind": kind, "block": block, "stem": stem, "widths": list(widths),
-            "depths": list(depths)}
+    return {
+        "kind": kind,
+        "block": block,
+        "stem": stem,
+        "widths": list(widths),
+        "depths": list(depths),
+    }
 
 
 def _levels(text: object) -> range:

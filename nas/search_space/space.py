@@ -81,12 +81,17 @@ class SearchSpace:
         rungs = read_rungs(document)
         proxy = section(document, "proxy", Recipe, {"epochs": rungs[-1]})
         if proxy.epochs != rungs[-1]:
-            raise document.error(("rungs",), f"{list(rungs)} must end at the proxy's epochs, "
-                                 f"{proxy.epochs}; change one of them")
+            raise document.error(
+                ("rungs",),
+                f"{list(rungs)} must end at the proxy's epochs, {proxy.epochs}; change one of them",
+            )
         synthetic = document.data.get("proxy_synthetic") or {}
         if not isinstance(synthetic, dict) or "epochs" in synthetic:
-            raise document.error(("proxy_synthetic",), "must be a mapping of the proxy's keys that "
-                                 "differ, without epochs: the rungs are the same")
+            raise document.error(
+                ("proxy_synthetic",),
+                "must be a mapping of the proxy's keys that "
+                "differ, without epochs: the rungs are the same",
+            )
         eta = document.data.get("eta", 3)
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
             raise document.error(("eta",), f"{eta!r} must be a number above 1, such as 3")
@@ -95,16 +100,26 @@ class SearchSpace:
             raise document.error(("promote",), f"{promote!r} is not one of {', '.join(PROMOTE)}")
         name = document.data["name"]
         if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
-            raise document.error(("name",), f"{name!r} must be letters, digits, dash and "
-                                 "underscore; studies are named after it")
+            raise document.error(
+                ("name",),
+                f"{name!r} must be letters, digits, dash and "
+                "underscore; studies are named after it",
+            )
         met = read_budget(document, budget)
         space = cls(
-            name=name, path=document.path, base=read_baseline(document, met), proxy=proxy,
-            rungs=rungs, eta=eta, promote=promote, dimensions=read_dimensions(document),
-            budget=met, proxy_synthetic=section(document, "proxy_synthetic", Recipe,
-                                                proxy.to_dict()),
+            name=name,
+            path=document.path,
+            base=read_baseline(document, met),
+            proxy=proxy,
+            rungs=rungs,
+            eta=eta,
+            promote=promote,
+            dimensions=read_dimensions(document),
+            budget=met,
+            proxy_synthetic=section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
             objective=section(document, "objective", Objective, {}),
-            constraints=read_constraints(document, met))
+            constraints=read_constraints(document, met),
+        )
         space._try_out(document)
         return space
 
@@ -120,8 +135,7 @@ class SearchSpace:
     @property
     def measures_latency(self) -> bool:
         """Whether the score or a cap asks for the latency of each design."""
-        return (self.objective.metric == "latency_ms"
-                or self.constraints.max_latency_ms is not None)
+        return self.objective.metric == "latency_ms" or self.constraints.max_latency_ms is not None
 
     def suggest(self, trial) -> Params:
         """A draw: names that are active, and their values.
@@ -146,7 +160,8 @@ class SearchSpace:
             detector, recipe = resolve(self.base, self.proxy, settings)
             if self.budget is not None:
                 detector = self.budget.meet(
-                    lambda width: resized(self.base, settings, detector, width))
+                    lambda width: resized(self.base, settings, detector, width)
+                )
         except ConfigError as error:
             raise UserError(f"{self.path}: {error}; drawn with {_text(params)}") from error
         return detector, recipe
@@ -205,20 +220,27 @@ class SearchSpace:
 
     def _settings(self, params: Mapping) -> dict[str, object]:
         """What parameters fill in, by place."""
-        return {place: value for d in self._active(params)
-                for place, value in d.settings(params[d.name]).items()}
+        return {
+            place: value
+            for d in self._active(params)
+            for place, value in d.settings(params[d.name]).items()
+        }
 
     def _active(self, params: Mapping) -> list[Dimension]:
         """The dimensions of these parameters, whose names and values are checked."""
         active = [d for d in self.dimensions if d.active(params)]
         names = {d.name for d in active}
-        wrong = ([f"{name} is missing" for name in sorted(names - set(params))]
-                 + [f"{name} is not active or unknown" for name in sorted(set(params) - names)])
-        wrong = wrong or [f"{d.name} cannot be {params[d.name]!r}" for d in active
-                          if not d.has(params[d.name])]
+        wrong = [f"{name} is missing" for name in sorted(names - set(params))] + [
+            f"{name} is not active or unknown" for name in sorted(set(params) - names)
+        ]
+        wrong = wrong or [
+            f"{d.name} cannot be {params[d.name]!r}" for d in active if not d.has(params[d.name])
+        ]
         if wrong:
-            raise UserError(f"{self.path}: the parameters {_text(params)} do not fit this space: "
-                            f"{wrong[0]}; use the space they were drawn from")
+            raise UserError(
+                f"{self.path}: the parameters {_text(params)} do not fit this space: "
+                f"{wrong[0]}; use the space they were drawn from"
+            )
         return active
 
     def _try_out(self, document: Document) -> None:
@@ -242,8 +264,13 @@ class SearchSpace:
         if bad:
             raise bad
 
-    def _try_alone(self, dimension: Dimension, value: Value, by_name: Mapping[str, Dimension],
-                   document: Document) -> None:
+    def _try_alone(
+        self,
+        dimension: Dimension,
+        value: Value,
+        by_name: Mapping[str, Dimension],
+        document: Document,
+    ) -> None:
         """UserError with the line of a value that does not go with the baseline."""
         settings: dict[str, object] = {}
         for name, values in all_conditions(dimension, by_name).items():
@@ -253,8 +280,9 @@ class SearchSpace:
             resolve(self.base, self.proxy, settings)
         except ConfigError as error:
             inside = ("choice", str(value)) if dimension.bundles else ()
-            raise document.error(("dimensions", dimension.name, *inside),
-                                 f"{value!r} does not fit: {error}") from error
+            raise document.error(
+                ("dimensions", dimension.name, *inside), f"{value!r} does not fit: {error}"
+            ) from error
 
 
 def _text(params: Mapping) -> str:

@@ -16,8 +16,19 @@ from nas.search_space.mac_budget import Budget
 from nas.search_space.resolve import check_place
 from trials.constraints import Constraints
 
-_KEYS = ("name", "baseline", "dimensions", "proxy", "rungs", "eta", "promote", "objective",
-         "constraints", "proxy_synthetic", "budget")
+_KEYS = (
+    "name",
+    "baseline",
+    "dimensions",
+    "proxy",
+    "rungs",
+    "eta",
+    "promote",
+    "objective",
+    "constraints",
+    "proxy_synthetic",
+    "budget",
+)
 _REQUIRED = _KEYS[:5]
 
 PROMOTE = ("score", "front")
@@ -39,11 +50,15 @@ def check_keys(document: Document) -> None:
 def read_rungs(document: Document) -> tuple[int, ...]:
     """Epochs at which trials may be paused, ascending."""
     rungs = document.data["rungs"]
-    whole = isinstance(rungs, list) and rungs and all(
-        isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in rungs)
+    whole = (
+        isinstance(rungs, list)
+        and rungs
+        and all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in rungs)
+    )
     if not whole or rungs != sorted(set(rungs)):
-        raise document.error(("rungs",), f"{rungs!r} must be ascending numbers of epochs, such as "
-                             "[1, 3, 9]")
+        raise document.error(
+            ("rungs",), f"{rungs!r} must be ascending numbers of epochs, such as [1, 3, 9]"
+        )
     return tuple(rungs)
 
 
@@ -51,8 +66,10 @@ def read_budget(document: Document, macs: float | None) -> Budget | None:
     """The file's budget, of `macs` where they are given."""
     if document.data.get("budget") is None:
         if macs is not None:
-            raise UserError(f"--budget: {document.path} has no budget to change; it varies "
-                            "backbone.width, or give it the key budget")
+            raise UserError(
+                f"--budget: {document.path} has no budget to change; it varies "
+                "backbone.width, or give it the key budget"
+            )
         return None
     if macs is not None:
         document.data["budget"] = {**document.data["budget"], "macs": macs}
@@ -64,8 +81,11 @@ def read_baseline(document: Document, budget: Budget | None) -> Detector:
     given = document.data["baseline"]
     names = given if isinstance(given, list) else [given]
     if len(names) != 1 and budget is None:
-        raise document.error(("baseline",), f"{given!r} must be one preset; of a list the one "
-                             "nearest to a budget is taken, and there is none")
+        raise document.error(
+            ("baseline",),
+            f"{given!r} must be one preset; of a list the one "
+            "nearest to a budget is taken, and there is none",
+        )
     try:
         designs = [load_preset(str(name))[0] for name in names]
     except UserError as error:
@@ -81,11 +101,11 @@ def read_constraints(document: Document, budget: Budget | None) -> Constraints:
         return section(document, "constraints", Constraints, {})
     for key in ("min_macs", "max_macs"):
         if key in (document.data.get("constraints") or {}):
-            raise document.error(("constraints", key), "the budget says it already; remove one of "
-                                 "them")
+            raise document.error(
+                ("constraints", key), "the budget says it already; remove one of them"
+            )
     least, most = budget.caps
-    return replace(section(document, "constraints", Constraints, {}), min_macs=least,
-                   max_macs=most)
+    return replace(section(document, "constraints", Constraints, {}), min_macs=least, max_macs=most)
 
 
 def read_dimensions(document: Document) -> tuple[Dimension, ...]:
@@ -96,8 +116,11 @@ def read_dimensions(document: Document) -> tuple[Dimension, ...]:
     """
     entries = document.data["dimensions"]
     if not isinstance(entries, dict) or not entries:
-        raise document.error(("dimensions",), "must be a mapping of names to their values, such as "
-                             " neck.width: {choice: [16, 32, 64]}")
+        raise document.error(
+            ("dimensions",),
+            "must be a mapping of names to their values, such as "
+            " neck.width: {choice: [16, 32, 64]}",
+        )
     found: dict[str, Dimension] = {}
     has_budget = document.data.get("budget") is not None
     complaints: dict[str, UserError | None] = {}
@@ -129,8 +152,9 @@ def read_dimensions(document: Document) -> tuple[Dimension, ...]:
     return tuple(found.values())
 
 
-def _check_condition(parent: str, values: tuple, found: dict[str, Dimension],
-                     entries: dict) -> None:
+def _check_condition(
+    parent: str, values: tuple, found: dict[str, Dimension], entries: dict
+) -> None:
     if parent not in found:
         if parent in entries:
             raise ConfigError(f"when: {parent} stands further down; move it above")
@@ -141,8 +165,10 @@ def _check_condition(parent: str, values: tuple, found: dict[str, Dimension],
         raise ConfigError(f"when: {parent} is continuous and hits no value exactly; use a choice")
     for value in values:
         if not found[parent].has(value):
-            raise ConfigError(f"when: {parent} never is {value!r}; it is one of "
-                              f"{', '.join(map(str, found[parent].values()))}")
+            raise ConfigError(
+                f"when: {parent} never is {value!r}; it is one of "
+                f"{', '.join(map(str, found[parent].values()))}"
+            )
 
 
 def _check_apart(dimension: Dimension, other: Dimension, found: dict[str, Dimension]) -> None:
@@ -150,8 +176,10 @@ def _check_apart(dimension: Dimension, other: Dimension, found: dict[str, Dimens
     for place in dimension.places.keys() & other.places.keys():
         mine, theirs = (_fills(d, place, found) for d in (dimension, other))
         if not any(set(mine[name]).isdisjoint(theirs[name]) for name in mine if name in theirs):
-            raise ConfigError(f"fills {place} as {other.name} does; give both a `when` on the same "
-                              "dimension with different values")
+            raise ConfigError(
+                f"fills {place} as {other.name} does; give both a `when` on the same "
+                "dimension with different values"
+            )
 
 
 def _fills(dimension: Dimension, place: str, found: dict[str, Dimension]) -> dict[str, tuple]:

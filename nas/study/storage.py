@@ -46,20 +46,28 @@ class Study:
         path = folder / DATABASE
         try:
             storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path.resolve()}",
-                engine_kwargs={"connect_args": {"timeout": PATIENCE}})
-            self._optuna = optuna.create_study(study_name=manifest["name"], storage=storage,
-                                               direction="maximize", load_if_exists=True)
+                f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": PATIENCE}}
+            )
+            self._optuna = optuna.create_study(
+                study_name=manifest["name"],
+                storage=storage,
+                direction="maximize",
+                load_if_exists=True,
+            )
             self._storage = self._optuna._storage
             self._read()
         except UserError:
             raise
         except Exception as error:
             if disk_full(error):
-                raise UserError(f"{path}: cannot be written, the disk is full; free some space, "
-                                "then run the same command again") from error
-            raise UserError(f"{path}: this is not a readable study ({first_line(error)}); restore "
-                            "the file from a copy, or start a new study") from error
+                raise UserError(
+                    f"{path}: cannot be written, the disk is full; free some space, "
+                    "then run the same command again"
+                ) from error
+            raise UserError(
+                f"{path}: this is not a readable study ({first_line(error)}); restore "
+                "the file from a copy, or start a new study"
+            ) from error
 
     @classmethod
     def create(cls, runs_dir: Path, name: str, manifest: dict) -> Study:
@@ -74,8 +82,9 @@ class Study:
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UserError(f"{folder}: cannot be made ({error.strerror}); choose another "
-                            "--runs-dir") from error
+            raise UserError(
+                f"{folder}: cannot be made ({error.strerror}); choose another --runs-dir"
+            ) from error
         study = cls(folder, manifest)
         write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
         return study
@@ -107,8 +116,9 @@ class Study:
 
         numbers = [record.number for record in records]
         assert numbers == list(range(len(self._records), len(self._records) + len(records)))
-        trial_id = self._new_trial({RECORD_ATTRIBUTE: text_of(records), "infeasible": len(records)},
-                                   state=TrialState.FAIL)
+        trial_id = self._new_trial(
+            {RECORD_ATTRIBUTE: text_of(records), "infeasible": len(records)}, state=TrialState.FAIL
+        )
         for record in records:
             self._took(record, trial_id, True)
 
@@ -136,14 +146,21 @@ class Study:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
-                raise UserError(f"study {self.name} is in use by another process; wait for it, or "
-                                "choose another --study") from error
+                raise UserError(
+                    f"study {self.name} is in use by another process; wait for it, or "
+                    "choose another --study"
+                ) from error
             for trial in self._read():
                 if not trial.state.is_finished():
                     (record,) = records_in(trial.user_attrs[RECORD_ATTRIBUTE])
-                    self._tell_optuna(record, {epoch: score for epoch, score
-                                               in record.scores().items()
-                                               if epoch not in trial.intermediate_values})
+                    self._tell_optuna(
+                        record,
+                        {
+                            epoch: score
+                            for epoch, score in record.scores().items()
+                            if epoch not in trial.intermediate_values
+                        },
+                    )
             yield
 
     def _read(self) -> list:
@@ -159,13 +176,21 @@ class Study:
         return trials
 
     def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
-        attributes = {RECORD_ATTRIBUTE: text_of(record), "design": record.design,
-                      "params": record.cost.params, "macs": record.cost.macs,
-                      "speed_score": record.speed_score}
+        attributes = {
+            RECORD_ATTRIBUTE: text_of(record),
+            "design": record.design,
+            "params": record.cost.params,
+            "macs": record.cost.macs,
+            "speed_score": record.speed_score,
+        }
         trial_id = self._new_trial(
-            attributes, state=_state(record), value=_value(record),
+            attributes,
+            state=_state(record),
+            value=_value(record),
             params={name: record.params[name] for name in distributions},
-            distributions=dict(distributions), intermediate_values=record.scores())
+            distributions=dict(distributions),
+            intermediate_values=record.scores(),
+        )
         self._took(record, trial_id, record.status.ended)
 
     def _tell_optuna(self, record: TrialRecord, scores: Mapping[int, float]) -> None:
@@ -177,8 +202,9 @@ class Study:
             if record.accuracy_score is not None:
                 self._storage.set_trial_user_attr(trial_id, "accuracy_score", record.accuracy_score)
             value = _value(record)
-            self._storage.set_trial_state_values(trial_id, _state(record),
-                                                 None if value is None else [value])
+            self._storage.set_trial_state_values(
+                trial_id, _state(record), None if value is None else [value]
+            )
             self._finished.add(record.number)
 
     def _new_trial(self, attributes: dict, **changes) -> int:
@@ -202,7 +228,8 @@ def _state(record: TrialRecord):
     if not record.status.ended:
         return TrialState.RUNNING
     return {Status.COMPLETED: TrialState.COMPLETE, Status.PRUNED: TrialState.PRUNED}.get(
-        record.status, TrialState.FAIL)
+        record.status, TrialState.FAIL
+    )
 
 
 def _value(record: TrialRecord) -> float | None:
@@ -212,5 +239,7 @@ def _value(record: TrialRecord) -> float | None:
 
 def already_there(runs_dir: Path, name: str) -> UserError:
     """The complaint about a new study under a name that is taken."""
-    return UserError(f"study {name} exists in {runs_dir}; add --resume to go on with it, or choose "
-                     "another --study")
+    return UserError(
+        f"study {name} exists in {runs_dir}; add --resume to go on with it, or choose "
+        "another --study"
+    )

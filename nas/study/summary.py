@@ -33,11 +33,18 @@ def result(study_name: str, records: list[TrialRecord]) -> dict:
 
 def row(record: TrialRecord) -> dict:
     """One completed trial in a few numbers."""
-    return {"number": record.number, "score": record.score,
-            "accuracy_score": record.accuracy_score, "speed_score": record.speed_score,
-            "params": record.cost.params, "macs": record.cost.macs,
-            "latency_ms": record.cost.latency_ms, "ap": record.ap,
-            "design": record.design, "describe": describe(record.detector)}
+    return {
+        "number": record.number,
+        "score": record.score,
+        "accuracy_score": record.accuracy_score,
+        "speed_score": record.speed_score,
+        "params": record.cost.params,
+        "macs": record.cost.macs,
+        "latency_ms": record.cost.latency_ms,
+        "ap": record.ap,
+        "design": record.design,
+        "describe": describe(record.detector),
+    }
 
 
 def write_files(study: Study) -> list[Path]:
@@ -53,10 +60,13 @@ def write_files(study: Study) -> list[Path]:
     records, folder = study.records, study.folder
     front = front_of([r for r in records if r.status is Status.COMPLETED])
     metric = study.manifest["objective"]["metric"]
-    files = [folder / "space.yaml", trials_csv(front, folder / "front.csv"),
-             trials_csv(records, folder / "trials.csv"),
-             front_png(records, folder / "front.png", title=study.name, metric=metric),
-             front_html(records, folder / "front.html", title=study.name, metric=metric)]
+    files = [
+        folder / "space.yaml",
+        trials_csv(front, folder / "front.csv"),
+        trials_csv(records, folder / "trials.csv"),
+        front_png(records, folder / "front.png", title=study.name, metric=metric),
+        front_html(records, folder / "front.html", title=study.name, metric=metric),
+    ]
     if sum(r.status is not Status.INFEASIBLE for r in records) > 1:
         files.append(write_page([load_study(folder.parent, study.name)]))
     return files
@@ -71,23 +81,33 @@ def summarise(study: Study, view: StudyView) -> dict:
     view.files(write_files(study))
     told = result(study.name, records)
     machine = next((r.cost.machine for r in completed), None)
-    print_trials(front, f"{study.name}: the front of {len(completed)} completed trials "
-                        "(no other is better in both accuracy and speed; AP on the "
-                        f"{study.manifest['data']['select_on']} at the proxy's size"
-                        + (f"; ms of one 640×640 image on {machine}" if machine else "") + ")")
-    print(", ".join(f"{value} {key}" for key, value in told["trials"].items() if value)
-          + f"; {told['epochs']} epochs trained")
+    print_trials(
+        front,
+        f"{study.name}: the front of {len(completed)} completed trials "
+        "(no other is better in both accuracy and speed; AP on the "
+        f"{study.manifest['data']['select_on']} at the proxy's size"
+        + (f"; ms of one 640×640 image on {machine}" if machine else "")
+        + ")",
+    )
+    print(
+        ", ".join(f"{value} {key}" for key, value in told["trials"].items() if value)
+        + f"; {told['epochs']} epochs trained"
+    )
     best = told["best"]
-    print(f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
-          + (f"; the baseline has {told['baseline']['score']:.3f}" if told["baseline"] else ""))
+    print(
+        f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
+        + (f"; the baseline has {told['baseline']['score']:.3f}" if told["baseline"] else "")
+    )
     warning = spread_warning(completed)
     if warning:
         print(f"note: {warning}")
     flag = f" --runs-dir {folder.parent}" if str(folder.parent) != "runs" else ""
     shown = folder / "report.html"
-    print(f"\nreport: {shown if shown.exists() else folder / 'front.png'}\nnext:\n"
-          f"  python -m nas.retrain --best --study {study.name}{flag}\n"
-          f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui")
+    print(
+        f"\nreport: {shown if shown.exists() else folder / 'front.png'}\nnext:\n"
+        f"  python -m nas.retrain --best --study {study.name}{flag}\n"
+        f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui"
+    )
     return told
 
 
@@ -96,12 +116,16 @@ def spread_warning(completed: list[TrialRecord]) -> str | None:
     sampled = [r for r in completed if r.number]
     if len(sampled) < 3:
         return None
-    spread = [max(values) - min(values) for values in (
-        [2 * r.accuracy_score for r in sampled], [r.speed_score for r in sampled])]
+    spread = [
+        max(values) - min(values)
+        for values in ([2 * r.accuracy_score for r in sampled], [r.speed_score for r in sampled])
+    ]
     if spread[0] >= spread[1]:
         return None
-    return (f"among the completed trials 2 × accuracy varies by {spread[0]:.3f}, speed by "
-            f"{spread[1]:.3f}: speed decides here; give the proxies more epochs or more images")
+    return (
+        f"among the completed trials 2 × accuracy varies by {spread[0]:.3f}, speed by "
+        f"{spread[1]:.3f}: speed decides here; give the proxies more epochs or more images"
+    )
 
 
 def print_trials(records: Sequence[TrialRecord], title: str) -> None:
@@ -111,17 +135,36 @@ def print_trials(records: Sequence[TrialRecord], title: str) -> None:
 
     table = Table(title=title, title_justify="left", title_style="bold")
     timed = any(record.cost.latency_ms is not None for record in records)
-    for name in ("trial", "design", "params", "MACs", *(["ms"] if timed else []), "easy", "medium",
-                 "hard", "accuracy", "speed", "score"):
-        table.add_column(name, justify="left" if name in ("trial", "design") else "right",
-                         no_wrap=name != "design")
+    for name in (
+        "trial",
+        "design",
+        "params",
+        "MACs",
+        *(["ms"] if timed else []),
+        "easy",
+        "medium",
+        "hard",
+        "accuracy",
+        "speed",
+        "score",
+    ):
+        table.add_column(
+            name,
+            justify="left" if name in ("trial", "design") else "right",
+            no_wrap=name != "design",
+        )
     for record in sorted(records, key=lambda r: -r.score):
         note = " (baseline)" if record.number == 0 else ""
-        table.add_row(f"r{record.number:03d}", describe(record.detector) + note,
-                      count(record.cost.params), count(record.cost.macs),
-                      *([f"{record.cost.latency_ms:.1f}"] if timed else []),
-                      *(f"{record.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
-                      f"{record.accuracy_score:.3f}", f"{record.speed_score:.3f}",
-                      f"{record.score:.3f}")
+        table.add_row(
+            f"r{record.number:03d}",
+            describe(record.detector) + note,
+            count(record.cost.params),
+            count(record.cost.macs),
+            *([f"{record.cost.latency_ms:.1f}"] if timed else []),
+            *(f"{record.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
+            f"{record.accuracy_score:.3f}",
+            f"{record.speed_score:.3f}",
+            f"{record.score:.3f}",
+        )
     console = Console(width=None if sys.stdout.isatty() else 150)
     console.print(table)

@@ -41,20 +41,37 @@ class StudyView:
         self._tracker.files(paths)
 
     def _trials(self, records: Sequence[TrialRecord]) -> None:
-        self._tracker.trials([
-            TrialView(record=record, title=f"r{record.number:03d} {describe(record.detector)}",
-                      params=record.params or {"source": record.source},
-                      on_front=record.number in self._front) for record in records])
+        self._tracker.trials(
+            [
+                TrialView(
+                    record=record,
+                    title=f"r{record.number:03d} {describe(record.detector)}",
+                    params=record.params or {"source": record.source},
+                    on_front=record.number in self._front,
+                )
+                for record in records
+            ]
+        )
 
 
 def course(records: Sequence[TrialRecord]) -> list[CoursePoint]:
     """The study's numbers after each completed trial."""
     found = progress_of(records)
-    return [CoursePoint(step=int(step), time=float(ended), values={
-        "best_score": float(best), "hypervolume": float(area), "front_size": int(size),
-        "epochs_spent": int(epochs)})
+    return [
+        CoursePoint(
+            step=int(step),
+            time=float(ended),
+            values={
+                "best_score": float(best),
+                "hypervolume": float(area),
+                "front_size": int(size),
+                "epochs_spent": int(epochs),
+            },
+        )
         for step, ended, best, area, size, epochs in zip(
-            found.trials, found.ended, found.best, found.hypervolume, found.front, found.epochs)]
+            found.trials, found.ended, found.best, found.hypervolume, found.front, found.epochs
+        )
+    ]
 
 
 def _front(records: Sequence[TrialRecord]) -> set[int]:

@@ -18,9 +18,11 @@ def versions() -> dict[str, str]:
     if commit and _git("status", "--porcelain", "--untracked-files=no"):
         commit += "+"
     found = {name: _version(name) for name in PACKAGES}
-    return ({"python": sys.version.split()[0]}
-            | {name: number for name, number in found.items() if number is not None}
-            | ({"commit": commit} if commit else {}))
+    return (
+        {"python": sys.version.split()[0]}
+        | {name: number for name, number in found.items() if number is not None}
+        | ({"commit": commit} if commit else {})
+    )
 
 
 def _version(package: str) -> str | None:
@@ -33,8 +35,9 @@ def _version(package: str) -> str | None:
 def _git(*args: str) -> str:
     """Its answer, empty where git is not installed or this is no repository."""
     try:
-        done = subprocess.run(["git", *args], cwd=Path(__file__).parent, capture_output=True,
-                              text=True)
+        done = subprocess.run(
+            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True
+        )
     except FileNotFoundError:
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -38,34 +38,57 @@ def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> dict
     percentile = float(np.quantile(truth.score, PERCENTILE / 100))
     searches = len(next(iter(plays.values())))
     judged = {"goal": goal, "percentile": percentile, "at": DRAWN * table.full}
-    outcomes = {(sampler, kind.name): replays.outcome(played, truth, **judged)
-                for (sampler, kind), played in plays.items()}
-    outcomes |= {(words, "none"): replays.outcome(
-        [replays.in_order(order[:BUDGET], table.full)], truth, **judged)
-        for words, order in _by_cost(table).items()}
+    outcomes = {
+        (sampler, kind.name): replays.outcome(played, truth, **judged)
+        for (sampler, kind), played in plays.items()
+    }
+    outcomes |= {
+        (words, "none"): replays.outcome(
+            [replays.in_order(order[:BUDGET], table.full)], truth, **judged
+        )
+        for words, order in _by_cost(table).items()
+    }
     ranked = replays.rungs(truth)
 
-    caption = (f"{searches} searches of each kind on {len(table.rows)} trained designs, each "
-               f"with {BUDGET * table.full} epochs to spend")
+    caption = (
+        f"{searches} searches of each kind on {len(table.rows)} trained designs, each "
+        f"with {BUDGET * table.full} epochs to spend"
+    )
     found = [_outcomes(outcomes, truth.full), _rungs(ranked)]
     print(caption)
     for grid in found:
         grid.print()
-    picture = _picture(plays, truth, folder / "replay.png", title=caption,
-                       goals={f"random, {DRAWN} full budgets": goal,
-                              f"{PERCENTILE}th percentile": percentile})
+    picture = _picture(
+        plays,
+        truth,
+        folder / "replay.png",
+        title=caption,
+        goals={f"random, {DRAWN} full budgets": goal, f"{PERCENTILE}th percentile": percentile},
+    )
     write_text(folder / "replay.md", _markdown(table, caption, found, goal, percentile))
     print(f"written: {folder / 'replay.md'}, {picture}")
-    return _finite({
-        "table": table.made, "goal": goal, "percentile": percentile, "at_epochs": judged["at"],
-        "searches": searches, "rungs": [asdict(rung) for rung in ranked],
-        "outcomes": [{"sampler": sampler, "schedule": kind, **asdict(one)}
-                     for (sampler, kind), one in outcomes.items()]})
+    return _finite(
+        {
+            "table": table.made,
+            "goal": goal,
+            "percentile": percentile,
+            "at_epochs": judged["at"],
+            "searches": searches,
+            "rungs": [asdict(rung) for rung in ranked],
+            "outcomes": [
+                {"sampler": sampler, "schedule": kind, **asdict(one)}
+                for (sampler, kind), one in outcomes.items()
+            ],
+        }
+    )
 
 
 def truth_of(table: Table, space: SearchSpace) -> Truth:
-    return Truth(accuracy=table.accuracy, epochs=table.evaluated,
-                 speed=np.array([space.objective.speed_score(row.cost) for row in table.rows]))
+    return Truth(
+        accuracy=table.accuracy,
+        epochs=table.evaluated,
+        speed=np.array([space.objective.speed_score(row.cost) for row in table.rows]),
+    )
 
 
 @dataclass
@@ -97,24 +120,51 @@ class Grid:
 
 def _outcomes(outcomes: Mapping[tuple[str, str], Outcome], full: int) -> Grid:
     at = DRAWN * full
-    grid = Grid("Samplers and schedulers: medians with 95 % intervals", [
-        "rungs", "sampler", "epochs to the goal",
-        f"epochs to the {PERCENTILE}th percentile", f"best score at {at} epochs",
-        f"hypervolume at {at}", f"final pick at {BUDGET * full}"], left=2)
+    grid = Grid(
+        "Samplers and schedulers: medians with 95 % intervals",
+        [
+            "rungs",
+            "sampler",
+            "epochs to the goal",
+            f"epochs to the {PERCENTILE}th percentile",
+            f"best score at {at} epochs",
+            f"hypervolume at {at}",
+            f"final pick at {BUDGET * full}",
+        ],
+        left=2,
+    )
     for (sampler, kind), one in outcomes.items():
-        grid.rows.append([kind, sampler, one.to_goal.text(0),
-                          one.to_percentile.text(0), one.score.text(3), one.hypervolume.text(3),
-                          one.pick.text(3)])
+        grid.rows.append(
+            [
+                kind,
+                sampler,
+                one.to_goal.text(0),
+                one.to_percentile.text(0),
+                one.score.text(3),
+                one.hypervolume.text(3),
+                one.pick.text(3),
+            ]
+        )
     return grid
 
 
 def _rungs(ranked: list[Rung]) -> Grid:
-    grid = Grid("What an epoch tells of the full budget", [
-        "epoch", "Kendall's τ", "Spearman's ρ", "score lost by keeping the best third"], left=0)
+    grid = Grid(
+        "What an epoch tells of the full budget",
+        ["epoch", "Kendall's τ", "Spearman's ρ", "score lost by keeping the best third"],
+        left=0,
+    )
     for rung in ranked:
-        grid.rows.append([str(rung.epoch), *(f"{c.value:.2f} ({c.low:.2f}–{c.high:.2f})"
-                                             for c in (rung.kendall, rung.spearman)),
-                          f"{rung.lost:.3f}"])
+        grid.rows.append(
+            [
+                str(rung.epoch),
+                *(
+                    f"{c.value:.2f} ({c.low:.2f}–{c.high:.2f})"
+                    for c in (rung.kendall, rung.spearman)
+                ),
+                f"{rung.lost:.3f}",
+            ]
+        )
     return grid
 
 
@@ -122,14 +172,25 @@ def _picture(plays: Plays, truth: Truth, path: Path, **words) -> Path:
     """The first three schedules as columns."""
     grid = np.linspace(0, BUDGET * truth.full, GRID)
     kinds = list(dict.fromkeys(kind for _, kind in plays))[:3]
-    return replay_png(grid, [(_words(kind), {
-        sampler: replays.curves(played, truth, grid)
-        for (sampler, other), played in plays.items() if other == kind}) for kind in kinds],
-        path, **words)
+    return replay_png(
+        grid,
+        [
+            (
+                _words(kind),
+                {
+                    sampler: replays.curves(played, truth, grid)
+                    for (sampler, other), played in plays.items()
+                    if other == kind
+                },
+            )
+            for kind in kinds
+        ],
+        path,
+        **words,
+    )
 
 
-def _markdown(table: Table, caption: str, found: list[Grid], goal: float,
-              percentile: float) -> str:
+def _markdown(table: Table, caption: str, found: list[Grid], goal: float, percentile: float) -> str:
     made = table.made
     return f"""# Searches replayed on trained designs
 
@@ -150,17 +211,23 @@ over searches (of the rungs: over designs). "Never" means not within the epochs 
 def _words(kind: Schedule) -> str:
     if len(kind.rungs) == 1:
         return f"every trial {kind.rungs[0]} epochs"
-    return (f"rungs {', '.join(map(str, kind.rungs))}: the best 1/{kind.eta:g}"
-            + (" and the front" if kind.promote == "front" else "") + " go on")
+    return (
+        f"rungs {', '.join(map(str, kind.rungs))}: the best 1/{kind.eta:g}"
+        + (" and the front" if kind.promote == "front" else "")
+        + " go on"
+    )
 
 
 def _by_cost(table: Table) -> dict[str, list[int]]:
     """Rankings that know nothing but the cost."""
     rows = range(len(table.rows))
-    return {f"{words} {name} first": sorted(rows, key=lambda i: sign * getattr(
-        table.rows[i].cost, quantity))
+    return {
+        f"{words} {name} first": sorted(
+            rows, key=lambda i: sign * getattr(table.rows[i].cost, quantity)
+        )
         for quantity, name in (("macs", "MACs"), ("params", "parameters"))
-        for words, sign in (("fewest", 1), ("most", -1))}
+        for words, sign in (("fewest", 1), ("most", -1))
+    }
 
 
 def _finite(data):

@@ -43,12 +43,21 @@ class Schedule:
     def name(self) -> str:
         if len(self.rungs) == 1:
             return "none"
-        return (f"{'-'.join(map(str, self.rungs))} η{self.eta:g}"
-                + (" front" if self.promote == "front" else ""))
+        return f"{'-'.join(map(str, self.rungs))} η{self.eta:g}" + (
+            " front" if self.promote == "front" else ""
+        )
 
 
-def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, seed: int, *,
-         budget: float = math.inf, workers: int = WORKERS) -> Play:
+def play(
+    table: Table,
+    space: SearchSpace,
+    sampler: str,
+    schedule: Schedule,
+    seed: int,
+    *,
+    budget: float = math.inf,
+    workers: int = WORKERS,
+) -> Play:
     """One search for all designs of the table, with a clock by which every epoch takes as long.
 
     Args:
@@ -62,26 +71,34 @@ def play(table: Table, space: SearchSpace, sampler: str, schedule: Schedule, see
     with TemporaryDirectory() as name:
         folder = Path(name)
         study = Ledger(folder, absent)
-        driver = Driver(study, space, NullTracker(), trials=len(rows), sampler=sampler, seed=seed,
-                        rungs=schedule.rungs, caches=Caches(train=folder, holdout=folder),
-                        device="cpu", threads=1)
+        driver = Driver(
+            study,
+            space,
+            NullTracker(),
+            trials=len(rows),
+            sampler=sampler,
+            seed=seed,
+            rungs=schedule.rungs,
+            caches=Caches(train=folder, holdout=folder),
+            device="cpu",
+            threads=1,
+        )
         while spent < budget:
             for segment in _hired(driver, workers - len(busy)):
                 record = study.records[segment.number]
                 index = rows[key_of(record.params)] if segment.number else -1
                 row = table.rows[index] if segment.number else table.baseline
-                results = table.results(row, len(record.epochs), segment.until,
-                                        segment.evaluate_at)
-                heapq.heappush(busy, (clock + len(results), segment.number, index, results,
-                                      segment))
+                results = table.results(row, len(record.epochs), segment.until, segment.evaluate_at)
+                heapq.heappush(
+                    busy, (clock + len(results), segment.number, index, results, segment)
+                )
             if not busy:
                 break
             clock, number, index, results, segment = heapq.heappop(busy)
             Path(segment.workdir).mkdir(parents=True, exist_ok=True)
             (Path(segment.workdir) / "last.pt").touch()  # the driver looks for it
             for result in results:
-                driver.take(SegmentReport(number=number, epoch=result,
-                                          ended=result is results[-1]))
+                driver.take(SegmentReport(number=number, epoch=result, ended=result is results[-1]))
             if number:  # the baseline costs and brings the same in every search
                 spent += len(results)
                 ends.append((spent, index, segment.until))
@@ -135,10 +152,19 @@ def _absent(space: SearchSpace, rows: Mapping[tuple, int]) -> list[TrialRecord]:
         if key_of(params) not in rows:
             detector, recipe = space.resolve(params)
             cost = Cost.of(detector)
-            found.append(TrialRecord(
-                number=len(found) + 1, status=Status.INFEASIBLE, design=arch_hash(detector),
-                detector=detector.to_dict(), recipe=recipe.to_dict(), params=params, cost=cost,
-                speed_score=space.objective.speed_score(cost), reason="not in the table"))
+            found.append(
+                TrialRecord(
+                    number=len(found) + 1,
+                    status=Status.INFEASIBLE,
+                    design=arch_hash(detector),
+                    detector=detector.to_dict(),
+                    recipe=recipe.to_dict(),
+                    params=params,
+                    cost=cost,
+                    speed_score=space.objective.speed_score(cost),
+                    reason="not in the table",
+                )
+            )
     return found
 
 

@@ -40,11 +40,17 @@ class Row(Struct):
     @classmethod
     def of(cls, record: TrialRecord) -> Row:
         """A completed trial."""
-        return cls(params=record.params, describe=describe(record.detector),
-                   cost=Cost(params=record.cost.params, macs=record.cost.macs),
-                   ap=tuple(tuple(round(e.ap[level], 5) for level in LEVELS)
-                            for e in record.epochs if e.ap is not None),
-                   seconds=tuple(round(e.seconds, 1) for e in record.epochs))
+        return cls(
+            params=record.params,
+            describe=describe(record.detector),
+            cost=Cost(params=record.cost.params, macs=record.cost.macs),
+            ap=tuple(
+                tuple(round(e.ap[level], 5) for level in LEVELS)
+                for e in record.epochs
+                if e.ap is not None
+            ),
+            seconds=tuple(round(e.seconds, 1) for e in record.epochs),
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,8 +75,9 @@ class Table(Struct):
         """float [rows, len(evaluated)], mean of the three APs."""
         return np.array([row.ap for row in self.rows]).mean(axis=2)
 
-    def results(self, row: Row, since: int, until: int,
-                evaluate_at: Sequence[int]) -> list[EpochResult]:
+    def results(
+        self, row: Row, since: int, until: int, evaluate_at: Sequence[int]
+    ) -> list[EpochResult]:
         """What a worker would tell that trains `row` on from epoch `since` to `until`.
 
         Raises:
@@ -78,12 +85,22 @@ class Table(Struct):
         """
         unknown = set(evaluate_at) - set(self.evaluated)
         if unknown:
-            raise UserError(f"the table has no AP at epoch {min(unknown)}, but at "
-                            f"{', '.join(map(str, self.evaluated))}; choose rungs among them")
-        return [EpochResult(
-            epoch=epoch, losses={}, lr=0.0, seconds=row.seconds[epoch - 1],
-            ap=dict(zip(LEVELS, row.ap[self.evaluated.index(epoch)]))
-            if epoch in evaluate_at else None) for epoch in range(since + 1, until + 1)]
+            raise UserError(
+                f"the table has no AP at epoch {min(unknown)}, but at "
+                f"{', '.join(map(str, self.evaluated))}; choose rungs among them"
+            )
+        return [
+            EpochResult(
+                epoch=epoch,
+                losses={},
+                lr=0.0,
+                seconds=row.seconds[epoch - 1],
+                ap=dict(zip(LEVELS, row.ap[self.evaluated.index(epoch)]))
+                if epoch in evaluate_at
+                else None,
+            )
+            for epoch in range(since + 1, until + 1)
+        ]
 
     @classmethod
     def load(cls, path: Path) -> tuple[Table, SearchSpace]:
@@ -95,8 +112,10 @@ class Table(Struct):
         try:
             table = cls.from_dict(json.loads(path.read_text()), str(path))
         except FileNotFoundError as error:
-            raise UserError(f"{path}: no such file; record a table with python -m nas.replay "
-                            "--record STUDY_FOLDER") from error
+            raise UserError(
+                f"{path}: no such file; record a table with python -m nas.replay "
+                "--record STUDY_FOLDER"
+            ) from error
         except (OSError, ValueError) as error:
             raise UserError(f"{path}: not a recorded table ({error}); record it again") from error
         space = SearchSpace.load(path.parent / table.space)
@@ -112,14 +131,18 @@ class Table(Struct):
         if not self.rows or len({key_of(row.params) for row in self.rows}) != len(self.rows):
             raise UserError(f"{where}: no design, or one that stands twice; record the table again")
         if self.full != space.rungs[-1]:
-            raise UserError(f"{where}: designs were trained for {self.full} epochs, {space.path} "
-                            f"has {space.rungs[-1]}; record the table with its own space")
+            raise UserError(
+                f"{where}: designs were trained for {self.full} epochs, {space.path} "
+                f"has {space.rungs[-1]}; record the table with its own space"
+            )
         for row in self.rows:
             space.distributions(row.params)  # refuses what the space does not have
         for row in (self.baseline, *self.rows):
             if (len(row.ap), len(row.seconds)) != (len(self.evaluated), self.full):
-                raise UserError(f"{where}: {row.describe} has {len(row.seconds)} epochs, "
-                                f"{len(row.ap)} of them evaluated, unlike others; train it anew")
+                raise UserError(
+                    f"{where}: {row.describe} has {len(row.seconds)} epochs, "
+                    f"{len(row.ap)} of them evaluated, unlike others; train it anew"
+                )
 
     @classmethod
     def record(cls, folder: Path, space: SearchSpace) -> Table:
@@ -137,15 +160,24 @@ class Table(Struct):
         done = [r for r in records if r.status is Status.COMPLETED]
         if not done or done[0].number:
             raise UserError(f"{folder}: no baseline trained in full; go on with the search")
-        made = {"command": f"python -m nas.search --space search_spaces/{space.path.name} "
-                           f"--trials {manifest['trials']} --sampler {manifest['sampler']} "
-                           f"--scheduler {manifest['scheduler']} --data data/widerface",
-                "seed": manifest["seed"], "data": manifest["data_name"],
-                "data_fingerprint": manifest["data_fingerprint"], "images": manifest["images"],
-                "space_hash": manifest["space_hash"], "versions": manifest["versions"]}
-        table = cls(space=space.path.name, made=made, baseline=Row.of(done[0]),
-                    evaluated=tuple(e.epoch for e in done[0].epochs if e.ap is not None),
-                    rows=tuple(sorted(map(Row.of, done[1:]), key=lambda row: row.cost.macs)))
+        made = {
+            "command": f"python -m nas.search --space search_spaces/{space.path.name} "
+            f"--trials {manifest['trials']} --sampler {manifest['sampler']} "
+            f"--scheduler {manifest['scheduler']} --data data/widerface",
+            "seed": manifest["seed"],
+            "data": manifest["data_name"],
+            "data_fingerprint": manifest["data_fingerprint"],
+            "images": manifest["images"],
+            "space_hash": manifest["space_hash"],
+            "versions": manifest["versions"],
+        }
+        table = cls(
+            space=space.path.name,
+            made=made,
+            baseline=Row.of(done[0]),
+            evaluated=tuple(e.epoch for e in done[0].epochs if e.ap is not None),
+            rows=tuple(sorted(map(Row.of, done[1:]), key=lambda row: row.cost.macs)),
+        )
         table.check(space, str(folder))
         return table
 

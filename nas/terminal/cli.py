@@ -20,9 +20,23 @@ from detector.base.errors import UserError
 from detector.config.recipe import DataChoice, Evaluation
 from trials.folders import add_runs_dir
 
-__all__ = ["EXIT_INTERRUPTED", "EXIT_PARTLY", "EXIT_USER_ERROR", "Partly", "add_data_flags",
-           "add_detection_flags", "add_device_flag", "add_model_flags", "count", "data_choice",
-           "detection_settings", "main", "parser", "write_text"]
+__all__ = [
+    "EXIT_INTERRUPTED",
+    "EXIT_PARTLY",
+    "EXIT_USER_ERROR",
+    "Partly",
+    "add_data_flags",
+    "add_detection_flags",
+    "add_device_flag",
+    "add_model_flags",
+    "count",
+    "data_choice",
+    "detection_settings",
+    "main",
+    "parser",
+    "write_text",
+]
+
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
     """A parser with the flags every command of a search has.
@@ -34,41 +48,70 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     made = cli.parser(prog, description)
     shared = made.add_argument_group("common to all commands")
     add_runs_dir(shared)
-    shared.add_argument("--study", metavar="NAME",
-                        help="the study (one search) to use; its folder is RUNS_DIR/NAME "
-                             "(default: see above)")
-    shared.add_argument("--tracking-uri", metavar="URI", default="sqlite:///mlflow.db",
-                        help="MLflow store or server; none switches MLflow off "
-                             "(default: sqlite:///mlflow.db, which `mlflow ui` opens)")
-    shared.add_argument("--seed", metavar="N", type=int, default=0,
-                        help="of everything drawn by chance (default: 0)")
+    shared.add_argument(
+        "--study",
+        metavar="NAME",
+        help="the study (one search) to use; its folder is RUNS_DIR/NAME (default: see above)",
+    )
+    shared.add_argument(
+        "--tracking-uri",
+        metavar="URI",
+        default="sqlite:///mlflow.db",
+        help="MLflow store or server; none switches MLflow off "
+        "(default: sqlite:///mlflow.db, which `mlflow ui` opens)",
+    )
+    shared.add_argument(
+        "--seed",
+        metavar="N",
+        type=int,
+        default=0,
+        help="of everything drawn by chance (default: 0)",
+    )
     return made
 
 
 def add_data_flags(made: argparse.ArgumentParser) -> None:
     """Flags that choose the images; read back by `data_choice`."""
     data = made.add_argument_group("data")
-    data.add_argument("--data", metavar="PATH",
-                      help="folder of WIDER FACE (official layout, RetinaFace's, or with JSON "
-                           "or COCO labels), or synthetic for the built-in set (default: "
-                           "data/widerface where it is there, else synthetic)")
-    data.add_argument("--fraction", metavar="SHARE", type=float, default=1.0,
-                      help="share of the training images to use, drawn evenly from all events; "
-                           "the competition's third is 0.333 (default: 1)")
-    data.add_argument("--holdout", metavar="SHARE", type=float, default=0.2,
-                      help="share of those kept out of training to compare designs on "
-                           "(default: 0.2)")
-    data.add_argument("--select-on", choices=("holdout", "val"), default="holdout",
-                      help="compare designs on the hold-out of train, or on the official val "
-                           "images, as most competitors do; the record then says so "
-                           "(default: holdout)")
+    data.add_argument(
+        "--data",
+        metavar="PATH",
+        help="folder of WIDER FACE (official layout, RetinaFace's, or with JSON "
+        "or COCO labels), or synthetic for the built-in set (default: "
+        "data/widerface where it is there, else synthetic)",
+    )
+    data.add_argument(
+        "--fraction",
+        metavar="SHARE",
+        type=float,
+        default=1.0,
+        help="share of the training images to use, drawn evenly from all events; "
+        "the competition's third is 0.333 (default: 1)",
+    )
+    data.add_argument(
+        "--holdout",
+        metavar="SHARE",
+        type=float,
+        default=0.2,
+        help="share of those kept out of training to compare designs on (default: 0.2)",
+    )
+    data.add_argument(
+        "--select-on",
+        choices=("holdout", "val"),
+        default="holdout",
+        help="compare designs on the hold-out of train, or on the official val "
+        "images, as most competitors do; the record then says so "
+        "(default: holdout)",
+    )
 
 
 def add_budget_flag(made) -> None:
     """--budget; read back by `load_space`."""
-    made.add_argument("--budget", metavar="MACS",
-                      help="such as 0.5G, in place of that of a space which has one "
-                           "(search_spaces/scrfd.yaml)")
+    made.add_argument(
+        "--budget",
+        metavar="MACS",
+        help="such as 0.5G, in place of that of a space which has one (search_spaces/scrfd.yaml)",
+    )
 
 
 def load_space(args: argparse.Namespace):
@@ -84,23 +127,40 @@ def load_space(args: argparse.Namespace):
 
 def add_model_flags(what) -> None:
     """Flags that choose trained weights, beside --study; `chosen_model` reads them back."""
-    what.add_argument("--checkpoint", metavar="FILE", type=Path,
-                      help="weights: of this program, or with --preset of another")
-    what.add_argument("--preset", metavar="NAME",
-                      help="the design of --checkpoint: the stem of a file in "
-                           "search_spaces/presets")
+    what.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        type=Path,
+        help="weights: of this program, or with --preset of another",
+    )
+    what.add_argument(
+        "--preset",
+        metavar="NAME",
+        help="the design of --checkpoint: the stem of a file in search_spaces/presets",
+    )
 
 
 def add_detection_flags(made, default: Evaluation) -> None:
     """Flags that choose the faces to keep; read back by `detection_settings`."""
-    made.add_argument("--confidence", metavar="SCORE", type=float,
-                      help="faces of a higher score only, in 0–1 "
-                           f"(default: {default.score_threshold})")
-    made.add_argument("--nms", metavar="IOU", type=float,
-                      help="of two faces that overlap by more, the better one is kept, in 0–1 "
-                           f"(default: {default.nms_iou})")
-    made.add_argument("--keep-top-k", metavar="N", type=count,
-                      help=f"most faces of an image (default: {default.keep})")
+    made.add_argument(
+        "--confidence",
+        metavar="SCORE",
+        type=float,
+        help=f"faces of a higher score only, in 0–1 (default: {default.score_threshold})",
+    )
+    made.add_argument(
+        "--nms",
+        metavar="IOU",
+        type=float,
+        help="of two faces that overlap by more, the better one is kept, in 0–1 "
+        f"(default: {default.nms_iou})",
+    )
+    made.add_argument(
+        "--keep-top-k",
+        metavar="N",
+        type=count,
+        help=f"most faces of an image (default: {default.keep})",
+    )
 
 
 def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluation:
@@ -117,8 +177,12 @@ def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluat
 
 
 def add_device_flag(made: argparse.ArgumentParser) -> None:
-    made.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto",
-                      help="auto takes a GPU where there is one (default: auto)")
+    made.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="auto takes a GPU where there is one (default: auto)",
+    )
 
 
 def data_choice(args: argparse.Namespace, path: str) -> DataChoice:
@@ -127,5 +191,10 @@ def data_choice(args: argparse.Namespace, path: str) -> DataChoice:
     Raises:
         UserError: a share out of its range.
     """
-    return DataChoice(path=path, fraction=args.fraction, holdout=args.holdout,
-                      select_on=args.select_on, seed=args.seed)
+    return DataChoice(
+        path=path,
+        fraction=args.fraction,
+        holdout=args.holdout,
+        select_on=args.select_on,
+        seed=args.seed,
+    )

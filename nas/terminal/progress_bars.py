@@ -24,9 +24,14 @@ class TrainingBar(AbstractContextManager):
         self._started: float | None = None
         self._first = 0
         console = Console(stderr=True)
-        self._bar = Progress(TextColumn("{task.description}"), BarColumn(),
-                             TextColumn("{task.fields[state]}"), console=console,
-                             disable=not console.is_terminal, transient=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[state]}"),
+            console=console,
+            disable=not console.is_terminal,
+            transient=True,
+        )
         self._task = self._bar.add_task("training", total=None, state="")
 
     def __enter__(self) -> TrainingBar:
@@ -45,16 +50,23 @@ class TrainingBar(AbstractContextManager):
         if done > self._first:
             seconds = (now - self._started) / (done - self._first) * (total - done)
             left = f", {duration(seconds)} left"
-        self._bar.update(self._task, description=f"epoch {epoch}/{self._epochs}", total=total,
-                         completed=done, state=f"loss {losses['total']:.3f}{self._ap}{left}")
+        self._bar.update(
+            self._task,
+            description=f"epoch {epoch}/{self._epochs}",
+            total=total,
+            completed=done,
+            state=f"loss {losses['total']:.3f}{self._ap}{left}",
+        )
 
-    def epoch(self, epoch: int, losses: Mapping[str, float],
-              ap: Mapping[str, float] | None) -> None:
+    def epoch(
+        self, epoch: int, losses: Mapping[str, float], ap: Mapping[str, float] | None
+    ) -> None:
         if ap is not None:
             levels = "  ".join(f"{level} {value:.3f}" for level, value in ap.items())
             self._ap = f", AP {sum(ap.values()) / len(ap):.3f}"
-            print(f"epoch {epoch}/{self._epochs}: loss {losses['total']:.3f}, AP {levels}",
-                  flush=True)
+            print(
+                f"epoch {epoch}/{self._epochs}: loss {losses['total']:.3f}, AP {levels}", flush=True
+            )
 
 
 class ImagesBar(AbstractContextManager):

@@ -17,9 +17,11 @@ def test_size(text: str) -> tuple[int | None, int | None]:
         return SIZES[text]
     sides = [int(word) if word.isdecimal() else 0 for word in text.split("x")]
     if len(sides) > 2 or not all(sides) or sides != sorted(sides):
-        raise ArgumentTypeError(f"{text!r} must be original, vga, the long side in px such as "
-                                "800, or the short side and the most that the long one gets, such "
-                                "as 1600x2150")
+        raise ArgumentTypeError(
+            f"{text!r} must be original, vga, the long side in px such as "
+            "800, or the short side and the most that the long one gets, such "
+            "as 1600x2150"
+        )
     return (None, *sides) if len(sides) == 1 else tuple(sides)
 
 
@@ -30,24 +32,36 @@ def factors(text: str) -> tuple[float, ...]:
     except ValueError:
         found = ()
     if not found or not all(0 < factor <= 10 for factor in found):
-        raise ArgumentTypeError(f"{text!r} must be numbers above 0 and at most 10, such as "
-                                "0.5,1,1.5")
+        raise ArgumentTypeError(
+            f"{text!r} must be numbers above 0 and at most 10, such as 0.5,1,1.5"
+        )
     return tuple(dict.fromkeys(found))
 
 
 def add_size_flag(made) -> None:
-    made.add_argument("--test-size", metavar="SIZE", type=test_size, default=SIZES["original"],
-                      help="original; vga: the long side scaled down to 640 px; a number: to that "
-                           "many; 1600x2150: the short side scaled, up too, to 1600 px, the long "
-                           "one to 2150 at most, as RetinaFace was tested (default: original)")
+    made.add_argument(
+        "--test-size",
+        metavar="SIZE",
+        type=test_size,
+        default=SIZES["original"],
+        help="original; vga: the long side scaled down to 640 px; a number: to that "
+        "many; 1600x2150: the short side scaled, up too, to 1600 px, the long "
+        "one to 2150 at most, as RetinaFace was tested (default: original)",
+    )
 
 
 def add_look_flags(made) -> None:
-    made.add_argument("--flip", action="store_true",
-                      help="look at the mirror image, too, and merge by box voting")
-    made.add_argument("--scales", metavar="FACTORS", type=factors, default=(1.0,),
-                      help="factors of the size to look at an image at, such as 0.5,1,1.5; merged "
-                           "by box voting (default: 1)")
+    made.add_argument(
+        "--flip", action="store_true", help="look at the mirror image, too, and merge by box voting"
+    )
+    made.add_argument(
+        "--scales",
+        metavar="FACTORS",
+        type=factors,
+        default=(1.0,),
+        help="factors of the size to look at an image at, such as 0.5,1,1.5; merged "
+        "by box voting (default: 1)",
+    )
 
 
 def look_settings(args: Namespace, settings: Evaluation) -> Evaluation:

@@ -15,8 +15,9 @@ COMPARABLE = ("data_fingerprint", "objective", "with_holdout", "machine")
 """Tags that must be the same for two scores to be compared; only a latency has a machine."""
 
 
-def register(uri: str, run: str, folder: Path, tags: Mapping[str, object], *,
-             champion: bool = False) -> str:
+def register(
+    uri: str, run: str, folder: Path, tags: Mapping[str, object], *, champion: bool = False
+) -> str:
     """Log the model in `folder` to `run` and register it as a new version of NAME.
 
     The graph takes uint8 [batch, 3, height, width], raw BGR, and tells the faces of all images:
@@ -41,11 +42,18 @@ def register(uri: str, run: str, folder: Path, tags: Mapping[str, object], *,
     graph = Graph(detector=model.config, post="nms", settings=SETTINGS)
     proto = onnx.load_from_string(onnx_bytes(model.net, graph))
     mlflow.set_tracking_uri(uri)
-    with (warnings.catch_warnings(action="ignore"),  # MLflow's, about classes of its own
-          mlflow.start_run(run_id=run, log_system_metrics=False)):
+    with (
+        warnings.catch_warnings(action="ignore"),  # MLflow's, about classes of its own
+        mlflow.start_run(run_id=run, log_system_metrics=False),
+    ):
         logged = mlflow.onnx.log_model(
-            proto, name="model", signature=_signature(proto), input_example=_example(),
-            pip_requirements=_requirements(), save_as_external_data=False)
+            proto,
+            name="model",
+            signature=_signature(proto),
+            input_example=_example(),
+            pip_requirements=_requirements(),
+            save_as_external_data=False,
+        )
     store = mlflow.MlflowClient(uri)
     try:
         store.create_registered_model(NAME, description="Face detectors; see nas.retrain")
@@ -60,8 +68,9 @@ def register(uri: str, run: str, folder: Path, tags: Mapping[str, object], *,
     return f"MLflow: {NAME} version {version.version}, {why}"
 
 
-def becomes_champion(tags: Mapping[str, str], current: tuple[str, Mapping[str, str]] | None, *,
-                     asked: bool) -> tuple[bool, str]:
+def becomes_champion(
+    tags: Mapping[str, str], current: tuple[str, Mapping[str, str]] | None, *, asked: bool
+) -> tuple[bool, str]:
     """Whether a new version takes the alias, and why.
 
     Args:
@@ -101,10 +110,18 @@ def _signature(proto):
     from mlflow.types import Schema, TensorSpec
 
     def schema(values) -> Schema:
-        return Schema([TensorSpec(
-            np.dtype(onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)),
-            tuple(size.dim_value or -1 for size in value.type.tensor_type.shape.dim), value.name)
-            for value in values])
+        return Schema(
+            [
+                TensorSpec(
+                    np.dtype(
+                        onnx.helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
+                    ),
+                    tuple(size.dim_value or -1 for size in value.type.tensor_type.shape.dim),
+                    value.name,
+                )
+                for value in values
+            ]
+        )
 
     return ModelSignature(inputs=schema(proto.graph.input), outputs=schema(proto.graph.output))
 

@@ -23,10 +23,19 @@ def study_facts(manifest: Mapping) -> StudyFacts:
     tags = {key: manifest[key] for key in _TAGS if key in manifest}
     tags |= _version_tags(manifest.get("versions", {}))
     tags |= {"mlflow.source.name": "nas.search", "mlflow.source.type": "LOCAL"}
-    data = DataFacts(name=manifest["data_name"], fingerprint=manifest["data_fingerprint"],
-                     source=manifest["data"]["path"], images=manifest.get("images", {}))
-    return StudyFacts(name=manifest["name"], space=manifest["space"], created=manifest["created"],
-                      tags=tags, data=data)
+    data = DataFacts(
+        name=manifest["data_name"],
+        fingerprint=manifest["data_fingerprint"],
+        source=manifest["data"]["path"],
+        images=manifest.get("images", {}),
+    )
+    return StudyFacts(
+        name=manifest["name"],
+        space=manifest["space"],
+        created=manifest["created"],
+        tags=tags,
+        data=data,
+    )
 
 
 def tracker(uri: str, manifest: Mapping, again: str, live: bool = True) -> Tracker:
@@ -59,9 +68,12 @@ def tracked_search(uri: str, folder: Path) -> Iterator[Tracker]:
 
 def sync_command(study: str | None, runs_dir: Path, uri: str) -> str:
     """The command that tells MLflow what it missed."""
-    return "python -m nas.sync" + (f" --study {study}" if study else "") + (
-        f" --runs-dir {runs_dir}" if str(runs_dir) != "runs" else "") + (
-        f" --tracking-uri {uri}" if uri != "sqlite:///mlflow.db" else "")
+    return (
+        "python -m nas.sync"
+        + (f" --study {study}" if study else "")
+        + (f" --runs-dir {runs_dir}" if str(runs_dir) != "runs" else "")
+        + (f" --tracking-uri {uri}" if uri != "sqlite:///mlflow.db" else "")
+    )
 
 
 class NullRun(contextlib.AbstractContextManager):
@@ -107,8 +119,9 @@ class RetrainRun(contextlib.AbstractContextManager):
         """Plain data of a `detector.training.fit.Epoch`; `at` in Unix seconds (default: now)."""
         values = {f"loss_{name}": value for name, value in epoch["losses"].items()}
         values |= {f"watched_ap_{level}": value for level, value in (epoch["ap"] or {}).items()}
-        self._run.epoch(epoch["epoch"], values | {"lr": epoch["lr"]},
-                        time.time() if at is None else at)
+        self._run.epoch(
+            epoch["epoch"], values | {"lr": epoch["lr"]}, time.time() if at is None else at
+        )
 
     def end(self, metrics: Mapping, champion: bool = False) -> bool:
         """Tell metrics.json and register the model, both in the folder that `metrics` names.
@@ -121,19 +134,27 @@ class RetrainRun(contextlib.AbstractContextManager):
 
         folder, origin = Path(metrics["folder"]), metrics["origin"]
         names = ("accuracy_score", "speed_score", "score", "params", "macs")
-        tags = {"score": metrics["score"], "study": origin["study"], "describe":
-                metrics["describe"], "data_fingerprint": origin["data_fingerprint"],
-                "objective": json.dumps(origin["objective"], sort_keys=True),
-                "with_holdout": origin["with_holdout"]}
+        tags = {
+            "score": metrics["score"],
+            "study": origin["study"],
+            "describe": metrics["describe"],
+            "data_fingerprint": origin["data_fingerprint"],
+            "objective": json.dumps(origin["objective"], sort_keys=True),
+            "with_holdout": origin["with_holdout"],
+        }
         if metrics.get("machine") is not None:  # its milliseconds are worth nothing elsewhere
             tags["machine"] = metrics["machine"]
         return self._run.end(
-            Result(metrics={name: metrics[name] for name in names}
-                   | {f"ap_{level}": value for level, value in (metrics["ap"] or {}).items()},
-                   step=metrics["recipe"]["epochs"], time=metrics["finished"],
-                   files=[folder / METRICS, folder / CONFIG],
-                   linked={"retrain_score": metrics["score"]}),
-            after=lambda run: print(register(self._uri, run, folder, tags, champion=champion)))
+            Result(
+                metrics={name: metrics[name] for name in names}
+                | {f"ap_{level}": value for level, value in (metrics["ap"] or {}).items()},
+                step=metrics["recipe"]["epochs"],
+                time=metrics["finished"],
+                files=[folder / METRICS, folder / CONFIG],
+                linked={"retrain_score": metrics["score"]},
+            ),
+            after=lambda run: print(register(self._uri, run, folder, tags, champion=champion)),
+        )
 
 
 def retrain_run(uri: str, runs_dir: Path, metrics: Mapping) -> RetrainRun | NullRun:
@@ -143,8 +164,9 @@ def retrain_run(uri: str, runs_dir: Path, metrics: Mapping) -> RetrainRun | Null
     return RetrainRun(uri, metrics, sync_command(metrics["origin"]["study"], runs_dir, uri))
 
 
-def track_evaluation(uri: str, runs_dir: Path, result: Mapping, design: str, weights: Path,
-                     origin: Mapping | None) -> bool:
+def track_evaluation(
+    uri: str, runs_dir: Path, result: Mapping, design: str, weights: Path, origin: Mapping | None
+) -> bool:
     """An evaluation's run, from what evaluation.json says.
 
     Args:
@@ -165,43 +187,86 @@ def track_evaluation(uri: str, runs_dir: Path, result: Mapping, design: str, wei
     looks = {name: result[name] for name in ("test_size", "flip", "scales") if name in result}
     standard = looks in ({}, {"test_size": "original", "flip": False, "scales": [1.0]})
     facts = RunFacts(
-        role="evaluate", key=_digest(sha256_of(weights), result["data"], result["ground_truth"],
-                                     result["machine"], *looks.values()),
-        title=f"evaluate {result['model']}", space=origin and origin["space"], study=study,
-        design=design, tags={"ground_truth": result["ground_truth"], "machine": result["machine"],
-                             "mlflow.source.name": "nas.evaluate", "mlflow.source.type": "LOCAL"},
-        params={"checkpoint": result["checkpoint"], "data": result["data"],
-                "images": result["images"], "describe": result["describe"]} | looks)
+        role="evaluate",
+        key=_digest(
+            sha256_of(weights),
+            result["data"],
+            result["ground_truth"],
+            result["machine"],
+            *looks.values(),
+        ),
+        title=f"evaluate {result['model']}",
+        space=origin and origin["space"],
+        study=study,
+        design=design,
+        tags={
+            "ground_truth": result["ground_truth"],
+            "machine": result["machine"],
+            "mlflow.source.name": "nas.evaluate",
+            "mlflow.source.type": "LOCAL",
+        },
+        params={
+            "checkpoint": result["checkpoint"],
+            "data": result["data"],
+            "images": result["images"],
+            "describe": result["describe"],
+        }
+        | looks,
+    )
     names = ("params", "macs", "latency_ms", "accuracy_score", "speed_score", "score")
     again = sync_command(study, runs_dir, uri)
     with LinkedRun(uri, facts, doing="the evaluation", again=again, live=False) as run:
-        return run.end(Result(
-            metrics={name: result[name] for name in names}
-            | {f"ap_{level}": result["ap"][level] for level in LEVELS}
-            | {f"coco_{name}": value for name, value in coco.items() if value is not None}, step=0,
-            time=result["finished"],
-            linked={"evaluate_score": result["score"]} if standard else {}))
+        return run.end(
+            Result(
+                metrics={name: result[name] for name in names}
+                | {f"ap_{level}": result["ap"][level] for level in LEVELS}
+                | {f"coco_{name}": value for name, value in coco.items() if value is not None},
+                step=0,
+                time=result["finished"],
+                linked={"evaluate_score": result["score"]} if standard else {},
+            )
+        )
 
 
 def _retrain_facts(metrics: Mapping) -> RunFacts:
     origin, recipe = metrics["origin"], metrics["recipe"]
-    tags = {"data_fingerprint": origin["data_fingerprint"], "with_holdout": origin["with_holdout"],
-            "mlflow.source.name": "nas.retrain", "mlflow.source.type": "LOCAL"}
+    tags = {
+        "data_fingerprint": origin["data_fingerprint"],
+        "with_holdout": origin["with_holdout"],
+        "mlflow.source.name": "nas.retrain",
+        "mlflow.source.type": "LOCAL",
+    }
     return RunFacts(
-        role="retrain", key=_digest(metrics["design"], origin | {"start": None}, recipe),
-        title=f"retrain {metrics['title']}", space=origin["space"], study=origin["study"],
-        design=metrics["design"], tags=tags | _version_tags(metrics.get("versions", {})),
-        params={"epochs": recipe["epochs"], "size": recipe["size"],
-                "batch_size": recipe["batch_size"], "lr": recipe["optimizer"]["lr"],
-                "weights": recipe["weights"] or "scratch", "images": origin["images"],
-                "describe": metrics["describe"]},
-        data=DataFacts(name=origin["data_name"], fingerprint=origin["data_fingerprint"],
-                       source=origin["data"]["path"], images={"train": origin["images"]}))
+        role="retrain",
+        key=_digest(metrics["design"], origin | {"start": None}, recipe),
+        title=f"retrain {metrics['title']}",
+        space=origin["space"],
+        study=origin["study"],
+        design=metrics["design"],
+        tags=tags | _version_tags(metrics.get("versions", {})),
+        params={
+            "epochs": recipe["epochs"],
+            "size": recipe["size"],
+            "batch_size": recipe["batch_size"],
+            "lr": recipe["optimizer"]["lr"],
+            "weights": recipe["weights"] or "scratch",
+            "images": origin["images"],
+            "describe": metrics["describe"],
+        },
+        data=DataFacts(
+            name=origin["data_name"],
+            fingerprint=origin["data_fingerprint"],
+            source=origin["data"]["path"],
+            images={"train": origin["images"]},
+        ),
+    )
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:
-    return {"mlflow.source.git.commit" if name == "commit" else f"version.{name}": version
-            for name, version in versions.items()}
+    return {
+        "mlflow.source.git.commit" if name == "commit" else f"version.{name}": version
+        for name, version in versions.items()
+    }
 
 
 def _digest(*parts: object) -> str:

@@ -7,8 +7,8 @@ from analysis.pareto import attained, attainment, dominated, hypervolume_2d, run
 def test_running_hypervolume_is_the_hypervolume_of_each_beginning():
     points = np.random.default_rng(1).random((60, 2)).round(1)  # rounded: equal ones, too
     found, sizes = running_fronts(points)
-    assert sizes.tolist() == [int((~dominated(points[:n + 1])).sum()) for n in range(60)]
-    assert found == pytest.approx([hypervolume_2d(points[:n + 1]) for n in range(60)])
+    assert sizes.tolist() == [int((~dominated(points[: n + 1])).sum()) for n in range(60)]
+    assert found == pytest.approx([hypervolume_2d(points[: n + 1]) for n in range(60)])
     assert (np.diff(found) >= 0).all() and running_fronts(np.zeros((0, 2)))[0].tolist() == []
 
 

@@ -42,9 +42,13 @@ def test_nothing_is_found_in_noise():
 
 
 def test_table_of_features():
-    values, names, texts = feature_table([{"kind": "b", "same": 1, "w": 8, "twin": 8},
-                                          {"kind": "a", "same": 1, "w": 16, "twin": 16},
-                                          {"kind": "b", "same": 1}])
+    values, names, texts = feature_table(
+        [
+            {"kind": "b", "same": 1, "w": 8, "twin": 8},
+            {"kind": "a", "same": 1, "w": 16, "twin": 16},
+            {"kind": "b", "same": 1},
+        ]
+    )
     assert names == ["kind", "w"] and texts == [{0: "a", 1: "b"}, {}]
     assert values[:, 0].tolist() == [1, 0, 1]
     assert np.isnan(values[2, 1]) and values[1, 1] == 16
@@ -58,5 +62,5 @@ def test_the_choice_that_matters_is_found(generated_study):
     assert found.trials == sum(len(r.epochs) == 7 for r in records)
     names = set(resolved(records[1]))
     assert {"neck.width", "backbone blocks", "recipe.optimizer.lr"} <= names
-    few = [r for r in records if r.epochs][:MIN_TRIALS - 1]
+    few = [r for r in records if r.epochs][: MIN_TRIALS - 1]
     assert importances_of(few) is None and importances_of([]) is None

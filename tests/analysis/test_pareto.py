@@ -8,9 +8,17 @@ from trials.record import Cost, EpochResult, Status, TrialRecord
 def record(number: int, accuracy: float | None, speed: float) -> TrialRecord:
     ap = None if accuracy is None else {"easy": accuracy, "medium": accuracy, "hard": accuracy}
     epochs = (EpochResult(epoch=1, losses={}, lr=0.1, seconds=1.0, ap=ap),)
-    return TrialRecord(number=number, status=Status.COMPLETED, design=f"{number:012x}", detector={},
-                       recipe={}, params={}, cost=Cost(params=1, macs=1), speed_score=speed,
-                       epochs=epochs)
+    return TrialRecord(
+        number=number,
+        status=Status.COMPLETED,
+        design=f"{number:012x}",
+        detector={},
+        recipe={},
+        params={},
+        cost=Cost(params=1, macs=1),
+        speed_score=speed,
+        epochs=epochs,
+    )
 
 
 def test_dominance_by_hand():
@@ -41,8 +49,13 @@ def test_hypervolume_equals_counted_grid():
 
 
 def test_front_of_records():
-    records = [record(0, 0.5, 0.5), record(1, 0.6, 0.4), record(2, 0.4, 0.4), record(3, None, 0.9),
-               record(4, 0.3, 0.8)]
+    records = [
+        record(0, 0.5, 0.5),
+        record(1, 0.6, 0.4),
+        record(2, 0.4, 0.4),
+        record(3, None, 0.9),
+        record(4, 0.3, 0.8),
+    ]
     assert [r.number for r in front_of(records)] == [4, 0, 1]
     assert hypervolume_of(records) == pytest.approx(0.6 * 0.4 + 0.5 * 0.1 + 0.3 * 0.3)
     assert front_of([]) == [] and hypervolume_of([]) == 0

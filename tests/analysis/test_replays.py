@@ -12,18 +12,31 @@ from analysis.replay_figure import replay_png
 from analysis.replays import Play, Truth
 
 # Four designs, measured at epochs 2 and 6; their scores at 6: 1.0, 1.3, 0.9, 1.2.
-TRUTH = Truth(accuracy=np.array([[0.1, 0.2], [0.1, 0.4], [0.3, 0.3], [0.0, 0.3]]),
-              speed=np.array([0.6, 0.5, 0.3, 0.6]), epochs=(2, 6))
+TRUTH = Truth(
+    accuracy=np.array([[0.1, 0.2], [0.1, 0.4], [0.3, 0.3], [0.0, 0.3]]),
+    speed=np.array([0.6, 0.5, 0.3, 0.6]),
+    epochs=(2, 6),
+)
 # 3 and 0 to the rung, 0 on to the end, 1 to the rung, 3 to the end, then 1.
-PLAY = Play(spent=np.array([2, 4, 8, 10, 14, 18]), row=np.array([3, 0, 0, 1, 3, 1]),
-            epoch=np.array([2, 2, 6, 2, 6, 6]))
+PLAY = Play(
+    spent=np.array([2, 4, 8, 10, 14, 18]),
+    row=np.array([3, 0, 0, 1, 3, 1]),
+    epoch=np.array([2, 2, 6, 2, 6, 6]),
+)
 
 
 def test_only_completed_trials_count():
     assert replays.best_so_far(PLAY, TRUTH).tolist() == pytest.approx(
-        [-np.inf, -np.inf, 1.0, 1.0, 1.2, 1.3])
-    expected = [0, 0, 0.2 * 0.6, 0.2 * 0.6, 0.3 * 0.6,
-                hypervolume_2d(np.array([[0.3, 0.6], [0.4, 0.5]]))]
+        [-np.inf, -np.inf, 1.0, 1.0, 1.2, 1.3]
+    )
+    expected = [
+        0,
+        0,
+        0.2 * 0.6,
+        0.2 * 0.6,
+        0.3 * 0.6,
+        hypervolume_2d(np.array([[0.3, 0.6], [0.4, 0.5]])),
+    ]
     assert replays.hypervolume_so_far(PLAY, TRUTH).tolist() == pytest.approx(expected)
 
 
@@ -35,7 +48,12 @@ def test_the_pick_is_the_best_of_those_trained_longest():
 def test_epochs_until_a_score():
     best = replays.best_so_far(PLAY, TRUTH)
     assert [replays.spent_until(PLAY, best, goal) for goal in (0.9, 1.0, 1.1, 1.25, 1.4)] == [
-        8, 8, 14, 18, math.inf]
+        8,
+        8,
+        14,
+        18,
+        math.inf,
+    ]
     on_grid = replays.on_grid(PLAY, best, np.array([0, 7.9, 8, 13, 14, 100]))
     assert on_grid.tolist() == pytest.approx([-np.inf, -np.inf, 1.0, 1.0, 1.2, 1.3])
 
@@ -58,10 +76,13 @@ def test_medians_with_intervals():
 def test_what_random_draws_reach_is_counted():
     scores = [0.3, 0.9, 0.1, 0.7, 0.5, 0.2]
     for draws, share in itertools.product((1, 2, 3, 5), (0.25, 0.5, 0.9)):
-        best = sorted((max(chosen) for chosen in itertools.combinations(scores, draws)),
-                      reverse=True)
-        assert replays.best_of_draws(np.array(scores), draws, share) == best[
-            math.ceil(share * len(best) - 1e-9) - 1]
+        best = sorted(
+            (max(chosen) for chosen in itertools.combinations(scores, draws)), reverse=True
+        )
+        assert (
+            replays.best_of_draws(np.array(scores), draws, share)
+            == best[math.ceil(share * len(best) - 1e-9) - 1]
+        )
 
 
 def test_a_ranking_is_a_search_in_that_order():
@@ -73,8 +94,11 @@ def test_a_ranking_is_a_search_in_that_order():
 def test_what_a_rung_tells():
     rng = np.random.default_rng(1)
     final = rng.random(60)
-    truth = Truth(accuracy=np.stack([rng.random(60), final**3, final], axis=1),
-                  speed=np.zeros(60), epochs=(1, 2, 3))
+    truth = Truth(
+        accuracy=np.stack([rng.random(60), final**3, final], axis=1),
+        speed=np.zeros(60),
+        epochs=(1, 2, 3),
+    )
     noise, monotone = replays.rungs(truth)
     assert monotone.kendall.value == monotone.spearman.value == pytest.approx(1)
     assert monotone.lost == 0
@@ -89,8 +113,15 @@ def test_the_outcome_of_many_searches_and_their_picture(tmp_path):
     assert (one.score.value, one.pick.value) == pytest.approx((1.2, 1.3))
     assert one.hypervolume.value == pytest.approx(0.18)
     grid = np.linspace(0, 24, 50)
-    curves = {"rungs": replays.curves([PLAY], TRUTH, grid),
-              "random": replays.curves(random, TRUTH, grid)}
-    path = replay_png(grid, [("full", curves), ("halving", curves)], tmp_path / "replay.png",
-                      goals={"goal": 1.3}, title="four designs")
+    curves = {
+        "rungs": replays.curves([PLAY], TRUTH, grid),
+        "random": replays.curves(random, TRUTH, grid),
+    }
+    path = replay_png(
+        grid,
+        [("full", curves), ("halving", curves)],
+        tmp_path / "replay.png",
+        goals={"goal": 1.3},
+        title="four designs",
+    )
     assert path.read_bytes().startswith(b"\x89PNG")

@@ -17,11 +17,14 @@ from trials.record import Status
 @pytest.fixture
 def call(tmp_path, capsys):
     """Function: module, flags → (exit code, stdout, stderr), in the folder of generated studies."""
+
     def run(module, *flags: str) -> tuple[int, str, str]:
-        code = cli.main(module.make_parser(), module.run, [
-            "--runs-dir", str(tmp_path / "runs"), *flags])
+        code = cli.main(
+            module.make_parser(), module.run, ["--runs-dir", str(tmp_path / "runs"), *flags]
+        )
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
     return run
 
 
@@ -29,11 +32,21 @@ def retrained(study, number: int, accuracy: float, folder: str) -> None:
     record = load_records(study)[number]
     ap = dict.fromkeys(("easy", "medium", "hard"), accuracy)
     (study / folder).mkdir(parents=True)
-    (study / folder / "metrics.json").write_text(json.dumps({
-        "title": f"trial {number} of study {study.name}", "describe": "mnv1 w0.25",
-        "design": record.design, "params": record.cost.params, "macs": record.cost.macs,
-        "ap": ap, "accuracy_score": accuracy, "score": record.speed_score + 2 * accuracy,
-        "finished": 5.0}))
+    (study / folder / "metrics.json").write_text(
+        json.dumps(
+            {
+                "title": f"trial {number} of study {study.name}",
+                "describe": "mnv1 w0.25",
+                "design": record.design,
+                "params": record.cost.params,
+                "macs": record.cost.macs,
+                "ap": ap,
+                "accuracy_score": accuracy,
+                "score": record.speed_score + 2 * accuracy,
+                "finished": 5.0,
+            }
+        )
+    )
 
 
 def test_one_study(call, generated_study, tmp_path):
@@ -41,7 +54,8 @@ def test_one_study(call, generated_study, tmp_path):
     from nas.models.report_files import write_network
 
     study = generated_study(
-        "one", 80, change=lambda record: infeasible(record) if record.number == 7 else record)
+        "one", 80, change=lambda record: infeasible(record) if record.number == 7 else record
+    )
     records = load_records(study)
     completed = [r.number for r in records if r.status is Status.COMPLETED]
     for number in completed[1:6]:
@@ -49,10 +63,20 @@ def test_one_study(call, generated_study, tmp_path):
     best = completed[1]
     retrained(study, best, 0.7, "best")
     write_network(study / "best", Detector.from_dict(records[best].detector))
-    (study / "best" / "evaluation.json").write_text(json.dumps({
-        "ap": {"easy": 0.8, "medium": 0.7, "hard": 0.6}, "accuracy_score": 0.7, "score": 2.1,
-        "latency_ms": 12.5, "machine": "a machine", "rules": [
-            {"rule": "at most 45 M parameters", "holds": True, "evidence": "<few> of them"}]}))
+    (study / "best" / "evaluation.json").write_text(
+        json.dumps(
+            {
+                "ap": {"easy": 0.8, "medium": 0.7, "hard": 0.6},
+                "accuracy_score": 0.7,
+                "score": 2.1,
+                "latency_ms": 12.5,
+                "machine": "a machine",
+                "rules": [
+                    {"rule": "at most 45 M parameters", "holds": True, "evidence": "<few> of them"}
+                ],
+            }
+        )
+    )
     code, out, err = call(report, "--json", str(tmp_path / "r.json"))
     assert (code, err) == (0, "")
     told = json.loads((tmp_path / "r.json").read_text())
@@ -61,17 +85,35 @@ def test_one_study(call, generated_study, tmp_path):
     assert summary["best_score"] == max(r.score for r in records if r.status is Status.COMPLETED)
     assert "cannot be told apart" in out or "stands out" in out
     assert len(summary["correlations"]) == 2  # between rungs, and with the retrains
-    wanted = ("Front", "Is a low budget worth anything?", "What matters", "context.kind",
-                 "Learning curves", "The winner", "heads.class_logits.0", "&lt;few&gt; of them",
-                 "12.5 ms", "SCRFD 0.5G", "quoted", "infeasible")
+    wanted = (
+        "Front",
+        "Is a low budget worth anything?",
+        "What matters",
+        "context.kind",
+        "Learning curves",
+        "The winner",
+        "heads.class_logits.0",
+        "&lt;few&gt; of them",
+        "12.5 ms",
+        "SCRFD 0.5G",
+        "quoted",
+        "infeasible",
+    )
     assert [text for text in wanted if text not in page] == []
     library = get_plotlyjs()
     assert (page.count(library), len(page) < 10e6) == (1, True)
     elsewhere = re.findall(r"(?:src|href)=[\"']?(?:https?:)?//.{20}", page.replace(library, ""))
     assert elsewhere == []  # nothing from a network
     pictures = {path.stem: cv2.imread(str(path)) for path in (study / "figures").iterdir()}
-    assert set(pictures) == {"front-macs", "front-params", "progress", "importances", "ranks",
-                             "curves", "spending"}
+    assert set(pictures) == {
+        "front-macs",
+        "front-params",
+        "progress",
+        "importances",
+        "ranks",
+        "curves",
+        "spending",
+    }
     assert all(picture.std() > 5 for picture in pictures.values())  # something is drawn
 
     code, out, _ = call(choose, "--study", "one")
@@ -85,8 +127,11 @@ def test_studies_are_compared(call, generated_study):
     code, out, err = call(report, "--study", "one", "--study", "two", "--study", "three")
     assert (code, err) == (0, "")
     page = (Path(out.split("page: ")[1].split(" (")[0])).read_text()
-    wanted = ("attained by half of the studies", "hypervolume",
-              *(f"What matters · {name}" for name in ("one", "two", "three")))
+    wanted = (
+        "attained by half of the studies",
+        "hypervolume",
+        *(f"What matters · {name}" for name in ("one", "two", "three")),
+    )
     assert [text for text in wanted if text not in page] == []
     assert (Path(out.split("pictures: ")[1].split(" (")[0]) / "fronts-macs.png").exists()
     code, _, err = call(report, "--study", "one", "--study", "one")
@@ -95,20 +140,26 @@ def test_studies_are_compared(call, generated_study):
 
 def test_choosing_within_limits(call, generated_study, tmp_path):
     study = generated_study("one", 80)
-    code, out, _ = call(choose, "--max-macs", "1G", "--min-ap-easy", "0.1", "--json",
-                        str(tmp_path / "c.json"))
+    code, out, _ = call(
+        choose, "--max-macs", "1G", "--min-ap-easy", "0.1", "--json", str(tmp_path / "c.json")
+    )
     told = json.loads((tmp_path / "c.json").read_text())
     assert code == 0 and told["candidates"]
-    allowed = [r for r in load_records(study) if r.status is Status.COMPLETED
-               and r.cost.macs <= 1e9 and r.ap["easy"] >= 0.1]
+    allowed = [
+        r
+        for r in load_records(study)
+        if r.status is Status.COMPLETED and r.cost.macs <= 1e9 and r.ap["easy"] >= 0.1
+    ]
     scores = [c["score"] for c in told["candidates"]]
     assert scores == sorted(scores, reverse=True) and scores[0] == max(r.score for r in allowed)
     assert all(c["macs"] <= 1e9 and c["ap"]["easy"] >= 0.1 for c in told["candidates"])
     assert told["candidates"][0]["command"] in out
-    for flags, message in ((["--max-macs", "1"], "the fewest MACs are"),
-                           (["--max-macs", "lots"], "must be a number at least 0"),
-                           (["--min-ap-hard", "60"], "must be in [0, 1]"),
-                           (["--max-latency", "20"], "measured no latency")):
+    for flags, message in (
+        (["--max-macs", "1"], "the fewest MACs are"),
+        (["--max-macs", "lots"], "must be a number at least 0"),
+        (["--min-ap-hard", "60"], "must be in [0, 1]"),
+        (["--max-latency", "20"], "measured no latency"),
+    ):
         code, _, err = call(choose, *flags)
         assert code == 2 and message in err and err.count("\n") == 1
 
@@ -126,11 +177,16 @@ def infeasible(record):
     return record.but(status=Status.INFEASIBLE, epochs=(), reason="50,000,000 parameters")
 
 
-@pytest.mark.parametrize(("trials", "change", "told"), [
-    (0, None, "study one has no trial yet"), (1, None, "has one trial only"),
-    (6, unfinished, "no completed trial yet (6 paused)"),
-    (6, infeasible, "all 6 trials are infeasible, the last one with 50,000,000 parameters"),
-], ids=["empty", "one", "none completed", "all infeasible"])
+@pytest.mark.parametrize(
+    ("trials", "change", "told"),
+    [
+        (0, None, "study one has no trial yet"),
+        (1, None, "has one trial only"),
+        (6, unfinished, "no completed trial yet (6 paused)"),
+        (6, infeasible, "all 6 trials are infeasible, the last one with 50,000,000 parameters"),
+    ],
+    ids=["empty", "one", "none completed", "all infeasible"],
+)
 @pytest.mark.parametrize("module", [report, choose])
 def test_too_little_to_tell_is_one_line(call, generated_study, module, trials, change, told):
     generated_study("one", trials, **({"change": change} if change else {}))
@@ -144,8 +200,12 @@ def test_unknown_and_damaged_studies_are_one_line(call, generated_study):
     code, _, err = call(report, "--study", "other")
     assert code == 2 and "(known: one)" in err and err.count("\n") == 1
     whole = (study / "study.db").read_bytes()
-    for name, content in (("study.db", whole[:9000]), ("study.db", b"no database" * 500),
-                          ("study.db", None), ("study.json", b"{")):
+    for name, content in (
+        ("study.db", whole[:9000]),
+        ("study.db", b"no database" * 500),
+        ("study.db", None),
+        ("study.json", b"{"),
+    ):
         before = (study / name).read_bytes()
         (study / name).unlink()
         if content is not None:

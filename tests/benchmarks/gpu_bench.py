@@ -51,8 +51,19 @@ class Sizes:
     """As for nas.evaluate."""
 
 
-TINY = Sizes(size=64, batch=4, rate_seconds=0.3, epoch_images=16, parity_epochs=1, space="quick",
-             trials=2, fraction=0.1, retrained=1, retrain_epochs=1, test_size="96")
+TINY = Sizes(
+    size=64,
+    batch=4,
+    rate_seconds=0.3,
+    epoch_images=16,
+    parity_epochs=1,
+    space="quick",
+    trials=2,
+    fraction=0.1,
+    retrained=1,
+    retrain_epochs=1,
+    test_size="96",
+)
 
 
 class Bench:
@@ -78,8 +89,15 @@ class Bench:
             rows = self.results[part].get("rows", {})
             self.put(part, rows=rows | {name: rows.get(name, {}) | values})
 
-    def python(self, name: str, argv: list, until: float, *, at_once: int = 1,
-               watch: Callable[[], None] = lambda: None) -> str:
+    def python(
+        self,
+        name: str,
+        argv: list,
+        until: float,
+        *,
+        at_once: int = 1,
+        watch: Callable[[], None] = lambda: None,
+    ) -> str:
         """Run Python until `until` at most; returns what went wrong, if anything did.
 
         Args:
@@ -94,10 +112,15 @@ class Bench:
         threads = 1 if self.args.tiny else max(1, cores() // at_once)
         with printed.open("w") as output:
             process = subprocess.Popen(
-                [sys.executable, *map(str, argv)], cwd=ROOT, stdin=subprocess.DEVNULL,
-                stdout=output, stderr=subprocess.STDOUT, process_group=0,
-                env=os.environ | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1",
-                                  "OMP_NUM_THREADS": str(threads)})
+                [sys.executable, *map(str, argv)],
+                cwd=ROOT,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                process_group=0,
+                env=os.environ
+                | {"PYTHONPATH": paths, "PYTHONUNBUFFERED": "1", "OMP_NUM_THREADS": str(threads)},
+            )
             while process.poll() is None and not stopped:
                 with contextlib.suppress(subprocess.TimeoutExpired):
                     process.wait(1)
@@ -106,8 +129,10 @@ class Bench:
             end(process)
         text = printed.read_text(errors="replace").strip()
         with self._lock, (self.args.out / "log.txt").open("a") as log:
-            log.write(f"== {self.shown(argv)}\n{text}\n== {name}: exit code {process.returncode} "
-                      f"after {time.monotonic() - started:.1f} s\n\n")
+            log.write(
+                f"== {self.shown(argv)}\n{text}\n== {name}: exit code {process.returncode} "
+                f"after {time.monotonic() - started:.1f} s\n\n"
+            )
         last = (text.splitlines() or ["it printed nothing"])[-1][:300]
         return STOPPED if stopped else f"failed: {last}" if process.returncode else ""
 
@@ -143,5 +168,8 @@ def write(file: Path, content: dict) -> None:
 
 def sizes_of(args: Namespace) -> Sizes:
     sizes = TINY if args.tiny else Sizes()
-    return replace(sizes, retrain_epochs=args.retrain_epochs or sizes.retrain_epochs,
-                   retrained=args.retrained or sizes.retrained)
+    return replace(
+        sizes,
+        retrain_epochs=args.retrain_epochs or sizes.retrain_epochs,
+        retrained=args.retrained or sizes.retrained,
+    )

@@ -6,35 +6,57 @@ from gpu_bench import STOPPED
 
 SECTIONS = {
     "tests": ("Tests", "The tests that need a GPU (`make test-gpu`)."),
-    "rates": ("Rates",
-              "A step is one of training on a fixed batch on the GPU, with four faces in each "
-              "image. A whole training has the loader and checkpoints as well (epochs of 6,400 "
-              "images, the same ones again and again), an evaluation reads the files. Ours "
-              "computes in the recipe's precision (auto: bf16 on such a GPU), the peer in fp32 as "
-              "torch has it (convolutions in TF32 on such a GPU)."),
-    "parity": ("The baseline beside the peer's own training",
-               "RetinaFace mobile0.25 on the same images with the peer's recipe; AP on the val "
-               "images. They trained at the same time. A loss is the mean of an epoch, "
-               "whose number is in brackets. The commands are those of the first row."),
-    "search": ("A search", "Seconds of a full proxy are those of all its epochs, with their "
-               "evaluations."),
-    "retrain": ("Designs of the search and published ones in full",
-                "All trained by the search's recipe on the images without the hold-out, and scored "
-                "on the val images. A name such as r017 is the search's trial 17. The commands are "
-                "those of the first row; a preset has `--preset NAME` in place of `--trial N`.")}
+    "rates": (
+        "Rates",
+        "A step is one of training on a fixed batch on the GPU, with four faces in each "
+        "image. A whole training has the loader and checkpoints as well (epochs of 6,400 "
+        "images, the same ones again and again), an evaluation reads the files. Ours "
+        "computes in the recipe's precision (auto: bf16 on such a GPU), the peer in fp32 as "
+        "torch has it (convolutions in TF32 on such a GPU).",
+    ),
+    "parity": (
+        "The baseline beside the peer's own training",
+        "RetinaFace mobile0.25 on the same images with the peer's recipe; AP on the val "
+        "images. They trained at the same time. A loss is the mean of an epoch, "
+        "whose number is in brackets. The commands are those of the first row.",
+    ),
+    "search": (
+        "A search",
+        "Seconds of a full proxy are those of all its epochs, with their evaluations.",
+    ),
+    "retrain": (
+        "Designs of the search and published ones in full",
+        "All trained by the search's recipe on the images without the hold-out, and scored "
+        "on the val images. A name such as r017 is the search's trial 17. The commands are "
+        "those of the first row; a preset has `--preset NAME` in place of `--trial N`.",
+    ),
+}
 
 
 def page(results: dict) -> str:
     """docs/gpu.md from results.json."""
     machine = results.get("machine", {})
-    lines = ["# On one GPU", "",
-             "; ".join(f"{key}: {value}" for key, value in machine.items()
-                       if key not in ("tiny", "command")) + ".", ""]
+    lines = [
+        "# On one GPU",
+        "",
+        "; ".join(
+            f"{key}: {value}" for key, value in machine.items() if key not in ("tiny", "command")
+        )
+        + ".",
+        "",
+    ]
     if machine.get("tiny"):
         lines += ["**This was a dry run with tiny sizes: its numbers mean nothing.**", ""]
-    lines += ["Written by `python tests/benchmarks/gpu_report.py --render` from what",
-              "", "```sh", machine.get("command", ""), "```", "",
-              "measured. Words in capitals stand for paths.", ""]
+    lines += [
+        "Written by `python tests/benchmarks/gpu_report.py --render` from what",
+        "",
+        "```sh",
+        machine.get("command", ""),
+        "```",
+        "",
+        "measured. Words in capitals stand for paths.",
+        "",
+    ]
     for part in SECTIONS:
         lines += section(part, results.get(part, {}))
     for title, text in results.get("notes", {}).items():  # written into the file by hand
@@ -52,8 +74,12 @@ def section(part: str, found: dict) -> list[str]:
     if state == "running":
         lines += ["The measuring was cut off here.", ""]
     elif state != "done":
-        lines += [f"This part was {state}; what there is by then stands here." if state == STOPPED
-                  else f"This part {'was ' if state.startswith('not') else ''}{state}.", ""]
+        lines += [
+            f"This part was {state}; what there is by then stands here."
+            if state == STOPPED
+            else f"This part {'was ' if state.startswith('not') else ''}{state}.",
+            "",
+        ]
     lines += [f"- {note}" for note in found.get("notes", [])]
     lines += [""] if found.get("notes") else []
     rows = found.get("rows", {})
@@ -64,17 +90,37 @@ def section(part: str, found: dict) -> list[str]:
     return [*lines, *(["```sh", *commands, "```", ""] if commands else [])]
 
 
-COLUMNS = ("design", "params", "G MACs", "easy", "medium", "hard", "score", "epochs", "seconds",
-           "images seen", "loss", "images a second", "value", "note")
+COLUMNS = (
+    "design",
+    "params",
+    "G MACs",
+    "easy",
+    "medium",
+    "hard",
+    "score",
+    "epochs",
+    "seconds",
+    "images seen",
+    "loss",
+    "images a second",
+    "value",
+    "note",
+)
 
 
 def table(rows: dict[str, dict]) -> list[str]:
     """A Markdown table: a line for each row, those COLUMNS that any of them has."""
     keys = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows.values())]
     sides = ["---" if key in ("design", "loss", "note") else "--:" for key in keys]
-    return [f"| | {' | '.join(keys)} |", f"|---|{'|'.join(sides)}|", *(
-        f"| {name} | {' | '.join(cell(row.get(key)) for key in keys)} |"
-        for name, row in rows.items()), ""]
+    return [
+        f"| | {' | '.join(keys)} |",
+        f"|---|{'|'.join(sides)}|",
+        *(
+            f"| {name} | {' | '.join(cell(row.get(key)) for key in keys)} |"
+            for name, row in rows.items()
+        ),
+        "",
+    ]
 
 
 def cell(value: object) -> str:

@@ -22,7 +22,8 @@ def measure_rates(args: Namespace) -> None:
 
     rows: dict[str, dict] = {}
     measures = (our_rates if args.measure == "ours" else peer_rates)(
-        args, sizes_of(args), choose_device(args.device))
+        args, sizes_of(args), choose_device(args.device)
+    )
     for name, rate in measures.items():
         try:
             rows[name] = rate()
@@ -36,22 +37,28 @@ def measure_rates(args: Namespace) -> None:
 def our_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], dict]]:
     """What is measured of this project, by the names of the rows."""
     common = (sizes.size, sizes.batch, sizes.rate_seconds, device)
-    return {f"step of {BASELINE}": lambda: step_rate(BASELINE, *common),
-            f"whole training of {BASELINE}": lambda: training_rate(args, sizes, device),
-            f"whole training of {BASELINE}, from memory of the CPU": lambda: training_rate(
-                args, sizes, device, resident=False),
-            f"step of {BASELINE} without a graph": lambda: step_rate(
-                BASELINE, *common, graph=False),
-            f"evaluation of {BASELINE}": lambda: evaluation_rate(args, sizes, device),
-            "step of yunet_n": lambda: step_rate("yunet_n", *common),
-            "step of scrfd_0.5g": lambda: step_rate("scrfd_0.5g", *common)}
+    return {
+        f"step of {BASELINE}": lambda: step_rate(BASELINE, *common),
+        f"whole training of {BASELINE}": lambda: training_rate(args, sizes, device),
+        f"whole training of {BASELINE}, from memory of the CPU": lambda: training_rate(
+            args, sizes, device, resident=False
+        ),
+        f"step of {BASELINE} without a graph": lambda: step_rate(BASELINE, *common, graph=False),
+        f"evaluation of {BASELINE}": lambda: evaluation_rate(args, sizes, device),
+        "step of yunet_n": lambda: step_rate("yunet_n", *common),
+        "step of scrfd_0.5g": lambda: step_rate("scrfd_0.5g", *common),
+    }
 
 
 def peer_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], dict]]:
     """What is measured of the peer, by the names of the rows."""
     common = (args.peer, sizes.size, sizes.batch, sizes.rate_seconds, device)
-    rates = {f"step of the peer, cudnn.benchmark {choice}": lambda choice=choice: peer_step_rate(
-        *common, benchmark=choice) for choice in (True, False)}
+    rates = {
+        f"step of the peer, cudnn.benchmark {choice}": lambda choice=choice: peer_step_rate(
+            *common, benchmark=choice
+        )
+        for choice in (True, False)
+    }
     if args.data != "synthetic":
         rates["whole training of the peer"] = lambda: peer_training_rate(args, sizes, device)
     return rates
@@ -110,8 +117,10 @@ def step_rate(preset: str, size: int, batch: int, seconds: float, device, **opti
     recipe = replace(recipe, size=size, batch_size=batch, **options)
     images, boxes, points = examples(size, batch)
     ignore = torch.zeros(boxes.shape[1], dtype=torch.bool)
-    fixed = Batch(images, [{"boxes": own, "landmarks": marks, "ignore": ignore}
-                           for own, marks in zip(boxes, points)])
+    fixed = Batch(
+        images,
+        [{"boxes": own, "landmarks": marks, "ignore": ignore} for own, marks in zip(boxes, points)],
+    )
     model = build_detector(config).to(device, memory_format=layout(recipe))
     to_train(model, recipe)
     optimizer = make_optimizer(model, replace(recipe.optimizer, lr=1e-5))
@@ -139,8 +148,11 @@ class Repeated:
         self.name, self.fingerprint = images.name, images.fingerprint
         self.labels = [images.labels[index] for index in self._own]
         self.shapes = [images.shapes[index] for index in self._own]
-        self.starts, self.pixels, self.nbytes = (images.starts[self._own], images.pixels,
-                                                 images.nbytes)
+        self.starts, self.pixels, self.nbytes = (
+            images.starts[self._own],
+            images.pixels,
+            images.nbytes,
+        )
 
     def __len__(self) -> int:
         return len(self._own)
@@ -168,17 +180,26 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
     repeated = Repeated(images, sizes.epoch_images)
     rates: list[float] = []
     last, until = time.perf_counter(), math.inf
-    for epoch in fit(config, recipe, repeated, None, device=args.device,
-                     workdir=Path(tempfile.mkdtemp(dir=args.work)), resident=resident):
+    for epoch in fit(
+        config,
+        recipe,
+        repeated,
+        None,
+        device=args.device,
+        workdir=Path(tempfile.mkdtemp(dir=args.work)),
+        resident=resident,
+    ):
         now = time.perf_counter()
         rates.append(epoch.images / (now - last))
         until = now + 3 * sizes.rate_seconds if len(rates) == 1 else until
         last = now
         if len(rates) > 1 and now > until:
             break
-    return {"images a second": round(statistics.median(rates[1:]), 1),
-            "note": f"median of {len(rates) - 1} epochs of {epoch.images} images"
-                    + (", decoded, cropped and resized by threads" if resident is False else "")}
+    return {
+        "images a second": round(statistics.median(rates[1:]), 1),
+        "note": f"median of {len(rates) - 1} epochs of {epoch.images} images"
+        + (", decoded, cropped and resized by threads" if resident is False else ""),
+    }
 
 
 def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
@@ -199,14 +220,18 @@ def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
         note = "released weights"
     val = open_data(DataChoice(path=args.data), parts=("val",)).val
     settings = Evaluation(size=None if sizes.test_size == "original" else int(sizes.test_size))
-    truth = (official_ground_truth(lists).only(label.name for label in val.labels)
-             if lists.is_dir() else None)
+    truth = (
+        official_ground_truth(lists).only(label.name for label in val.labels)
+        if lists.is_dir()
+        else None
+    )
     evaluate(model, config, Subset(val, range(min(16, len(val))), val.name), settings, device)
     started = time.perf_counter()
     ap = evaluate(model, config, val, settings, device, truth)
     return per_second(len(val), started) | {
         "note": f"{len(val)} images; {note}, AP easy / medium / hard "
-                + " / ".join(f"{value:.4f}" for value in ap.values())}
+        + " / ".join(f"{value:.4f}" for value in ap.values())
+    }
 
 
 # -- the peer, biubug6/Pytorch_Retinaface: its own network, loss, loader and settings -------------
@@ -242,8 +267,9 @@ def peer_step(peer: Path, size: int, device) -> Callable:
     return step
 
 
-def peer_step_rate(peer: Path, size: int, batch: int, seconds: float, device, *,
-                   benchmark: bool) -> dict:
+def peer_step_rate(
+    peer: Path, size: int, batch: int, seconds: float, device, *, benchmark: bool
+) -> dict:
     """Images a second of the peer's training step on the batch that ours has.
 
     Args:
@@ -254,8 +280,11 @@ def peer_step_rate(peer: Path, size: int, batch: int, seconds: float, device, *,
     step = peer_step(peer, size, device)
     images, boxes, points = examples(size, batch)
     images = (images - torch.tensor([104.0, 117.0, 123.0]).view(3, 1, 1)).contiguous().to(device)
-    targets = list((torch.cat((boxes, points.flatten(2), torch.full((batch, 4, 1), float(size))), 2)
-                    / size).to(device))
+    targets = list(
+        (
+            torch.cat((boxes, points.flatten(2), torch.full((batch, 4, 1), float(size))), 2) / size
+        ).to(device)
+    )
     torch.backends.cudnn.benchmark = benchmark
     return rate_of(lambda: step(images, targets), batch, seconds, device)
 
@@ -269,8 +298,14 @@ def peer_training_rate(args: Namespace, sizes: Sizes, device) -> dict:
 
     dataset = WiderFaceDetection(str(peer_labels(args)), preproc(sizes.size, (104, 117, 123)))
     workers = 4  # as train.py has it
-    loader = torch.utils.data.DataLoader(dataset, sizes.batch, shuffle=True, num_workers=workers,
-                                         collate_fn=detection_collate, drop_last=True)
+    loader = torch.utils.data.DataLoader(
+        dataset,
+        sizes.batch,
+        shuffle=True,
+        num_workers=workers,
+        collate_fn=detection_collate,
+        drop_last=True,
+    )
 
     def forever():
         while True:
@@ -288,8 +323,9 @@ def peer_labels(args: Namespace) -> Path:
     from detector.data.open import open_data
 
     data = Path(args.data)
-    images = next(path for path in (data / "WIDER_train/images", data / "train/images")
-                  if path.is_dir())
+    images = next(
+        path for path in (data / "WIDER_train/images", data / "train/images") if path.is_dir()
+    )
     folder = args.work / "peer"
     folder.mkdir(exist_ok=True)
     if not (folder / "images").exists():
@@ -299,7 +335,9 @@ def peer_labels(args: Namespace) -> Path:
         boxes = label.boxes[~label.ignore]
         if len(boxes):  # it needs a face in every image
             lines.append(f"# {label.name}")
-            lines += [" ".join(f"{value:g}" for value in (x1, y1, x2 - x1, y2 - y1, *[-1.0] * 16))
-                      for x1, y1, x2, y2 in boxes.tolist()]
+            lines += [
+                " ".join(f"{value:g}" for value in (x1, y1, x2 - x1, y2 - y1, *[-1.0] * 16))
+                for x1, y1, x2, y2 in boxes.tolist()
+            ]
     (folder / "label.txt").write_text("\n".join(lines) + "\n")
     return folder / "label.txt"

@@ -43,6 +43,8 @@ def test_two_threads_against_one(wider_root, tmp_path):
             computed[threads].append(_compute(threads))
     one, two = (min(seconds[1:]) for seconds in cached.values())  # the first ones read the files
     possible = min(computed[1]) / min(computed[2])
-    print(f"{len(images) / one:.0f} and {len(images) / two:.0f} images/s, a ratio of "
-          f"{one / two:.2f}; computing: {possible:.2f}")  # shown by pytest -s
+    print(
+        f"{len(images) / one:.0f} and {len(images) / two:.0f} images/s, a ratio of "
+        f"{one / two:.2f}; computing: {possible:.2f}"
+    )  # shown by pytest -s
     assert one / two >= SHARE * possible

@@ -47,14 +47,24 @@ def test_where_the_time_of_drawing_goes(tmp_path, monkeypatch, sampler):
                 seconds[part] += time.perf_counter() - started
                 busy[part] += time.process_time() - began
                 calls[part] += 1
+
         monkeypatch.setattr(owner, name, call)
 
     space = SearchSpace.load(SPACES / "retina.yaml")
     space = replace(space, constraints=replace(space.constraints, max_macs=250_000_000))
     study = Study.create(tmp_path, "s", {"name": "s", "space": "retina", "created": 1.0})
-    driver = Driver(study, space, NullTracker(), trials=1000, sampler=sampler, seed=0,
-                    rungs=space.rungs, caches=Caches(train=tmp_path, holdout=tmp_path),
-                    device="cpu", threads=1)
+    driver = Driver(
+        study,
+        space,
+        NullTracker(),
+        trials=1000,
+        sampler=sampler,
+        seed=0,
+        rungs=space.rungs,
+        caches=Caches(train=tmp_path, holdout=tmp_path),
+        device="cpu",
+        threads=1,
+    )
     for record in history(SearchSpace.load(SPACES / "retina.yaml"), 30):
         study.add(record, {})
     timed(gate, "weigh", "gate")
@@ -66,19 +76,30 @@ def test_where_the_time_of_drawing_goes(tmp_path, monkeypatch, sampler):
         driver._draw()
     designs = calls["gate"]
     infeasible = sum(r.status is Status.INFEASIBLE for r in study.records)
-    print(f"{sampler}: {designs} designs, {100 * infeasible / designs:.0f} % infeasible, "
-          f"{designs / busy['gate']:.0f} gated/s of a core; ms a design (of them computing): "
-          + ", ".join(f"{part} {1000 * seconds[part] / designs:.1f} "
-                      f"({1000 * busy[part] / designs:.1f})" for part in seconds))
+    print(
+        f"{sampler}: {designs} designs, {100 * infeasible / designs:.0f} % infeasible, "
+        f"{designs / busy['gate']:.0f} gated/s of a core; ms a design (of them computing): "
+        + ", ".join(
+            f"{part} {1000 * seconds[part] / designs:.1f} ({1000 * busy[part] / designs:.1f})"
+            for part in seconds
+        )
+    )
     assert infeasible > 0.9 * designs
     assert designs / busy["gate"] >= 50
     assert calls["storage"] < 0.2 * designs
 
 
 @pytest.mark.benchmark
-@pytest.mark.parametrize(("sampler", "trials", "limit"), [
-    ("tpe", 200, 0.02), ("tpe", 500, 1.0), ("nsga2", 500, 1.0), ("gp", 500, 1.0),
-    ("frugal", 500, 1.0)])
+@pytest.mark.parametrize(
+    ("sampler", "trials", "limit"),
+    [
+        ("tpe", 200, 0.02),
+        ("tpe", 500, 1.0),
+        ("nsga2", 500, 1.0),
+        ("gp", 500, 1.0),
+        ("frugal", 500, 1.0),
+    ],
+)
 def test_a_sampler_suggests_in_time(sampler, trials, limit):
     """Each suggestion is seconds that a worker may wait, and the study grows by a trial each time;
     the first one also imports."""
@@ -91,8 +112,10 @@ def test_a_sampler_suggests_in_time(sampler, trials, limit):
         proposer.update(records[:count])
         proposer.ask()
         seconds.append(time.process_time() - started)
-    print(f"{sampler}, {trials} trials: {1000 * statistics.median(seconds):.0f} ms, "
-          f"{1000 * max(seconds):.0f} at most")
+    print(
+        f"{sampler}, {trials} trials: {1000 * statistics.median(seconds):.0f} ms, "
+        f"{1000 * max(seconds):.0f} at most"
+    )
     assert statistics.median(seconds) < limit
 
 
@@ -104,11 +127,22 @@ def history(space, count):
         if found.violation is None:
             number = len(records)
             epochs = space.rungs if number % 3 == 0 else space.rungs[:1]
-            records.append(TrialRecord(
-                number=number, status=Status.PRUNED if number % 3 else Status.COMPLETED,
-                design=found.design, detector=found.detector.to_dict(),
-                recipe=found.recipe.to_dict(), params=found.params, cost=found.cost,
-                speed_score=space.objective.speed_score(found.cost),
-                epochs=tuple(EpochResult(epoch=e, losses={}, lr=0.1, seconds=1.0,
-                                         ap={"hard": number % 7 / 10}) for e in epochs)))
+            records.append(
+                TrialRecord(
+                    number=number,
+                    status=Status.PRUNED if number % 3 else Status.COMPLETED,
+                    design=found.design,
+                    detector=found.detector.to_dict(),
+                    recipe=found.recipe.to_dict(),
+                    params=found.params,
+                    cost=found.cost,
+                    speed_score=space.objective.speed_score(found.cost),
+                    epochs=tuple(
+                        EpochResult(
+                            epoch=e, losses={}, lr=0.1, seconds=1.0, ap={"hard": number % 7 / 10}
+                        )
+                        for e in epochs
+                    ),
+                )
+            )
     return records

@@ -16,8 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 def report(*flags) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, flags)], capture_output=True,
-                          text=True)
+    return subprocess.run(
+        [sys.executable, SCRIPT, *map(str, flags)], capture_output=True, text=True
+    )
 
 
 def results(out: Path) -> dict:
@@ -34,8 +35,17 @@ def rendered(out: Path) -> str:
 def out(tmp_path_factory) -> Path:
     """The folder of a dry run; its time is ample, for a machine that is busy."""
     folder = tmp_path_factory.mktemp("gpu") / "out"
-    done = report("--tiny", "--device", "cpu", "--out", folder, "--seconds", 3000, "--parts",
-                  ",".join(f"{part}:600" for part in PARTS))
+    done = report(
+        "--tiny",
+        "--device",
+        "cpu",
+        "--out",
+        folder,
+        "--seconds",
+        3000,
+        "--parts",
+        ",".join(f"{part}:600" for part in PARTS),
+    )
     assert done.returncode == 0, done.stdout + done.stderr + (folder / "log.txt").read_text()
     return folder
 
@@ -44,7 +54,9 @@ def test_every_part_is_measured(out):
     found = results(out)
     assert {part: found[part]["state"] for part in PARTS} == dict.fromkeys(PARTS, "done")
     assert sorted(path.name for path in out.iterdir() if path.suffix != ".md") == [
-        "log.txt", "results.json"]
+        "log.txt",
+        "results.json",
+    ]
 
 
 def test_rates_are_of_steps_training_and_evaluation(out):
@@ -81,20 +93,35 @@ def test_the_best_design_and_a_preset_are_retrained(out):
 def test_page_has_every_part(out):
     page = rendered(out)
     assert "dry run" in page
-    for text in ("## Tests", "| step of yunet_n | ", f"| {OTHER} | ", "| best score | ",
-                 "| retinaface_mobile025 | ", "0.8147 | 0.7561 | 0.4849", "peer's rows are missing",
-                 "python -m nas.search"):
+    for text in (
+        "## Tests",
+        "| step of yunet_n | ",
+        f"| {OTHER} | ",
+        "| best score | ",
+        "| retinaface_mobile025 | ",
+        "0.8147 | 0.7561 | 0.4849",
+        "peer's rows are missing",
+        "python -m nas.search",
+    ):
         assert text in page, text
     assert "not been measured" not in page
     assert str(out.parent) not in page.replace(results(out)["machine"]["command"], "")
 
 
 def test_page_says_what_is_missing(tmp_path):
-    states = {"tests": "failed: 1 failed, 2 passed", "search": "stopped at its deadline",
-              "retrain": "not started: no time was left"}
-    (tmp_path / "results.json").write_text(json.dumps({
-        part: {"state": state, "on": "a card", "data": "images", "seconds": 9.0}
-        for part, state in states.items()}))
+    states = {
+        "tests": "failed: 1 failed, 2 passed",
+        "search": "stopped at its deadline",
+        "retrain": "not started: no time was left",
+    }
+    (tmp_path / "results.json").write_text(
+        json.dumps(
+            {
+                part: {"state": state, "on": "a card", "data": "images", "seconds": 9.0}
+                for part, state in states.items()
+            }
+        )
+    )
     page = rendered(tmp_path)
     assert "This part failed: 1 failed, 2 passed." in page
     assert "This part was stopped at its deadline" in page

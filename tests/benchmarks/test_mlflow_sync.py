@@ -12,8 +12,14 @@ from trials.names import describe
 from trials.tracking.mlflow_store import client, experiment_id, milliseconds
 
 TRIALS, ROUNDS = 60, 5
-FACTS = {"name": "one", "space": "retina", "created": 1.0, "data_name": "generated",
-         "data_fingerprint": "0" * 12, "data": {"path": "synthetic"}}
+FACTS = {
+    "name": "one",
+    "space": "retina",
+    "created": 1.0,
+    "data_name": "generated",
+    "data_fingerprint": "0" * 12,
+    "data": {"path": "synthetic"},
+}
 
 
 class Records:
@@ -27,8 +33,11 @@ def plain(store, experiment: str, record) -> None:
     """A run as anyone would write it by MLflow's own calls: made, one batch, ended."""
     from mlflow.entities import Metric, Param, RunTag
 
-    run = store.create_run(experiment, run_name=describe(record.detector),
-                           tags={"trial": str(record.number), "design": record.design}).info.run_id
+    run = store.create_run(
+        experiment,
+        run_name=describe(record.detector),
+        tags={"trial": str(record.number), "design": record.design},
+    ).info.run_id
     stamp, points = milliseconds(record.ended), []
     for epoch in record.epochs:
         values = {f"loss_{name}": value for name, value in epoch.losses.items()}
@@ -36,14 +45,28 @@ def plain(store, experiment: str, record) -> None:
             values |= {f"ap_{level}": value for level, value in epoch.ap.items()}
             values |= {"accuracy_score": epoch.accuracy_score, "score": record.score}
         points += [Metric(name, value, stamp, epoch.epoch) for name, value in values.items()]
-    points += [Metric(name, value, stamp, 0) for name, value in (
-        ("params", record.cost.params), ("macs", record.cost.macs),
-        ("speed_score", record.speed_score))]
-    tags = {"status": record.status.value, "rung": record.rung, "source": record.source,
-            "on_front": False, "retries": 0, "epochs_logged": len(record.epochs)}
-    store.log_batch(run, metrics=points,
-                    params=[Param(name, str(value)) for name, value in record.params.items()],
-                    tags=[RunTag(name, str(value)) for name, value in tags.items()])
+    points += [
+        Metric(name, value, stamp, 0)
+        for name, value in (
+            ("params", record.cost.params),
+            ("macs", record.cost.macs),
+            ("speed_score", record.speed_score),
+        )
+    ]
+    tags = {
+        "status": record.status.value,
+        "rung": record.rung,
+        "source": record.source,
+        "on_front": False,
+        "retries": 0,
+        "epochs_logged": len(record.epochs),
+    }
+    store.log_batch(
+        run,
+        metrics=points,
+        params=[Param(name, str(value)) for name, value in record.params.items()],
+        tags=[RunTag(name, str(value)) for name, value in tags.items()],
+    )
     store.set_terminated(run, "FINISHED", stamp)
 
 
@@ -64,8 +87,10 @@ def test_sync_costs_at_most_1_3_plain_runs(generated_study, tmp_path):
         assert told.close(True)
         ended = time.perf_counter()
         ratios.append((ended - middle) / (middle - started))
-        print(f"a trial: plain {1000 * (middle - started) / TRIALS:.0f} ms, sync "
-              f"{1000 * (ended - middle) / TRIALS:.0f} ms")
+        print(
+            f"a trial: plain {1000 * (middle - started) / TRIALS:.0f} ms, sync "
+            f"{1000 * (ended - middle) / TRIALS:.0f} ms"
+        )
     ratio = statistics.median(ratios)
     print(f"sync / plain: {ratio:.2f} ({min(ratios):.2f} to {max(ratios):.2f})")
     assert ratio <= 1.3

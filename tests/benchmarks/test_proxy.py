@@ -26,12 +26,23 @@ def test_baseline_at_full_budget(name, tmp_path: Path):
     train = cache_images(data.train, tmp_path, recipe.cache_size)
     holdout = cache_images(data.holdout, tmp_path, recipe.evaluation.size)
     started = time.perf_counter()
-    epochs = list(fit(config, recipe, train, holdout, workdir=tmp_path / "fit", device="cpu",
-                      evaluate_at=space.rungs))
+    epochs = list(
+        fit(
+            config,
+            recipe,
+            train,
+            holdout,
+            workdir=tmp_path / "fit",
+            device="cpu",
+            evaluate_at=space.rungs,
+        )
+    )
     seconds = time.perf_counter() - started
     ap = {epoch.epoch: sum(epoch.ap.values()) / 3 for epoch in epochs if epoch.ap}
-    print(f"\n{name}: {recipe.epochs} epochs in {seconds:.1f} s (limit {LIMIT_SECONDS:g}); mean AP "
-          + ", ".join(f"{value:.3f} after epoch {epoch}" for epoch, value in ap.items())
-          + f" (at least {LEAST_AP} at the end)")
+    print(
+        f"\n{name}: {recipe.epochs} epochs in {seconds:.1f} s (limit {LIMIT_SECONDS:g}); mean AP "
+        + ", ".join(f"{value:.3f} after epoch {epoch}" for epoch, value in ap.items())
+        + f" (at least {LEAST_AP} at the end)"
+    )
     assert ap[recipe.epochs] >= LEAST_AP
     assert seconds <= LIMIT_SECONDS

@@ -28,10 +28,23 @@ sys.exit(code)
 def test_10_000_trials_in_60_s_1_gb_and_10_mb(generated_study, tmp_path):
     study = generated_study("big", 10_000)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = subprocess.run([sys.executable, "-c", WRAPPED, "--runs-dir", str(study.parent),
-                           "--json", str(tmp_path / "r.json")], cwd=PROJECT, check=True, text=True,
-                          env=os.environ | {"OMP_NUM_THREADS": "1"}, timeout=300,
-                          stdout=subprocess.PIPE).stdout
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            WRAPPED,
+            "--runs-dir",
+            str(study.parent),
+            "--json",
+            str(tmp_path / "r.json"),
+        ],
+        cwd=PROJECT,
+        check=True,
+        text=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+        stdout=subprocess.PIPE,
+    ).stdout
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
     memory = int(told.split()[-1]) * 1024

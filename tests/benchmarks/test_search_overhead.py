@@ -49,10 +49,21 @@ def test_a_no_op_trial_costs_half_a_second(tmp_path, tiny_data):
     list(fit(detector, recipe, cached, None, workdir=tmp_path / "0", device="cpu"))
     for number in range(1, TRIALS):
         shutil.copytree(tmp_path / "0", tmp_path / str(number))
-    source = Trained(Segment(
-        number=number, detector=detector.to_dict(), recipe=recipe.to_dict(), until=1,
-        evaluate_at=(1,), told=0, workdir=str(tmp_path / str(number)), train=str(cached.folder),
-        holdout=str(cached.folder), device="cpu") for number in range(TRIALS))
+    source = Trained(
+        Segment(
+            number=number,
+            detector=detector.to_dict(),
+            recipe=recipe.to_dict(),
+            until=1,
+            evaluate_at=(1,),
+            told=0,
+            workdir=str(tmp_path / str(number)),
+            train=str(cached.folder),
+            holdout=str(cached.folder),
+            device="cpu",
+        )
+        for number in range(TRIALS)
+    )
     run_on_ray(source, Shares(concurrency=1, cpus=1, gpus=0.0))
     assert len(source.times) == TRIALS
     spent = (source.times[-1] - source.times[0]) / (TRIALS - 1)
@@ -98,15 +109,36 @@ sys.exit(code)
 
 def test_the_first_trial_trains_within_15_seconds(tmp_path):
     def run(study):
-        command = [sys.executable, "-c", TIMED, str(time.time()), "--space",
-                   str(PROJECT / "search_spaces" / "quick.yaml"), "--data", "synthetic",
-                   "--fraction", "0.1", "--trials", "1", "--study", study]
-        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True,
-                              env=os.environ | {"PYTHONPATH": str(PROJECT)})
+        command = [
+            sys.executable,
+            "-c",
+            TIMED,
+            str(time.time()),
+            "--space",
+            str(PROJECT / "search_spaces" / "quick.yaml"),
+            "--data",
+            "synthetic",
+            "--fraction",
+            "0.1",
+            "--trials",
+            "1",
+            "--study",
+            study,
+        ]
+        done = subprocess.run(
+            command,
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(PROJECT)},
+        )
         assert done.returncode == 0, done.stderr
         parts = json.loads(done.stdout.splitlines()[-1])
-        return [part for index, part in enumerate(parts)
-                if part[0] not in {name for name, _ in parts[:index]}]
+        return [
+            part
+            for index, part in enumerate(parts)
+            if part[0] not in {name for name, _ in parts[:index]}
+        ]
 
     run("first")  # makes the cache, which is a part of its own
     shutil.copytree(tmp_path / "runs" / "first" / "cache", tmp_path / "runs" / "second" / "cache")

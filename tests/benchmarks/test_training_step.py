@@ -50,8 +50,9 @@ def drawn_batch(size):
         corner = torch.rand(12, 2, generator=generator) * (size - side)
         boxes = torch.cat((corner, corner + side), 1)
         points = torch.rand(12, 5, 2, generator=generator) * side[:, None] + corner[:, None]
-        targets.append({"boxes": boxes, "landmarks": points,
-                        "ignore": torch.zeros(12, dtype=torch.bool)})
+        targets.append(
+            {"boxes": boxes, "landmarks": points, "ignore": torch.zeros(12, dtype=torch.bool)}
+        )
     return Batch(images.permute(0, 3, 1, 2), targets)
 
 
@@ -62,11 +63,18 @@ def test_step_takes_three_quarters_of_plain_float32(baseline, size, record_prope
     batch = drawn_batch(size)
     contenders = []
     for kind in ("auto", "fp32"):
-        recipe = Recipe(size=size, batch_size=BATCH, precision=kind,
-                        optimizer=Optimizer(lr=1e-4))
+        recipe = Recipe(size=size, batch_size=BATCH, precision=kind, optimizer=Optimizer(lr=1e-4))
         model = build_detector(baseline).to(memory_format=layout(recipe))
-        contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
-                           Precision(recipe, CPU)))
+        contenders.append(
+            (
+                model,
+                make_optimizer(model, recipe.optimizer),
+                batch,
+                baseline,
+                recipe,
+                Precision(recipe, CPU),
+            )
+        )
     times = ([], [])
     for repeat in range(REPEATS + 2):
         for contender, taken in zip(contenders, times):  # in turns: they share the noise
@@ -76,8 +84,10 @@ def test_step_takes_three_quarters_of_plain_float32(baseline, size, record_prope
                 taken.append(time.process_time() - start)
     fast, plain = map(statistics.median, times)
     record_property("ratio", fast / plain)
-    print(f"\n{size} px, batch {BATCH}: {1e3 * fast:.0f} ms, plain {1e3 * plain:.0f} ms, "
-          f"ratio {fast / plain:.2f}")
+    print(
+        f"\n{size} px, batch {BATCH}: {1e3 * fast:.0f} ms, plain {1e3 * plain:.0f} ms, "
+        f"ratio {fast / plain:.2f}"
+    )
     assert fast <= 0.75 * plain
 
 
@@ -96,8 +106,9 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
         train_step(model, optimizer, batch, baseline, recipe, precision)
         middle = time.process_time()
         leaves = {name: value.clone().requires_grad_() for name, value in outputs.items()}
-        total_loss(detection_losses(leaves, batch.targets, boxes, recipe.loss),
-                   recipe.loss).backward()
+        total_loss(
+            detection_losses(leaves, batch.targets, boxes, recipe.loss), recipe.loss
+        ).backward()
         if repeat >= 2:
             whole.append(middle - start)
             part.append(time.process_time() - middle)
@@ -112,8 +123,16 @@ def test_an_average_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
     contenders = []
     for recipe in (plain, plain, replace(plain, accumulate=4)):
         model = build_detector(baseline).to(memory_format=layout(recipe))
-        contenders.append((model, make_optimizer(model, recipe.optimizer), batch, baseline, recipe,
-                           Precision(recipe, CPU)))
+        contenders.append(
+            (
+                model,
+                make_optimizer(model, recipe.optimizer),
+                batch,
+                baseline,
+                recipe,
+                Precision(recipe, CPU),
+            )
+        )
     average = WeightAverage(contenders[1][0], 0.999)
     times = ([], [], [])
     for repeat in range(REPEATS + 2):
@@ -125,6 +144,8 @@ def test_an_average_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
             if repeat >= 2:
                 times[index].append(time.process_time() - start)
     alone, ema, parts = map(statistics.median, times)
-    print(f"\n{size} px, batch {BATCH}: {1e3 * alone:.0f} ms, with an average of the weights "
-          f"{ema / alone:.2f} of that, in 4 parts {parts / alone:.2f}")
+    print(
+        f"\n{size} px, batch {BATCH}: {1e3 * alone:.0f} ms, with an average of the weights "
+        f"{ema / alone:.2f} of that, in 4 parts {parts / alone:.2f}"
+    )
     assert ema <= 1.1 * alone

@@ -32,8 +32,10 @@ def test_full_val_takes_at_most_2_5_s_of_cpu(spread, wider_root, tmp_path, recor
     assert all(0.05 < value < 0.95 for value in ap.values())
     record_property("cpu_seconds", min(seconds))
     with capsys.disabled():
-        print(f"\nWIDER protocol, 1.4 million boxes {spread}: "
-              f"{', '.join(f'{s:.2f}' for s in seconds)} s of CPU")
+        print(
+            f"\nWIDER protocol, 1.4 million boxes {spread}: "
+            f"{', '.join(f'{s:.2f}' for s in seconds)} s of CPU"
+        )
     assert min(seconds) <= LIMIT
 
 
@@ -50,8 +52,9 @@ def noisy(truth, spread):
     boxes = truth.boxes[face]
     noise = rng.normal(0, 0.15, boxes.shape) * boxes[:, [2, 3, 2, 3]]
     boxes = np.trunc(boxes + noise)
-    scores = np.exp(-2 * np.abs(noise).sum(axis=1) / (boxes[:, 2] + boxes[:, 3] + 1)
-                    - rng.random(len(boxes))).astype(np.float32)
+    scores = np.exp(
+        -2 * np.abs(noise).sum(axis=1) / (boxes[:, 2] + boxes[:, 3] + 1) - rng.random(len(boxes))
+    ).astype(np.float32)
     image = image_of_face[face]
     order = np.lexsort((-scores, image))
     rows = np.concatenate([boxes, scores[:, None].astype(np.float64)], axis=1)[order]

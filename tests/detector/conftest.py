@@ -37,9 +37,11 @@ def one_thread():
 @pytest.fixture(scope="session")
 def preset():
     """Function: stem of a preset → its Detector."""
+
     def read(name: str) -> Detector:
         content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
         return Detector.from_dict(content["detector"])
+
     return read
 
 
@@ -50,8 +52,21 @@ def random_design():
     return _random_design
 
 
-_LEVELS = ((3, 4, 5), (2,), (5,), (2, 3, 4), (3, 5), (2, 3, 4, 5, 6), (4, 7), (5, 6, 7), (3, 6),
-           (4,), (2, 5), (2, 3, 4, 5, 6, 7), (3, 4))
+_LEVELS = (
+    (3, 4, 5),
+    (2,),
+    (5,),
+    (2, 3, 4),
+    (3, 5),
+    (2, 3, 4, 5, 6),
+    (4, 7),
+    (5, 6, 7),
+    (3, 6),
+    (4,),
+    (2, 5),
+    (2, 3, 4, 5, 6, 7),
+    (3, 4),
+)
 
 
 def _random_design(seed: int) -> Detector:
@@ -59,8 +74,9 @@ def _random_design(seed: int) -> Detector:
     kind = tuple(BACKBONE_ROWS)[seed % len(BACKBONE_ROWS)]
     rows = len(BACKBONE_ROWS[kind])
     neck = ("fpn", "fpn", "pafpn", "tfpn", "none")[seed // 2 % 5]
-    levels = tuple(level for level in _LEVELS[seed % len(_LEVELS)]
-                   if level <= (7 if neck == "fpn" else 5)) or (4, 5)
+    levels = tuple(
+        level for level in _LEVELS[seed % len(_LEVELS)] if level <= (7 if neck == "fpn" else 5)
+    ) or (4, 5)
     if kind == "mobilenet_v2_s16":
         levels = tuple(level for level in levels if level <= 4) or (3, 4)
     width = 4 * rng.randint(1, 6)
@@ -71,30 +87,56 @@ def _random_design(seed: int) -> Detector:
     else:
         widths = tuple(rng.randint(3, 24) for _ in range(rows))
     backbone = Backbone(
-        kind=kind, stem=rng.randint(3, 12), widths=widths,
+        kind=kind,
+        stem=rng.randint(3, 12),
+        widths=widths,
         depths=tuple(rng.randint(1, 3) for _ in range(rows)),
-        block="bottleneck" if bottleneck else "basic", variant=rng.choice(["plain", "d"]),
-        expansion=rng.choice([1, 2, 3]), last_expansion=rng.choice([None, 1, 2]),
-        input_norm=rng.random() < 0.3, activation=rng.choice(ACTIVATIONS))
+        block="bottleneck" if bottleneck else "basic",
+        variant=rng.choice(["plain", "d"]),
+        expansion=rng.choice([1, 2, 3]),
+        last_expansion=rng.choice([None, 1, 2]),
+        input_norm=rng.random() < 0.3,
+        activation=rng.choice(ACTIVATIONS),
+    )
     head = Head(
-        landmarks=rng.random() < 0.5, layers=rng.choice([0, 0, 1, 2]), width=4 * rng.randint(1, 4),
-        block=rng.choice(["conv", "separable", "unit"]), norm_groups=rng.choice([None, 2, 4]),
+        landmarks=rng.random() < 0.5,
+        layers=rng.choice([0, 0, 1, 2]),
+        width=4 * rng.randint(1, 4),
+        block=rng.choice(["conv", "separable", "unit"]),
+        norm_groups=rng.choice([None, 2, 4]),
         predictor=rng.choice(["pointwise", "conv3", "depthwise", "unit"]),
-        shared=rng.random() < 0.5, score=rng.choice(["softmax", "sigmoid", "objectness"]),
-        coding=rng.choice(["anchor", "distance", "point"]))
+        shared=rng.random() < 0.5,
+        score=rng.choice(["softmax", "sigmoid", "objectness"]),
+        coding=rng.choice(["anchor", "distance", "point"]),
+    )
     a_cell = rng.randint(1, 2)
     offset = rng.choice([0.0, 0.5])
-    anchors = rng.choice([
-        Anchors(name=rng.choice(list(ANCHOR_SETS)), offset=offset),
-        Anchors(sizes=tuple((8.0 * 2**k,) * (a_cell if head.shared else rng.randint(1, 2))
-                            for k in levels),
-                ratios=rng.choice([(1.0,), (0.5, 1.0, 1.3)])),
-        Anchors(shapes=tuple(((5.0, 3.0 * 2**k), (2.0**k, 7.0)) for k in levels), offset=offset)])
+    anchors = rng.choice(
+        [
+            Anchors(name=rng.choice(list(ANCHOR_SETS)), offset=offset),
+            Anchors(
+                sizes=tuple(
+                    (8.0 * 2**k,) * (a_cell if head.shared else rng.randint(1, 2)) for k in levels
+                ),
+                ratios=rng.choice([(1.0,), (0.5, 1.0, 1.3)]),
+            ),
+            Anchors(
+                shapes=tuple(((5.0, 3.0 * 2**k), (2.0**k, 7.0)) for k in levels), offset=offset
+            ),
+        ]
+    )
     return Detector(
         backbone=backbone,
-        neck=Neck(levels=levels, width=width, kind=neck, shared_merge=rng.random() < 0.5,
-                  activation=rng.choice(ACTIVATIONS)),
-        context=Context(kind=("ssh", "ssh_shared", "none", "ssh")[seed % 4],
-                        activation=rng.choice(ACTIVATIONS)),
+        neck=Neck(
+            levels=levels,
+            width=width,
+            kind=neck,
+            shared_merge=rng.random() < 0.5,
+            activation=rng.choice(ACTIVATIONS),
+        ),
+        context=Context(
+            kind=("ssh", "ssh_shared", "none", "ssh")[seed % 4], activation=rng.choice(ACTIVATIONS)
+        ),
         head=head,
-        anchors=anchors)
+        anchors=anchors,
+    )

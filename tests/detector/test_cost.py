@@ -22,10 +22,13 @@ def test_the_counters_differ_by_element_wise_work_alone(random_design, seed):
     config, size = random_design(seed), (97, 130)
     kinds = counters(config, size)
     assert sum(by_thop for by_thop, _ in kinds.values()) == cost(config, size)[1]
-    elements = sum(h * w * leaf.cout
-                   for name, layer, level in plan(config).uses()
-                   for _, leaf, at in layer.leaves(level_size(size, level), name)
-                   if _is_batch_norm(leaf) for h, w in [leaf.out(at)])
+    elements = sum(
+        h * w * leaf.cout
+        for name, layer, level in plan(config).uses()
+        for _, leaf, at in layer.leaves(level_size(size, level), name)
+        if _is_batch_norm(leaf)
+        for h, w in [leaf.out(at)]
+    )
     assert kinds["BatchNorm2d"] == (4 * elements, 0)
     assert kinds["Conv2d"][0] == kinds["Conv2d"][1]
     assert not any(any(kinds.get(kind, ())) for kind in ("ReLU", "LeakyReLU", "other"))
@@ -47,15 +50,18 @@ def test_layers_counters_and_latency(preset, tmp_path, capsys):
     small["backbone"] |= {"stem": 4, "widths": [4, 4, 8, 8, 8], "depths": [1] * 5}
     small["neck"] |= {"levels": [4, 5], "width": 8}
     path.write_text(yaml.safe_dump({"detector": small}))
-    assert main([str(path), "--size", "96x64", "--per-layer", "--repeats", "2",
-                 "--json", str(result)]) == 0
+    assert (
+        main([str(path), "--size", "96x64", "--per-layer", "--repeats", "2", "--json", str(result)])
+        == 0
+    )
     out = capsys.readouterr().out
     found = json.loads(result.read_text())
     config = type(preset("retinaface_mobile025")).from_dict(small)
     assert (found["params"], found["macs"]) == cost(config, (64, 96))
     assert found["size"] == [96, 64]
     assert [(row["name"], row["params"], row["macs"]) for row in found["layers"]] == layer_costs(
-        config, (64, 96))
+        config, (64, 96)
+    )
     assert found["counters"]["thop"] == found["macs"] > found["counters"]["torch"]
     assert f"{found['macs']:,}" in out and "heads.box_deltas.1" in out
     assert "4 for each element" in out and "ONNX Runtime" in out and "1 thread" in out
@@ -63,11 +69,16 @@ def test_layers_counters_and_latency(preset, tmp_path, capsys):
         assert 0 < found["latency"][name]["p10_ms"] <= found["latency"][name]["median_ms"]
 
 
-@pytest.mark.parametrize("argv, says", [
-    (["nope"], "preset 'nope' is unknown; there are"), (["nope.yaml"], "no such file"),
-    (["retinaface_mobile025", "--size", "640"], "WIDTHxHEIGHT"),
-    (["retinaface_mobile025", "--size", "0x5"], "WIDTHxHEIGHT"),
-    (["retinaface_mobile025", "--threads", "0"], "at least 1")])
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["nope"], "preset 'nope' is unknown; there are"),
+        (["nope.yaml"], "no such file"),
+        (["retinaface_mobile025", "--size", "640"], "WIDTHxHEIGHT"),
+        (["retinaface_mobile025", "--size", "0x5"], "WIDTHxHEIGHT"),
+        (["retinaface_mobile025", "--threads", "0"], "at least 1"),
+    ],
+)
 def test_mistakes_are_one_line(argv, says, capsys):
     assert main(argv) == 2
     error = capsys.readouterr().err
@@ -75,6 +86,11 @@ def test_mistakes_are_one_line(argv, says, capsys):
 
 
 def test_it_runs_as_a_module():
-    done = subprocess.run([sys.executable, "-m", "detector.cost", "--help"], cwd=PROJECT,
-                          capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-m", "detector.cost", "--help"],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     assert "--per-layer" in done.stdout and done.stderr == ""

@@ -17,12 +17,21 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 LOOPBACK = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
+
 @pytest.fixture
 def without_times():
     """Records without the times of day at which their parts happened, to compare two searches."""
+
     def stripped(records):
-        return [record.but(started=None, ended=None, epochs=tuple(
-            replace(epoch, ended=None) for epoch in record.epochs)) for record in records]
+        return [
+            record.but(
+                started=None,
+                ended=None,
+                epochs=tuple(replace(epoch, ended=None) for epoch in record.epochs),
+            )
+            for record in records
+        ]
+
     return stripped
 
 
@@ -63,11 +72,21 @@ def start(tmp_path):
 
     def run(module: str, *args: str) -> subprocess.Popen:
         process = subprocess.Popen(
-            [*_loopback_alone(), sys.executable, "-m", module, *map(str, args)], cwd=tmp_path,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
+            [*_loopback_alone(), sys.executable, "-m", module, *map(str, args)],
+            cwd=tmp_path,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
             preexec_fn=_heed_ctrl_c,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(
-                filter(None, (str(PROJECT), os.environ.get("PYTHONPATH"))))})
+            env=os.environ
+            | {
+                "OMP_NUM_THREADS": "1",
+                "PYTHONPATH": os.pathsep.join(
+                    filter(None, (str(PROJECT), os.environ.get("PYTHONPATH")))
+                ),
+            },
+        )
         running.append(process)
         return process
 
@@ -81,6 +100,7 @@ def start(tmp_path):
 @pytest.fixture
 def command(start):
     """`command("nas.search", …)` → (exit code, stdout, stderr) of a command run to its end."""
+
     def run(module: str, *args: str) -> tuple[int, str, str]:
         process = start(module, *args)
         out, err = process.communicate(timeout=300)
@@ -113,11 +133,26 @@ def serve():
                 free.bind(("127.0.0.1", 0))
                 port = free.getsockname()[1]
         process = subprocess.Popen(
-            [sys.executable, "-m", "mlflow", "server", "--backend-store-uri",
-             f"sqlite:///{folder}/mlflow.db", "--host", "127.0.0.1", "--port", str(port),
-             "--workers", "1"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+            [
+                sys.executable,
+                "-m",
+                "mlflow",
+                "server",
+                "--backend-store-uri",
+                f"sqlite:///{folder}/mlflow.db",
+                "--host",
+                "127.0.0.1",
+                "--port",
+                str(port),
+                "--workers",
+                "1",
+            ],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
             env=os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # starts faster
-            start_new_session=True)
+            start_new_session=True,
+        )
         running.append(process)
         address, until = f"http://127.0.0.1:{port}", time.time() + 400
         while True:
@@ -142,8 +177,12 @@ def retrained(tiny_study, capsys):
     from nas.terminal import cli
 
     def call(*flags: str) -> tuple[int, str, str]:
-        code = cli.main(retrain.make_parser(), retrain.run, [
-            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
+        code = cli.main(
+            retrain.make_parser(),
+            retrain.run,
+            ["--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags],
+        )
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
     return call

@@ -12,16 +12,28 @@ import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
 BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
-FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-         "--disable-background-networking", "--disable-component-update", "--disable-sync",
-         "--enable-unsafe-swiftshader",  # parallel coordinates are drawn by WebGL
-         "--window-size=1600,1000")
+FLAGS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--enable-unsafe-swiftshader",  # parallel coordinates are drawn by WebGL
+    "--window-size=1600,1000",
+)
 MLFLOWS_OWN = ("ajax-api/2.0/mlflow/users/current",)
 """Errors that MLflow 3.17's UI makes by itself: without accounts nobody is the current user."""
 SECONDS = 120  # a slow machine draws MLflow's UI slowly
 
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(
-    not (BROWSER and DRIVER), reason="no browser: apt-get install -y chromium chromium-driver")]
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(
+        not (BROWSER and DRIVER), reason="no browser: apt-get install -y chromium chromium-driver"
+    ),
+]
 
 HERE = """
 import sys
@@ -45,8 +57,13 @@ sys.exit(cli.main(search.make_parser(), search.run))
 
 
 def python(folder: Path, *args: str) -> None:
-    done = subprocess.run([sys.executable, *args], cwd=folder, capture_output=True, text=True,
-                          env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, *args],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -57,8 +74,24 @@ def studies(tmp_path_factory, tiny_space_text):
     (folder / "tiny.yaml").write_text(tiny_space_text)
     (folder / "here.py").write_text(HERE)
     for seed, name in enumerate(("one", "two")):
-        python(folder, "here.py", "--space", "tiny.yaml", "--data", "synthetic", "--fraction",
-               "0.2", "--trials", "4", "--study", name, "--sampler", "random", "--seed", str(seed))
+        python(
+            folder,
+            "here.py",
+            "--space",
+            "tiny.yaml",
+            "--data",
+            "synthetic",
+            "--fraction",
+            "0.2",
+            "--trials",
+            "4",
+            "--study",
+            name,
+            "--sampler",
+            "random",
+            "--seed",
+            str(seed),
+        )
     python(folder, "-m", "analysis.report", "--study", "one", "--study", "two")
     return folder
 
@@ -94,8 +127,11 @@ def sees(browser, text: str, seconds: float = SECONDS) -> None:
 
 def errors(browser) -> list[str]:
     """Errors in the browser's console since the last call, MLflow's own left out."""
-    return [entry["message"] for entry in browser.get_log("browser") if entry["level"] == "SEVERE"
-            and not any(text in entry["message"] for text in MLFLOWS_OWN)]
+    return [
+        entry["message"]
+        for entry in browser.get_log("browser")
+        if entry["level"] == "SEVERE" and not any(text in entry["message"] for text in MLFLOWS_OWN)
+    ]
 
 
 def picture(browser, name: str) -> None:
@@ -110,15 +146,21 @@ def drawn(browser) -> int:
     return browser.execute_script(
         "return [...document.querySelectorAll('.js-plotly-plot')].filter(chart => "
         "chart.querySelector('.main-svg, canvas') && chart.getBoundingClientRect().height > 100)"
-        ".length")
+        ".length"
+    )
 
 
 def address(path: str, **query) -> str:
     from urllib.parse import quote
 
-    return path + ("?" if query else "") + "&".join(
-        f"{key}={quote(value if isinstance(value, str) else json.dumps(value))}"
-        for key, value in query.items())
+    return (
+        path
+        + ("?" if query else "")
+        + "&".join(
+            f"{key}={quote(value if isinstance(value, str) else json.dumps(value))}"
+            for key, value in query.items()
+        )
+    )
 
 
 def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, browser):
@@ -128,8 +170,10 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
 
     store = client(f"sqlite:///{studies}/mlflow.db")
     experiment = store.get_experiment_by_name("tiny").experiment_id
-    parents = {run.info.run_name: run.info.run_id for run in
-               store.search_runs([experiment], "tags.role = 'study'")}
+    parents = {
+        run.info.run_name: run.info.run_id
+        for run in store.search_runs([experiment], "tags.role = 'study'")
+    }
     assert set(parents) == {"one", "two"}
 
     browser.get(server + "#/experiments")
@@ -140,19 +184,32 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
     sees(browser, "two")
     for close in browser.find_elements(By.CSS_SELECTOR, "[aria-label='Close']"):
         close.click()  # the assistant's panel
-    expander = browser.find_elements(By.CSS_SELECTOR, "[data-testid='expander-button'], "
-                                     "[aria-label='Expand'], .ag-row button")[0]
+    expander = browser.find_elements(
+        By.CSS_SELECTOR, "[data-testid='expander-button'], [aria-label='Expand'], .ag-row button"
+    )[0]
     expander.click()
     sees(browser, "r000 mnv1 w0.25")
     picture(browser, "mlflow-runs")
     assert errors(browser) == []
 
     ids = list(parents.values())
-    browser.get(server + address(
-        "#/metric", runs=ids, metric='"hypervolume"', experiments=[experiment],
-        plot_metric_keys=["hypervolume"], plot_layout={"autosize": True, "xaxis": {}, "yaxis": {}},
-        x_axis="step", y_axis_scale="linear", line_smoothness="1", show_point="true",
-        deselected_curves=[], last_linear_y_axis_range=[]))
+    browser.get(
+        server
+        + address(
+            "#/metric",
+            runs=ids,
+            metric='"hypervolume"',
+            experiments=[experiment],
+            plot_metric_keys=["hypervolume"],
+            plot_layout={"autosize": True, "xaxis": {}, "yaxis": {}},
+            x_axis="step",
+            y_axis_scale="linear",
+            line_smoothness="1",
+            show_point="true",
+            deselected_curves=[],
+            last_linear_y_axis_range=[],
+        )
+    )
     sees(browser, "hypervolume")
     until = time.time() + SECONDS
     while not (drawn(browser) and all(name in browser.page_source for name in ("one", "two"))):
@@ -163,8 +220,9 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
 
     for file, text in (("front.html", "best score"), ("report.html", "Search report: one")):
         browser.get("about:blank")  # else the frame of before stands there for a while
-        browser.get(server + address(
-            f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/{file}"))
+        browser.get(
+            server + address(f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/{file}")
+        )
         until = time.time() + SECONDS
         while not browser.find_elements(By.CSS_SELECTOR, "iframe"):
             assert time.time() < until
@@ -179,8 +237,10 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("page", ["report.html", "front.html", "compare-two.html"])
 def test_pages_of_a_study_need_nothing_else_and_fit_the_window(studies, browser, page, width):
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", {
-        "width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False})
+    browser.execute_cdp_cmd(
+        "Emulation.setDeviceMetricsOverride",
+        {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False},
+    )
     browser.execute_cdp_cmd("Network.enable", {})
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
     browser.get(f"file://{studies}/runs/one/{page}")

@@ -44,9 +44,23 @@ sys.exit(code)
 @pytest.mark.slow
 def test_a_study_completes_though_one_of_two_nodes_dies(start, tiny_space, tmp_path):
     (tmp_path / "two_nodes.py").write_text(TWO_NODES)
-    process = start("two_nodes", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.2",
-                    "--trials", "5", "--study", "one", "--tracking-uri", "none",
-                    "--json", "r.json")
+    process = start(
+        "two_nodes",
+        "--space",
+        "tiny.yaml",
+        "--data",
+        "synthetic",
+        "--fraction",
+        "0.2",
+        "--trials",
+        "5",
+        "--study",
+        "one",
+        "--tracking-uri",
+        "none",
+        "--json",
+        "r.json",
+    )
     out, err = process.communicate(timeout=1000)
     assert process.returncode == 0, err
     assert "killed the second node" in out

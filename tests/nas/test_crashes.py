@@ -15,8 +15,17 @@ from analysis.load import load_records
 from trials.record import Status
 
 PROJECT = Path(__file__).resolve().parents[2]
-SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3",
-          "--trials", "6")
+SEARCH = (
+    "nas.search",
+    "--space",
+    "tiny.yaml",
+    "--data",
+    "synthetic",
+    "--fraction",
+    "0.3",
+    "--trials",
+    "6",
+)
 KILLS = 10
 
 
@@ -27,8 +36,11 @@ def mlflow_trials(folder):
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
     runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
     parents = [run.info.run_id for run in runs if run.data.tags["role"] == "study"]
-    return parents, [(int(run.data.tags["trial"]), run.data.tags["mlflow.parentRunId"])
-                     for run in runs if run.data.tags["role"] == "trial"]
+    return parents, [
+        (int(run.data.tags["trial"]), run.data.tags["mlflow.parentRunId"])
+        for run in runs
+        if run.data.tags["role"] == "trial"
+    ]
 
 
 def stored(folder):
@@ -77,8 +89,10 @@ def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_room(tiny_space, t
     """A real one: a small file system in memory, filled up after the first checkpoint."""
     isolated = ["unshare", "-rmn", "sh", "-c", "mount -t tmpfs -o size=200m tmpfs runs"]
     (tmp_path / "runs").mkdir()
-    if not shutil.which("unshare") or subprocess.run(isolated, cwd=tmp_path,
-                                                     capture_output=True).returncode:
+    if (
+        not shutil.which("unshare")
+        or subprocess.run(isolated, cwd=tmp_path, capture_output=True).returncode
+    ):
         pytest.skip("no file system can be mounted here")
     script = """
         ip link set lo up
@@ -91,11 +105,15 @@ def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_room(tiny_space, t
         "$@" --resume > out2 2> err2; echo $? > code2
         cp -r runs/one after"""
     search = [sys.executable, "-m", *SEARCH, "--study", "one"]
-    subprocess.run(["unshare", "-rmn", "sh", "-c", script, "sh", *search], cwd=tmp_path,
-                   timeout=500,
-                   env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"})
-    lines = [line for line in (tmp_path / "err").read_text().splitlines()
-             if "network_util" not in line]  # on loopback alone Ray says so
+    subprocess.run(
+        ["unshare", "-rmn", "sh", "-c", script, "sh", *search],
+        cwd=tmp_path,
+        timeout=500,
+        env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
+    )
+    lines = [
+        line for line in (tmp_path / "err").read_text().splitlines() if "network_util" not in line
+    ]  # on loopback alone Ray says so
     assert (tmp_path / "code").read_text() == "2\n", lines
     assert len(lines) == 1
     assert "runs/one: the disk is full (" in lines[0]
@@ -106,4 +124,4 @@ def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_room(tiny_space, t
     assert len(after) == 7
     assert {r.status for r in after} <= {Status.COMPLETED, Status.PRUNED}
     for record in before:
-        assert after[record.number].epochs[:len(record.epochs)] == record.epochs
+        assert after[record.number].epochs[: len(record.epochs)] == record.epochs

@@ -27,7 +27,8 @@ from trials.objective import Objective
 
 CONFIG = Detector(
     backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 4, 4, 4, 4), depths=(1,) * 5),
-    neck=Neck(levels=(5,), width=8))
+    neck=Neck(levels=(5,), width=8),
+)
 
 
 def picture(height, width):
@@ -68,8 +69,10 @@ ODD = {  # name → content, (height, width) as stored
     "cmyk.jpg": (cmyk(), (60, 80)),
     "turned.jpg": (jpeg(TURNED), (60, 80)),
     "deep.png": (encoded(".png", picture(60, 80).astype(np.uint16) * 257), (60, 80)),
-    "alpha.png": (encoded(".png", np.dstack([picture(60, 80)] + [np.zeros((60, 80), np.uint8)])),
-                  (60, 80)),
+    "alpha.png": (
+        encoded(".png", np.dstack([picture(60, 80)] + [np.zeros((60, 80), np.uint8)])),
+        (60, 80),
+    ),
     "thumbnail.jpg": (jpeg(b"Exif\0\0" + jpeg()), (60, 80)),
 }
 
@@ -85,24 +88,43 @@ def data(tmp_path):
             (folder / name).write_bytes(content)
         text = root / "wider_face_split" / f"wider_face_{part}_bbx_gt.txt"
         text.parent.mkdir(exist_ok=True)
-        text.write_text("".join(f"0--Event/{name}\n1\n0 0 40 48 0 0 0 0 0 0\n"
-                                for name in sorted([*DAMAGED, *ODD])))
+        text.write_text(
+            "".join(
+                f"0--Event/{name}\n1\n0 0 40 48 0 0 0 0 0 0\n" for name in sorted([*DAMAGED, *ODD])
+            )
+        )
     return root
 
 
 @pytest.fixture
 def called(tmp_path, capfd):
     """Function: command, flags → (exit code, stdout, stderr); with an untrained model."""
-    origin = Origin(title="trial 1 of study tiny", study="tiny", data=DataChoice(),
-                    data_name="synthetic", data_fingerprint="0" * 12, images=20,
-                    objective=Objective())
-    save_model(tmp_path / "runs" / "tiny" / "best", build_detector(CONFIG), CONFIG, Recipe(),
-               origin, {"finished": 1.0})
+    origin = Origin(
+        title="trial 1 of study tiny",
+        study="tiny",
+        data=DataChoice(),
+        data_name="synthetic",
+        data_fingerprint="0" * 12,
+        images=20,
+        objective=Objective(),
+    )
+    save_model(
+        tmp_path / "runs" / "tiny" / "best",
+        build_detector(CONFIG),
+        CONFIG,
+        Recipe(),
+        origin,
+        {"finished": 1.0},
+    )
 
     def call(command, *flags) -> tuple[int, str, str]:
-        code = cli.main(command.make_parser(), command.run, [
-            "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none", *map(str, flags)])
+        code = cli.main(
+            command.make_parser(),
+            command.run,
+            ["--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none", *map(str, flags)],
+        )
         return (code, *capfd.readouterr())
+
     return call
 
 
@@ -130,8 +152,7 @@ def test_an_odd_image_is_read_as_it_is_stored(tmp_path, name):
         assert abs(image.astype(int) - picture(60, 80)).mean() < 6
 
 
-@pytest.mark.parametrize("flags", [
-    (), ("--test-size", "32x128", "--flip", "--scales", "0.02,1")])
+@pytest.mark.parametrize("flags", [(), ("--test-size", "32x128", "--flip", "--scales", "0.02,1")])
 def test_evaluate_does_the_rest(called, data, tmp_path, flags):
     code, out, err = called(evaluate, "--data", data, *flags, "--json", tmp_path / "x.json")
     assert code == 1 and "5 of 14 images cannot be read" in err
@@ -142,8 +163,17 @@ def test_evaluate_does_the_rest(called, data, tmp_path, flags):
 
 
 def test_detect_does_the_rest(called, data, tmp_path):
-    code, out, err = called(detect, data / "WIDER_val", "--output", tmp_path / "out", "--visualize",
-                            "--confidence", 0.001, "--keep-top-k", 3)
+    code, out, err = called(
+        detect,
+        data / "WIDER_val",
+        "--output",
+        tmp_path / "out",
+        "--visualize",
+        "--confidence",
+        0.001,
+        "--keep-top-k",
+        3,
+    )
     assert code == 1 and "5 of 14 files cannot be read; the rest is done" in err
     assert all(f"/{name}: not a readable image" in out for name in DAMAGED)
     for name, (_, (height, width)) in ODD.items():
@@ -165,12 +195,23 @@ def test_training_data_does_without_them(data, tmp_path):
 
 def test_convert_tells_sizes_as_stored(data, tmp_path, capfd):
     text = data / "wider_face_split" / "wider_face_val_bbx_gt.txt"
-    code = cli.main(convert.make_parser(), convert.run, [
-        str(text), str(tmp_path / "x.json"), "--to", "coco", "--images",
-        str(data / "WIDER_val" / "images")])
+    code = cli.main(
+        convert.make_parser(),
+        convert.run,
+        [
+            str(text),
+            str(tmp_path / "x.json"),
+            "--to",
+            "coco",
+            "--images",
+            str(data / "WIDER_val" / "images"),
+        ],
+    )
     assert code == 0 and "5 of 14 images cannot be read" in capfd.readouterr().out
-    sizes = {image["file_name"].split("/")[1]: (image.get("height"), image.get("width"))
-             for image in json.loads((tmp_path / "x.json").read_text())["images"]}
+    sizes = {
+        image["file_name"].split("/")[1]: (image.get("height"), image.get("width"))
+        for image in json.loads((tmp_path / "x.json").read_text())["images"]
+    }
     assert all(sizes[name] == size for name, (_, size) in ODD.items())
     assert all(sizes[name] == (None, None) for name in DAMAGED)
 
@@ -180,9 +221,13 @@ def test_convert_tells_sizes_as_stored(data, tmp_path, capfd):
 
 def coco(**changed) -> str:
     face = {"id": 7, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]} | changed
-    return json.dumps({
-        "images": [{"id": 1, "file_name": "a/b.jpg"}], "categories": [{"id": 1, "name": "face"}],
-        "annotations": [{k: v for k, v in face.items() if v is not ...}]})
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": "a/b.jpg"}],
+            "categories": [{"id": 1, "name": "face"}],
+            "annotations": [{k: v for k, v in face.items() if v is not ...}],
+        }
+    )
 
 
 BAD_ANNOTATION = {
@@ -191,8 +236,10 @@ BAD_ANNOTATION = {
     "wider, cut": ("a/b.jpg\n2\n1 2 3 4 0 0 0 0 0 0\n", ":4: the end"),
     "retinaface, NaN": ("# a/b.jpg\n1 2 nan 4\n", ":2: "),
     "retinaface, NaN landmark": ("# a/b.jpg\n1 2 3 4 " + "nan 1 0 " * 5 + "0.5\n", ":2: "),
-    "json, NaN": ('[{"file_name": "a/b.jpg", "annotations": [{"bbox": [1, NaN, 3, 4]}]}]',
-                  "a/b.jpg: face 1: bbox"),
+    "json, NaN": (
+        '[{"file_name": "a/b.jpg", "annotations": [{"bbox": [1, NaN, 3, 4]}]}]',
+        "a/b.jpg: face 1: bbox",
+    ),
     "json, no bbox": ('[{"file_name": "a/b.jpg", "annotations": [{}]}]', "face 1: bbox None"),
     "coco, NaN": (coco(bbox=[1, 2, float("nan"), 4]), "annotation 7: bbox"),
     "coco, no bbox": (coco(bbox=...), "annotation 7: bbox None"),
@@ -209,9 +256,11 @@ BAD_ANNOTATION = {
 @pytest.fixture
 def annotated(tmp_path):
     """Function: text of an annotation file → the folder of one val image that it is of."""
+
     def make(text: str):
         kind = {"#": "val/label.txt", "[": "val/label.json", "{": "val/label.json"}.get(
-            text[:1], "wider_face_split/wider_face_val_bbx_gt.txt")
+            text[:1], "wider_face_split/wider_face_val_bbx_gt.txt"
+        )
         images = tmp_path / "set" / ("val" if kind.startswith("val") else "WIDER_val") / "images"
         (images / "a").mkdir(parents=True)
         (images / "a" / "b.jpg").write_bytes(jpeg())
@@ -219,18 +268,19 @@ def annotated(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_text(text)
         return tmp_path / "set", path
+
     return make
 
 
 @pytest.mark.parametrize("text, says", BAD_ANNOTATION.values(), ids=BAD_ANNOTATION)
-def test_bad_annotation_is_one_line_and_leaves_nothing_behind(annotated, called, capfd, text,
-                                                              says):
+def test_bad_annotation_is_one_line_and_leaves_nothing_behind(annotated, called, capfd, text, says):
     folder, path = annotated(text)
     code, _, err = called(evaluate, "--data", folder)
     assert code == 2 and err.startswith(f"error: {path}") and err.count("\n") == 1
     target = path.with_name("converted.json")
-    assert cli.main(convert.make_parser(), convert.run, [
-        str(path), str(target), "--to", "json"]) == 2
+    assert (
+        cli.main(convert.make_parser(), convert.run, [str(path), str(target), "--to", "json"]) == 2
+    )
     other = capfd.readouterr().err
     assert other.count("\n") == 1 and not target.exists()
     for line in (err, other):
@@ -241,10 +291,16 @@ NEGATIVE = {
     "wider": "a/b.jpg\n2\n9 9 -3 4 0 0 0 0 0 0\n1 2 30 40 0 0 0 0 0 0\n",
     "retinaface": "# a/b.jpg\n9 9 -3 4\n1 2 30 40\n",
     "json": '[{"file_name": "a/b.jpg", "annotations": [{"bbox": [9, 9, 6, 13]}, '
-            '{"bbox": [1, 2, 31, 42]}]}]',
-    "coco": json.dumps(json.loads(coco()) | {"annotations": [
-        {"id": i, "image_id": 1, "category_id": 1, "bbox": box}
-        for i, box in enumerate(([9, 9, -3, 4], [1, 2, 30, 40]))]}),
+    '{"bbox": [1, 2, 31, 42]}]}]',
+    "coco": json.dumps(
+        json.loads(coco())
+        | {
+            "annotations": [
+                {"id": i, "image_id": 1, "category_id": 1, "bbox": box}
+                for i, box in enumerate(([9, 9, -3, 4], [1, 2, 30, 40]))
+            ]
+        }
+    ),
 }
 
 
@@ -260,9 +316,10 @@ def test_faces_of_negative_size_are_told_and_the_others_kept(annotated, name):
 def test_images_and_classes_that_are_not_there_are_told(annotated):
     content = json.loads(coco())
     content["images"].append({"id": 2, "file_name": "a/gone.jpg"})
-    content["annotations"] += [{"id": 8, "image_id": 1, "category_id": 5, "bbox": [1, 2, 3, 4]},
-                               {"id": 9, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4],
-                                "ignore": 1}]
+    content["annotations"] += [
+        {"id": 8, "image_id": 1, "category_id": 5, "bbox": [1, 2, 3, 4]},
+        {"id": 9, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4], "ignore": 1},
+    ]
     folder, path = annotated(json.dumps(content))
     opened = open_data(DataChoice(path=str(folder)), parts=("val",))
     assert opened.val.labels[0].ignore.tolist() == [False, True] and len(opened.val) == 1
@@ -284,13 +341,20 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (9,)) for n in "xy")
     weights = numpy_helper.from_array(np.arange(9, dtype=np.float32), "w")
-    onnx.save(helper.make_model(helper.make_graph(
-        [helper.make_node("Mul", ["x", "w"], ["y"])], "g", [x], [y], [weights]), ir_version=10,
-        opset_imports=[helper.make_opsetid("", 18)]), folder / "other.onnx")
+    onnx.save(
+        helper.make_model(
+            helper.make_graph(
+                [helper.make_node("Mul", ["x", "w"], ["y"])], "g", [x], [y], [weights]
+            ),
+            ir_version=10,
+            opset_imports=[helper.make_opsetid("", 18)],
+        ),
+        folder / "other.onnx",
+    )
     good = folder / "other.xml"
     openvino.save_model(openvino.convert_model(folder / "other.onnx"), good)
     whole = (folder / "other.onnx").read_bytes()
-    (folder / "cut.onnx").write_bytes(whole[:len(whole) // 2])
+    (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
     for name in ("text.onnx", "text.xml"):
         (folder / name).write_text("hello")
     for name in ("empty.onnx", "empty.xml"):
@@ -304,23 +368,31 @@ def models(tmp_path_factory):
 
 
 BAD_MODELS = {
-    "other.xml": "is a model of another program", "other.onnx": "is a model of another program",
+    "other.xml": "is a model of another program",
+    "other.onnx": "is a model of another program",
     "cut.onnx": "not a readable model",
-    "text.onnx": "not a readable model", "empty.onnx": "not a readable model",
-    "alone.xml": "alone.bin is missing beside it", "cutbin.xml": "not a readable model",
-    "cut.xml": "not a readable model", "text.xml": "not a readable model",
-    "empty.xml": "not a readable model", "page.xml": "not OpenVINO's XML",
+    "text.onnx": "not a readable model",
+    "empty.onnx": "not a readable model",
+    "alone.xml": "alone.bin is missing beside it",
+    "cutbin.xml": "not a readable model",
+    "cut.xml": "not a readable model",
+    "text.xml": "not a readable model",
+    "empty.xml": "not a readable model",
+    "page.xml": "not OpenVINO's XML",
     "none.onnx": "no such file",
 }
 
 
 @pytest.mark.parametrize("name, says", BAD_MODELS.items())
 def test_what_is_no_model_of_ours(called, models, data, tmp_path, name, says):
-    for command, flags in ((evaluate, ("--data", data)),
-                           (detect, (data, "--output", tmp_path / "out"))):
+    for command, flags in (
+        (evaluate, ("--data", data)),
+        (detect, (data, "--output", tmp_path / "out")),
+    ):
         code, _, err = called(command, "--model", models / name, *flags)
         assert code == 2 and err.startswith(f"error: {models / name}: ") and says in err
         assert err.count("\n") == 1 and "/src/" not in err  # the runtimes have no say
-    code, _, err = called(export, "--format", "onnx", "--checkpoint", models / name,
-                          "--output", tmp_path / "x.onnx")
+    code, _, err = called(
+        export, "--format", "onnx", "--checkpoint", models / name, "--output", tmp_path / "x.onnx"
+    )
     assert code == 2 and err.count("\n") == 1 and not (tmp_path / "x.onnx").exists()

@@ -20,18 +20,42 @@ def called(tmp_path, capsys):
     """Function: flags → (exit code, stdout, stderr); the last retrained model is untrained."""
     config = Detector(
         backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 8, 8, 8, 8), depths=(1,) * 5),
-        neck=Neck(levels=(4, 5), width=8))
-    origin = Origin(title="trial 1 of study tiny", study="tiny", data=DataChoice(),
-                    data_name="synthetic", data_fingerprint="0" * 12, images=20,
-                    objective=Objective())
-    save_model(tmp_path / "runs" / "tiny" / "best", build_detector(config), config, Recipe(),
-               origin, {"finished": 1.0})
+        neck=Neck(levels=(4, 5), width=8),
+    )
+    origin = Origin(
+        title="trial 1 of study tiny",
+        study="tiny",
+        data=DataChoice(),
+        data_name="synthetic",
+        data_fingerprint="0" * 12,
+        images=20,
+        objective=Objective(),
+    )
+    save_model(
+        tmp_path / "runs" / "tiny" / "best",
+        build_detector(config),
+        config,
+        Recipe(),
+        origin,
+        {"finished": 1.0},
+    )
 
     def call(*flags) -> tuple[int, str, str]:
-        code = cli.main(detect.make_parser(), detect.run, [
-            "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none",
-            "--output", str(tmp_path / "out"), *map(str, flags)])
+        code = cli.main(
+            detect.make_parser(),
+            detect.run,
+            [
+                "--runs-dir",
+                str(tmp_path / "runs"),
+                "--tracking-uri",
+                "none",
+                "--output",
+                str(tmp_path / "out"),
+                *map(str, flags),
+            ],
+        )
         return (code, *capsys.readouterr())
+
     return call
 
 
@@ -60,8 +84,9 @@ def test_a_folder(called, folder, tmp_path):
         assert scores == sorted(scores, reverse=True) and len(scores) == 4
         assert all(0 <= face["bbox"][0] <= face["bbox"][2] <= 96 for face in told["annotations"])
         assert (tmp_path / "out" / f"{i}.png.drawn.jpg").is_file()
-    code, out, _ = called(folder, "--flip", "--scales", "1,1.5", *LOOSE, "--json",
-                          tmp_path / "all.json")
+    code, out, _ = called(
+        folder, "--flip", "--scales", "1,1.5", *LOOSE, "--json", tmp_path / "all.json"
+    )
     looked = json.loads((tmp_path / "all.json").read_text())["settings"]
     assert code == 0 and (looked["flip"], looked["scales"]) == (True, [1.0, 1.5])
     code, out, _ = called(folder, "--confidence", 1)  # older files are replaced
@@ -73,16 +98,25 @@ def test_unreadable_files_come_last_and_exit_with_1(called, folder, tmp_path):
     (folder / "1.png").write_bytes(b"")
     code, out, err = called(folder, *LOOSE, "--json", tmp_path / "all.json")
     assert code == 1 and err == "error: 1 of 3 files cannot be read; the rest is done\n"
-    assert out.splitlines()[-2:] == ["cannot be read:",
-                                     f"  {folder / '1.png'}: not a readable image"]
+    assert out.splitlines()[-2:] == [
+        "cannot be read:",
+        f"  {folder / '1.png'}: not a readable image",
+    ]
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == ["0.png.json", "2.png.json"]
     assert len(json.loads((tmp_path / "all.json").read_text())["unreadable"]) == 1
 
 
-@pytest.mark.parametrize("flags, says", [
-    (("nowhere",), "no such file or folder"), ((), "required"),
-    ((".", "--fp16"), "--fp16: needs a GPU"), ((".", "--nms", "1.5"), "between 0 and 1"),
-    ((".", "--batch-size", "0"), "at least 1"), ((".", "--model", "weights.pt"), "an .onnx file")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("nowhere",), "no such file or folder"),
+        ((), "required"),
+        ((".", "--fp16"), "--fp16: needs a GPU"),
+        ((".", "--nms", "1.5"), "between 0 and 1"),
+        ((".", "--batch-size", "0"), "at least 1"),
+        ((".", "--model", "weights.pt"), "an .onnx file"),
+    ],
+)
 def test_mistakes_are_one_line(called, folder, monkeypatch, flags, says):
     monkeypatch.chdir(folder)
     code, _, err = called(*flags, *(["--device", "cpu"] if flags else []))

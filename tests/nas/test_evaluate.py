@@ -16,20 +16,32 @@ from trials.objective import Objective
 @pytest.fixture
 def evaluated(tiny_study, capsys):
     """Function: flags → (exit code, stdout, stderr) of nas.evaluate in the tiny study's folder."""
+
     def call(*flags: str) -> tuple[int, str, str]:
-        code = cli.main(evaluate.make_parser(), evaluate.run, [
-            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags])
+        code = cli.main(
+            evaluate.make_parser(),
+            evaluate.run,
+            ["--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none", *flags],
+        )
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
     return call
 
 
 def kept(study, number: int, folder, finished: float):
     """A model that looks like a retrained one; its weights are untrained."""
     config = Detector.from_dict(study.records[number].detector)
-    origin = Origin(title=f"trial {number} of study tiny", study="tiny", space="quick",
-                    data=DataChoice(), data_name="synthetic", data_fingerprint="0" * 12,
-                    images=20, objective=Objective())
+    origin = Origin(
+        title=f"trial {number} of study tiny",
+        study="tiny",
+        space="quick",
+        data=DataChoice(),
+        data_name="synthetic",
+        data_fingerprint="0" * 12,
+        images=20,
+        objective=Objective(),
+    )
     save_model(folder, build_detector(config), config, Recipe(), origin, {"finished": finished})
     return folder
 
@@ -37,15 +49,17 @@ def kept(study, number: int, folder, finished: float):
 def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
     kept(tiny_study, 0, tiny_study.folder / "retrained" / "r000", finished=5.0)
     best = kept(tiny_study, 1, tiny_study.folder / "best", finished=9.0)
-    code, out, err = evaluated("--json", str(tmp_path / "e.json"),
-                               "--output", str(tmp_path / "out"))
+    code, out, err = evaluated(
+        "--json", str(tmp_path / "e.json"), "--output", str(tmp_path / "out")
+    )
     assert (code, err) == (0, "")
     result = json.loads((tmp_path / "e.json").read_text())
     record = tiny_study.records[1]
     assert (result["params"], result["macs"]) == (record.cost.params, record.cost.macs)
     assert result["latency_p10_ms"] <= result["latency_ms"] <= result["latency_p90_ms"]
     assert result["score"] == pytest.approx(
-        record.speed_score + 2 * np.mean(list(result["ap"].values())))
+        record.speed_score + 2 * np.mean(list(result["ap"].values()))
+    )
     assert [rule["holds"] for rule in result["rules"]] == [True, True, False, True]
     assert "8 val images, original image size; faces by their height" in out
     assert "trial 1 of study tiny" in out and "1 thread" in out
@@ -55,24 +69,47 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
     assert sum(params for _, params, _ in network["layers"]) == record.cost.params
 
     # The files it wrote, scored as any other's, give the same AP.
-    code, out, _ = evaluated("--predictions", str(tmp_path / "out"), "--data", "synthetic",
-                           "--json", str(tmp_path / "p.json"))
+    code, out, _ = evaluated(
+        "--predictions",
+        str(tmp_path / "out"),
+        "--data",
+        "synthetic",
+        "--json",
+        str(tmp_path / "p.json"),
+    )
     assert code == 0
     assert json.loads((tmp_path / "p.json").read_text())["ap"] == pytest.approx(result["ap"])
 
     # Looked at in another way: told, and no part of what reports quote.
-    code, out, _ = evaluated("--test-size", "vga", "--flip", "--scales", "0.5,1", "--metric",
-                             "coco", "--json", str(tmp_path / "v.json"))
+    code, out, _ = evaluated(
+        "--test-size",
+        "vga",
+        "--flip",
+        "--scales",
+        "0.5,1",
+        "--metric",
+        "coco",
+        "--json",
+        str(tmp_path / "v.json"),
+    )
     other = json.loads((tmp_path / "v.json").read_text())
     assert code == 0 and "8 val images, long side at most 640 px, at × 0.5, 1, mirrored too" in out
     assert "looked at 4 times" in out and "COCO     AP 0" in out and "AR100" in out
     assert [other[k] for k in ("metric", "test_size", "flip", "scales")] == [
-        "coco", "640", True, [0.5, 1.0]]
+        "coco",
+        "640",
+        True,
+        [0.5, 1.0],
+    ]
     assert other["coco"]["AP"] <= other["coco"]["AP50"]
     assert (other["score"] - other["speed_score"]) / 2 == pytest.approx(other["accuracy_score"])
     assert [rule["holds"] for rule in other["rules"]] == [True, True, False, True]
     assert [result[k] for k in ("metric", "test_size", "flip", "scales")] == [
-        "wider", "original", False, [1.0]] and "coco" not in result
+        "wider",
+        "original",
+        False,
+        [1.0],
+    ] and "coco" not in result
     assert json.loads((best / "evaluation.json").read_text()) == result
 
     assert evaluated("--study", "tiny")[0] == 0
@@ -100,9 +137,11 @@ BAD_INPUT = [
     (["--predictions", "nowhere", "--data", "synthetic"], "nowhere: no such folder"),
     (["--predictions", "x", "--flip"], "go with a model"),
     (["--test-size", "1600x"], "'1600x' must be original, vga, the long side"),
-    (["--test-size", "0"], "'0' must be"), (["--test-size", "x640"], "'x640' must be"),
+    (["--test-size", "0"], "'0' must be"),
+    (["--test-size", "x640"], "'x640' must be"),
     (["--test-size", "2150x1600"], "'2150x1600' must be"),
-    (["--scales", "1,0"], "'1,0' must be numbers above 0"), (["--scales", "nan"], "'nan' must be"),
+    (["--scales", "1,0"], "'1,0' must be numbers above 0"),
+    (["--scales", "nan"], "'nan' must be"),
 ]
 
 
@@ -114,8 +153,14 @@ def test_bad_input_is_one_line(evaluated):
 
 def test_checkpoint_of_another_design(evaluated, tiny_study):
     folder = kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
-    code, _, err = evaluated("--checkpoint", str(folder / "weights.pt"),
-                           "--preset", "retinaface_mobile025", "--data", "synthetic")
+    code, _, err = evaluated(
+        "--checkpoint",
+        str(folder / "weights.pt"),
+        "--preset",
+        "retinaface_mobile025",
+        "--data",
+        "synthetic",
+    )
     assert code == 2 and "weights of another design: backbone.stem is 4 there, 8 here" in err
 
 
@@ -136,8 +181,9 @@ def test_bad_line_and_missing_files_of_predictions(evaluated, tmp_path):
         path = tmp_path / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{name}\n1\n10 10 20 20 0.9\n")
-    code, out, _ = evaluated("--predictions", str(tmp_path), "--data", "synthetic",
-                             "--metric", "coco")
+    code, out, _ = evaluated(
+        "--predictions", str(tmp_path), "--data", "synthetic", "--metric", "coco"
+    )
     assert "COCO     AP 0" in out
     assert code == 0 and f"1 of them have no prediction file, the first is {names[0]}" in out
     path.write_text(f"{name}\n2\n10 10 20 20 0.9\n10 10 oops\n")
@@ -150,17 +196,23 @@ def test_published_predictions_digit_by_digit(wider_root, capsys, tmp_path):
 
     with tarfile.open(wider_root.parent / "predictions" / "retinaface_mobile025.tar.gz") as tar:
         tar.extractall(tmp_path, filter="data")
-    code = cli.main(evaluate.make_parser(), evaluate.run, [
-        "--predictions", str(tmp_path), "--data", str(wider_root), "--listed-only"])
+    code = cli.main(
+        evaluate.make_parser(),
+        evaluate.run,
+        ["--predictions", str(tmp_path), "--data", str(wider_root), "--listed-only"],
+    )
     out = capsys.readouterr().out
     assert code == 0 and "488 images" in out
-    assert ("easy 0.9271978013894713  medium 0.8987260677236961  hard 0.734930773171812"
-            in out)
+    assert "easy 0.9271978013894713  medium 0.8987260677236961  hard 0.734930773171812" in out
 
 
 def test_sizes_and_factors_as_typed():
-    sizes = {"original": (None, None), "vga": (None, 640), "640": (None, 640),
-             "1600x2150": (1600, 2150)}
+    sizes = {
+        "original": (None, None),
+        "vga": (None, 640),
+        "640": (None, 640),
+        "1600x2150": (1600, 2150),
+    }
     assert {text: tta_flags.test_size(text) for text in sizes} == sizes
     assert tta_flags.factors("0.5,1,1.50,1") == (0.5, 1.0, 1.5)
     for text in ("original", "640", "1600x2150"):

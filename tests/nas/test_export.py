@@ -17,9 +17,16 @@ from trials.objective import Objective
 def best(tiny_study):
     """Folder of a model that looks retrained; its weights are untrained."""
     config = Detector.from_dict(tiny_study.records[1].detector)
-    origin = Origin(title="trial 1 of study tiny", study="tiny", space="quick", data=DataChoice(),
-                    data_name="synthetic", data_fingerprint="0" * 12, images=20,
-                    objective=Objective())
+    origin = Origin(
+        title="trial 1 of study tiny",
+        study="tiny",
+        space="quick",
+        data=DataChoice(),
+        data_name="synthetic",
+        data_fingerprint="0" * 12,
+        images=20,
+        objective=Objective(),
+    )
     folder = tiny_study.folder / "best"
     save_model(folder, build_detector(config), config, Recipe(), origin, {"finished": 1.0})
     return folder
@@ -28,16 +35,26 @@ def best(tiny_study):
 @pytest.fixture
 def called(tiny_study, capsys):
     def call(command, *flags) -> tuple[int, str, str]:
-        code = cli.main(command.make_parser(), command.run, [
-            "--runs-dir", str(tiny_study.folder.parent), "--tracking-uri", "none",
-            *map(str, flags)])
+        code = cli.main(
+            command.make_parser(),
+            command.run,
+            [
+                "--runs-dir",
+                str(tiny_study.folder.parent),
+                "--tracking-uri",
+                "none",
+                *map(str, flags),
+            ],
+        )
         return (code, *capsys.readouterr())
+
     return call
 
 
 def test_an_exported_model_scores_as_its_weights(called, best, tmp_path):
-    code, out, err = called(export, "--format", "onnx", "--study", "tiny",
-                            "--json", tmp_path / "x.json")
+    code, out, err = called(
+        export, "--format", "onnx", "--study", "tiny", "--json", tmp_path / "x.json"
+    )
     assert (code, err) == (0, "") and "largest difference from torch  class_logits" in out
     result = json.loads((tmp_path / "x.json").read_text())
     assert result["file"] == str(best / "model.onnx") and result["passed"]
@@ -46,8 +63,7 @@ def test_an_exported_model_scores_as_its_weights(called, best, tmp_path):
     scores = []
     for number, flags in enumerate((("--model", best / "model.onnx"), ("--study", "tiny"))):
         path = tmp_path / f"{number}.json"
-        code, out, _ = called(evaluate, *flags, "--data", "synthetic", "--flip",
-                              "--json", path)
+        code, out, _ = called(evaluate, *flags, "--data", "synthetic", "--flip", "--json", path)
         assert code == 0
         scores.append(json.loads(path.read_text()))
     assert scores[0]["ap"] == pytest.approx(scores[1]["ap"], abs=1e-3)
@@ -59,10 +75,17 @@ def test_a_failed_check_deletes_nothing(called, best, monkeypatch, tmp_path):
 
     target = best / "model.xml"
     target.write_text("older")
-    monkeypatch.setattr("detector.export.exporter.export", lambda model, config, path, *_: [
-        path.write_text("new"), path.with_suffix(".bin").write_text("new")])
-    monkeypatch.setattr("detector.export.exporter.check", lambda *_: Check(
-        differences={"class_logits": 3.5}, compared=9, passed=False))
+    monkeypatch.setattr(
+        "detector.export.exporter.export",
+        lambda model, config, path, *_: [
+            path.write_text("new"),
+            path.with_suffix(".bin").write_text("new"),
+        ],
+    )
+    monkeypatch.setattr(
+        "detector.export.exporter.check",
+        lambda *_: Check(differences={"class_logits": 3.5}, compared=9, passed=False),
+    )
     code, out, err = called(export, "--format", "openvino", "--json", tmp_path / "x.json")
     assert code == 1 and "3.5" in out and err.count("\n") == 1
     assert "model.unchecked.xml: differs from torch" in err
@@ -71,22 +94,32 @@ def test_a_failed_check_deletes_nothing(called, best, monkeypatch, tmp_path):
     assert json.loads((tmp_path / "x.json").read_text())["passed"] is False
 
 
-@pytest.mark.parametrize("flags, says", [
-    (("--format", "onnx", "--output", "model.xml"), "must end in .onnx"),
-    (("--format", "onnx", "--output", "nowhere/model.onnx"), "does not exist"),
-    (("--format", "onnx", "--confidence", "2"), "between 0 and 1"),
-    (("--format", "onnx", "--checkpoint", "no.pt"), "no such checkpoint"),
-    (("--format", "onnx", "--checkpoint", "no.pt", "--study", "tiny"), "give one of them"),
-    (("--format", "tflite"), "invalid choice"), ((), "--format")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--format", "onnx", "--output", "model.xml"), "must end in .onnx"),
+        (("--format", "onnx", "--output", "nowhere/model.onnx"), "does not exist"),
+        (("--format", "onnx", "--confidence", "2"), "between 0 and 1"),
+        (("--format", "onnx", "--checkpoint", "no.pt"), "no such checkpoint"),
+        (("--format", "onnx", "--checkpoint", "no.pt", "--study", "tiny"), "give one of them"),
+        (("--format", "tflite"), "invalid choice"),
+        ((), "--format"),
+    ],
+)
 def test_mistakes_are_one_line(called, best, flags, says):
     code, _, err = called(export, *flags)
     assert code == 2 and says in err and err.count("\n") == 1
 
 
-@pytest.mark.parametrize("flags, says", [
-    (("--model", "no.onnx"), "no such file"), (("--model", "weights.pt"), "must be an .onnx"),
-    (("--model", "a.onnx", "--checkpoint", "b.pt"), "--checkpoint and --model: give one"),
-    (("--model", "a.onnx", "--predictions", "b"), "--model and --predictions: give one")])
+@pytest.mark.parametrize(
+    "flags, says",
+    [
+        (("--model", "no.onnx"), "no such file"),
+        (("--model", "weights.pt"), "must be an .onnx"),
+        (("--model", "a.onnx", "--checkpoint", "b.pt"), "--checkpoint and --model: give one"),
+        (("--model", "a.onnx", "--predictions", "b"), "--model and --predictions: give one"),
+    ],
+)
 def test_evaluate_names_what_is_wrong_with_a_model(called, flags, says):
     code, _, err = called(evaluate, *flags)
     assert code == 2 and says in err and err.count("\n") == 1

@@ -24,14 +24,26 @@ def driver(tmp_path, tiny_space, monkeypatch):
     study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
     for cache in ("a", "b"):
         (tmp_path / cache).mkdir()
-    made = Driver(study, space, NullTracker(), trials=6, sampler="random", seed=0, rungs=(1,),
-                  caches=Caches(train=tmp_path / "a", holdout=tmp_path / "b"), device="cpu",
-                  threads=1, max_failures=1.0)
-    faults = {1: [MemoryError("no memory"), RuntimeError("CUDA error: out of memory"), None],
-              2: [MemoryError("no memory")] * 5,
-              3: [TrainingError("loss not finite at epoch 1")],
-              4: [RuntimeError("shapes (3, 4) and (5, 6) do not fit")],
-              5: [OSError(5, "Input/output error"), ValueError("another")]}
+    made = Driver(
+        study,
+        space,
+        NullTracker(),
+        trials=6,
+        sampler="random",
+        seed=0,
+        rungs=(1,),
+        caches=Caches(train=tmp_path / "a", holdout=tmp_path / "b"),
+        device="cpu",
+        threads=1,
+        max_failures=1.0,
+    )
+    faults = {
+        1: [MemoryError("no memory"), RuntimeError("CUDA error: out of memory"), None],
+        2: [MemoryError("no memory")] * 5,
+        3: [TrainingError("loss not finite at epoch 1")],
+        4: [RuntimeError("shapes (3, 4) and (5, 6) do not fit")],
+        5: [OSError(5, "Input/output error"), ValueError("another")],
+    }
 
     def fit(config, recipe, *images, workdir, **kwargs):
         made.parts[int(workdir.name)].append(recipe.accumulate)
@@ -39,8 +51,14 @@ def driver(tmp_path, tiny_space, monkeypatch):
         if left and (error := left.pop(0)):
             raise error
         (workdir / "last.pt").write_text("a checkpoint")
-        yield Epoch(epoch=1, losses={"total": 1.0}, lr=0.1, seconds=1.0, images=1,
-                    ap=dict.fromkeys(("easy", "medium", "hard"), 0.5))
+        yield Epoch(
+            epoch=1,
+            losses={"total": 1.0},
+            lr=0.1,
+            seconds=1.0,
+            images=1,
+            ap=dict.fromkeys(("easy", "medium", "hard"), 0.5),
+        )
 
     made.parts = defaultdict(list)
     monkeypatch.setattr(detector.training.fit, "fit", fit)
@@ -59,17 +77,35 @@ def test_every_kind_of_failure(driver):
     records = driver.records
     ended = {r.number: (r.status, r.retries) for r in records}
     failed, completed = Status.FAILED, Status.COMPLETED
-    assert ended == {0: (completed, 0), 1: (completed, 0), 2: (failed, 0), 3: (failed, 0),
-                     4: (failed, 0), 5: (failed, 1), 6: (completed, 0)}
+    assert ended == {
+        0: (completed, 0),
+        1: (completed, 0),
+        2: (failed, 0),
+        3: (failed, 0),
+        4: (failed, 0),
+        5: (failed, 1),
+        6: (completed, 0),
+    }
     assert [r.reason for r in records if r.status is failed] == [
         "MemoryError: no memory; even with one image at a time (16 parts a step)",
         "TrainingError: loss not finite at epoch 1",
-        "RuntimeError: shapes (3, 4) and (5, 6) do not fit", "ValueError: another"]
+        "RuntimeError: shapes (3, 4) and (5, 6) do not fit",
+        "ValueError: another",
+    ]
     assert Study.open(driver.study.folder.parent, "s").records == records
-    assert driver.parts == {0: [1], 1: [1, 2, 4], 2: [1, 2, 4, 8, 16], 3: [1], 4: [1], 5: [1, 1],
-                            6: [1]}
+    assert driver.parts == {
+        0: [1],
+        1: [1, 2, 4],
+        2: [1, 2, 4, 8, 16],
+        3: [1],
+        4: [1],
+        5: [1, 1],
+        6: [1],
+    }
     assert {r.number: r.notes["accumulate"] for r in records if "accumulate" in r.notes} == {
-        1: 4, 2: 16}
+        1: 4,
+        2: 16,
+    }
     assert {r.recipe["accumulate"] for r in records} == {1}
     for record in records:
         folder = driver.workdir(record)

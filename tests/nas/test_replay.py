@@ -36,15 +36,23 @@ EPOCHS = (1, 2, 3, 4)
 
 def accuracy(params, epoch):
     width = params.get("v1.width", 0) + params.get("res.width", 0)
-    return (0.2 + width + params["neck.width"] / 400 + 0.1 * (params["context.kind"] == "ssh")
-            ) * (epoch / 4) ** 0.5 / 2
+    return (
+        (0.2 + width + params["neck.width"] / 400 + 0.1 * (params["context.kind"] == "ssh"))
+        * (epoch / 4) ** 0.5
+        / 2
+    )
 
 
 def row(space, params):
     detector, _ = space.resolve(params)
     ap = tuple((round(accuracy(params, epoch), 5),) * 3 for epoch in EPOCHS)
-    return Row(params=params, describe=describe(detector), cost=Cost.of(detector), ap=ap,
-               seconds=(1.0,) * 4)
+    return Row(
+        params=params,
+        describe=describe(detector),
+        cost=Cost.of(detector),
+        ap=ap,
+        seconds=(1.0,) * 4,
+    )
 
 
 @pytest.fixture
@@ -62,9 +70,15 @@ def table(space):
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
-@pytest.mark.parametrize("schedule", [Schedule(rungs=(4,)), Schedule(rungs=(1, 2, 4), eta=2),
-                                      Schedule(rungs=(1, 4), promote="front")],
-                         ids=lambda schedule: schedule.name)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        Schedule(rungs=(4,)),
+        Schedule(rungs=(1, 2, 4), eta=2),
+        Schedule(rungs=(1, 4), promote="front"),
+    ],
+    ids=lambda schedule: schedule.name,
+)
 def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler, schedule):
     if sampler == "gp":
         pytest.skip("takes its time, and draws through the same gate")
@@ -72,7 +86,8 @@ def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler
     first = played.row[played.epoch == schedule.rungs[0]]
     assert sorted(first) == list(range(len(table.rows)))
     assert played.spent[-1] == sum(
-        max(played.epoch[played.row == index]) for index in range(len(table.rows)))
+        max(played.epoch[played.row == index]) for index in range(len(table.rows))
+    )
     assert (np.diff(played.spent) > 0).all()
     if len(schedule.rungs) > 1:
         share = (played.epoch == 4).sum() / len(table.rows)
@@ -87,24 +102,29 @@ def test_the_gaussian_process_plays_too(table, space):
 
 
 def test_a_budget_ends_a_search(table, space):
-    whole, cut = (play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1,
-                       **limit) for limit in ({}, {"budget": 30}))
+    whole, cut = (
+        play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1, **limit)
+        for limit in ({}, {"budget": 30})
+    )
     assert cut.spent[-1] == 32 and (cut.row == whole.row[:8]).all()
 
 
 def test_who_goes_on_is_who_was_best_at_the_rung(table, space):
     """One worker and all rows at once: what is promoted was among the best half by then."""
-    played = play(table, Remembering.of(space), "random", Schedule(rungs=(2, 4), eta=2), seed=3,
-                  workers=1)
-    scores = {index: space.objective.speed_score(r.cost) + 2 * accuracy(r.params, 2)
-              for index, r in enumerate(table.rows)}
+    played = play(
+        table, Remembering.of(space), "random", Schedule(rungs=(2, 4), eta=2), seed=3, workers=1
+    )
+    scores = {
+        index: space.objective.speed_score(r.cost) + 2 * accuracy(r.params, 2)
+        for index, r in enumerate(table.rows)
+    }
     seen = []
     for index, epoch in zip(played.row, played.epoch):
         if epoch == 2:
             seen.append(index)
         else:
             ranked = sorted(seen, key=lambda i: -scores[i])
-            assert index in ranked[:len(seen) // 2]
+            assert index in ranked[: len(seen) // 2]
 
 
 def test_designs_that_the_table_lacks_are_never_drawn(table, space):
@@ -122,32 +142,69 @@ def test_a_table_comes_back_equal(table, space, tmp_path):
 
 
 def test_a_table_is_recorded_from_a_study(table, space, tmp_path):
-    manifest = {"name": "s", "space": "mini", "created": 1.0, "trials": 30, "seed": 0,
-                "sampler": "random", "scheduler": "none", "data_name": "drawn",
-                "data_fingerprint": "f", "images": {}, "space_hash": "h", "versions": {}}
+    manifest = {
+        "name": "s",
+        "space": "mini",
+        "created": 1.0,
+        "trials": 30,
+        "seed": 0,
+        "sampler": "random",
+        "scheduler": "none",
+        "data_name": "drawn",
+        "data_fingerprint": "f",
+        "images": {},
+        "space_hash": "h",
+        "versions": {},
+    }
     study = Study.create(tmp_path / "runs", "s", manifest)
     for number, one in enumerate([table.baseline, *table.rows]):
         found = weigh(space, one.params or table.rows[0].params)
-        study.add(TrialRecord(
-            number=number, status=Status.COMPLETED, design=found.design, params=one.params,
-            detector=found.detector.to_dict(), recipe=found.recipe.to_dict(), cost=one.cost,
-            speed_score=0.5, epochs=tuple(EpochResult(
-                epoch=epoch, losses={"total": 1.0}, lr=0.1, seconds=1.0,
-                ap=dict(zip(("easy", "medium", "hard"), ap)))
-                for epoch, ap in zip(EPOCHS, one.ap))), space.distributions(one.params))
-    assert replay.cli.main(replay.make_parser(), replay.run, [
-        "--record", str(study.folder), "--table", str(tmp_path / "mini.json")]) == 0
+        study.add(
+            TrialRecord(
+                number=number,
+                status=Status.COMPLETED,
+                design=found.design,
+                params=one.params,
+                detector=found.detector.to_dict(),
+                recipe=found.recipe.to_dict(),
+                cost=one.cost,
+                speed_score=0.5,
+                epochs=tuple(
+                    EpochResult(
+                        epoch=epoch,
+                        losses={"total": 1.0},
+                        lr=0.1,
+                        seconds=1.0,
+                        ap=dict(zip(("easy", "medium", "hard"), ap)),
+                    )
+                    for epoch, ap in zip(EPOCHS, one.ap)
+                ),
+            ),
+            space.distributions(one.params),
+        )
+    assert (
+        replay.cli.main(
+            replay.make_parser(),
+            replay.run,
+            ["--record", str(study.folder), "--table", str(tmp_path / "mini.json")],
+        )
+        == 0
+    )
     found, _ = Table.load(tmp_path / "mini.json")
     assert sorted(found.rows, key=str) == sorted(table.rows, key=str)
     assert found.made["data_fingerprint"] == "f"
 
 
-@pytest.mark.parametrize(("change", "complaint"), [
-    (lambda data: data["rows"].append(data["rows"][0]), "stands twice"),
-    (lambda data: data["rows"][0]["params"].update({"neck.width": 17}), "neck.width"),
-    (lambda data: data["rows"][0]["ap"].pop(), "unlike others"),
-    (lambda data: data.update(evaluated=[1, 2, 3, 5]), "trained for 5 epochs"),
-    (lambda data: data.pop("rows"), "rows: missing key")])
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        (lambda data: data["rows"].append(data["rows"][0]), "stands twice"),
+        (lambda data: data["rows"][0]["params"].update({"neck.width": 17}), "neck.width"),
+        (lambda data: data["rows"][0]["ap"].pop(), "unlike others"),
+        (lambda data: data.update(evaluated=[1, 2, 3, 5]), "trained for 5 epochs"),
+        (lambda data: data.pop("rows"), "rows: missing key"),
+    ],
+)
 def test_a_damaged_table_is_refused_in_a_line(table, space, tmp_path, change, complaint):
     data = json.loads(table.text())
     change(data)
@@ -159,14 +216,32 @@ def test_a_damaged_table_is_refused_in_a_line(table, space, tmp_path, change, co
 def test_the_command(table, space, tmp_path, capsys):
     path = tmp_path / "mini.json"
     path.write_text(table.text())
-    flags = ["--table", str(path), "--seeds", "3", "--samplers", "random,nsga2", "--jobs", "1",
-             "--schedules", "4", "1,2,4 eta 2 front", "--output", str(tmp_path),
-             "--json", str(tmp_path / "told.json")]
+    flags = [
+        "--table",
+        str(path),
+        "--seeds",
+        "3",
+        "--samplers",
+        "random,nsga2",
+        "--jobs",
+        "1",
+        "--schedules",
+        "4",
+        "1,2,4 eta 2 front",
+        "--output",
+        str(tmp_path),
+        "--json",
+        str(tmp_path / "told.json"),
+    ]
     assert replay.cli.main(replay.make_parser(), replay.run, flags) == 0
     told = json.loads((tmp_path / "told.json").read_text())
     kinds = [(one["sampler"], one["schedule"]) for one in told["outcomes"]]
-    assert kinds[:4] == [("random", "none"), ("nsga2", "none"), ("random", "1-2-4 η2 front"),
-                         ("nsga2", "1-2-4 η2 front")]
+    assert kinds[:4] == [
+        ("random", "none"),
+        ("nsga2", "none"),
+        ("random", "1-2-4 η2 front"),
+        ("nsga2", "1-2-4 η2 front"),
+    ]
     assert ("fewest MACs first", "none") in kinds
     assert [rung["epoch"] for rung in told["rungs"]] == [1, 2, 3]
     assert (tmp_path / "replay.png").is_file()
@@ -175,11 +250,15 @@ def test_the_command(table, space, tmp_path, capsys):
     assert sum(line.startswith("| ") for line in lines) == 2 + 2 + len(kinds) + 3
 
 
-@pytest.mark.parametrize(("flags", "complaint"), [
-    (["--schedules", "1,5"], "must rise to 4"),
-    (["--schedules", "few"], "must be epochs with commas"),
-    (["--samplers", "grid"], "not one of"),
-    (["--table", "none.json"], "no such file")])
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        (["--schedules", "1,5"], "must rise to 4"),
+        (["--schedules", "few"], "must be epochs with commas"),
+        (["--samplers", "grid"], "not one of"),
+        (["--table", "none.json"], "no such file"),
+    ],
+)
 def test_mistakes_end_in_one_line(table, space, tmp_path, capsys, flags, complaint):
     path = tmp_path / "mini.json"
     path.write_text(table.text())

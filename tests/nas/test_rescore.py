@@ -20,20 +20,33 @@ def study(generated_study):
 @pytest.fixture
 def call(study, tmp_path, capsys):
     """Function: text of the objective's file, further flags → exit code, stdout, stderr, JSON."""
+
     def run(text: str, *flags: str):
         (tmp_path / "o.yaml").write_text(text)
-        code = cli.main(rescore.make_parser(), rescore.run, [
-            "--runs-dir", str(study.parent), "--objective", str(tmp_path / "o.yaml"),
-            "--json", str(tmp_path / "r.json"), *flags])
+        code = cli.main(
+            rescore.make_parser(),
+            rescore.run,
+            [
+                "--runs-dir",
+                str(study.parent),
+                "--objective",
+                str(tmp_path / "o.yaml"),
+                "--json",
+                str(tmp_path / "r.json"),
+                *flags,
+            ],
+        )
         told = json.loads((tmp_path / "r.json").read_text()) if code == 0 else None
         return code, *capsys.readouterr(), told
+
     return run
 
 
 def test_scores_ranks_and_front_by_hand(study, call):
     before = (study / "study.db").read_bytes()
     code, out, _, told = call(
-        "objective: {metric: params, best: 1e5, worst: 1e7, weights: {accuracy: 1, speed: 3}}")
+        "objective: {metric: params, best: 1e5, worst: 1e7, weights: {accuracy: 1, speed: 3}}"
+    )
     assert code == 0 and (study / "study.db").read_bytes() == before
     completed = [r for r in load_records(study) if r.status is Status.COMPLETED]
     speed = {r.number: min(max(1 - log(r.cost.params / 1e5) / log(100), 0), 1) for r in completed}
@@ -44,29 +57,41 @@ def test_scores_ranks_and_front_by_hand(study, call):
     assert told["best"]["score"] == pytest.approx(max(score.values()))
     by_old = sorted(completed, key=lambda r: (-r.score, r.number))
     assert {row["number"]: row["old_rank"] for row in told["trials"]} == {
-        r.number: rank for rank, r in enumerate(by_old, 1)}
-    front = {a.number for a in completed if not any(
-        (b.accuracy_score, speed[b.number]) != (a.accuracy_score, speed[a.number])
-        and b.accuracy_score >= a.accuracy_score and speed[b.number] >= speed[a.number]
-        for b in completed)}
+        r.number: rank for rank, r in enumerate(by_old, 1)
+    }
+    front = {
+        a.number
+        for a in completed
+        if not any(
+            (b.accuracy_score, speed[b.number]) != (a.accuracy_score, speed[a.number])
+            and b.accuracy_score >= a.accuracy_score
+            and speed[b.number] >= speed[a.number]
+            for b in completed
+        )
+    }
     assert set(told["front"]) == front
     assert f"best: trial {expected[0]} " in out and f"--trial {expected[0]}" in out
 
 
 def test_the_usual_formula_changes_nothing(call):
     _, out, _, told = call("objective: {metric: macs}\nname: a space will do", "--top", "3")
-    assert all(row["rank"] == row["old_rank"] and row["score"] == pytest.approx(row["old_score"])
-               for row in told["trials"])
+    assert all(
+        row["rank"] == row["old_rank"] and row["score"] == pytest.approx(row["old_score"])
+        for row in told["trials"]
+    )
     assert "as before" in out and f"({len(told['trials']) - 3} more" in out
 
 
-@pytest.mark.parametrize(("text", "message"), [
-    ("objective: {metric: latency_ms}", "study old measured no latency_ms for"),
-    ("objective: {metric: speed}", "o.yaml:1: objective → metric: 'speed' is not one of macs"),
-    ("metric: macs", "o.yaml: objective: missing key"),
-    ("objective:\n  weights: {accuracy: -1}", "objective → weights → accuracy: -1 must be at"),
-    ("objective: {weight: 2}", "unknown key; did you mean weights?"),
-])
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("objective: {metric: latency_ms}", "study old measured no latency_ms for"),
+        ("objective: {metric: speed}", "o.yaml:1: objective → metric: 'speed' is not one of macs"),
+        ("metric: macs", "o.yaml: objective: missing key"),
+        ("objective:\n  weights: {accuracy: -1}", "objective → weights → accuracy: -1 must be at"),
+        ("objective: {weight: 2}", "unknown key; did you mean weights?"),
+    ],
+)
 def test_bad_input_is_one_line(call, text, message):
     code, _, err, _ = call(text)
     assert code == 2 and message in err and err.count("\n") == 1

@@ -33,9 +33,13 @@ def test_best_is_trained_and_kept(retrained, tiny_study, tmp_path):
     metrics = json.loads((best / "metrics.json").read_text())
     assert metrics == json.loads((tmp_path / "r.json").read_text())
     assert metrics["ap_on"].startswith("hold-out") and set(metrics["ap"]) == {
-        "easy", "medium", "hard"}
+        "easy",
+        "medium",
+        "hard",
+    }
     assert metrics["score"] == pytest.approx(
-        metrics["speed_score"] + 2 * sum(metrics["ap"].values()) / 3)
+        metrics["speed_score"] + 2 * sum(metrics["ap"].values()) / 3
+    )
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     assert not list(tiny_study.folder.glob("*-training"))  # only the result stays
     written = yaml.safe_load((best / "config.yaml").read_text())
@@ -78,6 +82,7 @@ def test_stopped_and_resumed_equals_uninterrupted(retrained, tiny_study, monkeyp
             yield epoch
             if number == 0:
                 raise KeyboardInterrupt
+
     original = detector.training.fit.fit
     with monkeypatch.context() as patch:
         patch.setattr(detector.training.fit, "fit", killed)
@@ -107,10 +112,13 @@ def test_init_from_fine_tunes_another_design(retrained, tiny_study, tmp_path):
     assert metrics["origin"]["start"] == told and len(metrics["epochs"]) == 1
     assert told["copied"]["all"] == 1 and told["trained_on"]["title"] == "trial 0 of study tiny"
     model = load_model(best / "weights.pt")
-    rules = {rule.rule.split()[0]: rule for rule in check_rules(
-        Cost.of(model.config), (1, 1), model.recipe, model.origin)}
+    rules = {
+        rule.rule.split()[0]: rule
+        for rule in check_rules(Cost.of(model.config), (1, 1), model.recipe, model.origin)
+    }
     assert rules["pretrained"].holds and "which started from scratch" in (
-        rules["pretrained"].evidence)
+        rules["pretrained"].evidence
+    )
     assert rules["no"].holds is False  # drawn scenes, not WIDER FACE
     code, out, _ = retrained("--best", "--epochs", "1", "--init-from", str(first), "--resume")
     assert code == 0 and "retrained already" in out
@@ -121,8 +129,13 @@ def test_a_backbone_and_a_detector_have_a_flag_each(retrained, tiny_study, tmp_p
     checkpoint.save(tmp_path / "whole.pt", build_detector(config), config, Recipe(), {})
     code, _, err = retrained("--best", "--weights", str(tmp_path / "whole.pt"))
     assert code == 2 and "whole.pt: holds a whole detector" in err and "--init-from" in err
-    torch.save({name.replace("backbone.", "layer"): value for name, value in
-                build_detector(config).state_dict().items()}, tmp_path / "other.pt")
+    torch.save(
+        {
+            name.replace("backbone.", "layer"): value
+            for name, value in build_detector(config).state_dict().items()
+        },
+        tmp_path / "other.pt",
+    )
     code, _, err = retrained("--best", "--init-from", str(tmp_path / "other.pt"))
     assert code == 2 and "is of no known kind of weights" in err and err.count("\n") == 1
     (tmp_path / "broken.pt").write_bytes(b"no weights")
@@ -144,12 +157,22 @@ def test_a_study_lends_a_preset_its_recipe_and_images(tiny_study):
     assert candidate.folder == tiny_study.folder / "retrained" / "retinaface_mobile025"
     assert candidate.fingerprint == tiny_study.manifest["data_fingerprint"]
     assert full_recipe(candidate, args) == full_recipe(
-        choose(parse(tiny_study, "--best")), args)  # the winner's, so the two compare
+        choose(parse(tiny_study, "--best")), args
+    )  # the winner's, so the two compare
 
 
 def test_a_preset_alone_keeps_its_published_recipe(tiny_study):
-    args = parse(tiny_study, "--preset", "retinaface_mobile025", "--data", "synthetic",
-                 "--epochs", "40", "--batch-size", "8")
+    args = parse(
+        tiny_study,
+        "--preset",
+        "retinaface_mobile025",
+        "--data",
+        "synthetic",
+        "--epochs",
+        "40",
+        "--batch-size",
+        "8",
+    )
     candidate = choose(args)
     recipe = full_recipe(candidate, args)
     assert candidate.folder == tiny_study.folder.parent / "retinaface_mobile025" / "best"
@@ -167,8 +190,9 @@ def test_a_proxys_recipe_grows(tiny_study):
 
 
 def test_on_a_cpu_the_batch_size_is_the_recipes(retrained, tiny_study):
-    code, out, _ = retrained("--best", "--epochs", "1", "--size", "64", "--batch-size", "auto",
-                             "--device", "cpu")
+    code, out, _ = retrained(
+        "--best", "--epochs", "1", "--size", "64", "--batch-size", "auto", "--device", "cpu"
+    )
     assert code == 0 and "batch size: 4, the recipe's own, as on any CPU\n" in out
     assert "batch 4, lr 0.02 " in out
 
@@ -180,8 +204,10 @@ def test_a_file_says_what_is_different_about_a_recipe(tmp_path):
     assert (short.loss, short.augmentation.photometric) == (published.loss, 0)
     assert short.augmentation.scales == (0.3, 0.45, 0.6, 0.8, 1.0)
     path = tmp_path / "wrong.yaml"
-    for text, message in (("recipe: {optimizer: {lrr: 1}}", "1: recipe → optimizer → lrr: unknown"),
-                          ("detector: {}", "1: detector: unknown key")):
+    for text, message in (
+        ("recipe: {optimizer: {lrr: 1}}", "1: recipe → optimizer → lrr: unknown"),
+        ("detector: {}", "1: detector: unknown key"),
+    ):
         path.write_text(text)
         with pytest.raises(UserError, match=message):
             cli_recipe("--recipe", str(path))
@@ -199,15 +225,18 @@ def test_a_latency_is_the_one_that_the_study_measured(tiny_study):
     ap = dict.fromkeys(("easy", "medium", "hard"), 0.5)
     measured = replace(candidate.cost, latency_ms=100.0, machine="a machine")
     for cost, score, machine in ((measured, 1.5, "a machine"), (None, None, None)):
-        told = training.results(replace(candidate, cost=cost), full_recipe(candidate, args), [], ap,
-                                workers=1)
+        told = training.results(
+            replace(candidate, cost=cost), full_recipe(candidate, args), [], ap, workers=1
+        )
         assert (told["score"], told["machine"]) == (score and pytest.approx(score), machine)
 
 
 def test_a_file_has_the_last_word_but_for_flags(tiny_study, tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text("recipe: {epochs: 30, size: 416, cache_size: 1024, augmentation: {flip: 0}, "
-                    "optimizer: {schedule: step}, evaluation: {keep: 100, every: 5}}")
+    path.write_text(
+        "recipe: {epochs: 30, size: 416, cache_size: 1024, augmentation: {flip: 0}, "
+        "optimizer: {schedule: step}, evaluation: {keep: 100, every: 5}}"
+    )
     args = parse(tiny_study, "--recipe", str(path))
     recipe = full_recipe(choose(args), args)
     assert (recipe.epochs, recipe.size, recipe.cache_size) == (30, 416, 1024)
@@ -230,6 +259,7 @@ def test_how_to_train_is_told_by_flags(tiny_study):
     def recipe(*flags):
         args = parse(tiny_study, *flags)
         return full_recipe(choose(args), args)
+
     assert recipe("--accumulate", "4").accumulate == 4
     assert recipe("--precision", "fp16").precision == "fp16"
     assert recipe("--ema", "0.999").optimizer.ema == 0.999
@@ -239,8 +269,19 @@ def test_how_to_train_is_told_by_flags(tiny_study):
 
 
 def test_looks_on_the_way_and_the_best_of_them(retrained, tiny_study):
-    code, out, err = retrained("--best", "--epochs", "3", "--eval-every", "2", "--accumulate", "2",
-                               "--ema", "0.9", "--precision", "fp32")
+    code, out, err = retrained(
+        "--best",
+        "--epochs",
+        "3",
+        "--eval-every",
+        "2",
+        "--accumulate",
+        "2",
+        "--ema",
+        "0.9",
+        "--precision",
+        "fp32",
+    )
     assert (code, err) == (0, "")
     assert "batch 4 in 2 parts" in out
     metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
@@ -298,6 +339,7 @@ def test_a_diverging_training_is_one_line(retrained, monkeypatch):
     def diverges(*args, **kwargs):
         raise TrainingError("loss not finite at epoch 1")
         yield
+
     monkeypatch.setattr(detector.training.fit, "fit", diverges)
     code, _, err = retrained("--best")
     assert code == 2 and "loss not finite" in err and "--batch-size" in err

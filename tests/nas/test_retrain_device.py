@@ -15,6 +15,7 @@ from nas.retraining.candidate import choose, full_recipe
 @pytest.fixture
 def fast_gpu(monkeypatch):
     """Choices of --batch-size auto as on a GPU; what it returns notes the sizes that were tried."""
+
     def choose_size(config, recipe, device, sizes, step, tell):
         assert set(step.keywords) == {"graph"}
         asked.append((recipe.batch_size, recipe.size, sorted(sizes)))
@@ -42,13 +43,15 @@ def test_a_batch_size_that_suits_the_device(retrained, tiny_study, fast_gpu):
     assert len(fast_gpu) == 2  # another retrain
 
 
-def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(retrained, tiny_study, fast_gpu,
-                                                          monkeypatch):
+def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(
+    retrained, tiny_study, fast_gpu, monkeypatch
+):
     import detector.training.fit
 
     def killed(*args, **kwargs):
         yield next(original(*args, **kwargs))
         raise KeyboardInterrupt
+
     original = detector.training.fit.fit
     flags = ("--best", "--epochs", "2", "--size", "64", "--batch-size", "auto")
     with monkeypatch.context() as patch:
@@ -62,12 +65,22 @@ def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(retrained, tiny_study,
 
 
 def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
-    args = retrain.make_parser().parse_args([
-        "--runs-dir", str(tiny_study.folder.parent), "--batch-size", "auto", "--workers", "2",
-        "--size", "64"])
+    args = retrain.make_parser().parse_args(
+        [
+            "--runs-dir",
+            str(tiny_study.folder.parent),
+            "--batch-size",
+            "auto",
+            "--workers",
+            "2",
+            "--size",
+            "64",
+        ]
+    )
     candidate = choose(args)
-    recipe = retrain._suited(candidate, full_recipe(candidate, args), SimpleNamespace(images=40),
-                             args)
+    recipe = retrain._suited(
+        candidate, full_recipe(candidate, args), SimpleNamespace(images=40), args
+    )
     assert fast_gpu == [(2, 64, [2, 4, 8, 16])]
     assert recipe.batch_size == 32
     assert capsys.readouterr().out == "batch size: 16, chosen; for each of 2 workers\n"

@@ -17,12 +17,23 @@ from detector.data.open import synthetic_data
 from detector.training.fit import LAST, fit
 from detector.weights import checkpoint
 
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
-                                    depths=(1, 1, 1, 1, 1)),
-                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
-RECIPE = Recipe(epochs=3, size=64, batch_size=5, norm="frozen", precision="fp32", accumulate=2,
-                optimizer=Optimizer(lr=2e-4, clip_norm=10.0, ema=0.9),
-                evaluation=Evaluation(size=96, every=2))
+CONFIG = Detector(
+    backbone=Backbone(
+        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
+    ),
+    neck=Neck(levels=(3, 4, 5), width=16),
+    context=Context(kind="none"),
+)
+RECIPE = Recipe(
+    epochs=3,
+    size=64,
+    batch_size=5,
+    norm="frozen",
+    precision="fp32",
+    accumulate=2,
+    optimizer=Optimizer(lr=2e-4, clip_norm=10.0, ema=0.9),
+    evaluation=Evaluation(size=96, every=2),
+)
 
 # What a driver does, as a module in the test's folder: job.json says what, told.jsonl takes epochs.
 DRIVER = """
@@ -55,11 +66,19 @@ def start_pair(start, images, tmp_path):
     """Function: recipe → a process in which two workers train by it, in tmp_path / "work"."""
 
     def run(recipe: Recipe):
-        (tmp_path / "job.json").write_text(json.dumps({
-            "detector": CONFIG.to_dict(), "recipe": recipe.to_dict(),
-            "train": str(images[0].folder), "holdout": str(images[1].folder)}))
+        (tmp_path / "job.json").write_text(
+            json.dumps(
+                {
+                    "detector": CONFIG.to_dict(),
+                    "recipe": recipe.to_dict(),
+                    "train": str(images[0].folder),
+                    "holdout": str(images[1].folder),
+                }
+            )
+        )
         (tmp_path / "pair.py").write_text(DRIVER)
         return start("pair")
+
     return run
 
 
@@ -101,8 +120,9 @@ def workers_of(process) -> list[int]:
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_no_epoch_lost_or_told_twice(start_pair, tmp_path,
-                                                                    monkeypatch):
+def test_a_killed_worker_is_replaced_and_no_epoch_lost_or_told_twice(
+    start_pair, tmp_path, monkeypatch
+):
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))  # in the workers' environment, to find them
     process = start_pair(replace(RECIPE, epochs=40, evaluation=Evaluation(size=96, every=0)))
     process.folder = tmp_path

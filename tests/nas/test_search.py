@@ -31,15 +31,23 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
     records = load_records(tmp_path / "runs" / "one")
     assert told["study"] == "one"
     assert told["trials"]["completed"] + told["trials"]["pruned"] == len(records) == 4
-    assert set(told["best"]) >= {"number", "score", "accuracy_score", "speed_score", "params",
-                                 "macs"}
+    assert set(told["best"]) >= {
+        "number",
+        "score",
+        "accuracy_score",
+        "speed_score",
+        "params",
+        "macs",
+    }
     assert told["front"]
     assert records[0].status is Status.COMPLETED
     assert records[0].notes["thop"] == {"params": 426_608, "macs": records[0].cost.macs}
     assert "python -m nas.retrain --best --study one" in out
     folder = tmp_path / "runs" / "one"
-    assert all((folder / name).stat().st_size for name in (
-        "front.csv", "front.png", "front.html", "trials.csv", "space.yaml"))
+    assert all(
+        (folder / name).stat().st_size
+        for name in ("front.csv", "front.png", "front.html", "trials.csv", "space.yaml")
+    )
 
     client, runs = mlflow_runs(tmp_path)
     trials = [run for run in runs if run.data.tags["role"] == "trial"]
@@ -83,9 +91,20 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(command, start, tiny_spac
 @pytest.mark.slow
 def test_given_designs_come_first_and_others_inherit(command, tiny_space, tmp_path):
     (tmp_path / "first.yaml").write_text(
-        "designs: [{preset: yunet_n}, {params: {backbone.width: 0.125, neck.width: 16}}]\n")
-    code, out, err = command(*SEARCH, "--trials", "4", "--study", "one", "--concurrency", "1",
-                             "--enqueue", "first.yaml", "--inherit")
+        "designs: [{preset: yunet_n}, {params: {backbone.width: 0.125, neck.width: 16}}]\n"
+    )
+    code, out, err = command(
+        *SEARCH,
+        "--trials",
+        "4",
+        "--study",
+        "one",
+        "--concurrency",
+        "1",
+        "--enqueue",
+        "first.yaml",
+        "--inherit",
+    )
     assert code == 0, err
     assert "designs to try first: 2" in out
     records = load_records(tmp_path / "runs" / "one")
@@ -119,21 +138,24 @@ def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
     assert all(r.status in (Status.COMPLETED, Status.PRUNED) for r in records)
 
 
-@pytest.mark.parametrize(("args", "message"), [
-    (("--trials", "0"), "--trials 0: must be at least 1"),
-    (("--max-failures", "1.5"), "--max-failures 1.5: must be between 0 and 1"),
-    (("--space", "other.yaml"), "other.yaml: no such file"),
-    (("--data", "nowhere"), "nowhere: no such folder"),
-    (("--study", "../x"), "use letters, digits"),
-    (("--holdout", "2"), "holdout: 2.0 must be between 0 and 1"),
-    (("--device", "cuda"), "--device cuda: no CUDA device"),
-    (("--address", "ray://head:10001"), "runs on a machine of the cluster"),
-    (("--address", "127.0.0.1:9"), "127.0.0.1:9: no Ray cluster"),
-    (("--address", "127.0.0.1:99999"), "127.0.0.1:99999: no Ray cluster"),
-    (("--gpus-per-trial", "2", "--device", "cpu"), "--gpus-per-trial 2: this machine has 0"),
-    (("--json", "no/r.json"), "folder no does not exist"),
-    (("--frobnicate",), "unrecognized arguments: --frobnicate"),
-])
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (("--trials", "0"), "--trials 0: must be at least 1"),
+        (("--max-failures", "1.5"), "--max-failures 1.5: must be between 0 and 1"),
+        (("--space", "other.yaml"), "other.yaml: no such file"),
+        (("--data", "nowhere"), "nowhere: no such folder"),
+        (("--study", "../x"), "use letters, digits"),
+        (("--holdout", "2"), "holdout: 2.0 must be between 0 and 1"),
+        (("--device", "cuda"), "--device cuda: no CUDA device"),
+        (("--address", "ray://head:10001"), "runs on a machine of the cluster"),
+        (("--address", "127.0.0.1:9"), "127.0.0.1:9: no Ray cluster"),
+        (("--address", "127.0.0.1:99999"), "127.0.0.1:99999: no Ray cluster"),
+        (("--gpus-per-trial", "2", "--device", "cpu"), "--gpus-per-trial 2: this machine has 0"),
+        (("--json", "no/r.json"), "folder no does not exist"),
+        (("--frobnicate",), "unrecognized arguments: --frobnicate"),
+    ],
+)
 def test_bad_input_is_one_line(run_here, args, message):
     code, _, err = run_here(*SEARCH[1:], "--trials", "2", *args)
     assert code == 2
@@ -165,8 +187,9 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
             raise StorageInternalError("An exception is raised during the commit.") from error
 
     monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
-    monkeypatch.setattr("trials.compute.trainable.run_on_ray",
-                        lambda source, shares, **how: source.next_segment())
+    monkeypatch.setattr(
+        "trials.compute.trainable.run_on_ray", lambda source, shares, **how: source.next_segment()
+    )
     monkeypatch.setattr("nas.study.storage.Study.add", full)
     code, _, err = run_here(*SEARCH[1:], "--study", "one", "--tracking-uri", "none")
     assert code == 2
@@ -186,22 +209,41 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
         with contextlib.suppress(StopIteration):
             while segment := source.next_segment():
                 number = segment.number
-                source.take(SegmentReport(number=number, ended=True, **(
-                    {"failure": Failure(reason="broken", traceback="…")} if number else
-                    {"epoch": EpochResult(epoch=2, losses={}, lr=0.1, seconds=1.0, ap=dict.fromkeys(
-                        ("easy", "medium", "hard"), 0.5))})))
+                source.take(
+                    SegmentReport(
+                        number=number,
+                        ended=True,
+                        **(
+                            {"failure": Failure(reason="broken", traceback="…")}
+                            if number
+                            else {
+                                "epoch": EpochResult(
+                                    epoch=2,
+                                    losses={},
+                                    lr=0.1,
+                                    seconds=1.0,
+                                    ap=dict.fromkeys(("easy", "medium", "hard"), 0.5),
+                                )
+                            }
+                        ),
+                    )
+                )
 
     from nas.engine.driver import Caches
 
-    monkeypatch.setattr("nas.search._caches", lambda study, space, data: Caches(
-        train=run_here.folder, holdout=run_here.folder))
+    monkeypatch.setattr(
+        "nas.search._caches",
+        lambda study, space, data: Caches(train=run_here.folder, holdout=run_here.folder),
+    )
     monkeypatch.setattr("trials.compute.trainable.run_on_ray", all_but_the_baseline_fail)
     search = (*SEARCH[1:], "--trials", "9", "--study", "one", "--tracking-uri", "none")
     code, out, err = run_here(*search, "--json", "r.json")
     assert code == 1
-    assert err == ("error: study one stops: 4 of 5 trials failed, more than --max-failures 0.5 "
-                   "allows, the last one with: broken; mend the cause and start a new study, or "
-                   "go on with --resume and a larger share\n")
+    assert err == (
+        "error: study one stops: 4 of 5 trials failed, more than --max-failures 0.5 "
+        "allows, the last one with: broken; mend the cause and start a new study, or "
+        "go on with --resume and a larger share\n"
+    )
     assert "1 completed, 4 failed; 1 epochs trained" in out
     assert json.loads((run_here.folder / "r.json").read_text())["trials"]["failed"] == 4
     code, _, err = run_here(*search, "--resume")

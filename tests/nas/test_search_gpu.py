@@ -14,12 +14,36 @@ from trials.record import Status
 from trials.run import release_memory, run_segment
 from trials.tracking.tracker import NullTracker
 
-pytestmark = [pytest.mark.gpu,
-              pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
-SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3",
-          "--tracking-uri", "none")
-RETRAIN = ("nas.retrain", "--preset", "retinaface_mobile025", "--data", "synthetic", "--fraction",
-           "0.3", "--epochs", "1", "--size", "128", "--tracking-uri", "none")
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
+SEARCH = (
+    "nas.search",
+    "--space",
+    "tiny.yaml",
+    "--data",
+    "synthetic",
+    "--fraction",
+    "0.3",
+    "--tracking-uri",
+    "none",
+)
+RETRAIN = (
+    "nas.retrain",
+    "--preset",
+    "retinaface_mobile025",
+    "--data",
+    "synthetic",
+    "--fraction",
+    "0.3",
+    "--epochs",
+    "1",
+    "--size",
+    "128",
+    "--tracking-uri",
+    "none",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -38,14 +62,27 @@ def test_trials_share_a_gpu(command, tiny_space, tmp_path):
     assert sum(r.retries for r in records) == 0
 
 
-def test_a_trial_that_runs_out_of_memory_fails_and_the_search_goes_on(tmp_path, tiny_space,
-                                                                      tiny_data):
-    train, holdout = (cache_images(images, tmp_path / "cache", 64).folder
-                      for images in (tiny_data.train, tiny_data.selection))
+def test_a_trial_that_runs_out_of_memory_fails_and_the_search_goes_on(
+    tmp_path, tiny_space, tiny_data
+):
+    train, holdout = (
+        cache_images(images, tmp_path / "cache", 64).folder
+        for images in (tiny_data.train, tiny_data.selection)
+    )
     space = SearchSpace.load(tiny_space)
     study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
-    driver = Driver(study, space, NullTracker(), trials=2, sampler="random", seed=0, rungs=(1,),
-                    caches=Caches(train=train, holdout=holdout), device="cuda", threads=1)
+    driver = Driver(
+        study,
+        space,
+        NullTracker(),
+        trials=2,
+        sampler="random",
+        seed=0,
+        rungs=(1,),
+        caches=Caches(train=train, holdout=holdout),
+        device="cuda",
+        threads=1,
+    )
     torch.zeros(1, device="cuda")
     parts = []
     while True:

@@ -15,7 +15,9 @@ HEAD = "name: small\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\ndime
 def small(tmp_path):
     """24 parameters; an activation of no context is none: 12 of them are 6 designs."""
     path = tmp_path / "small.yaml"
-    path.write_text(HEAD + """
+    path.write_text(
+        HEAD
+        + """
   neck.width: {choice: [16, 32, 48]}
   context.kind: {choice: [ssh, none]}
   context.activation: {choice: [relu, leaky_relu]}
@@ -23,16 +25,21 @@ def small(tmp_path):
     choice:
       own: {head.score: softmax, head.shared: false}
       shared: {head.score: sigmoid, head.shared: true}
-""")
+"""
+    )
     return path
 
 
 def test_designs_are_counted_and_those_that_are_the_same_once(small):
     space = SearchSpace.load(small)
     assert space.size() == 24
-    every = [{"neck.width": w, "context.kind": c, "context.activation": a, "head": h}
-             for w in (16, 32, 48) for c in ("ssh", "none") for a in ("relu", "leaky_relu")
-             for h in ("own", "shared")]
+    every = [
+        {"neck.width": w, "context.kind": c, "context.activation": a, "head": h}
+        for w in (16, 32, 48)
+        for c in ("ssh", "none")
+        for a in ("relu", "leaky_relu")
+        for h in ("own", "shared")
+    ]
     truth = len({arch_hash(space.resolve(params)[0]) for params in every})
     assert truth == 18
     assert distinct_designs(space, every) == truth

@@ -19,14 +19,17 @@ from detector.training.fit import fit
 from trials.compute.resources import shares_of, this_machine
 from trials.run import Segment, release_memory, run_segment
 
-pytestmark = [pytest.mark.gpu,
-              pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
+]
 GPU = torch.device("cuda")
 
 
 @pytest.fixture
 def memory():
     """Function: the GPU memory that torch may take, in bytes; all of it again afterwards."""
+
     def allow(size: float) -> None:
         release_memory()
         total = torch.cuda.get_device_properties(GPU).total_memory
@@ -40,13 +43,23 @@ def memory():
 @pytest.fixture
 def segment(tiny_study, tiny_data, tmp_path):
     """Of the tiny study's baseline at 640 px, 16 images a step."""
-    train, holdout = (cache_images(images, tmp_path / "cache", 320).folder
-                      for images in (tiny_data.train, tiny_data.selection))
+    train, holdout = (
+        cache_images(images, tmp_path / "cache", 320).folder
+        for images in (tiny_data.train, tiny_data.selection)
+    )
     record = tiny_study.records[0]
-    return Segment(number=7, detector=record.detector,
-                   recipe=record.recipe | {"size": 640, "batch_size": 16}, until=2,
-                   evaluate_at=(2,), told=0, workdir=str(tmp_path / "trials" / "0007"),
-                   train=str(train), holdout=str(holdout), device="cuda")
+    return Segment(
+        number=7,
+        detector=record.detector,
+        recipe=record.recipe | {"size": 640, "batch_size": 16},
+        until=2,
+        evaluate_at=(2,),
+        told=0,
+        workdir=str(tmp_path / "trials" / "0007"),
+        train=str(train),
+        holdout=str(holdout),
+        device="cuda",
+    )
 
 
 def peak(segment: Segment, folder: Path, accumulate: int) -> int:
@@ -54,15 +67,25 @@ def peak(segment: Segment, folder: Path, accumulate: int) -> int:
     release_memory()
     torch.cuda.reset_peak_memory_stats()
     recipe = replace(Recipe.from_dict(segment.recipe), accumulate=accumulate)
-    list(fit(Detector.from_dict(segment.detector), recipe, CachedImages(Path(segment.train)),
-             CachedImages(Path(segment.holdout)), workdir=folder, device="cuda"))
+    list(
+        fit(
+            Detector.from_dict(segment.detector),
+            recipe,
+            CachedImages(Path(segment.train)),
+            CachedImages(Path(segment.holdout)),
+            workdir=folder,
+            device="cuda",
+        )
+    )
     return torch.cuda.max_memory_reserved()
 
 
 def test_a_segment_trains_there(segment):
     reports = list(run_segment(segment))
-    assert [(r.epoch.epoch, r.ended, r.failure) for r in reports] == [(1, False, None),
-                                                                      (2, True, None)]
+    assert [(r.epoch.epoch, r.ended, r.failure) for r in reports] == [
+        (1, False, None),
+        (2, True, None),
+    ]
     assert reports[-1].notes["device"] == "cuda"
     assert all(map(math.isfinite, reports[-1].epoch.losses.values()))
 
@@ -93,8 +116,9 @@ class Large(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.layers = nn.Sequential(nn.Conv2d(3, 192, 3, padding=1),
-                                    *(nn.Conv2d(192, 192, 3, padding=1) for _ in range(8)))
+        self.layers = nn.Sequential(
+            nn.Conv2d(3, 192, 3, padding=1), *(nn.Conv2d(192, 192, 3, padding=1) for _ in range(8))
+        )
 
     def forward(self, image):
         return self.layers(image.float() / 255)

@@ -11,15 +11,23 @@ from trials.names import describe
 BASE, _ = load_preset("retinaface_mobile025")
 
 
-@pytest.mark.parametrize("preset, name", [
-    ("retinaface_mobile025", "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm"),
-    ("retinaface_resnet50", "resb w1 d3-4-6-3 fpn256 P3-P5 ssh retinaface lm"),
-    ("retinaface_resnet18_p2p6", "res w1 d2-2-2-2 fpn64s P2-P6 ssh-shared 6 anchors lm"),
-    ("scrfd_0.5g", "mnv1 w16-40-72-152-288 d1-2-3-2-6 stem16 pafpn16 P3-P5 head2x64 separable gn16 "
-                   "by-conv3 shared sigmoid distance retinaface"),
-    ("yunet_s", "yunet w16-32-64-64-64-64 d1-2-2-2-2-2 tfpn64 P3-P5 by-unit objectness point "
-                "cell lm"),
-])
+@pytest.mark.parametrize(
+    "preset, name",
+    [
+        ("retinaface_mobile025", "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm"),
+        ("retinaface_resnet50", "resb w1 d3-4-6-3 fpn256 P3-P5 ssh retinaface lm"),
+        ("retinaface_resnet18_p2p6", "res w1 d2-2-2-2 fpn64s P2-P6 ssh-shared 6 anchors lm"),
+        (
+            "scrfd_0.5g",
+            "mnv1 w16-40-72-152-288 d1-2-3-2-6 stem16 pafpn16 P3-P5 head2x64 separable gn16 "
+            "by-conv3 shared sigmoid distance retinaface",
+        ),
+        (
+            "yunet_s",
+            "yunet w16-32-64-64-64-64 d1-2-2-2-2-2 tfpn64 P3-P5 by-unit objectness point cell lm",
+        ),
+    ],
+)
 def test_presets(preset, name):
     detector, _ = load_preset(preset)
     assert describe(detector) == describe(detector.to_dict()) == name
@@ -27,8 +35,13 @@ def test_presets(preset, name):
 
 def test_what_differs_is_named():
     backbone = replace(BASE.backbone, stem=16, widths=(16, 32, 96, 128, 128))
-    design = replace(BASE, backbone=backbone, context=Context(kind="none"),
-                     head=Head(landmarks=False), anchors=Anchors(name="single"))
+    design = replace(
+        BASE,
+        backbone=backbone,
+        context=Context(kind="none"),
+        head=Head(landmarks=False),
+        anchors=Anchors(name="single"),
+    )
     assert describe(design) == "mnv1 w16-32-96-128-128 d1-2-2-6-2 stem16 fpn64 P3-P5 single"
 
 

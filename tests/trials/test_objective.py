@@ -12,8 +12,9 @@ def cost(macs=10**9, params=10**6, latency_ms=None):
     return Cost(params=params, macs=macs, latency_ms=latency_ms)
 
 
-@pytest.mark.parametrize("macs, expected", [
-    (0.1e9, 1), (1e9, 2 / 3), (10e9, 1 / 3), (100e9, 0), (1e6, 1), (1e12, 0)])
+@pytest.mark.parametrize(
+    "macs, expected", [(0.1e9, 1), (1e9, 2 / 3), (10e9, 1 / 3), (100e9, 0), (1e6, 1), (1e12, 0)]
+)
 def test_speed_score_of_macs(macs, expected):
     assert Objective().speed_score(cost(int(macs))) == pytest.approx(expected, abs=1e-12)
 
@@ -48,28 +49,41 @@ def test_what_was_not_measured_has_no_score():
         Objective(metric="latency_ms").speed_score(cost())
 
 
-@pytest.mark.parametrize("wrong", [{"metric": "flops"}, {"best": 0.0}, {"best": 2e11},
-                                   {"worst": 1.0}])
+@pytest.mark.parametrize(
+    "wrong", [{"metric": "flops"}, {"best": 0.0}, {"best": 2e11}, {"worst": 1.0}]
+)
 def test_wrong_objectives(wrong):
     with pytest.raises(ConfigError, match=r"^objective\."):
         Objective(**wrong)
 
 
-@pytest.mark.parametrize("caps, given, reason", [
-    ({}, cost(params=45_000_000), None),
-    ({}, cost(params=45_000_001), "45,000,001 parameters over max_params 45,000,000"),
-    ({"max_params": None}, cost(params=10**9), None),
-    ({"max_macs": 10**9}, cost(), None),
-    ({"max_macs": 10**9 - 1}, cost(), "1,000,000,000 MACs at 640×640 over max_macs 999,999,999"),
-    ({"min_macs": 2 * 10**9}, cost(), "1,000,000,000 MACs at 640×640 under min_macs 2,000,000,000"),
-])
+@pytest.mark.parametrize(
+    "caps, given, reason",
+    [
+        ({}, cost(params=45_000_000), None),
+        ({}, cost(params=45_000_001), "45,000,001 parameters over max_params 45,000,000"),
+        ({"max_params": None}, cost(params=10**9), None),
+        ({"max_macs": 10**9}, cost(), None),
+        (
+            {"max_macs": 10**9 - 1},
+            cost(),
+            "1,000,000,000 MACs at 640×640 over max_macs 999,999,999",
+        ),
+        (
+            {"min_macs": 2 * 10**9},
+            cost(),
+            "1,000,000,000 MACs at 640×640 under min_macs 2,000,000,000",
+        ),
+    ],
+)
 def test_violations(caps, given, reason):
     assert Constraints(**caps).violation(given) == reason
     assert (Constraints(**caps).broken(given) is None) == (reason is None)
 
 
-@pytest.mark.parametrize("wrong", [{"max_params": 0}, {"max_macs": -1},
-                                   {"min_macs": 2, "max_macs": 1}])
+@pytest.mark.parametrize(
+    "wrong", [{"max_params": 0}, {"max_macs": -1}, {"min_macs": 2, "max_macs": 1}]
+)
 def test_wrong_constraints(wrong):
     with pytest.raises(ConfigError, match=r"^constraints\."):
         Constraints(**wrong)
@@ -79,5 +93,4 @@ def test_latency_is_capped_once_it_is_measured():
     caps = Constraints(max_latency_ms=20)
     assert caps.violation(cost()) is None
     assert caps.violation(cost(latency_ms=19.9)) is None
-    assert caps.violation(cost(latency_ms=20.06)) == (
-        "20.1 ms at 640×640 over max_latency_ms 20.0")
+    assert caps.violation(cost(latency_ms=20.06)) == ("20.1 ms at 640×640 over max_latency_ms 20.0")

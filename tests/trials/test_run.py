@@ -17,12 +17,23 @@ from trials.run import Segment, run_segment
 
 @pytest.fixture
 def segment(tiny_study, tiny_data, tmp_path):
-    train, holdout = (cache_images(images, tmp_path / "cache", 64).folder
-                      for images in (tiny_data.train, tiny_data.selection))
+    train, holdout = (
+        cache_images(images, tmp_path / "cache", 64).folder
+        for images in (tiny_data.train, tiny_data.selection)
+    )
     record = tiny_study.records[0]
-    return Segment(number=7, detector=record.detector, recipe=record.recipe, until=2,
-                   evaluate_at=(2,), told=0, workdir=str(tmp_path / "trials" / "0007"),
-                   train=str(train), holdout=str(holdout), device="cpu")
+    return Segment(
+        number=7,
+        detector=record.detector,
+        recipe=record.recipe,
+        until=2,
+        evaluate_at=(2,),
+        told=0,
+        workdir=str(tmp_path / "trials" / "0007"),
+        train=str(train),
+        holdout=str(holdout),
+        device="cpu",
+    )
 
 
 def log_of(segment):
@@ -38,6 +49,7 @@ def raising(error):
         print("about to fail")
         raise error
         yield
+
     return fit
 
 
@@ -70,29 +82,52 @@ def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsy
         assert told in log_of(segment)
     print("after")
     assert capsys.readouterr() == ("after\n", "")
-    assert not any(isinstance(h, logging.StreamHandler) and h.stream.closed
-                   for h in logging.getLogger().handlers)
+    assert not any(
+        isinstance(h, logging.StreamHandler) and h.stream.closed
+        for h in logging.getLogger().handlers
+    )
 
 
-@pytest.mark.parametrize(("error", "reason", "kinds"), [
-    (MemoryError(), "MemoryError: ", {"may_pass", "out_of_memory"}),
-    (torch.OutOfMemoryError("CUDA out of memory."), "CUDA out of memory",
-     {"may_pass", "out_of_memory"}),
-    (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."),
-     "can't allocate", {"may_pass", "out_of_memory"}),
-    (RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"), "cuDNN",
-     {"may_pass", "out_of_memory"}),
-    (OSError(errno.EIO, "Input/output error"), "Input/output error", {"may_pass"}),
-    (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "shapes", set()),
-    (OSError(errno.ENOSPC, "No space left on device"), "No space left",
-     {"may_pass", "disk_full"})])
+@pytest.mark.parametrize(
+    ("error", "reason", "kinds"),
+    [
+        (MemoryError(), "MemoryError: ", {"may_pass", "out_of_memory"}),
+        (
+            torch.OutOfMemoryError("CUDA out of memory."),
+            "CUDA out of memory",
+            {"may_pass", "out_of_memory"},
+        ),
+        (
+            RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes."
+            ),
+            "can't allocate",
+            {"may_pass", "out_of_memory"},
+        ),
+        (
+            RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+            "cuDNN",
+            {"may_pass", "out_of_memory"},
+        ),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error", {"may_pass"}),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), "shapes", set()),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),
+            "No space left",
+            {"may_pass", "disk_full"},
+        ),
+    ],
+)
 def test_faults_become_reports(segment, monkeypatch, error, reason, kinds):
     monkeypatch.setattr(detector.training.fit, "fit", raising(error))
     (report,) = run_segment(segment)
     assert report.ended
     assert reason in report.failure.reason
-    assert {kind for kind in ("may_pass", "disk_full", "out_of_memory", "node_died")
-            if getattr(report.failure, kind)} == kinds
+    assert {
+        kind
+        for kind in ("may_pass", "disk_full", "out_of_memory", "node_died")
+        if getattr(report.failure, kind)
+    } == kinds
     assert report.failure.traceback.startswith("Traceback")
     assert "about to fail" in log_of(segment)
 
@@ -112,8 +147,9 @@ def test_a_segment_can_ask_for_smaller_parts(segment, monkeypatch, asked, own, p
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cuda", 3), ("cpu", None)])
-def test_beside_a_gpu_the_cores_of_a_trial_prepare_its_batches(segment, monkeypatch, device,
-                                                               workers):
+def test_beside_a_gpu_the_cores_of_a_trial_prepare_its_batches(
+    segment, monkeypatch, device, workers
+):
     def fit(*args, **kwargs):
         seen.append(kwargs["workers"])
         raise ValueError("enough")

@@ -37,8 +37,7 @@ class Bench:
         """Median time of the baseline itself."""
         from detector.inference.latency import latency
 
-        return latency(self._baseline, threads=THREADS, repeats=MOST,
-                       device=self._device).median_ms
+        return latency(self._baseline, threads=THREADS, repeats=MOST, device=self._device).median_ms
 
     def ratio(self, detector: dict) -> float:
         """Median time of a design, in multiples of the baseline's."""

@@ -49,14 +49,24 @@ def connected(address: str) -> Iterator[list[Node]]:
         UserError: it does not answer, or cannot be driven from here.
     """
     if "://" in address:
-        raise UserError(f"--address {address}: a search decides where its storage is, so it runs "
-                        "on a machine of the cluster: ray start --address=HOST:6379 here, then "
-                        "--address auto")
-    join(address, "--address", "leave the flag out (and RAY_ADDRESS unset)", runtime_env={
-        "py_modules": [str(Path(package.__file__).parent) for package in (detector, trials)]})
+        raise UserError(
+            f"--address {address}: a search decides where its storage is, so it runs "
+            "on a machine of the cluster: ray start --address=HOST:6379 here, then "
+            "--address auto"
+        )
+    join(
+        address,
+        "--address",
+        "leave the flag out (and RAY_ADDRESS unset)",
+        runtime_env={
+            "py_modules": [str(Path(package.__file__).parent) for package in (detector, trials)]
+        },
+    )
     try:
-        yield [Node(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
-               for node in _alive()]
+        yield [
+            Node(cpus=node["Resources"].get("CPU", 0.0), gpus=node["Resources"].get("GPU", 0.0))
+            for node in _alive()
+        ]
     finally:
         ray.shutdown()
 
@@ -75,13 +85,16 @@ def join(address: str, named: str, otherwise: str, **settings) -> None:
     """
     try:
         _knock(address)
-        ray.init(**{"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-                 | settings)
+        ray.init(
+            **{"address": address, "log_to_driver": False, "logging_level": "ERROR"} | settings
+        )
     except Exception as error:  # whatever Ray has to say, the address did not do
         line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(f"{named} {address}: no Ray cluster that this machine is part of ({line}); "
-                        "start one with ray start --head, join it here with ray start "
-                        f"--address=HOST:6379, or {otherwise}") from error
+        raise UserError(
+            f"{named} {address}: no Ray cluster that this machine is part of ({line}); "
+            "start one with ray start --head, join it here with ray start "
+            f"--address=HOST:6379, or {otherwise}"
+        ) from error
 
 
 def _knock(address: str) -> None:
@@ -110,8 +123,14 @@ def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
         return
     with _orderly_sigterm(), ThreadPoolExecutor(1, thread_name_prefix="ray") as thread:
         started = thread.submit(
-            ray.init, address="local", num_cpus=shares.cores, include_dashboard=False,
-            log_to_driver=False, logging_level="ERROR", _node_ip_address="127.0.0.1")
+            ray.init,
+            address="local",
+            num_cpus=shares.cores,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="ERROR",
+            _node_ip_address="127.0.0.1",
+        )
 
         def ready() -> None:
             started.result()
@@ -148,17 +167,24 @@ def check_nodes(folders: Sequence[Path]) -> None:
         for folder in folders:
             (folder / stamp).write_text(text)
         look = ray.remote(missing)
-        asked = {look.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(
-            node["NodeID"], soft=False)).remote([str(f.resolve() / stamp) for f in folders], text):
-            f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, "
-            f"{node['NodeID'][:8]})" for node in _alive()}
+        asked = {
+            look.options(
+                num_cpus=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
+            ).remote(
+                [str(f.resolve() / stamp) for f in folders], text
+            ): f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, "
+            f"{node['NodeID'][:8]})"
+            for node in _alive()
+        }
         for reply, name in asked.items():
             try:
                 fault = ray.get(reply, timeout=ANSWER_S)
             except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError) as error:
                 line = (str(error).splitlines() or [type(error).__name__])[0][:200]
-                raise UserError(f"{name} does not answer ({line}); mend it or take it out of the "
-                                "cluster") from error
+                raise UserError(
+                    f"{name} does not answer ({line}); mend it or take it out of the cluster"
+                ) from error
             if fault:
                 raise UserError(f"{name} {fault}")
     finally:
@@ -181,8 +207,10 @@ def missing(stamps: Sequence[str], text: str) -> str | None:
         except OSError:
             seen = False
         if not seen:
-            return (f"does not see {stamp.parent} as this machine does, or may not write there; "
-                    "choose a --runs-dir that all machines share under one path")
+            return (
+                f"does not see {stamp.parent} as this machine does, or may not write there; "
+                "choose a --runs-dir that all machines share under one path"
+            )
     return None
 
 
@@ -215,18 +243,30 @@ class Stopwatch:
             UserError: the cluster has no room for it, or it is not the machine that it was.
         """
         here = ray.get_runtime_context().get_node_id()
-        self._bench = ray.remote(Bench).options(
-            num_cpus=1, num_gpus=shares.gpus, max_restarts=-1, max_task_retries=1,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
-        ).remote(self._baseline.to_dict(), shares.device)
+        self._bench = (
+            ray.remote(Bench)
+            .options(
+                num_cpus=1,
+                num_gpus=shares.gpus,
+                max_restarts=-1,
+                max_task_retries=1,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
+            )
+            .remote(self._baseline.to_dict(), shares.device)
+        )
         try:
             machine = ray.get(self._bench.machine.remote(), timeout=ANSWER_S)
         except ray.exceptions.GetTimeoutError as error:
-            raise UserError("no node has a core (and GPU share) free to measure latency on; add "
-                            "one, or end what else runs on the cluster") from error
+            raise UserError(
+                "no node has a core (and GPU share) free to measure latency on; add "
+                "one, or end what else runs on the cluster"
+            ) from error
         if self._known is None:
-            self._known = replace(Cost.of(self._baseline), machine=machine,
-                                  latency_ms=ray.get(self._bench.baseline_ms.remote()))
+            self._known = replace(
+                Cost.of(self._baseline),
+                machine=machine,
+                latency_ms=ray.get(self._bench.baseline_ms.remote()),
+            )
         self._check(machine)
 
     def __call__(self, detector: Detector) -> Cost:
@@ -239,17 +279,22 @@ class Stopwatch:
         if detector == self._baseline:
             return self._known
         try:
-            ratio, machine = ray.get([self._bench.ratio.remote(detector.to_dict()),
-                                      self._bench.machine.remote()])
+            ratio, machine = ray.get(
+                [self._bench.ratio.remote(detector.to_dict()), self._bench.machine.remote()]
+            )
         except ray.exceptions.RayError as error:
-            raise TrainingError("latency could not be measured: "
-                                f"{str(error).strip().splitlines()[-1][:200]}") from error
+            raise TrainingError(
+                f"latency could not be measured: {str(error).strip().splitlines()[-1][:200]}"
+            ) from error
         self._check(machine)
-        return replace(Cost.of(detector), machine=machine,
-                       latency_ms=ratio * self._known.latency_ms)
+        return replace(
+            Cost.of(detector), machine=machine, latency_ms=ratio * self._known.latency_ms
+        )
 
     def _check(self, machine: str) -> None:
         if machine != self._known.machine:
-            raise UserError(f"the latencies of this study were measured on {self._known.machine}, "
-                            f"now it would be {machine}: they cannot be compared; go on there, "
-                            "or start a new study")
+            raise UserError(
+                f"the latencies of this study were measured on {self._known.machine}, "
+                f"now it would be {machine}: they cannot be compared; go on there, "
+                "or start a new study"
+            )

@@ -38,13 +38,21 @@ from detector.training.fit import LAST, Epoch, Progress, fit
 from trials.compute.cluster import join
 from trials.compute.resources import gpu_share
 
-RESTARTS = 3         # after workers that died
+RESTARTS = 3  # after workers that died
 PATIENCE = 2 * 3600  # seconds that workers wait for each other: the first one evaluates alone
 
 
-def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
-               holdout: CachedImages | None, *, workdir: Path, device: str, workers: int,
-               progress: Progress) -> Iterator[Epoch]:
+def fit_on_ray(
+    config: Detector,
+    recipe: Recipe,
+    train: CachedImages,
+    holdout: CachedImages | None,
+    *,
+    workdir: Path,
+    device: str,
+    workers: int,
+    progress: Progress,
+) -> Iterator[Epoch]:
     """As `fit`, by several workers. Images and `workdir` must be where every node sees them.
 
     Starts a local Ray, or joins the cluster that RAY_ADDRESS names; leaves it at the end.
@@ -60,25 +68,40 @@ def fit_on_ray(config: Detector, recipe: Recipe, train: CachedImages,
         gpu = _gpu_share(device, workers)
         if 0 < gpu < 1:
             gpus = _there("GPU")
-            print(f"note: {workers} workers share {gpus} GPU{'s' * (gpus > 1)}, taking turns; one "
-                  "on each would be as fast", flush=True)
+            print(
+                f"note: {workers} workers share {gpus} GPU{'s' * (gpus > 1)}, taking turns; one "
+                "on each would be as fast",
+                flush=True,
+            )
         queue = Queue(actor_options={"num_cpus": 0})
         threads = 1 if gpu else max(1, int(ray.cluster_resources().get("CPU", 1)) // workers)
         trainer = TorchTrainer(
             _work,
             train_loop_config={
-                "detector": config.to_dict(), "recipe": recipe.to_dict(), "queue": queue,
-                "train": str(train.folder.resolve()), "workdir": str(path.parent),
+                "detector": config.to_dict(),
+                "recipe": recipe.to_dict(),
+                "queue": queue,
+                "train": str(train.folder.resolve()),
+                "workdir": str(path.parent),
                 "holdout": None if holdout is None else str(holdout.folder.resolve()),
-                "device": "cuda" if gpu else "cpu", "threads": threads, "told": told},
+                "device": "cuda" if gpu else "cpu",
+                "threads": threads,
+                "told": told,
+            },
             # NCCL, the default on GPUs, refuses two workers on the same one.
             torch_config=TorchConfig(backend="gloo" if gpu < 1 else None, timeout_s=PATIENCE),
-            scaling_config=ScalingConfig(num_workers=workers, use_gpu=gpu > 0,
-                                         resources_per_worker={"CPU": 1} | ({"GPU": gpu} if gpu
-                                                                            else {})),
-            run_config=RunConfig(storage_path=str(path.parent), name="ray-train",
-                                 failure_config=FailureConfig(max_failures=RESTARTS),
-                                 logging_config=LoggingConfig(log_level="CRITICAL")))
+            scaling_config=ScalingConfig(
+                num_workers=workers,
+                use_gpu=gpu > 0,
+                resources_per_worker={"CPU": 1} | ({"GPU": gpu} if gpu else {}),
+            ),
+            run_config=RunConfig(
+                storage_path=str(path.parent),
+                name="ray-train",
+                failure_config=FailureConfig(max_failures=RESTARTS),
+                logging_config=LoggingConfig(log_level="CRITICAL"),
+            ),
+        )
         for epoch in _listen(trainer, queue, progress):
             if epoch.epoch > told:  # one that was told before its worker died is told again
                 told = epoch.epoch
@@ -99,9 +122,14 @@ def _start_ray(workers: int) -> None:
     if address not in ("", "local"):
         join(address, "RAY_ADDRESS", "unset it", logging_level="CRITICAL")
     else:
-        ray.init(address="local", num_cpus=max(workers, os.cpu_count() or 1),
-                 include_dashboard=False, _node_ip_address="127.0.0.1", log_to_driver=False,
-                 logging_level="CRITICAL")
+        ray.init(
+            address="local",
+            num_cpus=max(workers, os.cpu_count() or 1),
+            include_dashboard=False,
+            _node_ip_address="127.0.0.1",
+            log_to_driver=False,
+            logging_level="CRITICAL",
+        )
 
 
 def _there(kind: str) -> int:
@@ -150,9 +178,10 @@ def _listen(trainer: TorchTrainer, queue: Queue, progress: Progress) -> Iterator
     if failures:
         cause = next(iter(getattr(failures[0], "worker_failures", {}).values()), failures[0])
         lines = str(cause).strip().splitlines() or [type(cause).__name__]
-        raise UserError(f"the workers ended {RESTARTS + 1} times before training did (the last "
-                        f"time: {lines[-1]}); the last finished epoch is kept, go on with --resume"
-                        ) from failures[0]
+        raise UserError(
+            f"the workers ended {RESTARTS + 1} times before training did (the last "
+            f"time: {lines[-1]}); the last finished epoch is kept, go on with --resume"
+        ) from failures[0]
 
 
 def _work(job: dict) -> None:
@@ -172,11 +201,16 @@ def _work(job: dict) -> None:
 
     holdout = job["holdout"]
     try:
-        for epoch in fit(Detector.from_dict(job["detector"]), Recipe.from_dict(job["recipe"]),
-                         CachedImages(Path(job["train"])),
-                         None if holdout is None else CachedImages(Path(holdout)),
-                         workdir=Path(job["workdir"]), device=job["device"], told=job["told"],
-                         progress=lambda *step: tell("step", step)):
+        for epoch in fit(
+            Detector.from_dict(job["detector"]),
+            Recipe.from_dict(job["recipe"]),
+            CachedImages(Path(job["train"])),
+            None if holdout is None else CachedImages(Path(holdout)),
+            workdir=Path(job["workdir"]),
+            device=job["device"],
+            told=job["told"],
+            progress=lambda *step: tell("step", step),
+        ):
             tell("epoch", asdict(epoch))
     except (UserError, TrainingError) as error:
         tell(type(error).__name__, str(error))

@@ -67,14 +67,22 @@ def this_machine(device: str = "auto") -> Node:
         return node
     import torch
 
-    memories = [torch.cuda.get_device_properties(gpu).total_memory / 1e9
-                for gpu in range(torch.cuda.device_count())]
+    memories = [
+        torch.cuda.get_device_properties(gpu).total_memory / 1e9
+        for gpu in range(torch.cuda.device_count())
+    ]
     return replace(node, gpus=len(memories), gpu_gb=min(memories)) if memories else node
 
 
-def shares_of(nodes: Sequence[Node], *, device: str = "auto", cpus: int | None = None,
-              gpus: float | None = None, concurrency: int | None = None,
-              stopwatch: bool = False) -> Shares:
+def shares_of(
+    nodes: Sequence[Node],
+    *,
+    device: str = "auto",
+    cpus: int | None = None,
+    gpus: float | None = None,
+    concurrency: int | None = None,
+    stopwatch: bool = False,
+) -> Shares:
     """The shares that flags ask for, and sensible ones where they say nothing: on GPUs as many
     trials at once as their memory and the cores allow (see `_crowd`), and the cores shared out
     among them; else a core for each trial, as many at once as all nodes have room for.
@@ -101,25 +109,37 @@ def shares_of(nodes: Sequence[Node], *, device: str = "auto", cpus: int | None =
     if share is None:
         share = _default_share(nodes, cpus or 1, concurrency, stopwatch) if most else 0.0
     if not 0 <= share <= most:
-        rule = f"{where} has {most:g}; give at most that" if where == "this machine" else (
-            f"{where} has more than {most:g}; give at most that")
-        raise UserError(f"--gpus-per-trial {share:g}: {rule}" if share > 0 else
-                        f"--gpus-per-trial {share:g}: must not be negative")
+        rule = (
+            f"{where} has {most:g}; give at most that"
+            if where == "this machine"
+            else (f"{where} has more than {most:g}; give at most that")
+        )
+        raise UserError(
+            f"--gpus-per-trial {share:g}: {rule}"
+            if share > 0
+            else f"--gpus-per-trial {share:g}: must not be negative"
+        )
     if len(nodes) > 1 and cpus is not None and cpus > max(node.cpus for node in nodes):
-        raise UserError(f"--cpus-per-trial {cpus}: {where} has more than "
-                        f"{max(node.cpus for node in nodes):g} cores; give at most that")
+        raise UserError(
+            f"--cpus-per-trial {cpus}: {where} has more than "
+            f"{max(node.cpus for node in nodes):g} cores; give at most that"
+        )
     cpus = cpus or (_default_cpus(nodes, share, concurrency, stopwatch) if share else 1)
     if concurrency is None:
         rooms = [_room(node, cpus, share) for node in nodes]
         if stopwatch:  # where it costs the fewest trials
-            rooms[0] -= min(_room(node, cpus, share) - _room(
-                Node(cpus=node.cpus - 1, gpus=node.gpus - share), cpus, share) for node in nodes)
+            rooms[0] -= min(
+                _room(node, cpus, share)
+                - _room(Node(cpus=node.cpus - 1, gpus=node.gpus - share), cpus, share)
+                for node in nodes
+            )
         concurrency = max(1, sum(rooms))
     return Shares(concurrency=concurrency, cpus=cpus, gpus=share, stopwatch=stopwatch)
 
 
-def _default_share(nodes: Sequence[Node], cpus: int, concurrency: int | None,
-                   stopwatch: bool) -> float:
+def _default_share(
+    nodes: Sequence[Node], cpus: int, concurrency: int | None, stopwatch: bool
+) -> float:
     """Of a GPU for each trial, where there are any."""
     gpus, most = sum(node.gpus for node in nodes), max(node.gpus for node in nodes)
     if stopwatch:
@@ -138,13 +158,16 @@ def gpu_share(crowd: int) -> float:
 def _crowd(node: Node, cpus: int) -> int:
     """Trials at once on one GPU of a node: as many as its memory, the node's cores and
     MOST_PER_GPU allow, but one at least."""
-    return max(1, min(int(node.gpu_gb / TRIAL_GPU_GB), int(node.cpus / node.gpus / cpus),
-                      MOST_PER_GPU))
+    return max(
+        1, min(int(node.gpu_gb / TRIAL_GPU_GB), int(node.cpus / node.gpus / cpus), MOST_PER_GPU)
+    )
 
 
-def _default_cpus(nodes: Sequence[Node], share: float, concurrency: int | None,
-                  stopwatch: bool) -> int:
+def _default_cpus(
+    nodes: Sequence[Node], share: float, concurrency: int | None, stopwatch: bool
+) -> int:
     """Cores for each trial on GPUs: those of a node among the trials that it has room for."""
+
     def fair(node: Node) -> int:
         trials = max(_room(node, 1, share), 1)
         if concurrency is not None:

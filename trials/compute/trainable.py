@@ -65,8 +65,11 @@ class SegmentTrainable(tune.Trainable):
         report = next(self._reports)
         if report.ended:  # the worker may idle from here on: let go of the model
             self._reports.close()
-        return {"report": json.dumps(report.to_dict()), tune.result.DONE: report.ended,
-                "node": ray.get_runtime_context().get_node_id()}
+        return {
+            "report": json.dumps(report.to_dict()),
+            tune.result.DONE: report.ended,
+            "node": ray.get_runtime_context().get_node_id(),
+        }
 
     def save_checkpoint(self, checkpoint_dir: str):
         """Nothing: `fit` has its own, in the trial's folder."""
@@ -109,10 +112,19 @@ class _Hand(Searcher):
             self._source.take(_read(result))
         elif number is not None:
             died = self._node_died(trial_id)
-            self._source.take(SegmentReport(number=number, ended=True, failure=Failure(
-                reason="the node it ran on died" if died else
-                "the worker process died (killed, or out of memory)",
-                may_pass=True, node_died=died)))
+            self._source.take(
+                SegmentReport(
+                    number=number,
+                    ended=True,
+                    failure=Failure(
+                        reason="the node it ran on died"
+                        if died
+                        else "the worker process died (killed, or out of memory)",
+                        may_pass=True,
+                        node_died=died,
+                    ),
+                )
+            )
 
     def _node_died(self, trial_id: str) -> bool:
         """Whether the node of a lost segment went with it; where that segment had not told yet
@@ -148,8 +160,14 @@ class _Watch(tune.Callback):
         self._tick()
 
 
-def run_on_ray(source: SegmentSource, shares: Shares, *, scratch: Path | None = None,
-               stopwatch: Stopwatch | None = None, tick=lambda: None) -> None:
+def run_on_ray(
+    source: SegmentSource,
+    shares: Shares,
+    *,
+    scratch: Path | None = None,
+    stopwatch: Stopwatch | None = None,
+    tick=lambda: None,
+) -> None:
     """Run segments from `source` until it has no more, `shares.concurrency` at a time.
 
     Starts a local Ray and ends it again, unless a cluster is connected.
@@ -171,12 +189,19 @@ def run_on_ray(source: SegmentSource, shares: Shares, *, scratch: Path | None = 
             tuner = tune.Tuner(
                 tune.with_resources(SegmentTrainable, {"cpu": shares.cpus, "gpu": shares.gpus}),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Hand(source), num_samples=-1,
-                    max_concurrent_trials=shares.concurrency, reuse_actors=True),
+                    search_alg=_Hand(source),
+                    num_samples=-1,
+                    max_concurrent_trials=shares.concurrency,
+                    reuse_actors=True,
+                ),
                 run_config=tune.RunConfig(
-                    storage_path=str(aside.resolve()), name="segments", verbose=0,
+                    storage_path=str(aside.resolve()),
+                    name="segments",
+                    verbose=0,
                     callbacks=[_Watch(tick)],
-                    failure_config=tune.FailureConfig(max_failures=0)))
+                    failure_config=tune.FailureConfig(max_failures=0),
+                ),
+            )
             tuner.fit()
     finally:
         shutil.rmtree(aside, ignore_errors=True)

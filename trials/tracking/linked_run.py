@@ -87,10 +87,14 @@ class LinkedRun(AbstractContextManager):
 
     def end(self, result: Result, after: Callable[[str], None] = lambda run: None) -> bool:
         """Whether MLflow has all of it. `after` is called with the run's id before it ends."""
+
         def told() -> None:
             self._send()
-            values = [(name, value, result.time, result.step)
-                      for name, value in result.metrics.items() if value is not None]
+            values = [
+                (name, value, result.time, result.step)
+                for name, value in result.metrics.items()
+                if value is not None
+            ]
             log(self._client, self.id, values)
             for path in result.files:
                 self._client.log_artifact(self.id, str(path))
@@ -136,13 +140,20 @@ class LinkedRun(AbstractContextManager):
             trial, study = _linked(store, experiment, facts)
             parent = trial or study
             links = {"mlflow.parentRunId": parent} if parent else {}
-            found = store.create_run(experiment, run_name=facts.title, tags=own | links | (
-                {"trial_run": trial} if trial else {}))
+            found = store.create_run(
+                experiment,
+                run_name=facts.title,
+                tags=own | links | ({"trial_run": trial} if trial else {}),
+            )
         run, tags = found.info.run_id, found.data.tags
         self.finished = found.info.status == "FINISHED" and not self._live
         self._told = max(self._told, int(tags.get("epochs_logged", 0)))
-        log(store, run, tags={"design": facts.design, "study": facts.study or "none"}
-            | dict(facts.tags), params=facts.params)
+        log(
+            store,
+            run,
+            tags={"design": facts.design, "study": facts.study or "none"} | dict(facts.tags),
+            params=facts.params,
+        )
         if facts.data is not None:
             log_data(store, run, facts.data)
         if self._live:
@@ -163,6 +174,12 @@ def _linked(store, experiment: str, facts: RunFacts) -> tuple[str | None, str | 
     study = next(find_runs(store, experiment, {"study": facts.study, "role": "study"}), None)
     if study is None:
         return None, None
-    trial = next(find_runs(store, experiment, {
-        "mlflow.parentRunId": study.info.run_id, "role": "trial", "design": facts.design}), None)
+    trial = next(
+        find_runs(
+            store,
+            experiment,
+            {"mlflow.parentRunId": study.info.run_id, "role": "trial", "design": facts.design},
+        ),
+        None,
+    )
     return trial and trial.info.run_id, study.info.run_id

@@ -22,19 +22,29 @@ os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every trial
 
 _CAUSES = (  # what MLflow says, what it means and the way out
-    (r"out-of-date database schema \(found version (\w+), but expected (\w+)",
-     "is a store of another version of MLflow (schema {0}, here {1}); bring an older one up to "
-     "date by `mlflow db upgrade {uri}`, use the MLflow that made it, or name another store"),
-    (r"file is not a database|database disk image is malformed",
-     "is not a readable database; restore the file from a copy, or name another store"),
-    (r"filesystem tracking backend",
-     "MLflow keeps no runs in folders any more; name a database such as sqlite:///mlflow.db, or a "
-     "server by http://HOST:PORT"),
-    (r"table \w+ already exists",
-     "is being made by another process just now; try again when that has begun"),
-    (r"HTTPConnectionPool|HTTPSConnectionPool|Connection refused|timed out",
-     "no MLflow server answers there; start it, name another one, or none and later run "
-     "python -m nas.sync"),
+    (
+        r"out-of-date database schema \(found version (\w+), but expected (\w+)",
+        "is a store of another version of MLflow (schema {0}, here {1}); bring an older one up to "
+        "date by `mlflow db upgrade {uri}`, use the MLflow that made it, or name another store",
+    ),
+    (
+        r"file is not a database|database disk image is malformed",
+        "is not a readable database; restore the file from a copy, or name another store",
+    ),
+    (
+        r"filesystem tracking backend",
+        "MLflow keeps no runs in folders any more; name a database such as sqlite:///mlflow.db, "
+        "or a server by http://HOST:PORT",
+    ),
+    (
+        r"table \w+ already exists",
+        "is being made by another process just now; try again when that has begun",
+    ),
+    (
+        r"HTTPConnectionPool|HTTPSConnectionPool|Connection refused|timed out",
+        "no MLflow server answers there; start it, name another one, or none and later run "
+        "python -m nas.sync",
+    ),
 )
 
 
@@ -79,8 +89,13 @@ def experiment_id(store, name: str) -> str:
     """The experiment's id; made where it is not there yet."""
     found = store.get_experiment_by_name(name)
     # the kind makes the UI open with runs and metrics, not with traces of language models
-    return found.experiment_id if found else store.create_experiment(
-        name, tags={"mlflow.experimentKind": "custom_model_development"})
+    return (
+        found.experiment_id
+        if found
+        else store.create_experiment(
+            name, tags={"mlflow.experimentKind": "custom_model_development"}
+        )
+    )
 
 
 def find_runs(store, experiment: str, tags: Mapping[str, object]) -> Iterator:
@@ -95,9 +110,14 @@ def find_runs(store, experiment: str, tags: Mapping[str, object]) -> Iterator:
             return
 
 
-def log(store, run: str, points: Sequence[tuple[str, float, int, float]] = (), *,
-        tags: Mapping[str, object] | None = None,
-        params: Mapping[str, object] | None = None) -> None:
+def log(
+    store,
+    run: str,
+    points: Sequence[tuple[str, float, int, float]] = (),
+    *,
+    tags: Mapping[str, object] | None = None,
+    params: Mapping[str, object] | None = None,
+) -> None:
     """All of a run in as few calls as MLflow's limits allow (1,000 entries, 100 of them params).
 
     Args:
@@ -111,8 +131,12 @@ def log(store, run: str, points: Sequence[tuple[str, float, int, float]] = (), *
     labels = [RunTag(key, value) for key, value in as_texts(tags or {}).items()]
     for start in range(0, max(len(metrics), 1), 800):
         first = start == 0
-        store.log_batch(run, metrics=metrics[start:start + 800], params=texts if first else [],
-                        tags=labels if first else [])
+        store.log_batch(
+            run,
+            metrics=metrics[start : start + 800],
+            params=texts if first else [],
+            tags=labels if first else [],
+        )
 
 
 def milliseconds(seconds: float | None) -> int:

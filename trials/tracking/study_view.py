@@ -75,7 +75,8 @@ class MlflowView:
                 self._runs: dict[int, _Run] = {}
                 for run in self._children():
                     self._runs[int(run.data.tags["trial"])] = _Run(
-                        run.info.run_id, dict(run.data.tags), run.info.status)
+                        run.info.run_id, dict(run.data.tags), run.info.status
+                    )
                 if live:
                     self._monitor = watch(uri, self._parent)
         except Away as error:
@@ -84,6 +85,7 @@ class MlflowView:
     @staticmethod
     def _reaches(method):
         """Faults of the store end as `Away`, and nothing of this view goes on behind one's back."""
+
         @functools.wraps(method)
         def reached(self, *args):
             try:
@@ -101,21 +103,40 @@ class MlflowView:
         record, known = view.record, self._runs.get(view.record.number)
         self._ended = max(self._ended or 0.0, record.ended or 0.0) or None
         logged = int(known.tags.get("epochs_logged", 0)) if known else 0
-        tags = {"status": record.status.value, "rung": record.rung, "source": record.source,
-                "on_front": view.on_front, "retries": record.retries,
-                "epochs_logged": max(logged, len(record.epochs)), "reason": record.reason or ""}
+        tags = {
+            "status": record.status.value,
+            "rung": record.rung,
+            "source": record.source,
+            "on_front": view.on_front,
+            "retries": record.retries,
+            "epochs_logged": max(logged, len(record.epochs)),
+            "reason": record.reason or "",
+        }
         state = _STATES.get(record.status, "FINISHED") if record.status.ended else "RUNNING"
         if known is None:
-            known = self._runs[record.number] = _Run(self._client.create_run(
-                self._experiment, run_name=view.title, start_time=milliseconds(record.started),
-                tags={"mlflow.parentRunId": self._parent, "role": "trial",
-                      "study": self._facts.name, "trial": str(record.number),
-                      "design": record.design}).info.run_id)
-        new = {key: text for key, text in as_texts(tags).items()
-               if known.tags.get(key, "") != text}
+            known = self._runs[record.number] = _Run(
+                self._client.create_run(
+                    self._experiment,
+                    run_name=view.title,
+                    start_time=milliseconds(record.started),
+                    tags={
+                        "mlflow.parentRunId": self._parent,
+                        "role": "trial",
+                        "study": self._facts.name,
+                        "trial": str(record.number),
+                        "design": record.design,
+                    },
+                ).info.run_id
+            )
+        new = {key: text for key, text in as_texts(tags).items() if known.tags.get(key, "") != text}
         if new:
-            log(self._client, known.id, _points(record, logged), tags=new,
-                params={} if "status" in known.tags else view.params)
+            log(
+                self._client,
+                known.id,
+                _points(record, logged),
+                tags=new,
+                params={} if "status" in known.tags else view.params,
+            )
             known.tags |= new
         if known.state != state and state == "RUNNING":  # a longer search took it up again
             self._client.update_run(known.id, status=state)
@@ -125,11 +146,18 @@ class MlflowView:
 
     @_reaches
     def course(self, points: Sequence[CoursePoint]) -> None:
-        new = points[self._course_logged:]
+        new = points[self._course_logged :]
         if new:
-            log(self._client, self._parent,
-                [(name, value, point.time, point.step) for point in new
-                 for name, value in point.values.items()], tags={"course_logged": len(points)})
+            log(
+                self._client,
+                self._parent,
+                [
+                    (name, value, point.time, point.step)
+                    for point in new
+                    for name, value in point.values.items()
+                ],
+                tags={"course_logged": len(points)},
+            )
             self._course_logged = len(points)
 
     @_reaches
@@ -141,19 +169,28 @@ class MlflowView:
     def close(self, ended: bool) -> None:
         if self._monitor is not None:
             self._monitor.finish()
-        self._client.set_terminated(self._parent, "FINISHED" if ended else "KILLED",
-                                    milliseconds(self._ended))
+        self._client.set_terminated(
+            self._parent, "FINISHED" if ended else "KILLED", milliseconds(self._ended)
+        )
 
     def _open_parent(self, live: bool) -> tuple[str, int]:
         """The parent run's id, and how many points of the study's course it has."""
         facts, begun = self._facts, f"{self._facts.created:.3f}"
-        found = next(find_runs(self._client, self._experiment, {
-            "study": facts.name, "role": "study", "begun": begun}), None)
+        found = next(
+            find_runs(
+                self._client,
+                self._experiment,
+                {"study": facts.name, "role": "study", "begun": begun},
+            ),
+            None,
+        )
         if found is None:
             found = self._client.create_run(
-                self._experiment, run_name=facts.name, start_time=milliseconds(facts.created),
-                tags={"study": facts.name, "role": "study", "begun": begun}
-                | as_texts(facts.tags))
+                self._experiment,
+                run_name=facts.name,
+                start_time=milliseconds(facts.created),
+                tags={"study": facts.name, "role": "study", "begun": begun} | as_texts(facts.tags),
+            )
         elif live:
             self._client.update_run(found.info.run_id, status="RUNNING")
         if facts.data is not None:
@@ -164,8 +201,9 @@ class MlflowView:
         """The trials' runs, one each: a request that timed out may have been carried out after
         the one that repeated it."""
         seen = set()
-        for run in find_runs(self._client, self._experiment, {
-                "mlflow.parentRunId": self._parent, "role": "trial"}):
+        for run in find_runs(
+            self._client, self._experiment, {"mlflow.parentRunId": self._parent, "role": "trial"}
+        ):
             if run.data.tags["trial"] in seen:
                 self._client.delete_run(run.info.run_id)
             else:
@@ -185,10 +223,15 @@ class _Run:
 def _points(record: TrialRecord, logged: int) -> list[tuple[str, float, float | None, int]]:
     """A trial's cost, and its epochs after the first `logged`, as metrics."""
     cost = record.cost
-    values = {"params": cost.params, "macs": cost.macs, "speed_score": record.speed_score,
-              "latency_ms": cost.latency_ms}
-    points = [(name, value, record.started, 0) for name, value in values.items()
-              if value is not None]
+    values = {
+        "params": cost.params,
+        "macs": cost.macs,
+        "speed_score": record.speed_score,
+        "latency_ms": cost.latency_ms,
+    }
+    points = [
+        (name, value, record.started, 0) for name, value in values.items() if value is not None
+    ]
     for epoch in record.epochs[logged:]:
         values = {f"loss_{name}": value for name, value in epoch.losses.items()}
         if epoch.ap is not None:
@@ -204,17 +247,29 @@ def log_data(store, run: str, data: DataFacts) -> None:
     """The images as the run's data set; once however often it is called."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
-    store.log_inputs(run, datasets=[DatasetInput(
-        Dataset(name=data.name, digest=data.fingerprint, source_type="local",
-                source=json.dumps({"uri": data.source}), profile=json.dumps(dict(data.images))),
-        [InputTag("mlflow.data.context", "training")])])
+    store.log_inputs(
+        run,
+        datasets=[
+            DatasetInput(
+                Dataset(
+                    name=data.name,
+                    digest=data.fingerprint,
+                    source_type="local",
+                    source=json.dumps({"uri": data.source}),
+                    profile=json.dumps(dict(data.images)),
+                ),
+                [InputTag("mlflow.data.context", "training")],
+            )
+        ],
+    )
 
 
 def watch(uri: str, run: str):
     """Started system metrics of a run, in a thread; call `finish` in the end."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
-    monitor = SystemMetricsMonitor(run, sampling_interval=SAMPLED_EVERY, resume_logging=True,
-                                   tracking_uri=uri)
+    monitor = SystemMetricsMonitor(
+        run, sampling_interval=SAMPLED_EVERY, resume_logging=True, tracking_uri=uri
+    )
     monitor.start()
     return monitor

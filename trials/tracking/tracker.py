@@ -114,8 +114,10 @@ class Patience:
 
     def failed(self, error: Exception) -> None:
         if not self.away:
-            tell(f"note: MLflow does not answer ({error}); {self._doing} goes on and keeps "
-                 "everything")
+            tell(
+                f"note: MLflow does not answer ({error}); {self._doing} goes on and keeps "
+                "everything"
+            )
         self.away = True
         self._again_at = self._clock() + self._wait
         self._wait = min(2 * self._wait, LONGEST_WAIT)
@@ -140,8 +142,13 @@ class PatientTracker:
         UserError: it cannot be used from the start.
     """
 
-    def __init__(self, open: Callable[[], Tracker], again: str, *,
-                 clock: Callable[[], float] = time.monotonic):
+    def __init__(
+        self,
+        open: Callable[[], Tracker],
+        again: str,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ):
         self._open, self._again, self._clock = open, again, clock
         self._inner: View | None = open()
         self._patience = Patience("the search", clock)

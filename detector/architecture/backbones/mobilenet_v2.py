@@ -25,16 +25,20 @@ def stages(config: Backbone, top: int) -> list[list[Layer]]:
             result.append([])
         for block in range(depth):
             stride = 2 if new_level and block == 0 else 1
-            result[-1].append(_inverted_residual(channels, width, stride, expansion,
-                                                 config.activation))
+            result[-1].append(
+                _inverted_residual(channels, width, stride, expansion, config.activation)
+            )
             channels = width
     return result
 
 
 def _inverted_residual(cin: int, cout: int, stride: int, expansion: int, act: str) -> Layer:
     hidden = cin * expansion
-    body = Chain((
-        *([Conv(cin, hidden, activation=act)] if expansion != 1 else []),
-        Conv(hidden, hidden, 3, stride, groups=hidden, activation=act),
-        Conv(hidden, cout)))
+    body = Chain(
+        (
+            *([Conv(cin, hidden, activation=act)] if expansion != 1 else []),
+            Conv(hidden, hidden, 3, stride, groups=hidden, activation=act),
+            Conv(hidden, cout),
+        )
+    )
     return Residual(body) if stride == 1 and cin == cout else body

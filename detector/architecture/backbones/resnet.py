@@ -28,9 +28,11 @@ def stages(config: Backbone, top: int) -> list[list[Layer]]:
 def _stem(config: Backbone) -> list[Layer]:
     width, act = config.stem, config.activation
     if config.variant == "d":
-        return [Conv(3, width // 2, 3, stride=2, activation=act),
-                Conv(width // 2, width // 2, 3, activation=act),
-                Conv(width // 2, width, 3, activation=act)]
+        return [
+            Conv(3, width // 2, 3, stride=2, activation=act),
+            Conv(width // 2, width // 2, 3, activation=act),
+            Conv(width // 2, width, 3, activation=act),
+        ]
     return [Conv(3, width, 7, stride=2, activation=act)]
 
 
@@ -38,9 +40,13 @@ def _block(config: Backbone, cin: int, width: int, stride: int) -> Residual:
     act = config.activation
     if config.block == "bottleneck":
         cout = 4 * width
-        body = Chain((Conv(cin, width, activation=act),
-                      Conv(width, width, 3, stride, activation=act),
-                      Conv(width, cout)))
+        body = Chain(
+            (
+                Conv(cin, width, activation=act),
+                Conv(width, width, 3, stride, activation=act),
+                Conv(width, cout),
+            )
+        )
     else:
         cout = width
         body = Chain((Conv(cin, width, 3, stride, activation=act), Conv(width, width, 3)))

@@ -65,26 +65,41 @@ class Annotation:
 
     @cached_property
     def _kept(self) -> list[np.ndarray]:
-        return [(i.boxes[:, 2:] > 0).all(axis=1)
-                & (i.boxes[:, :2] + i.boxes[:, 2:] > 0).all(axis=1) for i in self.images]
+        return [
+            (i.boxes[:, 2:] > 0).all(axis=1) & (i.boxes[:, :2] + i.boxes[:, 2:] > 0).all(axis=1)
+            for i in self.images
+        ]
 
 
 def _label(image: ImageFaces, kept: np.ndarray) -> ImageLabel:
     corner, extent = image.boxes[kept, :2], image.boxes[kept, 2:]
     boxes = np.concatenate([corner, corner + extent], axis=1).clip(0).astype(np.float32)
-    return ImageLabel(image.name, image.size, boxes, image.landmarks[kept].astype(np.float32),
-                      image.ignore[kept])
+    return ImageLabel(
+        image.name, image.size, boxes, image.landmarks[kept].astype(np.float32), image.ignore[kept]
+    )
 
 
-def faces(name: str, boxes: Sequence, landmarks: Sequence | None = None,
-          attributes: Sequence[dict] | None = None,
-          size: tuple[int, int] = (0, 0)) -> ImageFaces:
+def faces(
+    name: str,
+    boxes: Sequence,
+    landmarks: Sequence | None = None,
+    attributes: Sequence[dict] | None = None,
+    size: tuple[int, int] = (0, 0),
+) -> ImageFaces:
     """An `ImageFaces` from lists; what is not given is unknown."""
     count = len(boxes)
-    points = (np.full((count, 5, 2), np.nan) if landmarks is None
-              else np.array(landmarks, np.float64).reshape(count, 5, 2))
-    return ImageFaces(name, np.array(boxes, np.float64).reshape(count, 4), points,
-                      tuple(attributes or [{} for _ in range(count)]), size)
+    points = (
+        np.full((count, 5, 2), np.nan)
+        if landmarks is None
+        else np.array(landmarks, np.float64).reshape(count, 5, 2)
+    )
+    return ImageFaces(
+        name,
+        np.array(boxes, np.float64).reshape(count, 4),
+        points,
+        tuple(attributes or [{} for _ in range(count)]),
+        size,
+    )
 
 
 def read_text(path: Path) -> str:
@@ -96,8 +111,9 @@ def read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as text ({error}); "
-                        "give the annotation file as published") from error
+        raise UserError(
+            f"{path}: cannot be read as text ({error}); give the annotation file as published"
+        ) from error
 
 
 def number(value: float) -> int | float:

@@ -63,8 +63,9 @@ def write_list(annotation: Annotation) -> str:
             x, y, width, height = box
             row: dict = {"bbox": [number(v) for v in (x, y, x + width, y + height)]}
             if np.isfinite(points).any():
-                row["landmarks"] = [None if np.isnan(p).any() else [number(v) for v in p]
-                                    for p in points]
+                row["landmarks"] = [
+                    None if np.isnan(p).any() else [number(v) for v in p] for p in points
+                ]
             entry["annotations"].append(row | ({"attributes": face} if face else {}))
         rows.append(json.dumps(entry))
     return "[\n" + ",\n".join(rows) + "\n]\n"
@@ -85,15 +86,22 @@ def read_coco(path: Path) -> Annotation:
     parts = [data.get(key) if isinstance(data, dict) else None for key in ("images", "categories")]
     found = data.get("annotations", []) if isinstance(data, dict) else None
     if not all(isinstance(part, list) for part in (*parts, found)):
-        raise UserError(f"{path}: must be a mapping with the lists images, annotations and "
-                        "categories, as COCO has it")
+        raise UserError(
+            f"{path}: must be a mapping with the lists images, annotations and "
+            "categories, as COCO has it"
+        )
     images, categories = parts
-    named = {c["id"]: c.get("name") for c in categories
-             if isinstance(c, dict) and isinstance(c.get("id"), (int, str))}
+    named = {
+        c["id"]: c.get("name")
+        for c in categories
+        if isinstance(c, dict) and isinstance(c.get("id"), (int, str))
+    }
     if not any(str(name).lower() == FACE for name in named.values()):
-        raise UserError(f"{path}: categories has no class {FACE}, only "
-                        f"{', '.join(map(str, named.values())) or 'none'}; rename the class of "
-                        f"faces to {FACE}")
+        raise UserError(
+            f"{path}: categories has no class {FACE}, only "
+            f"{', '.join(map(str, named.values())) or 'none'}; rename the class of "
+            f"faces to {FACE}"
+        )
     annotation, names, rows = Annotation(), set(), {}
     for at, entry in enumerate(images, start=1):
         _name(path, f"image {at}", entry, names)
@@ -107,8 +115,10 @@ def read_coco(path: Path) -> Annotation:
         box = _box(where, face, "x y width height")
         key = _id(path, f"annotation {at}", face, "image_id")
         if key not in rows:
-            raise UserError(f"{where}: image_id {key!r} is not among images; add the image or "
-                            "remove the annotation")
+            raise UserError(
+                f"{where}: image_id {key!r} is not among images; add the image or "
+                "remove the annotation"
+            )
         if str(named.get(_id(path, f"annotation {at}", face, "category_id"))).lower() != FACE:
             others += 1
             continue
@@ -119,13 +129,16 @@ def read_coco(path: Path) -> Annotation:
         for values, value in zip(rows[key][1:], (box, points, attributes)):
             values.append(value)
     if others:
-        annotation.notes.append(f"{path}: annotations of other classes than {FACE}, or of none in "
-                                f"categories, left out: {others}")
+        annotation.notes.append(
+            f"{path}: annotations of other classes than {FACE}, or of none in "
+            f"categories, left out: {others}"
+        )
     if "annotations" not in data:
         annotation.notes.append(f"{path}: has no annotations: its images count as without faces")
     for entry, boxes, landmarks, attributes in rows.values():
-        annotation.images.append(faces(entry["file_name"], boxes, landmarks, attributes,
-                                       _size(path, entry)))
+        annotation.images.append(
+            faces(entry["file_name"], boxes, landmarks, attributes, _size(path, entry))
+        )
     return annotation
 
 
@@ -138,18 +151,36 @@ def write_coco(annotation: Annotation) -> str:
             own = {key: value for key, value in face.items() if key != "landmark_flags"}
             known = np.isfinite(points).all(axis=1)
             flags = face.get("landmark_flags") or [0] * 5
-            row: dict = {"id": len(found) + 1, "image_id": number_, "category_id": 1,
-                         "bbox": [number(v) for v in box], "area": number(box[2] * box[3]),
-                         "iscrowd": int(face.get("invalid") == 1)}
+            row: dict = {
+                "id": len(found) + 1,
+                "image_id": number_,
+                "category_id": 1,
+                "bbox": [number(v) for v in box],
+                "area": number(box[2] * box[3]),
+                "iscrowd": int(face.get("invalid") == 1),
+            }
             if known.any():
                 row["num_keypoints"] = int(known.sum())
-                row["keypoints"] = [value for point, there, flag in zip(points, known, flags)
-                                    for value in ((number(point[0]), number(point[1]),
-                                                   1 if flag else 2) if there else (0, 0, 0))]
+                row["keypoints"] = [
+                    value
+                    for point, there, flag in zip(points, known, flags)
+                    for value in (
+                        (number(point[0]), number(point[1]), 1 if flag else 2)
+                        if there
+                        else (0, 0, 0)
+                    )
+                ]
             found.append(row | ({"attributes": own} if own else {}))
-    return json.dumps({
-        "images": images, "annotations": found,
-        "categories": [{"id": 1, "name": FACE, "keypoints": LANDMARKS, "skeleton": []}]}) + "\n"
+    return (
+        json.dumps(
+            {
+                "images": images,
+                "annotations": found,
+                "categories": [{"id": 1, "name": FACE, "keypoints": LANDMARKS, "skeleton": []}],
+            }
+        )
+        + "\n"
+    )
 
 
 def _json(path: Path):
@@ -163,8 +194,10 @@ def _name(path: Path, where: str, entry, names: set[str]) -> str:
     """The file name of an image, checked and added to `names`."""
     name = entry.get("file_name") if isinstance(entry, dict) else None
     if not isinstance(name, str) or not all(p not in ("", "..") for p in name.split("/")):
-        raise UserError(f"{path}: {where}: file_name {name!r} must be a path below the images' "
-                        "folder, such as event/file.jpg")
+        raise UserError(
+            f"{path}: {where}: file_name {name!r} must be a path below the images' "
+            "folder, such as event/file.jpg"
+        )
     if name in names:
         raise UserError(f"{path}: {where}: {name} is listed twice; leave one")
     names.add(name)
@@ -186,9 +219,17 @@ def _box(where: str, face, meaning: str) -> list[float]:
 
 
 def _numbers(value, count: int) -> bool:
-    return (isinstance(value, list) and len(value) == count
-            and all(isinstance(v, (int, float)) and not isinstance(v, bool)
-                    and math.isfinite(v) and abs(v) < LARGEST for v in value))
+    return (
+        isinstance(value, list)
+        and len(value) == count
+        and all(
+            isinstance(v, (int, float))
+            and not isinstance(v, bool)
+            and math.isfinite(v)
+            and abs(v) < LARGEST
+            for v in value
+        )
+    )
 
 
 def _points(where: str, value) -> Sequence:
@@ -196,10 +237,15 @@ def _points(where: str, value) -> Sequence:
     unknown = [math.nan, math.nan]
     if not value:
         return [unknown] * 5
-    if not (isinstance(value, list) and len(value) == 5
-            and all(point is None or _numbers(point, 2) for point in value)):
-        raise UserError(f"{where}: landmarks {value!r} must be five points [x, y] of finite "
-                        "numbers, null where unknown")
+    if not (
+        isinstance(value, list)
+        and len(value) == 5
+        and all(point is None or _numbers(point, 2) for point in value)
+    ):
+        raise UserError(
+            f"{where}: landmarks {value!r} must be five points [x, y] of finite "
+            "numbers, null where unknown"
+        )
     return [unknown if point is None or point == [-1, -1] else point for point in value]
 
 
@@ -208,8 +254,9 @@ def _keypoints(where: str, value) -> tuple[Sequence, list[int]]:
     if not value:
         return [[math.nan, math.nan]] * 5, [0] * 5
     if not _numbers(value, 15):
-        raise UserError(f"{where}: keypoints must be 15 finite numbers, x y v of five landmarks, "
-                        f"not {value!r}")
+        raise UserError(
+            f"{where}: keypoints must be 15 finite numbers, x y v of five landmarks, not {value!r}"
+        )
     triples = np.array(value, np.float64).reshape(5, 3)
     triples[triples[:, 2] == 0, :2] = math.nan
     return triples[:, :2], [int(v == 1) for v in triples[:, 2]]
@@ -227,8 +274,10 @@ def _size(path: Path, entry: dict) -> tuple[int, int]:
     if size == (None, None):
         return 0, 0
     if not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size):
-        raise UserError(f"{path}: {entry['file_name']}: width {size[0]!r} and height {size[1]!r} "
-                        "must be whole numbers above 0, or both left out")
+        raise UserError(
+            f"{path}: {entry['file_name']}: width {size[0]!r} and height {size[1]!r} "
+            "must be whole numbers above 0, or both left out"
+        )
     return size
 
 

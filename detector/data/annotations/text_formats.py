@@ -41,14 +41,22 @@ def read_wider(path: Path) -> Annotation:
             numbers = _numbers(lines[i]) if i < len(lines) else None
             if numbers is None or len(numbers) not in (4, 10):
                 got = repr(lines[i]) if i < len(lines) else "the end of the file"
-                raise _bad(path, i, f"{got} where face {i - at + 1} of {count} of {name} belongs; "
-                           "a face is x y w h and six flags")
+                raise _bad(
+                    path,
+                    i,
+                    f"{got} where face {i - at + 1} of {count} of {name} belongs; "
+                    "a face is x y w h and six flags",
+                )
             rows.append(numbers)
         at += count
         if at < len(lines) and (extra := _numbers(lines[at])):
             if count or any(extra):
-                raise _bad(path, at, f"one face more than the {count} announced for {name}; "
-                           "correct the number or the rows")
+                raise _bad(
+                    path,
+                    at,
+                    f"one face more than the {count} announced for {name}; "
+                    "correct the number or the rows",
+                )
             at += 1
         flags = [dict(zip(WIDER_FLAGS, map(number, row[4:]))) for row in rows]
         annotation.images.append(faces(name, [row[:4] for row in rows], None, flags))
@@ -80,8 +88,12 @@ def read_retinaface(path: Path) -> Annotation:
         elif line:
             numbers = _numbers(line)
             if name is None or numbers is None or len(numbers) not in (4, 19, 20):
-                raise _bad(path, i, f"{line!r} is neither '# path' nor a face: x y w h, or these "
-                           "with five landmarks x y flag and a blur score")
+                raise _bad(
+                    path,
+                    i,
+                    f"{line!r} is neither '# path' nor a face: x y w h, or these "
+                    "with five landmarks x y flag and a blur score",
+                )
             rows.append(numbers)
     finish()
     return annotation
@@ -103,8 +115,10 @@ def write_wider(annotation: Annotation) -> str:
     lines = []
     for image in annotation.images:
         lines += [image.name, str(len(image.boxes))]
-        lines += [_row([*box, *(face.get(flag, 0) for flag in WIDER_FLAGS)])
-                  for box, face in zip(image.boxes, image.attributes)]
+        lines += [
+            _row([*box, *(face.get(flag, 0) for flag in WIDER_FLAGS)])
+            for box, face in zip(image.boxes, image.attributes)
+        ]
         if not len(image.boxes):
             lines.append(_row([0] * 10))
     return "\n".join(lines) + "\n"
@@ -113,9 +127,10 @@ def write_wider(annotation: Annotation) -> str:
 def write_retinaface(annotation: Annotation) -> str:
     """The text of RetinaFace's format. It has no room for WIDER's flags, sizes of images, and
     landmarks left of or above the image."""
-    known = any(np.isfinite(image.landmarks).any() or any("blur_score" in face
-                                                          for face in image.attributes)
-                for image in annotation.images)
+    known = any(
+        np.isfinite(image.landmarks).any() or any("blur_score" in face for face in image.attributes)
+        for image in annotation.images
+    )
     lines = []
     for image in annotation.images:
         lines.append(f"# {image.name}")

@@ -38,8 +38,10 @@ def tones(rng: np.random.Generator, count: int, low: float, high: float) -> np.n
 def ramp(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
     """float32 [H, W], 0 to 1 in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
-    x, y = np.linspace(-1, 1, size[0], dtype=np.float32), np.linspace(-1, 1, size[1],
-                                                                      dtype=np.float32)
+    x, y = (
+        np.linspace(-1, 1, size[0], dtype=np.float32),
+        np.linspace(-1, 1, size[1], dtype=np.float32),
+    )
     return np.float32(0.5 + 0.35 * (x[None] * np.cos(angle) + y[:, None] * np.sin(angle)))
 
 
@@ -52,8 +54,9 @@ def _noise(size, rng):
     picture = mix(clouds(size, rng) * 1.4 - 0.2, *tones(rng, 2, 20, 200))
     for x, y in rng.random((60, 2)) * size:  # a crowd's clothes, far away
         radius = int(rng.integers(3, 14))
-        cv2.circle(picture, (int(x), int(y)), radius, tones(rng, 1, 10, 240)[0].tolist(), -1,
-                   cv2.LINE_AA)
+        cv2.circle(
+            picture, (int(x), int(y)), radius, tones(rng, 1, 10, 240)[0].tolist(), -1, cv2.LINE_AA
+        )
     return cv2.GaussianBlur(picture, (0, 0), 1.5)
 
 
@@ -75,8 +78,14 @@ def _blocks(size, rng):
 def _dark(size, rng):
     picture = mix(clouds(size, rng), rng.uniform(20, 90, 3), rng.uniform(60, 190, 3))
     for x, y in rng.random((int(rng.integers(4, 16)), 2)) * size:  # lamps out of focus
-        cv2.circle(picture, (int(x), int(y)), int(rng.integers(3, 16)),
-                   rng.uniform(120, 255, 3).tolist(), -1, cv2.LINE_AA)
+        cv2.circle(
+            picture,
+            (int(x), int(y)),
+            int(rng.integers(3, 16)),
+            rng.uniform(120, 255, 3).tolist(),
+            -1,
+            cv2.LINE_AA,
+        )
     return cv2.GaussianBlur(picture, (0, 0), 2)
 
 
@@ -96,10 +105,17 @@ def _leaves(size, rng):
     axes, angles = rng.integers(2, 12, (count, 2)), rng.integers(0, 180, count)
     for (x, y), tone, (a, b), angle in zip(places, tones, axes.tolist(), angles.tolist()):
         colour = np.array((60, 140, 90)) * tone
-        cv2.ellipse(picture, (int(x), int(y)), (a, b), angle, 0, 360, colour.tolist(), -1,
-                    cv2.LINE_AA)
+        cv2.ellipse(
+            picture, (int(x), int(y)), (a, b), angle, 0, 360, colour.tolist(), -1, cv2.LINE_AA
+        )
     return picture
 
 
-BACKGROUNDS = {"gradient": _gradient, "noise": _noise, "blocks": _blocks, "dark": _dark,
-               "stripes": _stripes, "leaves": _leaves}
+BACKGROUNDS = {
+    "gradient": _gradient,
+    "noise": _noise,
+    "blocks": _blocks,
+    "dark": _dark,
+    "stripes": _stripes,
+    "leaves": _leaves,
+}

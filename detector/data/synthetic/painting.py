@@ -16,12 +16,28 @@ import numpy as np
 from detector.data.synthetic.backgrounds import background
 
 # BGR, from light to dark
-SKIN = np.array([(190, 208, 238), (160, 186, 226), (125, 160, 208), (90, 125, 175),
-                 (60, 88, 135), (42, 60, 96)], float)
-HAIR = np.array([(30, 28, 32), (38, 52, 78), (50, 80, 120), (95, 150, 190), (165, 165, 165),
-                 (40, 60, 140)], float)
-_CIRCLE = np.stack([np.cos(np.linspace(0, 2 * np.pi, 24, endpoint=False)),
-                    np.sin(np.linspace(0, 2 * np.pi, 24, endpoint=False))], axis=1)
+SKIN = np.array(
+    [
+        (190, 208, 238),
+        (160, 186, 226),
+        (125, 160, 208),
+        (90, 125, 175),
+        (60, 88, 135),
+        (42, 60, 96),
+    ],
+    float,
+)
+HAIR = np.array(
+    [(30, 28, 32), (38, 52, 78), (50, 80, 120), (95, 150, 190), (165, 165, 165), (40, 60, 140)],
+    float,
+)
+_CIRCLE = np.stack(
+    [
+        np.cos(np.linspace(0, 2 * np.pi, 24, endpoint=False)),
+        np.sin(np.linspace(0, 2 * np.pi, 24, endpoint=False)),
+    ],
+    axis=1,
+)
 # left eye, right eye, nose tip, left and right mouth corner of a face that looks straight ahead
 POINTS = np.array([(-0.33, -0.12), (0.33, -0.12), (0, 0.26), (-0.25, 0.53), (0.25, 0.53)])
 COVERS = ("mask", "hand", "scarf", "bar")
@@ -46,10 +62,15 @@ class Face:
 
     @staticmethod
     def random(x: float, y: float, height: float, rng: np.random.Generator) -> Face:
-        return Face(x, y, height, width=rng.uniform(0.7, 0.84),
-                    roll=float(np.clip(0.16 * rng.standard_normal(), -0.7, 0.7)),
-                    yaw=float(np.clip(0.35 * rng.standard_normal(), -0.9, 0.9)),
-                    cover=rng.choice(COVERS) if rng.random() < 0.13 else None)
+        return Face(
+            x,
+            y,
+            height,
+            width=rng.uniform(0.7, 0.84),
+            roll=float(np.clip(0.16 * rng.standard_normal(), -0.7, 0.7)),
+            yaw=float(np.clip(0.35 * rng.standard_normal(), -0.9, 0.9)),
+            cover=rng.choice(COVERS) if rng.random() < 0.13 else None,
+        )
 
     @property
     def box(self) -> tuple[float, float, float, float]:
@@ -150,7 +171,7 @@ class Patch:
         height, width = picture.shape[:2]
         top, left = max(self.top, 0), max(self.left, 0)
         bottom, right = min(self.top + self.size[1], height), min(self.left + self.size[0], width)
-        inner = np.s_[top - self.top:bottom - self.top, left - self.left:right - self.left]
+        inner = np.s_[top - self.top : bottom - self.top, left - self.left : right - self.left]
         share = (mask[inner].astype(np.float32) * (strength / 255))[..., None]
         target = picture[top:bottom, left:right]
         target[:] = target + share * (pixels[inner].astype(np.float32) - target)
@@ -211,8 +232,10 @@ def _paint_face(picture: np.ndarray, face: Face, light, rng: np.random.Generator
     elif cut != "bald":
         patch.polygon(tilt(_oval(-0.25 * np.sin(face.yaw), -0.12, w * 1.08, 1.06), roll), hair)
     for side in (-1, 1):
-        patch.polygon(tilt(_oval(side * w * 0.99 - 0.35 * np.sin(face.yaw), 0.05, 0.13, 0.22),
-                           roll), skin * 0.85)
+        patch.polygon(
+            tilt(_oval(side * w * 0.99 - 0.35 * np.sin(face.yaw), 0.05, 0.13, 0.22), roll),
+            skin * 0.85,
+        )
 
     patch.polygon(tilt(_oval(0, 0, w, 1), roll), skin)
     for side in (-1, 1):  # cheeks and eye sockets
@@ -234,11 +257,24 @@ def _paint_face(picture: np.ndarray, face: Face, light, rng: np.random.Generator
 def _body(patch: Patch, skin, shirt, rng: np.random.Generator) -> None:
     """Shoulders and neck; the head's hair and ears come in front."""
     wide = rng.uniform(1.3, 1.8)
-    patch.polygon(np.array([(-0.35, 1.0), (0.35, 1.0), (0.6, 1.25), (wide, 1.6),
-                            (wide * 1.1, 2.5), (-wide * 1.1, 2.5), (-wide, 1.6),
-                            (-0.6, 1.25)]), shirt)
-    patch.polygon(np.array([(-0.36, 0.6), (0.36, 0.6), (0.4, 1.3), (0, 1.55), (-0.4, 1.3)]),
-                  skin * 0.72)
+    patch.polygon(
+        np.array(
+            [
+                (-0.35, 1.0),
+                (0.35, 1.0),
+                (0.6, 1.25),
+                (wide, 1.6),
+                (wide * 1.1, 2.5),
+                (-wide * 1.1, 2.5),
+                (-wide, 1.6),
+                (-0.6, 1.25),
+            ]
+        ),
+        shirt,
+    )
+    patch.polygon(
+        np.array([(-0.36, 0.6), (0.36, 0.6), (0.4, 1.3), (0, 1.55), (-0.4, 1.3)]), skin * 0.72
+    )
 
 
 def _tone(palette: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -257,8 +293,17 @@ def _eyes(feature, on, patch: Patch, hair, rng: np.random.Generator) -> None:
         feature(x, y + 0.01, 0.14, openness, (225, 228, 232))
         feature(x, y, 0.075, min(0.08, openness + 0.02), iris)
         feature(x, y, 0.035, 0.04, (10, 10, 10))
-        patch.line(on([(x - 0.19, y - 0.2 + side * brow), (x, y - 0.25),
-                       (x + 0.19, y - 0.2 - side * brow)]), hair * 0.6, rng.uniform(0.05, 0.1))
+        patch.line(
+            on(
+                [
+                    (x - 0.19, y - 0.2 + side * brow),
+                    (x, y - 0.25),
+                    (x + 0.19, y - 0.2 - side * brow),
+                ]
+            ),
+            hair * 0.6,
+            rng.uniform(0.05, 0.1),
+        )
     if rng.random() < 0.17:
         dark = rng.random() < 0.5
         for x, y in POINTS[:2]:
@@ -274,9 +319,24 @@ def _nose_and_mouth(feature, on, patch: Patch, skin, hair, rng: np.random.Genera
     for side in (-1, 1):
         feature(side * 0.075, 0.31, 0.04, 0.025, skin * 0.45)
     if rng.random() < 0.2:  # a beard
-        patch.polygon(on(np.array([(-0.5, 0.35), (-0.3, 0.42), (0, 0.38), (0.3, 0.42),
-                                   (0.5, 0.35), (0.42, 0.75), (0, 0.97), (-0.42, 0.75)])),
-                      hair * 0.8, alpha=False)
+        patch.polygon(
+            on(
+                np.array(
+                    [
+                        (-0.5, 0.35),
+                        (-0.3, 0.42),
+                        (0, 0.38),
+                        (0.3, 0.42),
+                        (0.5, 0.35),
+                        (0.42, 0.75),
+                        (0, 0.97),
+                        (-0.42, 0.75),
+                    ]
+                )
+            ),
+            hair * 0.8,
+            alpha=False,
+        )
     smile = rng.uniform(-0.03, 0.09)
     lips = skin * (0.62, 0.6, 0.88)
     left, right = POINTS[3], POINTS[4]
@@ -298,14 +358,20 @@ def _top(patch: Patch, cut: str, hair, w: float, roll: float, rng: np.random.Gen
     outer = np.stack([np.cos(angle) * w * 1.07, np.sin(angle) * 1.07 - 0.1], axis=1)
     if cut == "hat":
         colour = rng.uniform(20, 220, 3)
-        patch.polygon(tilt(np.vstack([outer * (1.05, 1.06) + (0, -0.3), (w * 1.1, -0.52),
-                                      (-w * 1.1, -0.52)]), roll), colour)
+        patch.polygon(
+            tilt(
+                np.vstack([outer * (1.05, 1.06) + (0, -0.3), (w * 1.1, -0.52), (-w * 1.1, -0.52)]),
+                roll,
+            ),
+            colour,
+        )
         patch.polygon(tilt(_oval(0, -0.52, w * 1.4, 0.12), roll), colour * 0.7)
         return
     line = rng.uniform(-0.62, -0.42)
     part = rng.uniform(-0.4, 0.4)
-    inner = np.array([(w * 0.97, -0.2), (w * 0.8, line), (part, line - 0.2), (-w * 0.8, line),
-                      (-w * 0.97, -0.2)])
+    inner = np.array(
+        [(w * 0.97, -0.2), (w * 0.8, line), (part, line - 0.2), (-w * 0.8, line), (-w * 0.97, -0.2)]
+    )
     patch.polygon(tilt(np.vstack([outer, inner]), roll), hair)
 
 
@@ -313,13 +379,20 @@ def _cover(patch: Patch, face: Face, on, skin, rng: np.random.Generator) -> None
     colour = rng.uniform(40, 235, 3)
     if face.cover == "mask":
         colour = colour * 0.3 + 160
-        patch.polygon(on([(-0.62, 0.15), (0, 0.05), (0.62, 0.15), (0.55, 0.65), (0, 0.98),
-                          (-0.55, 0.65)]), colour, alpha=False)
+        patch.polygon(
+            on([(-0.62, 0.15), (0, 0.05), (0.62, 0.15), (0.55, 0.65), (0, 0.98), (-0.55, 0.65)]),
+            colour,
+            alpha=False,
+        )
     elif face.cover == "hand":
         side = rng.choice((-1, 1))
         for i in range(4):
-            patch.line(np.array([(side * 1.2, 1.1 - 0.1 * i), (side * 0.25, 0.75 - 0.19 * i)]),
-                       skin * (1.05 - 0.06 * i), 0.19, alpha=True)
+            patch.line(
+                np.array([(side * 1.2, 1.1 - 0.1 * i), (side * 0.25, 0.75 - 0.19 * i)]),
+                skin * (1.05 - 0.06 * i),
+                0.19,
+                alpha=True,
+            )
     elif face.cover == "scarf":
         patch.polygon(np.array([(-1.0, 0.55), (1.0, 0.45), (1.2, 1.5), (-1.2, 1.5)]), colour)
     else:  # something upright in front
@@ -354,8 +427,11 @@ def _paint_thing(picture: np.ndarray, thing: Thing, light, rng: np.random.Genera
             patch.line(np.stack([0.7 * ray, 0.82 * ray]), (30, 30, 30), 0.06)
         for length in (0.45, 0.68):
             angle = rng.uniform(0, 2 * np.pi)
-            patch.line(np.array([(0, 0), (length * np.cos(angle), length * np.sin(angle))]),
-                       (20, 20, 20), 0.08)
+            patch.line(
+                np.array([(0, 0), (length * np.cos(angle), length * np.sin(angle))]),
+                (20, 20, 20),
+                0.08,
+            )
     elif thing.kind == "button":
         spot(0, 0, 1, 1, colour * 0.7)
         spot(0, 0, 0.85, 0.85, colour)

@@ -85,18 +85,22 @@ def compose(split: str, index: int, seed: int = SEED) -> Scene:
     rng = np.random.default_rng((seed, _SPLITS[split], index, 0))
     style = STYLES[index % len(STYLES)]
     size = int(rng.integers(288, 353)), int(rng.integers(240, 273))
-    count = 0 if rng.random() < style.empty else int(rng.integers(style.faces[0],
-                                                                  style.faces[1] + 1))
+    count = (
+        0 if rng.random() < style.empty else int(rng.integers(style.faces[0], style.faces[1] + 1))
+    )
     typical = style.height * np.exp(style.spread * rng.standard_normal())
     items: list[Face | Thing] = []
-    for kind, number, spread in ((Face, count, 0.25),
-                                 (Thing, int(rng.integers(0, style.things + 1)), 0.5)):
+    for kind, number, spread in (
+        (Face, count, 0.25),
+        (Thing, int(rng.integers(0, style.things + 1)), 0.5),
+    ):
         for _ in range(number):
             height = typical * np.exp(spread * rng.standard_normal())
             height = float(np.clip(height, 7, 0.8 * size[1]))
             for x, y in rng.random((12, 2)):
-                item = kind.random(*(_within(x, size[0], height), _within(y, size[1], height)),
-                                   height, rng)
+                item = kind.random(
+                    *(_within(x, size[0], height), _within(y, size[1], height)), height, rng
+                )
                 if all(_apart(item, other) for other in items):
                     items.append(item)
                     break
@@ -118,8 +122,10 @@ def _apart(a: Face | Thing, b: Face | Thing) -> bool:
     if isinstance(near, Thing) and near.kind != "blank":  # no body
         return True
     # shoulders reach 1.8 half heights to each side, from the chin to 2.5 below the centre
-    below = (far.y + 0.3 * far.height > near.y + 0.6 * near.height
-             and far.y - 0.5 * far.height < near.y + 1.25 * near.height)
+    below = (
+        far.y + 0.3 * far.height > near.y + 0.6 * near.height
+        and far.y - 0.5 * far.height < near.y + 1.25 * near.height
+    )
     return not below or abs(far.x - near.x) > 0.9 * near.height + 0.2 * far.height
 
 

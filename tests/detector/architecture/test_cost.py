@@ -24,8 +24,10 @@ def test_published_designs_cost_what_was_published(preset, name):
     assert f"{macs / 1e9:.{len(told.gmacs.split('.')[1])}f}" == told.gmacs
 
 
-@pytest.mark.parametrize("part, params", [
-    ("backbone", 213_072), ("neck", 103_040), ("context", 3 * 34_752), ("heads", 6_240)])
+@pytest.mark.parametrize(
+    "part, params",
+    [("backbone", 213_072), ("neck", 103_040), ("context", 3 * 34_752), ("heads", 6_240)],
+)
 def test_baseline_splits_as_published(preset, part, params):
     layers = layer_costs(preset("retinaface_mobile025"))
     assert sum(p for name, p, _ in layers if name.startswith(part)) == params

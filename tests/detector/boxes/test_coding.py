@@ -13,7 +13,8 @@ from detector.boxes import coding as boxes
 coordinate = st.floats(-2000, 2000, width=32)
 side = st.floats(0.5, 3000, width=32)
 box = st.tuples(coordinate, coordinate, side, side).map(
-    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]])
+    lambda b: [b[0], b[1], b[0] + b[2], b[1] + b[3]]
+)
 point = st.tuples(coordinate, coordinate)
 coding = st.sampled_from(["anchor", "distance", "point"])
 
@@ -26,8 +27,12 @@ def tensor(values):
 @given(st.lists(st.tuples(box, box), min_size=1, max_size=5), coding)
 def test_decode_undoes_encode(pairs, coding):
     targets, anchors = (tensor(side) for side in zip(*pairs))
-    assert_close(boxes.decode(boxes.encode(targets, anchors, coding), anchors, coding), targets,
-                 rtol=1e-9, atol=1e-6)
+    assert_close(
+        boxes.decode(boxes.encode(targets, anchors, coding), anchors, coding),
+        targets,
+        rtol=1e-9,
+        atol=1e-6,
+    )
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,23 +47,28 @@ def test_decode_landmarks_undoes_encode(anchor, points, coding):
 def test_deltas_are_those_of_the_definition():
     anchor = tensor([[0, 0, 16, 32]])  # centre (8, 16)
     target = tensor([[4, 4, 36, 36]])  # centre (20, 20), 32 × 32
-    assert_close(boxes.encode(target, anchor), tensor(
-        [[12 / 16 / 0.1, 4 / 32 / 0.1, math.log(2) / 0.2, 0.0]]))
+    assert_close(
+        boxes.encode(target, anchor),
+        tensor([[12 / 16 / 0.1, 4 / 32 / 0.1, math.log(2) / 0.2, 0.0]]),
+    )
     points = tensor([[[8, 16], [24, 16], [8, 48], [0, 0], [16, 32]]])
-    assert_close(boxes.encode_landmarks(points, anchor), tensor(
-        [[0, 0, 10, 0, 0, 10, -5, -5, 5, 5]]))
+    assert_close(
+        boxes.encode_landmarks(points, anchor), tensor([[0, 0, 10, 0, 0, 10, -5, -5, 5, 5]])
+    )
 
 
 def test_deltas_in_strides_are_those_of_the_definition():
     cell = tensor([[4, 12, 12, 20]])  # the square of stride 8 around (8, 16)
     target = tensor([[4, 4, 36, 36]])  # centre (20, 20), 32 × 32
     assert_close(boxes.encode(target, cell, "distance"), tensor([[0.5, 1.5, 3.5, 2.5]]))
-    assert_close(boxes.encode(target, cell, "point"),
-                 tensor([[1.5, 0.5, math.log(4), math.log(4)]]))
+    assert_close(
+        boxes.encode(target, cell, "point"), tensor([[1.5, 0.5, math.log(4), math.log(4)]])
+    )
     points = tensor([[[8, 16], [16, 16], [8, 32], [0, 0], [16, 24]]])
     for coding in ("distance", "point"):
-        assert_close(boxes.encode_landmarks(points, cell, coding), tensor(
-            [[0, 0, 1, 0, 0, 2, -1, -2, 1, 1]]))
+        assert_close(
+            boxes.encode_landmarks(points, cell, coding), tensor([[0, 0, 1, 0, 0, 2, -1, -2, 1, 1]])
+        )
 
 
 def test_unknown_landmarks_stay_unknown():

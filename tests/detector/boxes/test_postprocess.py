@@ -44,8 +44,9 @@ def test_one_anchor_in_closed_form():
     # centre (10 + 0.1·5·20, 30 − 0.1·2.5·40) = (20, 20), 40 wide, 20 high
     torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 10.0, 40.0, 30.0]]))
     torch.testing.assert_close(found.scores, torch.tensor([0.75]))
-    torch.testing.assert_close(found.landmarks, torch.tensor(
-        [[[10.0, 30], [12, 34], [10, 70], [0, 30], [10, 10]]]))
+    torch.testing.assert_close(
+        found.landmarks, torch.tensor([[[10.0, 30], [12, 34], [10, 70], [0, 30], [10, 10]]])
+    )
 
 
 def test_nms_keeps_the_best_and_orders_by_score():
@@ -55,8 +56,9 @@ def test_nms_keeps_the_best_and_orders_by_score():
     torch.testing.assert_close(found.boxes, boxes[[3, 1]])
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6]))
     assert found.landmarks is None
-    (found,) = detections(outputs_for(boxes, [0.5, 0.6, 0.3, 0.9], boxes), boxes,
-                           replace(SETTINGS, nms_iou=0.6))
+    (found,) = detections(
+        outputs_for(boxes, [0.5, 0.6, 0.3, 0.9], boxes), boxes, replace(SETTINGS, nms_iou=0.6)
+    )
     torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6, 0.3]))
 
 
@@ -100,12 +102,14 @@ def test_equal_scores_keep_the_order_of_the_anchors():
 def test_a_batch_equals_its_images_one_by_one():
     generator = torch.Generator().manual_seed(0)
     anchors = row_of_boxes(200, gap=4.0)
-    outputs = {"class_logits": torch.randn(3, 200, 2, generator=generator),
-               "box_deltas": torch.randn(3, 200, 4, generator=generator),
-               "landmark_deltas": torch.randn(3, 200, 10, generator=generator)}
+    outputs = {
+        "class_logits": torch.randn(3, 200, 2, generator=generator),
+        "box_deltas": torch.randn(3, 200, 4, generator=generator),
+        "landmark_deltas": torch.randn(3, 200, 10, generator=generator),
+    }
     together = detections(outputs, anchors, SETTINGS)
     for i, found in enumerate(together):
-        (alone,) = detections({k: v[i:i + 1] for k, v in outputs.items()}, anchors, SETTINGS)
+        (alone,) = detections({k: v[i : i + 1] for k, v in outputs.items()}, anchors, SETTINGS)
         assert len(found) > 5
         for field in ("boxes", "scores", "landmarks"):
             assert torch.equal(getattr(found, field), getattr(alone, field))
@@ -124,9 +128,11 @@ def test_each_coding_is_undone(coding):
     boxes = row_of_boxes(5)
     references = boxes + torch.tensor([3.0, -2.0, 9.0, 1.0])
     points = boxes[:, None, :2] + torch.arange(10.0).view(5, 2)
-    outputs = {"class_logits": torch.linspace(3, 2, 5).view(1, 5, 1),
-               "box_deltas": encode(boxes, references, coding)[None],
-               "landmark_deltas": encode_landmarks(points, references, coding)[None]}
+    outputs = {
+        "class_logits": torch.linspace(3, 2, 5).view(1, 5, 1),
+        "box_deltas": encode(boxes, references, coding)[None],
+        "landmark_deltas": encode_landmarks(points, references, coding)[None],
+    }
     (found,) = postprocess(outputs, Priors(boxes, references, boxes, (5,), coding), SETTINGS)
     torch.testing.assert_close(found.boxes, boxes)
     torch.testing.assert_close(found.landmarks, points)
@@ -135,8 +141,10 @@ def test_each_coding_is_undone(coding):
 
 def test_objectness_multiplies_the_score():
     boxes = row_of_boxes(1)
-    outputs = {"class_logits": torch.tensor([[[math.log(3)]]]),
-               "objectness": torch.tensor([[[math.log(4)]]]),
-               "box_deltas": torch.zeros(1, 1, 4)}
+    outputs = {
+        "class_logits": torch.tensor([[[math.log(3)]]]),
+        "objectness": torch.tensor([[[math.log(4)]]]),
+        "box_deltas": torch.zeros(1, 1, 4),
+    }
     (found,) = detections(outputs, boxes, SETTINGS)
     torch.testing.assert_close(found.scores, torch.tensor([0.75 * 0.8]))

@@ -11,8 +11,14 @@ from detector.config.detector import BACKBONE_ROWS, Anchors, Context, Neck, arch
 
 
 def built(config):
-    return (plan(config), config.anchor_shapes(), config.anchors.offset, config.pixels,
-            config.head.coding, config.head.score)
+    return (
+        plan(config),
+        config.anchor_shapes(),
+        config.anchors.offset,
+        config.pixels,
+        config.head.coding,
+        config.head.score,
+    )
 
 
 def mutated(config, rng):
@@ -21,29 +27,31 @@ def mutated(config, rng):
     row = rng.randrange(len(BACKBONE_ROWS[backbone.kind]))
 
     def at_row(values):
-        return values[:row] + (values[row] + 1,) + values[row + 1:]
+        return values[:row] + (values[row] + 1,) + values[row + 1 :]
 
-    return rng.choice([
-        lambda: replace(config, backbone=replace(backbone, widths=at_row(backbone.widths))),
-        lambda: replace(config, backbone=replace(backbone, depths=at_row(backbone.depths))),
-        lambda: replace(config, backbone=replace(backbone, block="bottleneck")),
-        lambda: replace(config, backbone=replace(backbone, expansion=5)),
-        lambda: replace(config, neck=replace(neck, shared_merge=not neck.shared_merge)),
-        lambda: replace(config, neck=replace(neck, activation="relu6")),
-        lambda: replace(config, context=Context(kind="ssh", activation="relu6")),
-        lambda: replace(config, context=replace(config.context, kind="ssh_shared")),
-        lambda: replace(config, context=replace(config.context, activation="relu6")),
-        lambda: replace(config, anchors=Anchors(name="single")),
-        lambda: replace(config, backbone=replace(backbone, variant="d")),
-        lambda: replace(config, backbone=replace(backbone, last_expansion=7)),
-        lambda: replace(config, backbone=replace(backbone, input_norm=True)),
-        lambda: replace(config, head=replace(config.head, layers=1)),
-        lambda: replace(config, head=replace(config.head, width=8)),
-        lambda: replace(config, head=replace(config.head, block="separable")),
-        lambda: replace(config, head=replace(config.head, norm_groups=1)),
-        lambda: replace(config, head=replace(config.head, predictor="conv3")),
-        lambda: replace(config, head=replace(config.head, coding="point")),
-    ])()
+    return rng.choice(
+        [
+            lambda: replace(config, backbone=replace(backbone, widths=at_row(backbone.widths))),
+            lambda: replace(config, backbone=replace(backbone, depths=at_row(backbone.depths))),
+            lambda: replace(config, backbone=replace(backbone, block="bottleneck")),
+            lambda: replace(config, backbone=replace(backbone, expansion=5)),
+            lambda: replace(config, neck=replace(neck, shared_merge=not neck.shared_merge)),
+            lambda: replace(config, neck=replace(neck, activation="relu6")),
+            lambda: replace(config, context=Context(kind="ssh", activation="relu6")),
+            lambda: replace(config, context=replace(config.context, kind="ssh_shared")),
+            lambda: replace(config, context=replace(config.context, activation="relu6")),
+            lambda: replace(config, anchors=Anchors(name="single")),
+            lambda: replace(config, backbone=replace(backbone, variant="d")),
+            lambda: replace(config, backbone=replace(backbone, last_expansion=7)),
+            lambda: replace(config, backbone=replace(backbone, input_norm=True)),
+            lambda: replace(config, head=replace(config.head, layers=1)),
+            lambda: replace(config, head=replace(config.head, width=8)),
+            lambda: replace(config, head=replace(config.head, block="separable")),
+            lambda: replace(config, head=replace(config.head, norm_groups=1)),
+            lambda: replace(config, head=replace(config.head, predictor="conv3")),
+            lambda: replace(config, head=replace(config.head, coding="point")),
+        ]
+    )()
 
 
 @pytest.mark.parametrize("seed", range(25))
@@ -56,7 +64,9 @@ def test_same_hash_exactly_when_the_same_gets_built(random_design, seed):
         except ConfigError:  # widths that must be equal, groups that must divide
             continue
         assert (arch_hash(config) == arch_hash(other)) == (built(config) == built(other)), (
-            config, other)
+            config,
+            other,
+        )
         assert (arch_hash(config) == arch_hash(other)) == (canonical(config) == canonical(other))
 
 
@@ -68,14 +78,21 @@ def test_named_anchors_and_their_sizes_are_one_design(preset):
 
 def test_one_merge_is_shared_or_not_alike(preset):
     config = preset("retinaface_mobile025")
-    pair = [replace(config, neck=Neck(levels=(3, 4), width=64, shared_merge=shared))
-            for shared in (False, True)]
+    pair = [
+        replace(config, neck=Neck(levels=(3, 4), width=64, shared_merge=shared))
+        for shared in (False, True)
+    ]
     assert arch_hash(pair[0]) == arch_hash(pair[1])
 
 
-@pytest.mark.parametrize("name, known", [("retinaface_mobile025", "a2172114c1d8"),
-                                         ("retinaface_resnet18_p2p6", "a1ab98ae5b5c"),
-                                         ("retinaface_resnet50", "a9c044ed91a5")])
+@pytest.mark.parametrize(
+    "name, known",
+    [
+        ("retinaface_mobile025", "a2172114c1d8"),
+        ("retinaface_resnet18_p2p6", "a1ab98ae5b5c"),
+        ("retinaface_resnet50", "a9c044ed91a5"),
+    ],
+)
 def test_names_of_designs_stay_theirs(preset, name, known):
     """Studies on disk know designs by these."""
     assert arch_hash(preset(name)) == known

@@ -25,8 +25,13 @@ def read(name):
     content = yaml.safe_load((PRESETS / f"{name}.yaml").read_text())
     recipe = Recipe.from_dict(content["recipe"])
     return Detector.from_dict(content["detector"]), replace(
-        recipe, size=SIZE, batch_size=4, precision="fp32", augmentation=Augmentation(scales=(0.5,)),
-        optimizer=Optimizer(kind="adamw", lr=0.004, weight_decay=0.0))
+        recipe,
+        size=SIZE,
+        batch_size=4,
+        precision="fp32",
+        augmentation=Augmentation(scales=(0.5,)),
+        optimizer=Optimizer(kind="adamw", lr=0.004, weight_decay=0.0),
+    )
 
 
 def learn(name, data, steps):
@@ -35,13 +40,15 @@ def learn(name, data, steps):
     model = build_detector(config)
     optimizer = make_optimizer(model, recipe.optimizer)
     for _ in range(steps):
-        losses = train_step(model, optimizer, batch, config, recipe,
-                            Precision(recipe, torch.device("cpu")))
+        losses = train_step(
+            model, optimizer, batch, config, recipe, Precision(recipe, torch.device("cpu"))
+        )
     return model, config, recipe, batch, losses
 
 
-@pytest.mark.parametrize("name", ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g",
-                                  "scrfd_2.5g", "yunet_n"])
+@pytest.mark.parametrize(
+    "name", ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g", "scrfd_2.5g", "yunet_n"]
+)
 def test_a_batch_is_learnt_by_heart_and_found_again(name, tiny_data):
     model, config, recipe, batch, _ = learn(name, tiny_data, steps=50)
     with torch.no_grad():
@@ -62,5 +69,6 @@ def test_a_batch_is_learnt_by_heart_and_found_again(name, tiny_data):
 def test_every_preset_takes_steps_that_reach_all_its_parameters(name, tiny_data):
     model, _, _, _, losses = learn(name, tiny_data, steps=2)
     assert all(torch.isfinite(torch.tensor(value)) for value in losses.values())
-    assert not [key for key, p in model.named_parameters()
-                if p.grad is None or not p.grad.isfinite().all()]
+    assert not [
+        key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()
+    ]

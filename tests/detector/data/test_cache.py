@@ -23,9 +23,16 @@ class _Blocks:
     def __init__(self, count, broken=(), box=(1, 2, 9, 9)):
         self.fingerprint = f"blocks{count}{broken}{box}"
         self._broken = broken
-        self.labels = [ImageLabel(f"0--E/{i}.png", (0, 0), np.float32([box]),
-                                  np.full((1, 5, 2), np.nan, np.float32), np.array([False]))
-                       for i in range(count)]
+        self.labels = [
+            ImageLabel(
+                f"0--E/{i}.png",
+                (0, 0),
+                np.float32([box]),
+                np.full((1, 5, 2), np.nan, np.float32),
+                np.array([False]),
+            )
+            for i in range(count)
+        ]
 
     def __len__(self):
         return len(self.labels)
@@ -62,8 +69,9 @@ def test_size_limit(tmp_path):
         image, original = cache.image(i), images.image(i)
         assert max(image.shape[:2]) == 200
         assert abs(image.shape[0] / image.shape[1] - original.shape[0] / original.shape[1]) < 0.005
-        np.testing.assert_array_equal(image, cv2.resize(original, image.shape[1::-1],
-                                                        interpolation=cv2.INTER_AREA))
+        np.testing.assert_array_equal(
+            image, cv2.resize(original, image.shape[1::-1], interpolation=cv2.INTER_AREA)
+        )
         _equal(cache.labels[i], images.labels[i])  # in pixels of the original
     small = np.zeros((10, 20, 3), np.uint8)
     assert limit(small, 200) is small
@@ -97,8 +105,13 @@ def test_few_images_are_in_memory_at_once(tmp_path, monkeypatch):
         return original(index)
 
     monkeypatch.setattr(images, "image", image)
-    cache_images(images, tmp_path, None, threads=2,
-                 progress=lambda done, total: decoded.append((done, total, len(started))))
+    cache_images(
+        images,
+        tmp_path,
+        None,
+        threads=2,
+        progress=lambda done, total: decoded.append((done, total, len(started))),
+    )
     assert [done for done, _, _ in decoded] == list(range(1, 41))
     assert all(total == 40 and ahead <= done + 4 for done, total, ahead in decoded)
 

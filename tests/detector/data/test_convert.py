@@ -30,12 +30,20 @@ def annotations(draw, landmarks=True, attributes=flags, size=True):
     for at in range(draw(st.integers(1, 4))):
         count = draw(st.integers(0, 3))
         boxes = [draw(st.tuples(pixel, pixel, extent, extent)) for _ in range(count)]
-        points = [[p or (np.nan, np.nan) for p in draw(st.tuples(*[point] * 5))]
-                  for _ in range(count)] if landmarks else None
-        images.append(faces(
-            f"{draw(st.integers(0, 9))}--Éte/{at} a.jpg", boxes, points,
-            [draw(attributes) for _ in range(count)],
-            draw(st.sampled_from([(0, 0), (640, 481)])) if size else (0, 0)))
+        points = (
+            [[p or (np.nan, np.nan) for p in draw(st.tuples(*[point] * 5))] for _ in range(count)]
+            if landmarks
+            else None
+        )
+        images.append(
+            faces(
+                f"{draw(st.integers(0, 9))}--Éte/{at} a.jpg",
+                boxes,
+                points,
+                [draw(attributes) for _ in range(count)],
+                draw(st.sampled_from([(0, 0), (640, 481)])) if size else (0, 0),
+            )
+        )
     return Annotation(images)
 
 
@@ -59,8 +67,9 @@ def through(annotation, name, folder):
 @pytest.mark.parametrize("second", ["json", "coco"])
 @settings(max_examples=25, deadline=None)
 @given(data=st.data())
-def test_what_a_format_holds_comes_back_through_any_that_hold_it(tmp_path_factory, first, second,
-                                                                 data):
+def test_what_a_format_holds_comes_back_through_any_that_hold_it(
+    tmp_path_factory, first, second, data
+):
     folder = tmp_path_factory.mktemp("x")
     annotation = data.draw(HOLDS[first])
     there = through(annotation, first, folder)
@@ -75,12 +84,27 @@ def test_what_a_format_holds_comes_back_through_any_that_hold_it(tmp_path_factor
 
 def test_what_a_format_cannot_hold_is_counted(tmp_path):
     points = [[[1, 2], [3, 2], [-4, 3], [1, 5], [3, 5]]]
-    before = Annotation([faces("a/b.jpg", [[1, 1, 5, 6]], points,
-                               [{"blur": 2, "pose": 0, "blur_score": 0.5}], (20, 10))])
+    before = Annotation(
+        [
+            faces(
+                "a/b.jpg",
+                [[1, 1, 5, 6]],
+                points,
+                [{"blur": 2, "pose": 0, "blur_score": 0.5}],
+                (20, 10),
+            )
+        ]
+    )
     assert lost(before, through(before, "wider", tmp_path)) == {
-        "sizes of images": 1, "landmarks": 1, "blur_score": 1}
+        "sizes of images": 1,
+        "landmarks": 1,
+        "blur_score": 1,
+    }
     assert lost(before, through(before, "retinaface", tmp_path)) == {
-        "sizes of images": 1, "landmarks": 1, "blur": 1}
+        "sizes of images": 1,
+        "landmarks": 1,
+        "blur": 1,
+    }
 
 
 def test_hidden_landmarks_are_cocos_visibility(tmp_path):
@@ -93,10 +117,25 @@ def test_hidden_landmarks_are_cocos_visibility(tmp_path):
     assert coco["categories"][0]["name"] == "face"
 
 
-LIST = [{"file_name": "0--Parade/a.jpg", "annotations": [
-    {"bbox": [449, 330, 571, 720], "landmarks": [[488.906, 373.643], [542.089, 376.442],
-     [515.031, 412.83], [485.174, 425.893], [538.357, 431.491]]}, {"bbox": [1, 2, 3, 4]}]},
-    {"file_name": "0--Parade/b.jpg", "annotations": []}]
+LIST = [
+    {
+        "file_name": "0--Parade/a.jpg",
+        "annotations": [
+            {
+                "bbox": [449, 330, 571, 720],
+                "landmarks": [
+                    [488.906, 373.643],
+                    [542.089, 376.442],
+                    [515.031, 412.83],
+                    [485.174, 425.893],
+                    [538.357, 431.491],
+                ],
+            },
+            {"bbox": [1, 2, 3, 4]},
+        ],
+    },
+    {"file_name": "0--Parade/b.jpg", "annotations": []},
+]
 
 
 def test_the_list_of_the_lightning_retinaface(tmp_path):
@@ -114,28 +153,35 @@ def _list(**face):
 
 
 def _coco(images=({"id": 1, "file_name": "a/b.jpg"},), classes=("face",), **face):
-    return {"images": list(images), "categories": [
-        {"id": i, "name": name} for i, name in enumerate(classes, start=1)],
-        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]} | face]}
+    return {
+        "images": list(images),
+        "categories": [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
+        "annotations": [{"id": 7, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]} | face],
+    }
 
 
-@pytest.mark.parametrize("content, says", [
-    (_list(bbox=[1, float("nan"), 3, 4]), "a/b.jpg: face 2: bbox .* four finite numbers"),
-    (_list(bbox=[1, 2, 3]), "a/b.jpg: face 2: bbox"),
-    (_list(), "a/b.jpg: face 2: bbox None"),
-    (_list(bbox=[1, 2, 3, 4], landmarks=[[1, 2]]), "a/b.jpg: face 2: landmarks"),
-    ([{"annotations": []}], "image 1: file_name None"),
-    ([{"file_name": "../a.jpg"}], "image 1: file_name"),
-    ([{"file_name": "a.jpg"}, {"file_name": "a.jpg"}], "image 2: a.jpg is listed twice"),
-    ([{"file_name": "a.jpg", "width": 0, "height": 4}], "a.jpg: width 0"),
-    ({"annotations": []}, "lists images, annotations and categories"),
-    (_coco(bbox=[1, 2, float("inf"), 4]), "annotation 7: bbox .* finite"),
-    (_coco(image_id=5), "annotation 7: image_id 5 is not among images"),
-    (_coco(classes=("person",)), "no class face, only person"),
-    (_coco(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]),
-     "image 2: id 1 is taken"),
-    (_coco(keypoints=[1, 2, 3]), "annotation 7: keypoints must be 15"),
-])
+@pytest.mark.parametrize(
+    "content, says",
+    [
+        (_list(bbox=[1, float("nan"), 3, 4]), "a/b.jpg: face 2: bbox .* four finite numbers"),
+        (_list(bbox=[1, 2, 3]), "a/b.jpg: face 2: bbox"),
+        (_list(), "a/b.jpg: face 2: bbox None"),
+        (_list(bbox=[1, 2, 3, 4], landmarks=[[1, 2]]), "a/b.jpg: face 2: landmarks"),
+        ([{"annotations": []}], "image 1: file_name None"),
+        ([{"file_name": "../a.jpg"}], "image 1: file_name"),
+        ([{"file_name": "a.jpg"}, {"file_name": "a.jpg"}], "image 2: a.jpg is listed twice"),
+        ([{"file_name": "a.jpg", "width": 0, "height": 4}], "a.jpg: width 0"),
+        ({"annotations": []}, "lists images, annotations and categories"),
+        (_coco(bbox=[1, 2, float("inf"), 4]), "annotation 7: bbox .* finite"),
+        (_coco(image_id=5), "annotation 7: image_id 5 is not among images"),
+        (_coco(classes=("person",)), "no class face, only person"),
+        (
+            _coco(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]),
+            "image 2: id 1 is taken",
+        ),
+        (_coco(keypoints=[1, 2, 3]), "annotation 7: keypoints must be 15"),
+    ],
+)
 def test_faults_are_named_in_one_line(tmp_path, content, says):
     path = tmp_path / "label.json"
     path.write_text(json.dumps(content))
@@ -173,17 +219,24 @@ def converted(capsys):
     def call(*argv) -> tuple[int, str, str]:
         code = cli.main(make_parser(), run, [str(a) for a in argv])
         return (code, *capsys.readouterr())
+
     return call
 
 
 def test_a_chain_of_conversions_ends_where_it_began(converted, tmp_path):
     start = tmp_path / "a.txt"
-    start.write_text("a/b.jpg\n2\n10 20 30 40 0 1 0 0 2 0\n-4 5 0 8 1 0 0 1 0 0\n"
-                     "a/none.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n")
-    for source, target, to in (("a.txt", "b.json", "coco"), ("b.json", "c.json", "json"),
-                               ("c.json", "d.txt", "wider")):
-        code, out, err = converted(tmp_path / source, tmp_path / target, "--to", to,
-                                   "--json", tmp_path / "result.json")
+    start.write_text(
+        "a/b.jpg\n2\n10 20 30 40 0 1 0 0 2 0\n-4 5 0 8 1 0 0 1 0 0\n"
+        "a/none.jpg\n0\n0 0 0 0 0 0 0 0 0 0\n"
+    )
+    for source, target, to in (
+        ("a.txt", "b.json", "coco"),
+        ("b.json", "c.json", "json"),
+        ("c.json", "d.txt", "wider"),
+    ):
+        code, out, err = converted(
+            tmp_path / source, tmp_path / target, "--to", to, "--json", tmp_path / "result.json"
+        )
         assert (code, err) == (0, "")
         assert "2 images, 2 faces" in out and "face 2 of a/b.jpg (-4 5 0 8)" in out
     assert (tmp_path / "d.txt").read_text() == start.read_text()
@@ -191,7 +244,11 @@ def test_a_chain_of_conversions_ends_where_it_began(converted, tmp_path):
     code, out, _ = converted(tmp_path / "c.json", tmp_path / "e.txt", "--to", "retinaface")
     assert code == 0 and "has no room for expression: 1 left behind" in out
     assert [format_of(tmp_path / f) for f in ("a.txt", "b.json", "c.json", "e.txt")] == [
-        "wider", "coco", "json", "retinaface"]
+        "wider",
+        "coco",
+        "json",
+        "retinaface",
+    ]
 
 
 def test_an_older_file_is_kept_and_a_failed_one_taken_away(converted, tmp_path):
@@ -216,8 +273,9 @@ def test_sizes_from_the_images(converted, tmp_path):
     source = tmp_path / "a.json"
     source.write_text(json.dumps(LIST))
     _images(tmp_path / "images", ["0--Parade/a.jpg"])
-    code, out, _ = converted(source, tmp_path / "b.json", "--to", "coco", "--images",
-                             tmp_path / "images")
+    code, out, _ = converted(
+        source, tmp_path / "b.json", "--to", "coco", "--images", tmp_path / "images"
+    )
     assert code == 0 and "1 of 2 images cannot be read" in out
     images = json.loads((tmp_path / "b.json").read_text())["images"]
     assert (images[0]["width"], images[0]["height"]) == (40, 30) and "width" not in images[1]
@@ -226,24 +284,36 @@ def test_sizes_from_the_images(converted, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["json", "coco"])
-@pytest.mark.parametrize("text, folder", [("{}/label.json", "{}/images"),
-                                          ("annotations/instances_{}.json", "{}"),
-                                          ("annotations/{}.json", "WIDER_{}/images")])
+@pytest.mark.parametrize(
+    "text, folder",
+    [
+        ("{}/label.json", "{}/images"),
+        ("annotations/instances_{}.json", "{}"),
+        ("annotations/{}.json", "WIDER_{}/images"),
+    ],
+)
 def test_json_is_read_for_training_and_evaluation(tmp_path, name, text, folder):
     points = np.arange(10.0).reshape(1, 5, 2)
     files = [f"{i}.jpg" for i in range(4)]
     for part in ("train", "val"):
         path = tmp_path / text.format(part)
         path.parent.mkdir(exist_ok=True)
-        path.write_text(FORMATS[name].write(Annotation(
-            [faces(file, [[1, 2, 9, 12]], points) for file in files] + [faces("gone.jpg", [])])))
+        path.write_text(
+            FORMATS[name].write(
+                Annotation(
+                    [faces(file, [[1, 2, 9, 12]], points) for file in files]
+                    + [faces("gone.jpg", [])]
+                )
+            )
+        )
         _images(tmp_path / folder.format(part), files)
     data = open_data(DataChoice(path=str(tmp_path), holdout=0.25))
     assert (len(data.train), len(data.holdout), len(data.val)) == (3, 1, 4)
     assert data.has_landmarks and data.val.image(0).shape == (30, 40, 3)
     np.testing.assert_array_equal(data.val.labels[0].boxes, [[1, 2, 10, 14]])
-    assert ["1 of 5 listed images are missing" in line and "gone.jpg" in line
-            for line in data.warnings] == [True, True]
+    assert [
+        "1 of 5 listed images are missing" in line and "gone.jpg" in line for line in data.warnings
+    ] == [True, True]
 
 
 def test_the_annotation_that_was_not_read_is_told(tmp_path):

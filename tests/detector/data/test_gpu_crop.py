@@ -40,6 +40,10 @@ print("same")
 def test_crops_are_those_of_opencv():
     """Enlarged, shrunk, as they are, and beyond the image; colours changed, flipped."""
     done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], cwd=ROOT, text=True, capture_output=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)})
+        [sys.executable, "-c", SCRIPT],
+        cwd=ROOT,
+        text=True,
+        capture_output=True,
+        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
+    )
     assert done.returncode == 0 and "same" in done.stdout, done.stderr

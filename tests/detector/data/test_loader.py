@@ -26,8 +26,9 @@ def _equal(first, second):
         assert torch.equal(a.images, b.images) and len(a.targets) == len(b.targets)
         for s, t in zip(a.targets, b.targets):
             assert torch.equal(s["boxes"], t["boxes"]) and torch.equal(s["ignore"], t["ignore"])
-            assert torch.equal(torch.nan_to_num(s["landmarks"], -1),
-                               torch.nan_to_num(t["landmarks"], -1))
+            assert torch.equal(
+                torch.nan_to_num(s["landmarks"], -1), torch.nan_to_num(t["landmarks"], -1)
+            )
 
 
 def test_shapes_and_types(images):
@@ -67,8 +68,10 @@ def test_an_image_looks_the_same_in_any_batch(images):
 
 @pytest.mark.parametrize("workers", [2, 3])
 def test_shares_together_are_the_batch(images, workers):
-    shares = [list(batches(images, RECIPE, epoch=2, seed=1, share=(rank, workers)))
-              for rank in range(workers)]
+    shares = [
+        list(batches(images, RECIPE, epoch=2, seed=1, share=(rank, workers)))
+        for rank in range(workers)
+    ]
     for whole, *parts in zip(_all(images, epoch=2, seed=1), *shares):
         assert sum(len(part.targets) for part in parts) == len(whole.targets) == 4
         for i, (image, target) in enumerate(zip(whole.images, whole.targets)):
@@ -100,8 +103,9 @@ def test_every_image_once_an_epoch(images):
 
 def test_boxes_scale_with_a_smaller_cache(tiny_data, tmp_path):
     """With the same crop, boxes from a cache of half the size are the same to a pixel or so."""
-    still = Recipe(size=96, batch_size=4, augmentation=Augmentation(
-        scales=(1.0,), flip=0, photometric=0))
+    still = Recipe(
+        size=96, batch_size=4, augmentation=Augmentation(scales=(1.0,), flip=0, photometric=0)
+    )
     large = cache_images(tiny_data.train, tmp_path, None)
     half = cache_images(tiny_data.train, tmp_path, 176)
     pairs = 0

@@ -31,17 +31,26 @@ def images(tmp_path):
     for i in (1, 5):
         (folder / names[i]).write_bytes((folder / names[i]).read_bytes()[:-40])
     (folder / names[4]).write_bytes(b"<html>")
-    labels = [ImageLabel(name, (0, 0), np.float32([[5, 5, 400, 40]]),
-                         np.full((1, 5, 2), np.nan, np.float32), np.array([False]))
-              for name in names]
+    labels = [
+        ImageLabel(
+            name,
+            (0, 0),
+            np.float32([[5, 5, 400, 40]]),
+            np.full((1, 5, 2), np.nan, np.float32),
+            np.array([False]),
+        )
+        for name in names
+    ]
     return FolderImages("files", folder, labels, [1] * 8)
 
 
 @pytest.fixture
 def free(monkeypatch):
     """Function: bytes → the disk has them left."""
+
     def set_free(count: float) -> None:
         monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Usage(free=int(count)))
+
     return set_free
 
 
@@ -74,8 +83,14 @@ def test_a_large_cache_is_told_beforehand(images, tmp_path, free, monkeypatch):
     parts = [Part(images, None), Part(Subset(images, [0, 2], "two"), 64)]
 
     def opened():
-        return open_or_cache(parts, tmp_path / "cache", shared=True, report=events.append,
-                             progress=lambda *step: events.append(step))
+        return open_or_cache(
+            parts,
+            tmp_path / "cache",
+            shared=True,
+            report=events.append,
+            progress=lambda *step: events.append(step),
+        )
+
     monkeypatch.setattr(prepare, "ANNOUNCED", 100_000)
     first, second = opened()
     line, *steps = events
@@ -100,7 +115,8 @@ def test_no_room_for_a_shared_cache(images, tmp_path, free):
     assert str(error.value) == (
         f"{tmp_path / 'cache'}: a cache of 8 decoded images needs 0.1 MB and 5% to spare, 0.1 MB "
         "are free there; make room, or give another --runs-dir, a smaller --fraction or a smaller "
-        "cache_size")
+        "cache_size"
+    )
     assert not (tmp_path / "cache").exists()
 
 
@@ -115,8 +131,13 @@ def test_five_per_cent_are_to_spare(images, tmp_path, free):
 def test_decoded_on_demand_are_what_a_cache_holds(images, tmp_path, free, side):
     cache, lines, steps = cache_images(images, tmp_path / "a", side), [], []
     free(1000)
-    (decoded,) = open_or_cache([Part(images, side)], tmp_path / "b", shared=False,
-                               report=lines.append, progress=lambda *s: steps.append(s))
+    (decoded,) = open_or_cache(
+        [Part(images, side)],
+        tmp_path / "b",
+        shared=False,
+        report=lines.append,
+        progress=lambda *s: steps.append(s),
+    )
     assert isinstance(decoded, DecodedImages) and isinstance(cache, CachedImages)
     (line,) = lines
     assert "0.0 MB are free there; so they are decoded anew in every epoch" in line
@@ -137,15 +158,15 @@ def test_decoded_on_demand_are_what_a_cache_holds(images, tmp_path, free, side):
 
 def test_what_was_found_is_kept(images, tmp_path, free, monkeypatch):
     free(1000)
-    first, = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
+    (first,) = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
     monkeypatch.setattr(images, "image", lambda index: pytest.fail("decoded again"))
-    second, = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
+    (second,) = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
     assert [label.name for label in second.labels] == [label.name for label in first.labels]
 
 
 def test_a_file_that_breaks_later_is_one_line(images, tmp_path, free):
     free(1000)
-    decoded, = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
+    (decoded,) = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
     (tmp_path / "files" / decoded.labels[0].name).unlink()
     with pytest.raises(UserError, match=r"0--E/0\.jpg: No such file .*restore it, then go on with"):
         decoded.image(0)

@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 
 from detector.data.splits import Subset, stratified
 
-NAMES = st.lists(st.tuples(st.integers(0, 6), st.integers(0, 400)), min_size=2, max_size=150,
-                 unique=True).map(lambda pairs: [f"{e}--Event/{i}.jpg" for e, i in pairs])
+NAMES = st.lists(
+    st.tuples(st.integers(0, 6), st.integers(0, 400)), min_size=2, max_size=150, unique=True
+).map(lambda pairs: [f"{e}--Event/{i}.jpg" for e, i in pairs])
 
 
 @settings(max_examples=60, deadline=None)
@@ -36,8 +37,11 @@ def test_share_is_exact_over_many_small_events():
 
 def test_seeds_and_purposes_draw_differently():
     names = [f"0--E/{i}.jpg" for i in range(100)]
-    draws = [tuple(stratified(names, 0.3, seed, purpose))
-             for seed in (0, 1) for purpose in ("fraction", "holdout")]
+    draws = [
+        tuple(stratified(names, 0.3, seed, purpose))
+        for seed in (0, 1)
+        for purpose in ("fraction", "holdout")
+    ]
     assert len(set(draws)) == 4
 
 

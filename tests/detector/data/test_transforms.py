@@ -68,8 +68,11 @@ def test_a_crop_keeps_a_face_and_exactly_those_centred_in_it(seed):
     _, seen = crop(image, faces, window, 96)
     assert len(seen.boxes) == kept.sum()
     # what was wholly inside keeps its centre, scaled
-    whole = kept & (faces.boxes >= (x, y, x, y)).all(axis=1) \
+    whole = (
+        kept
+        & (faces.boxes >= (x, y, x, y)).all(axis=1)
         & (faces.boxes <= (x + side, y + side) * 2).all(axis=1)
+    )
     expected = (centres[whole] - (x, y)) * 96 / side
     np.testing.assert_allclose(seen.centres[whole[kept]], expected, atol=1e-3)
 
@@ -87,12 +90,14 @@ def test_flipping_twice_changes_nothing(seed):
 
 
 def test_flip_swaps_left_and_right():
-    faces = Faces(np.float32([[1, 2, 5, 8]]),
-                  np.float32([[[2, 3], [4, 3], [3, 5], [2.5, 7], [3.5, 7]]]), np.array([False]))
+    faces = Faces(
+        np.float32([[1, 2, 5, 8]]),
+        np.float32([[[2, 3], [4, 3], [3, 5], [2.5, 7], [3.5, 7]]]),
+        np.array([False]),
+    )
     _, flipped = flip(np.zeros((10, 10, 3), np.uint8), faces)
     np.testing.assert_array_equal(flipped.boxes, [[5, 2, 9, 8]])
-    np.testing.assert_array_equal(
-        flipped.landmarks, [[[6, 3], [8, 3], [7, 5], [6.5, 7], [7.5, 7]]])
+    np.testing.assert_array_equal(flipped.landmarks, [[[6, 3], [8, 3], [7, 5], [6.5, 7], [7.5, 7]]])
 
 
 def test_crop_of_the_whole_square_is_the_resize():
@@ -100,8 +105,13 @@ def test_crop_of_the_whole_square_is_the_resize():
     side = min(image.shape[:2])
     result, seen = crop(image, faces, (0, 0, side), 32)
     np.testing.assert_array_equal(
-        result, cv2.resize(image[:side, :side], (32, 32),
-                           interpolation=cv2.INTER_AREA if side > 32 else cv2.INTER_LINEAR))
+        result,
+        cv2.resize(
+            image[:side, :side],
+            (32, 32),
+            interpolation=cv2.INTER_AREA if side > 32 else cv2.INTER_LINEAR,
+        ),
+    )
     assert (seen.boxes <= 32).all()
 
 
@@ -123,8 +133,9 @@ def test_landmarks_outside_the_crop_become_unknown():
 
 
 def test_a_face_larger_than_every_crop_is_still_seen():
-    faces = Faces(np.float32([[0, 0, 100, 100]]), np.full((1, 5, 2), np.nan, np.float32),
-                  np.array([False]))
+    faces = Faces(
+        np.float32([[0, 0, 100, 100]]), np.full((1, 5, 2), np.nan, np.float32), np.array([False])
+    )
     for seed in range(20):
         rng = np.random.default_rng(seed)
         x, y, side = choose_window((100, 100), faces, (0.3,), rng)
@@ -154,8 +165,9 @@ def test_hue_turns_as_in_hsv(seed):
     colour = rng.uniform(60, 180, 3)
     angle = rng.uniform(-36, 36)
     turned = _turn(np.deg2rad(angle)) @ colour
-    hue = [cv2.cvtColor(np.float32([[c / 255]]), cv2.COLOR_BGR2HSV)[0, 0, 0]
-           for c in (colour, turned)]
+    hue = [
+        cv2.cvtColor(np.float32([[c / 255]]), cv2.COLOR_BGR2HSV)[0, 0, 0] for c in (colour, turned)
+    ]
     # the axis runs B → G → R, against HSV's R → G → B
     assert abs((hue[0] - hue[1] - angle + 180) % 360 - 180) < 12
     assert turned.mean() == pytest.approx(colour.mean())

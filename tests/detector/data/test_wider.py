@@ -34,7 +34,8 @@ def official(tmp_path):
         for i, name in enumerate(names):
             _image(root / f"WIDER_{part}" / "images" / name, i)
         (split / f"wider_face_{part}_bbx_gt.txt").write_text(
-            "".join(f"{name}\n1\n{ROW}" for name in names))
+            "".join(f"{name}\n1\n{ROW}" for name in names)
+        )
     return root
 
 
@@ -74,15 +75,18 @@ def test_retinaface_layout(official, tmp_path):
     names = [f"{e}--Event/train_{i}.jpg" for e in range(3) for i in range(4)]
     points = " ".join(f"{x} {y} 0.0" for x, y in ((15, 20), (25, 20), (20, 25), (16, 30), (24, 30)))
     (root / "train" / "label.txt").write_text(
-        "".join(f"# {name}\n10 12 20 24 {points} 0.9\n" for name in names))
-    (root / "val" / "wider_val.txt").write_text("".join(f"/{e}--Event/val_0.jpg\n"
-                                                        for e in range(3)))
+        "".join(f"# {name}\n10 12 20 24 {points} 0.9\n" for name in names)
+    )
+    (root / "val" / "wider_val.txt").write_text(
+        "".join(f"/{e}--Event/val_0.jpg\n" for e in range(3))
+    )
     data = _open(root)
     assert data.has_landmarks and len(data.all_train) == 12 and len(data.val) == 3
     np.testing.assert_array_equal(data.train.labels[0].boxes, [[10, 12, 30, 36]])
     assert len(data.warnings) == 1 and "without boxes" in data.warnings[0]
-    (root / "val" / "label.txt").write_text("".join(f"# {e}--Event/val_0.jpg\n1 2 3 4\n"
-                                                    for e in range(3)))
+    (root / "val" / "label.txt").write_text(
+        "".join(f"# {e}--Event/val_0.jpg\n1 2 3 4\n" for e in range(3))
+    )
     data = _open(root)
     assert data.warnings == [] and len(data.val.labels[0].boxes) == 1
 
@@ -127,7 +131,8 @@ def test_faults_of_the_folder(official, tmp_path):
 
 def test_too_few_images_for_a_holdout(official):
     (official / "wider_face_split" / "wider_face_train_bbx_gt.txt").write_text(
-        f"0--Event/train_0.jpg\n1\n{ROW}")
+        f"0--Event/train_0.jpg\n1\n{ROW}"
+    )
     with pytest.raises(UserError, match="1 training images are too few"):
         _open(official)
 
@@ -138,7 +143,7 @@ def test_corrupt_image_is_skipped_and_counted(official, tmp_path, damage):
     name = data.train.labels[4].name
     path = official / "WIDER_train" / "images" / name
     whole = path.read_bytes()
-    path.write_bytes({"cut": whole[:len(whole) // 2], "text": b"<html>", "empty": b""}[damage])
+    path.write_bytes({"cut": whole[: len(whole) // 2], "text": b"<html>", "empty": b""}[damage])
     with pytest.raises(UnreadableImage, match=path.name):
         data.train.image(4)
     cache = cache_images(data.train, tmp_path / "cache", None)
@@ -152,10 +157,12 @@ def test_exif_orientation_leaves_pixels_as_stored(tmp_path):
     tiff = b"MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)  # orientation: 90°
     exif = b"Exif\0\0" + tiff
     (tmp_path / "turned.jpg").write_bytes(
-        data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:])
+        data[:2] + b"\xff\xe1" + struct.pack(">H", len(exif) + 2) + exif + data[2:]
+    )
     assert cv2.imread(str(tmp_path / "turned.jpg")).shape == (80, 60, 3)  # the fixture works
-    np.testing.assert_array_equal(read_image(tmp_path / "turned.jpg"),
-                                  read_image(tmp_path / "a.jpg"))
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "turned.jpg"), read_image(tmp_path / "a.jpg")
+    )
 
 
 def test_grey_image_has_three_channels(tmp_path):
@@ -183,7 +190,8 @@ def test_real_images(wider_root):
     assert sum(int(label.ignore.sum()) for label in data.val.labels) == 37
     assert abs(len(data.holdout) - 0.2 * 869) < 3
     both = {label.event for label in data.holdout.labels} & {
-        label.event for label in data.train.labels}
+        label.event for label in data.train.labels
+    }
     assert len(both) == 15  # one event has a single image
     image = data.val.image(0)
     assert image.shape[1] == 1024

@@ -20,7 +20,10 @@ from detector.network.model import build_detector
 
 CONFIG = Detector(
     backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 4, 8, 8, 8), depths=(1, 1, 1, 1, 1)),
-    neck=Neck(levels=(4, 5), width=8), head=Head(landmarks=True), anchors=Anchors(name="single"))
+    neck=Neck(levels=(4, 5), width=8),
+    head=Head(landmarks=True),
+    anchors=Anchors(name="single"),
+)
 SETTINGS = Evaluation(score_threshold=0.5, nms_iou=0.3, keep=7)
 FILES = [("model.onnx", post) for post in POST] + [("model.xml", "nms")]
 
@@ -46,6 +49,7 @@ def exported(model, tmp_path_factory):
             folder = tmp_path_factory.mktemp(post)
             made[name, post] = export(model, CONFIG, folder / name, post, SETTINGS)
         return made[name, post]
+
     return get
 
 
@@ -105,9 +109,14 @@ def test_training_mode_is_left_as_it_was(exported):
 def test_other_files_are_refused_in_one_line(exported, tmp_path):
     stranger = tmp_path / "stranger.onnx"
     x, y = (helper.make_tensor_value_info(n, TensorProto.FLOAT, (1,)) for n in "xy")
-    onnx.save(helper.make_model(helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g",
-                                                  [x], [y]), ir_version=10,
-                                opset_imports=[helper.make_opsetid("", 18)]), stranger)
+    onnx.save(
+        helper.make_model(
+            helper.make_graph([helper.make_node("Relu", ["x"], ["y"])], "g", [x], [y]),
+            ir_version=10,
+            opset_imports=[helper.make_opsetid("", 18)],
+        ),
+        stranger,
+    )
     cut = tmp_path / "cut.onnx"
     cut.write_bytes(exported("model.onnx", "none").read_bytes()[:5000])
     empty = tmp_path / "empty.xml"
@@ -117,10 +126,14 @@ def test_other_files_are_refused_in_one_line(exported, tmp_path):
     text = json.loads({p.key: p.value for p in proto.metadata_props}[KEY])
     helper.set_model_props(proto, {KEY: json.dumps(text | {"post": "boxes"})})
     onnx.save(proto, relabelled)
-    for path, says in ((stranger, "another program"), (cut, "not a readable model"),
-                       (empty, "not a readable model"), (tmp_path / "no.onnx", "no such file"),
-                       (tmp_path / "model.pt", "must be an .onnx file"),
-                       (relabelled, "has outputs class_logits")):
+    for path, says in (
+        (stranger, "another program"),
+        (cut, "not a readable model"),
+        (empty, "not a readable model"),
+        (tmp_path / "no.onnx", "no such file"),
+        (tmp_path / "model.pt", "must be an .onnx file"),
+        (relabelled, "has outputs class_logits"),
+    ):
         with pytest.raises(UserError, match=says) as error:
             load_exported(path)
         assert "\n" not in str(error.value) and str(error.value).startswith(str(path))

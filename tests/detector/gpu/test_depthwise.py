@@ -13,24 +13,35 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-TIMED = (((32, 8, 320, 320), 1), ((32, 16, 320, 320), 2), ((32, 32, 160, 160), 1),
-         ((32, 128, 40, 40), 1), ((32, 256, 20, 20), 1))
+TIMED = (
+    ((32, 8, 320, 320), 1),
+    ((32, 16, 320, 320), 2),
+    ((32, 32, 160, 160), 1),
+    ((32, 128, 40, 40), 1),
+    ((32, 256, 20, 20), 1),
+)
 NEW_SHAPES = (3, 48, 37, 41), (5, 80, 23, 29), (6, 112, 19, 31)
 TOLERANCES = {torch.float32: 1e-5, torch.float16: 1e-3, torch.bfloat16: 1e-2}
 
-needs_gpu = [pytest.mark.gpu,
-             pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+needs_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
-def _channels_last(*shape: int, dtype: torch.dtype = torch.float32,
-                   generator: torch.Generator | None = None,
-                   device: str | None = None) -> Tensor:
+def _channels_last(
+    *shape: int,
+    dtype: torch.dtype = torch.float32,
+    generator: torch.Generator | None = None,
+    device: str | None = None,
+) -> Tensor:
     values = torch.randn(shape, generator=generator, device=device)
     return values.to(dtype).contiguous(memory_format=torch.channels_last)
 
 
-def _conv(channels: int, kernel: int, stride: int,
-          generator: torch.Generator | None = None) -> nn.Conv2d:
+def _conv(
+    channels: int, kernel: int, stride: int, generator: torch.Generator | None = None
+) -> nn.Conv2d:
     conv = nn.Conv2d(channels, channels, kernel, stride, kernel // 2, groups=channels, bias=False)
     with torch.no_grad():
         conv.weight.normal_(generator=generator)
@@ -46,8 +57,10 @@ def _result(run, x: Tensor, weight: Tensor, grad: Tensor) -> dict[str, Tensor]:
 
 def _torch(stride: int):
     def run(x, weight):
-        return nn.functional.conv2d(x, weight, None, stride, weight.shape[-1] // 2,
-                                    groups=len(weight))
+        return nn.functional.conv2d(
+            x, weight, None, stride, weight.shape[-1] // 2, groups=len(weight)
+        )
+
     return run
 
 
@@ -64,8 +77,14 @@ def _compare(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: flo
         assert error < tolerance, (name, error.item())
 
 
-def _check(shape: tuple[int, ...], kernel: int, stride: int, dtype: torch.dtype = torch.float32,
-           device: str = "cpu", reference: str = "cpu") -> None:
+def _check(
+    shape: tuple[int, ...],
+    kernel: int,
+    stride: int,
+    dtype: torch.dtype = torch.float32,
+    device: str = "cpu",
+    reference: str = "cpu",
+) -> None:
     from detector.gpu.depthwise import convolve
 
     generator = torch.Generator().manual_seed(shape[1])
@@ -94,8 +113,14 @@ def interpreted() -> None:
     from detector.gpu import depthwise
 
     for stride in 1, 2:
-        for shape in ((1, 2, 9, 7), (3, 8, 12, 13), (2, 12, 5, 10), (2, 64, 6, 5), (1, 100, 7, 4),
-                      (1, 8, 33, 41)):  # the last of several tiles an image
+        for shape in (
+            (1, 2, 9, 7),
+            (3, 8, 12, 13),
+            (2, 12, 5, 10),
+            (2, 64, 6, 5),
+            (1, 100, 7, 4),
+            (1, 8, 33, 41),
+        ):  # the last of several tiles an image
             _check(shape, 3, stride)
         for kernel, shape in (5, (2, 12, 8, 7)), (5, (1, 64, 3, 4)), (7, (2, 8, 7, 6)):
             _check(shape, kernel, stride)
@@ -119,14 +144,18 @@ def interpreted() -> None:
     for index, (name, value) in enumerate((("dx", x), ("dw", weight))):
         inputs = [x.detach(), weight.detach()]
         inputs[index] = value
-        got, = torch.autograd.grad(depthwise.convolve(*inputs), value, grad)
+        (got,) = torch.autograd.grad(depthwise.convolve(*inputs), value, grad)
         _compare({name: got}, {name: expected[name]}, 1e-5)
 
 
 def test_interpreted():
     pytest.importorskip("triton")
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True,
-                          env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, __file__],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -146,8 +175,13 @@ class TestGPU:
         # Each tile of channels, each load, and tiles that are full and not.
         shapes = [(4, 8, 80, 80), (3, 24, 41, 37), (2, 100, 20, 33)]
         if kernel == 3:
-            shapes += [(2, 2, 33, 32), (3, 7, 15, 16), (4, 16, 81, 80), (4, 256, 20, 20),
-                       (2, 509, 5, 5)]
+            shapes += [
+                (2, 2, 33, 32),
+                (3, 7, 15, 16),
+                (4, 16, 81, 80),
+                (4, 256, 20, 20),
+                (2, 509, 5, 5),
+            ]
         for shape in shapes:
             _check(shape, kernel, stride, dtype, "cuda", reference="cuda")
 
@@ -167,8 +201,10 @@ class TestGPU:
                 y, expected = depthwise(x, conv), conv(x)
             assert y.dtype == expected.dtype == dtype
             grad = torch.randn_like(y)
-            pairs = zip((y, *torch.autograd.grad(y, (x, conv.weight), grad)),
-                        (expected, *torch.autograd.grad(expected, (x, conv.weight), grad)))
+            pairs = zip(
+                (y, *torch.autograd.grad(y, (x, conv.weight), grad)),
+                (expected, *torch.autograd.grad(expected, (x, conv.weight), grad)),
+            )
             for got, value in pairs:
                 assert got.dtype == value.dtype
                 assert (got - value).float().norm() < 2e-2 * value.float().norm()
@@ -178,14 +214,21 @@ class TestGPU:
 
         for stride in 1, 2:
             x = _channels_last(8, 24, 80, 80, dtype=torch.bfloat16, device="cuda")
-            grad = _channels_last(8, 24, 80 // stride, 80 // stride, dtype=torch.bfloat16,
-                                  device="cuda")
+            grad = _channels_last(
+                8, 24, 80 // stride, 80 // stride, dtype=torch.bfloat16, device="cuda"
+            )
             weight = _conv(24, 3, stride).weight.cuda()
             torch.cuda.set_sync_debug_mode("error")
             try:
                 first, second = (
-                    _result(lambda x, weight, stride=stride: convolve(x, weight, stride),
-                            x, weight, grad) for _ in range(2))
+                    _result(
+                        lambda x, weight, stride=stride: convolve(x, weight, stride),
+                        x,
+                        weight,
+                        grad,
+                    )
+                    for _ in range(2)
+                )
             finally:
                 torch.cuda.set_sync_debug_mode("default")
             for name, value in first.items():
@@ -229,8 +272,13 @@ class TestGPU:
 
         generator = torch.Generator().manual_seed(0)
         weight = _conv(16, 3, 2, generator).weight.detach().cuda().requires_grad_()
-        pairs = [(_channels_last(4, 16, 41, 40, generator=generator).cuda(),
-                  _channels_last(4, 16, 21, 20, generator=generator).cuda()) for _ in range(2)]
+        pairs = [
+            (
+                _channels_last(4, 16, 41, 40, generator=generator).cuda(),
+                _channels_last(4, 16, 21, 20, generator=generator).cuda(),
+            )
+            for _ in range(2)
+        ]
         x, grad = (t.clone() for t in pairs[0])
         x.requires_grad_()
 
@@ -251,8 +299,9 @@ class TestGPU:
                 x.copy_(pair[0])
             grad.copy_(pair[1])
             graph.replay()
-            _compare(dict(zip(("y", "dx", "dw"), outputs)),
-                     _reference(pair[0], weight, 2, pair[1]), 1e-5)
+            _compare(
+                dict(zip(("y", "dx", "dw"), outputs)), _reference(pair[0], weight, 2, pair[1]), 1e-5
+            )
 
     def test_time(self, capsys):
         from detector.gpu.depthwise import convolve
@@ -295,6 +344,7 @@ class TestGPU:
             x, weight, grad = inputs(shape, stride)
             times = []
             for run in runs(stride):
+
                 def forward(run=run, x=x, weight=weight):
                     with torch.no_grad():
                         run(x, weight)
@@ -307,17 +357,21 @@ class TestGPU:
             # Forward, x is read and y written; backward, x and y's gradient read, x's written.
             least = [(a * x.numel() + grad.numel()) * x.element_size() / 4.8e9 for a in (1, 2)]
             with capsys.disabled():
-                print("\n{} stride {}: torch {:.3f} + {:.3f} ms, own {:.3f} + {:.3f} ms, {:.3f} + "
-                      "{:.3f} at the rate of an H200's memory".format(shape, stride, *times,
-                                                                      *least))
+                print(
+                    "\n{} stride {}: torch {:.3f} + {:.3f} ms, own {:.3f} + {:.3f} ms, {:.3f} + "
+                    "{:.3f} at the rate of an H200's memory".format(shape, stride, *times, *least)
+                )
             assert all(map(torch.isfinite, torch.tensor(times)))
 
         for shape in NEW_SHAPES:
             tensors = inputs(shape, 1)
             seconds = [first_call(run, *tensors) for run in runs(1)]
             with capsys.disabled():
-                print("\n{}: first call, torch {:.1f} ms, own {:.1f} ms".format(
-                    shape, *(1e3 * s for s in seconds)))
+                print(
+                    "\n{}: first call, torch {:.1f} ms, own {:.1f} ms".format(
+                        shape, *(1e3 * s for s in seconds)
+                    )
+                )
 
 
 if __name__ == "__main__":

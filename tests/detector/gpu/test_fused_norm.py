@@ -19,12 +19,19 @@ ACTIVATIONS = {
     "relu6": lambda: nn.ReLU6(inplace=True),
     "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
 }
-TIMED_SHAPES = ((32, 16, 320, 320), (32, 32, 160, 160), (32, 64, 80, 80), (32, 128, 40, 40),
-                (32, 256, 20, 20))
+TIMED_SHAPES = (
+    (32, 16, 320, 320),
+    (32, 32, 160, 160),
+    (32, 64, 80, 80),
+    (32, 128, 40, 40),
+    (32, 256, 20, 20),
+)
 GRADS = ("grad x", "grad weight", "grad bias")
 
-needs_gpu = [pytest.mark.gpu,
-             pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
+needs_gpu = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
+]
 
 
 def _norm(channels: int, generator: torch.Generator) -> nn.BatchNorm2d:
@@ -36,8 +43,9 @@ def _norm(channels: int, generator: torch.Generator) -> nn.BatchNorm2d:
     return norm
 
 
-def _inputs(shape: tuple[int, ...], mean: float, dtype: torch.dtype,
-            generator: torch.Generator) -> tuple[Tensor, Tensor]:
+def _inputs(
+    shape: tuple[int, ...], mean: float, dtype: torch.dtype, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
     """x with channels of different means, and a gradient of y; both channels-last."""
     x = torch.randn(shape, generator=generator)
     x = x + mean * (1 + 0.1 * torch.randn(1, shape[1], 1, 1, generator=generator))
@@ -49,17 +57,27 @@ def _result(run, x: Tensor, norm: nn.BatchNorm2d, grad: Tensor) -> dict[str, Ten
     x = x.clone().requires_grad_()
     y = run(x, norm)
     y.backward(grad)
-    return {"y": y.detach(), "grad x": x.grad, "grad weight": norm.weight.grad,
-            "grad bias": norm.bias.grad, "running mean": norm.running_mean,
-            "running var": norm.running_var}
+    return {
+        "y": y.detach(),
+        "grad x": x.grad,
+        "grad weight": norm.weight.grad,
+        "grad bias": norm.bias.grad,
+        "running mean": norm.running_mean,
+        "running var": norm.running_var,
+    }
 
 
-def _reference(x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module | None,
-               grad: Tensor) -> dict[str, Tensor]:
+def _reference(
+    x: Tensor, norm: nn.BatchNorm2d, activation: nn.Module | None, grad: Tensor
+) -> dict[str, Tensor]:
     """By torch in float64 on the CPU."""
     norm = copy.deepcopy(norm).cpu().double()
-    return _result(lambda x, norm: (activation or nn.Identity())(norm(x)), x.cpu().double(), norm,
-                   grad.cpu().double())
+    return _result(
+        lambda x, norm: (activation or nn.Identity())(norm(x)),
+        x.cpu().double(),
+        norm,
+        grad.cpu().double(),
+    )
 
 
 def _compare(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
@@ -69,8 +87,15 @@ def _compare(got: dict[str, Tensor], expected: dict[str, Tensor], tolerance: flo
         assert error < tolerance, (name, error.item())
 
 
-def _check(run, shape, kind, mean=0.0, dtype=torch.float32, tolerance=1e-5,
-           device: str | torch.device = "cpu"):
+def _check(
+    run,
+    shape,
+    kind,
+    mean=0.0,
+    dtype=torch.float32,
+    tolerance=1e-5,
+    device: str | torch.device = "cpu",
+):
     generator = torch.Generator().manual_seed(shape[1])
     norm = _norm(shape[1], generator)
     x, grad = _inputs(shape, mean, dtype, generator)
@@ -98,8 +123,16 @@ def interpreted() -> None:
     from detector.gpu import fused_norm
 
     def run(x, norm, activation):
-        return fused_norm.normalise(x, norm.weight, norm.bias, norm.running_mean,
-                                    norm.running_var, norm.momentum, norm.eps, activation)
+        return fused_norm.normalise(
+            x,
+            norm.weight,
+            norm.bias,
+            norm.running_mean,
+            norm.running_var,
+            norm.momentum,
+            norm.eps,
+            activation,
+        )
 
     for channels, kind in itertools.product((1, 3, 8, 24), ACTIVATIONS):
         _check(run, (3, channels, 7, 11), kind)
@@ -121,8 +154,9 @@ def interpreted() -> None:
     x = x.contiguous(memory_format=torch.channels_last)
     norm = nn.BatchNorm2d(8, momentum=1.0)
     run(x, norm, None)
-    torch.testing.assert_close(norm.running_var.double(), x.double().var((0, 2, 3)), rtol=1e-5,
-                               atol=0)
+    torch.testing.assert_close(
+        norm.running_var.double(), x.double().var((0, 2, 3)), rtol=1e-5, atol=0
+    )
 
     # What is not a number must stay visible; the gradient's layout may be any.
     x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
@@ -133,21 +167,30 @@ def interpreted() -> None:
     x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
     norm = nn.BatchNorm2d(8)
     grad = torch.randn(8, 5, 5).expand(2, 8, 5, 5)
-    _compare(_result(lambda x, norm: run(x, norm, None), x, norm, grad),
-             _reference(x, nn.BatchNorm2d(8), None, grad), 1e-5)
+    _compare(
+        _result(lambda x, norm: run(x, norm, None), x, norm, grad),
+        _reference(x, nn.BatchNorm2d(8), None, grad),
+        1e-5,
+    )
 
     # A matrix [rows, C] as well.
     rows = torch.randn(50, 6)
-    y = fused_norm.normalise(rows, torch.ones(6), torch.zeros(6), torch.zeros(6), torch.ones(6),
-                             0.1, 1e-5)
+    y = fused_norm.normalise(
+        rows, torch.ones(6), torch.zeros(6), torch.zeros(6), torch.ones(6), 0.1, 1e-5
+    )
     torch.testing.assert_close(
-        y, nn.functional.batch_norm(rows, None, None, training=True, eps=1e-5))
+        y, nn.functional.batch_norm(rows, None, None, training=True, eps=1e-5)
+    )
 
 
 def test_interpreted():
     pytest.importorskip("triton")
-    done = subprocess.run([sys.executable, __file__], capture_output=True, text=True,
-                          env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"})
+    done = subprocess.run(
+        [sys.executable, __file__],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -170,25 +213,41 @@ class TestGPU:
     pytestmark = needs_gpu
 
     @pytest.mark.parametrize("channels", [1, 3, 8, 16, 24, 32, 64, 100, 256, 509])
-    @pytest.mark.parametrize("dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)],
-                             ids=str)
+    @pytest.mark.parametrize(
+        "dtype, tolerance", [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)], ids=str
+    )
     def test_equals_torch(self, dtype, tolerance, channels):
         from detector.gpu.fused_norm import fused_batch_norm
 
         # Rows that fill tiles and loads, and rows that do not.
         sizes = ((80, 80), (81, 37)) if channels in (8, 24, 64) else ((80, 80),)
         for size in sizes:
-            _check(fused_batch_norm, (4, channels, *size), "leaky", dtype=dtype,
-                   tolerance=tolerance, device="cuda")
+            _check(
+                fused_batch_norm,
+                (4, channels, *size),
+                "leaky",
+                dtype=dtype,
+                tolerance=tolerance,
+                device="cuda",
+            )
 
     @pytest.mark.parametrize("kind", ACTIVATIONS)
     def test_activations(self, kind):
         from detector.gpu.fused_norm import fused_batch_norm
 
-        for dtype, tolerance in ((torch.float32, 1e-5), (torch.bfloat16, 2e-2),
-                                 (torch.float16, 2e-3)):
-            _check(fused_batch_norm, (3, 24, 40, 40), kind, dtype=dtype, tolerance=tolerance,
-                   device="cuda")
+        for dtype, tolerance in (
+            (torch.float32, 1e-5),
+            (torch.bfloat16, 2e-2),
+            (torch.float16, 2e-3),
+        ):
+            _check(
+                fused_batch_norm,
+                (3, 24, 40, 40),
+                kind,
+                dtype=dtype,
+                tolerance=tolerance,
+                device="cuda",
+            )
 
     def test_large_mean(self):
         from detector.gpu.fused_norm import fused_batch_norm
@@ -199,14 +258,17 @@ class TestGPU:
     def test_repeats_bit_for_bit_and_never_waits(self):
         from detector.gpu.fused_norm import fused_batch_norm
 
-        x, grad = (t.cuda() for t in _inputs((8, 24, 80, 80), 0.0, torch.bfloat16,
-                                             torch.Generator().manual_seed(0)))
+        x, grad = (
+            t.cuda()
+            for t in _inputs((8, 24, 80, 80), 0.0, torch.bfloat16, torch.Generator().manual_seed(0))
+        )
         norms = [_norm(24, torch.Generator().manual_seed(0)).cuda() for _ in range(2)]
         torch.cuda.set_sync_debug_mode("error")
         try:
             first, second = (
                 _result(lambda x, norm: fused_batch_norm(x, norm, nn.ReLU()), x, norm, grad)
-                for norm in norms)
+                for norm in norms
+            )
         finally:
             torch.cuda.set_sync_debug_mode("default")
         for name, value in first.items():
@@ -222,8 +284,9 @@ class TestGPU:
         assert not usable(x, norm, nn.SiLU())
         assert not usable(x.contiguous(), norm, None)
         assert not usable(x.double(), norm, None)
-        assert not usable(x[:1, :, :1, :1].contiguous(memory_format=torch.channels_last), norm,
-                          None)
+        assert not usable(
+            x[:1, :, :1, :1].contiguous(memory_format=torch.channels_last), norm, None
+        )
         assert not usable(x, nn.BatchNorm2d(4, affine=False).cuda(), None)
         assert not usable(x, nn.BatchNorm2d(4, momentum=None).cuda(), None)
         assert not usable(x, nn.BatchNorm2d(4, track_running_stats=False).cuda(), None)
@@ -236,8 +299,10 @@ class TestGPU:
         generator = torch.Generator().manual_seed(0)
         norm = _norm(16, generator).cuda()
         activation = nn.LeakyReLU(0.1, inplace=True)
-        pairs = [tuple(t.cuda() for t in _inputs((4, 16, 40, 40), mean, torch.float32, generator))
-                 for mean in (0.0, 3.0)]
+        pairs = [
+            tuple(t.cuda() for t in _inputs((4, 16, 40, 40), mean, torch.float32, generator))
+            for mean in (0.0, 3.0)
+        ]
         x, grad = (t.clone() for t in pairs[0])
         x.requires_grad_()
 
@@ -261,7 +326,9 @@ class TestGPU:
             before = norm.num_batches_tracked.item()
             graph.replay()
             got = dict(zip(("y", *GRADS), outputs)) | {
-                "running mean": norm.running_mean, "running var": norm.running_var}
+                "running mean": norm.running_mean,
+                "running var": norm.running_var,
+            }
             _compare(got, expected, 1e-5)
             assert norm.num_batches_tracked.item() == before + 1
 
@@ -290,26 +357,32 @@ class TestGPU:
             generator = torch.Generator().manual_seed(0)
             norm = _norm(shape[1], generator).cuda()
             activation = nn.LeakyReLU(0.1, inplace=True)
-            x, grad = (torch.randn(shape, device="cuda", dtype=torch.bfloat16).contiguous(
-                memory_format=torch.channels_last) for _ in range(2))
+            x, grad = (
+                torch.randn(shape, device="cuda", dtype=torch.bfloat16).contiguous(
+                    memory_format=torch.channels_last
+                )
+                for _ in range(2)
+            )
             x.requires_grad_()
             times = []
             for run in plain, fused_batch_norm:
+
                 def forward(run=run, x=x, norm=norm, activation=activation):
                     with torch.no_grad():
                         run(x, norm, activation)
 
                 def both(run=run, x=x, norm=norm, activation=activation, grad=grad):
-                    torch.autograd.grad(run(x, norm, activation), (x, norm.weight, norm.bias),
-                                        grad)
+                    torch.autograd.grad(run(x, norm, activation), (x, norm.weight, norm.bias), grad)
 
                 ahead = milliseconds(forward)
                 times += [ahead, milliseconds(both) - ahead]
             # x or its gradient are read five times in all, and two tensors written.
             least = 8 * x.numel() * x.element_size() / 3.35e9
             with capsys.disabled():
-                print("\n{}: torch {:.3f} + {:.3f} ms, fused {:.3f} + {:.3f} ms, {:.3f} at the "
-                      "rate of an H100's memory".format(shape, *times, least))
+                print(
+                    "\n{}: torch {:.3f} + {:.3f} ms, fused {:.3f} + {:.3f} ms, {:.3f} at the "
+                    "rate of an H100's memory".format(shape, *times, least)
+                )
             assert all(map(torch.isfinite, torch.tensor(times)))
 
 

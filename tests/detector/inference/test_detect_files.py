@@ -35,8 +35,11 @@ class LowerRight(nn.Module):
         logits[:, 0, 1] = 4
         centers, sizes = (grid[:, :2] + grid[:, 2:]) / 2, grid[:, 2:] - grid[:, :2]
         points = (torch.tensor([width / 2, height / 2]) - centers) / (sizes * 0.1)
-        return {"class_logits": logits, "box_deltas": encode(wanted, grid).repeat(batch, 1, 1),
-                "landmark_deltas": points.repeat(batch, 1, 5)}
+        return {
+            "class_logits": logits,
+            "box_deltas": encode(wanted, grid).repeat(batch, 1, 1),
+            "landmark_deltas": points.repeat(batch, 1, 5),
+        }
 
 
 @pytest.fixture
@@ -71,13 +74,17 @@ def test_results_are_px_of_the_picture(net, tmp_path):
     assert drawn.shape == (200, 400, 3)
     assert drawn[100, 300, 1] > 150 and (abs(drawn[30, 30].astype(int) - 90) < 6).all()
     assert sorted(p.name for p in (tmp_path / "out").rglob("*") if p.is_file()) == [
-        "x.png.drawn.jpg", "x.png.drawn.jpg", "x.png.json", "x.png.json"]
+        "x.png.drawn.jpg",
+        "x.png.drawn.jpg",
+        "x.png.json",
+        "x.png.json",
+    ]
 
 
 def damaged(folder):
     """Files that cannot be read: a JPEG cut short, one of no bytes, text, a folder's worth."""
     whole = picture(folder / "whole.jpg").read_bytes()
-    (folder / "cut.jpg").write_bytes(whole[:len(whole) // 2])
+    (folder / "cut.jpg").write_bytes(whole[: len(whole) // 2])
     (folder / "empty.jpg").write_bytes(b"")
     (folder / "text.png").write_text("<html>")
     (folder / "empty.mp4").write_bytes(b"")
@@ -115,6 +122,7 @@ def test_odd_pictures(net, tmp_path):
     def size(name):
         told = json.loads((tmp_path / "out" / f"{name}.json").read_text())
         return told["width"], told["height"]
+
     assert size("pixel.png") == (1, 1) and size("turned.jpg") == (60, 80)  # upright
     red = read_picture(find_sources([folder / "cmyk.jpg"])[0]).seen
     assert red[20, 25, 2] > 200 > 60 > red[20, 25, 0]
@@ -125,7 +133,7 @@ def test_20000_px_are_looked_at_in_fewer_and_that_is_told(net, tmp_path, monkeyp
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((20, 20_000, 3), np.uint8))
     (found,) = found_in(net, [tmp_path / "wide.png"], tmp_path / "out")
     assert found.faces == 1 and "20,000×20 px, looked at in" in found.notes[0]
-    (_, height, width), = net.seen
+    ((_, height, width),) = net.seen
     assert height * width <= 200 * 200 and width > 5000
     (face,) = json.loads((tmp_path / "out" / "wide.png.json").read_text())["annotations"]
     assert face["bbox"] == pytest.approx([10_000, 10, 20_000, 20], abs=0.1)
@@ -179,8 +187,10 @@ def test_sources(tmp_path):
     (tmp_path / "empty").mkdir()
     assert [s.name for s in find_sources([tmp_path])] == ["a/x.jpg", "b/x.jpg"]
     assert [s.name for s in find_sources([tmp_path / "a" / "x.jpg"] * 2)] == ["x.jpg"]
-    for paths, says in (([tmp_path / "no.jpg"], "no such file"),
-                        ([tmp_path / "empty"], "no images or videos"),
-                        ([tmp_path / "a", tmp_path / "b"], "the same name")):
+    for paths, says in (
+        ([tmp_path / "no.jpg"], "no such file"),
+        ([tmp_path / "empty"], "no images or videos"),
+        ([tmp_path / "a", tmp_path / "b"], "the same name"),
+    ):
         with pytest.raises(UserError, match=says):
             find_sources(paths)

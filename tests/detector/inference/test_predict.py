@@ -32,10 +32,16 @@ class Images:
         sizes = sizes or [(0, 0)] * len(images)
         boxes = boxes or [np.zeros((0, 4))] * len(images)
         self.images = images
-        self.labels = [ImageLabel(f"a/{i}.jpg", size, np.asarray(b, np.float32),
-                                  np.full((len(b), 5, 2), np.nan, np.float32),
-                                  np.zeros(len(b), bool))
-                       for i, (size, b) in enumerate(zip(sizes, boxes))]
+        self.labels = [
+            ImageLabel(
+                f"a/{i}.jpg",
+                size,
+                np.asarray(b, np.float32),
+                np.full((len(b), 5, 2), np.nan, np.float32),
+                np.zeros(len(b), bool),
+            )
+            for i, (size, b) in enumerate(zip(sizes, boxes))
+        ]
 
     def __len__(self):
         return len(self.images)
@@ -59,6 +65,7 @@ class Finder(nn.Module):
 
     def forward(self, images):
         from detector.boxes.anchors import anchors
+
         assert not self.training
         assert images.dtype == torch.uint8
         batch, _, height, width = images.shape
@@ -98,11 +105,14 @@ def test_nothing_is_scaled_up(finder):
 
 def test_images_of_one_shape_share_a_batch(finder):
     shapes = [(32, 64), (64, 32), (32, 64), (64, 32), (32, 64)]
-    images = Images([picture(*shape, value=10 * i) for i, shape in enumerate(shapes)],
-                    sizes=[(w, h) for h, w in shapes])
+    images = Images(
+        [picture(*shape, value=10 * i) for i, shape in enumerate(shapes)],
+        sizes=[(w, h) for h, w in shapes],
+    )
     told = []
-    found = detect(finder, finder.config, images, Evaluation(),
-                   progress=lambda *now: told.append(now))
+    found = detect(
+        finder, finder.config, images, Evaluation(), progress=lambda *now: told.append(now)
+    )
     assert sorted(finder.seen) == [(2, 64, 32), (3, 32, 64)]
     assert told[-1] == (5, 5)
     scores = [float(own.scores[0]) for own in found.values()]
@@ -111,8 +121,13 @@ def test_images_of_one_shape_share_a_batch(finder):
 
 def test_unreadable_images_have_no_detections_and_are_told(finder):
     unreadable = []
-    found = detect(finder, finder.config, Images([None, picture(32, 32), None]), Evaluation(),
-                   unreadable=unreadable)
+    found = detect(
+        finder,
+        finder.config,
+        Images([None, picture(32, 32), None]),
+        Evaluation(),
+        unreadable=unreadable,
+    )
     assert [len(own) for own in found.values()] == [0, 1, 0]
     assert wider_rows(found["a/0.jpg"]).shape == (0, 5)
     assert unreadable == ["a/0.jpg", "a/2.jpg"]
@@ -131,8 +146,9 @@ def test_no_images(finder):
 def test_ap_of_a_detector_that_is_right(finder):
     # The second image has no face, and its false positive the lowest score of all.
     right = [(512, 384, 1024, 768)]
-    images = Images([picture(96, 128, 255), picture(96, 128, 0)], [(1024, 768)] * 2,
-                    [right, np.zeros((0, 4))])
+    images = Images(
+        [picture(96, 128, 255), picture(96, 128, 0)], [(1024, 768)] * 2, [right, np.zeros((0, 4))]
+    )
     ap = evaluate(finder, finder.config, images, Evaluation(size=64))
     assert ap == {"easy": 1.0, "medium": 1.0, "hard": 1.0}
 
@@ -147,8 +163,10 @@ def test_written_detections_score_the_same(tiny_data, preset, tmp_path):
     config = preset("retinaface_mobile025")
     model = build_detector(config)
     settings = Evaluation(size=160, score_threshold=0.3, keep=50)
-    found = {name: wider_rows(own)
-             for name, own in detect(model, config, tiny_data.val, settings).items()}
+    found = {
+        name: wider_rows(own)
+        for name, own in detect(model, config, tiny_data.val, settings).items()
+    }
     assert sum(map(len, found.values())) > 20
     write_predictions(tmp_path, found)
     read, missing = read_predictions(tmp_path, found)
@@ -180,15 +198,21 @@ def test_released_weights_at_original_size(wider_root, preset):
     load_weights(model, config, str(wider_root.parent / "weights" / "mobilenet0.25_Final.pth"))
     images = open_data(DataChoice(path=str(wider_root))).val
     truth = official_ground_truth(wider_root / "ground_truth").only(
-        label.name for label in images.labels)
+        label.name for label in images.labels
+    )
     ap = evaluate(model, config, images, Evaluation(), truth=truth)
     assert list(ap.values()) == pytest.approx([0.9272, 0.8987, 0.7349], abs=1e-3)
 
 
 def test_threads_read_the_same_images_in_the_same_order(tiny_data):
     settings = Evaluation(size=96)
-    alone, ahead = ([(indices, batch) for indices, batch in _batches(
-        tiny_data.train, settings, 2**16, readers, [])] for readers in (0, 3))
+    alone, ahead = (
+        [
+            (indices, batch)
+            for indices, batch in _batches(tiny_data.train, settings, 2**16, readers, [])
+        ]
+        for readers in (0, 3)
+    )
     assert [indices for indices, _ in alone] == [indices for indices, _ in ahead]
     for (_, one), (_, other) in zip(alone, ahead):
         assert all((a == b).all() for a, b in zip(one, other, strict=True))

@@ -16,18 +16,29 @@ from detector.network.model import build_detector
 VGA, SHORT = Evaluation(size=640), Evaluation(size=2150, short=1600)
 
 
-@pytest.mark.parametrize("size, settings, factor, wanted", [
-    ((1024, 768), Evaluation(), 1.0, (1024, 768)), ((1024, 768), Evaluation(), 0.5, (512, 384)),
-    ((1024, 683), VGA, 1.0, (640, 427)), ((320, 200), VGA, 1.0, (320, 200)),  # never up
-    ((1024, 683), VGA, 1.5, (960, 640)), ((320, 200), VGA, 1.5, (480, 300)),  # but by a factor
-    ((1024, 768), SHORT, 1.0, (2133, 1600)),  # up
-    ((768, 1024), SHORT, 1.0, (1600, 2133)),
-    ((1024, 1024), SHORT, 1.0, (1600, 1600)), ((4000, 3000), SHORT, 1.0, (2133, 1600)),
-    ((1024, 300), SHORT, 1.0, (2150, 630)),  # limited by the long side
-    ((20_000, 100), SHORT, 1.0, (2150, 11)), ((100, 20_000), VGA, 1.0, (3, 640)),
-    ((20_000, 1), VGA, 1.0, (640, 1)), ((1, 1), SHORT, 1.0, (1600, 1600)),
-    ((30, 20), Evaluation(short=40), 1.0, (60, 40)),
-    ((20_000, 20_000), Evaluation(), 1.0, (4096, 4096)), ((0, 0), VGA, 1.0, (1, 1))])
+@pytest.mark.parametrize(
+    "size, settings, factor, wanted",
+    [
+        ((1024, 768), Evaluation(), 1.0, (1024, 768)),
+        ((1024, 768), Evaluation(), 0.5, (512, 384)),
+        ((1024, 683), VGA, 1.0, (640, 427)),
+        ((320, 200), VGA, 1.0, (320, 200)),  # never up
+        ((1024, 683), VGA, 1.5, (960, 640)),
+        ((320, 200), VGA, 1.5, (480, 300)),  # but by a factor
+        ((1024, 768), SHORT, 1.0, (2133, 1600)),  # up
+        ((768, 1024), SHORT, 1.0, (1600, 2133)),
+        ((1024, 1024), SHORT, 1.0, (1600, 1600)),
+        ((4000, 3000), SHORT, 1.0, (2133, 1600)),
+        ((1024, 300), SHORT, 1.0, (2150, 630)),  # limited by the long side
+        ((20_000, 100), SHORT, 1.0, (2150, 11)),
+        ((100, 20_000), VGA, 1.0, (3, 640)),
+        ((20_000, 1), VGA, 1.0, (640, 1)),
+        ((1, 1), SHORT, 1.0, (1600, 1600)),
+        ((30, 20), Evaluation(short=40), 1.0, (60, 40)),
+        ((20_000, 20_000), Evaluation(), 1.0, (4096, 4096)),
+        ((0, 0), VGA, 1.0, (1, 1)),
+    ],
+)
 def test_view_size(size, settings, factor, wanted):
     assert view_size(size, settings, factor) == wanted
 
@@ -40,8 +51,16 @@ def test_retinafaces_rule_by_its_own_arithmetic():
         assert view_size((width, height), SHORT) == (round(width * scale), round(height * scale))
 
 
-@pytest.mark.parametrize("given", [{"scales": ()}, {"scales": (1.0, 0.0)}, {"size": 0},
-                                   {"short": 0}, {"scales": (float("inf"),)}])
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"scales": ()},
+        {"scales": (1.0, 0.0)},
+        {"size": 0},
+        {"short": 0},
+        {"scales": (float("inf"),)},
+    ],
+)
 def test_what_is_no_size(given):
     with pytest.raises(ConfigError, match=next(iter(given))):
         Evaluation(**given)
@@ -67,26 +86,34 @@ def faces(*rows):
 
 
 def test_boxes_are_means_by_score():
-    found = vote([faces([0, 0, 10, 10, 0.9]), faces([0, 0, 10, 8, 0.3], [50, 50, 60, 60, 0.6])],
-                 Evaluation())
-    torch.testing.assert_close(found.boxes, torch.tensor(
-        [[0, 0, 10, 9.5], [50, 50, 60, 60]]).double(), atol=1e-6, rtol=0)
+    found = vote(
+        [faces([0, 0, 10, 10, 0.9]), faces([0, 0, 10, 8, 0.3], [50, 50, 60, 60, 0.6])], Evaluation()
+    )
+    torch.testing.assert_close(
+        found.boxes, torch.tensor([[0, 0, 10, 9.5], [50, 50, 60, 60]]).double(), atol=1e-6, rtol=0
+    )
     assert found.scores.tolist() == pytest.approx([0.9, 0.6])  # as they were
     assert found.landmarks[1].tolist() == [[50 + i, 50 + i] for i in range(5)]
 
 
 def test_landmarks_are_means_by_the_same_weights():
     found = vote([faces([4, 0, 14, 10, 0.75]), faces([5, 1, 15, 11, 0.25])], Evaluation())
-    torch.testing.assert_close(found.boxes, torch.tensor([[4.25, 0.25, 14.25, 10.25]]).double(),
-                               atol=1e-6, rtol=0)
-    torch.testing.assert_close(found.landmarks[0], torch.tensor(
-        [[4.25 + i, 0.25 + i] for i in range(5)]).double(), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        found.boxes, torch.tensor([[4.25, 0.25, 14.25, 10.25]]).double(), atol=1e-6, rtol=0
+    )
+    torch.testing.assert_close(
+        found.landmarks[0],
+        torch.tensor([[4.25 + i, 0.25 + i] for i in range(5)]).double(),
+        atol=1e-6,
+        rtol=0,
+    )
 
 
 def test_what_overlaps_by_half_or_less_has_no_vote():
     # IoU 0.5 and 0.45 of the first: NMS at 0.4 takes them away, none moves it.
-    found = vote([faces([0, 0, 10, 10, 0.9], [0, 0, 10, 5, 0.8], [0, 0, 4.5, 10, 0.7])],
-                 Evaluation())
+    found = vote(
+        [faces([0, 0, 10, 10, 0.9], [0, 0, 10, 5, 0.8], [0, 0, 4.5, 10, 0.7])], Evaluation()
+    )
     assert found.boxes.tolist() == [[0, 0, 10, 10]]
     # IoU 1/3 stays: both are kept, and neither votes for the other.
     found = vote([faces([0, 0, 10, 10, 0.9]), faces([5, 0, 15, 10, 0.8])], Evaluation())
@@ -112,8 +139,9 @@ def test_nothing_without_area_and_without_landmarks():
 
 def same(one, other, atol=1e-4):
     for name in ("boxes", "scores", "landmarks"):
-        torch.testing.assert_close(getattr(one, name), getattr(other, name), atol=atol, rtol=0,
-                                   check_dtype=False)
+        torch.testing.assert_close(
+            getattr(one, name), getattr(other, name), atol=atol, rtol=0, check_dtype=False
+        )
 
 
 def test_mirrored_twice_is_as_before_and_names_swap():
@@ -143,8 +171,12 @@ def test_the_mirror_image_has_the_mirrored_result(net, preset):
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 1), (1, 40)])
 def test_an_image_of_one_px(net, preset, size):
-    (found,) = detect_views(net, preset("retinaface_mobile025"), [np.zeros((*size, 3), np.uint8)],
-                            Evaluation(flip=True, scales=(0.01, 1.0, 3.0)))
+    (found,) = detect_views(
+        net,
+        preset("retinaface_mobile025"),
+        [np.zeros((*size, 3), np.uint8)],
+        Evaluation(flip=True, scales=(0.01, 1.0, 3.0)),
+    )
     assert len(found) <= 750
 
 

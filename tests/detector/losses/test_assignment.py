@@ -45,13 +45,16 @@ def target(boxes, ignore=()):
 def predictions(images, seed=0):
     generator = torch.Generator().manual_seed(seed)
     wanted = ANCHORS + torch.randn(images, len(ANCHORS), 4, generator=generator) * 2
-    return {"class_logits": torch.randn(images, len(ANCHORS), 1, generator=generator),
-            "box_deltas": encode(wanted, ANCHORS)}
+    return {
+        "class_logits": torch.randn(images, len(ANCHORS), 1, generator=generator),
+        "box_deltas": encode(wanted, ANCHORS),
+    }
 
 
 def run(rule, targets, **settings):
-    return assign(predictions(len(targets)), Targets.of(targets), PRIORS,
-                  Loss(assignment=rule, **settings))
+    return assign(
+        predictions(len(targets)), Targets.of(targets), PRIORS, Loss(assignment=rule, **settings)
+    )
 
 
 @RULES
@@ -64,15 +67,20 @@ def test_images_without_faces_are_background(rule):
 
 @RULES
 def test_a_batch_is_its_images_one_by_one(rule):
-    targets = [target(faces(seed, count), ignore=[0] if count > 3 else [])
-               for seed, count in enumerate((3, 0, 7, 1))]
+    targets = [
+        target(faces(seed, count), ignore=[0] if count > 3 else [])
+        for seed, count in enumerate((3, 0, 7, 1))
+    ]
     outputs, settings = predictions(4), Loss(assignment=rule)
     labels, rows = assign(outputs, Targets.of(targets), PRIORS, settings)
     start = 0
     for i, own in enumerate(targets):
-        alone = assign({key: value[i:i + 1] for key, value in outputs.items()},
-                       Targets.of([own]), PRIORS,
-                       settings)
+        alone = assign(
+            {key: value[i : i + 1] for key, value in outputs.items()},
+            Targets.of([own]),
+            PRIORS,
+            settings,
+        )
         assert alone.labels[0].equal(labels[i])
         positive = labels[i] == POSITIVE
         assert (alone.faces[0] + start)[positive].equal(rows[i][positive])
@@ -94,8 +102,10 @@ def test_ignored_faces_are_neither(rule):
     region = torch.tensor([[0.0, 0, SIDE, SIDE]])
     labels, _ = run(rule, [target(region, ignore=[0])])
     assert not (labels == POSITIVE).any()
-    inside = ((CELLS if rule == "simota" else ANCHORS).clamp(0, SIDE)
-              == (CELLS if rule == "simota" else ANCHORS)).all(1)
+    inside = (
+        (CELLS if rule == "simota" else ANCHORS).clamp(0, SIDE)
+        == (CELLS if rule == "simota" else ANCHORS)
+    ).all(1)
     assert (labels[0, inside] == NEITHER).all()
     face = torch.tensor([[30.0, 30, 62, 62]])
     labels, rows = run(rule, [target(torch.cat((region, face)), ignore=[0])])
@@ -118,17 +128,25 @@ def test_atss_equals_the_slow_reference(seed):
     for f, box in enumerate(boxes):
         middle, chosen, start = (box[:2] + box[2:]) / 2, [], 0
         for count in PRIORS.counts:
-            level = sorted(range(start, start + count), key=lambda a: math.dist(
-                middle.tolist(), ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()))
+            level = sorted(
+                range(start, start + count),
+                key=lambda a: math.dist(
+                    middle.tolist(), ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()
+                ),
+            )
             chosen += level[:4]
             start += count
-        ious = [iou(box[None], ANCHORS[a:a + 1]).item() for a in chosen]
+        ious = [iou(box[None], ANCHORS[a : a + 1]).item() for a in chosen]
         mean = sum(ious) / len(ious)
-        least = mean + (sum((v - mean)**2 for v in ious) / (len(ious) - 1))**0.5
+        least = mean + (sum((v - mean) ** 2 for v in ious) / (len(ious) - 1)) ** 0.5
         for a, overlap in zip(chosen, ious):
             x, y = ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()
-            if (overlap >= least and box[0] < x < box[2] and box[1] < y < box[3]
-                    and overlap > wanted.get(a, (-1, 0))[0]):
+            if (
+                overlap >= least
+                and box[0] < x < box[2]
+                and box[1] < y < box[3]
+                and overlap > wanted.get(a, (-1, 0))[0]
+            ):
                 wanted[a] = (overlap, f)
     labels, rows = run("atss", [target(boxes)], candidates=4)
     found = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
@@ -157,8 +175,12 @@ def test_simota_equals_the_slow_reference(seed):
     cells = [a for a in range(len(CELLS)) if any(inside(f, a) or near(f, a) for f in range(5))]
     best = {}
     for f in range(5):
-        costs = {a: -math.log(scores[a].sqrt()) - 3 * math.log(overlaps[f, a] + 1e-7)
-                 + (0 if inside(f, a) and near(f, a) else 1e5) for a in cells}
+        costs = {
+            a: -math.log(scores[a].sqrt())
+            - 3 * math.log(overlaps[f, a] + 1e-7)
+            + (0 if inside(f, a) and near(f, a) else 1e5)
+            for a in cells
+        }
         count = max(1, int(sum(sorted(overlaps[f, cells].tolist())[-10:])))
         for a in sorted(costs, key=costs.get)[:count]:
             if costs[a] < best.get(a, (math.inf, 0))[0]:

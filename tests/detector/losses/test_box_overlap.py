@@ -39,11 +39,14 @@ def test_eiou_in_closed_form():
     assert_close(eiou(box, torch.tensor([[20.0, 0, 30, 10]])), torch.tensor([1 + 1 / 3 - 0.05]))
 
 
-@pytest.mark.parametrize("a, b, loss", [
-    ([0, 0, 10, 10], [2, 3, 9, 14], 1 - 49 / 128 - 0.05),    # they overlap
-    ([2, 2, 5, 5], [0, 0, 10, 10], 1 - 9 / 100 - 0.05),      # one in the other
-    ([0, 0, 4, 4], [10, 12, 20, 20], 1 + 208 / 304 - 0.05),  # apart along both axes
-])
+@pytest.mark.parametrize(
+    "a, b, loss",
+    [
+        ([0, 0, 10, 10], [2, 3, 9, 14], 1 - 49 / 128 - 0.05),  # they overlap
+        ([2, 2, 5, 5], [0, 0, 10, 10], 1 - 9 / 100 - 0.05),  # one in the other
+        ([0, 0, 4, 4], [10, 12, 20, 20], 1 + 208 / 304 - 0.05),  # apart along both axes
+    ],
+)
 def test_eiou_is_that_of_yunets_training_code(a, b, loss):
     """Its formula worked out on paper: (x2 y2 + x1' y1' - x1 y2' - x2' y1) from the hull's corner,
     where x1, y1, x2, y2 are the intersection's sides and the primed ones put in order."""

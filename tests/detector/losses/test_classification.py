@@ -34,17 +34,19 @@ def slow(kind, logits, positive, negative, quality, settings):
             wanted = next(qualities) if face else 0.0
             own += bool(face)
             if kind == "quality_focal":
-                total -= (abs(p - wanted)**2
-                          * (wanted * math.log(p) + (1 - wanted) * math.log(1 - p)))
+                total -= abs(p - wanted) ** 2 * (
+                    wanted * math.log(p) + (1 - wanted) * math.log(1 - p)
+                )
             elif kind == "focal":
-                total -= (0.25 * (1 - p)**2 * math.log(p) if face
-                          else 0.75 * p**2 * math.log(1 - p))
+                total -= (
+                    0.25 * (1 - p) ** 2 * math.log(p) if face else 0.75 * p**2 * math.log(1 - p)
+                )
             elif face or kind == "cross_entropy":
                 total -= math.log(p if face else 1 - p)
             else:
                 terms.append(-math.log(1 - p))
         if kind == "ohem":
-            total += sum(sorted(terms)[::-1][:int(settings.negatives * max(own, 1))])
+            total += sum(sorted(terms)[::-1][: int(settings.negatives * max(own, 1))])
             own = max(own, 1)
         counted += own
     return total / counted

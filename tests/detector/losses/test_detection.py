@@ -15,8 +15,14 @@ from detector.losses.detection import total_loss
 from detector.losses.iou_assigner import match
 from detector.losses.selection import chosen
 
-ANCHORS = torch.tensor([[x - s / 2, y - s / 2, x + s / 2, y + s / 2]
-                        for y in range(4, 64, 8) for x in range(4, 64, 8) for s in (16.0, 32.0)])
+ANCHORS = torch.tensor(
+    [
+        [x - s / 2, y - s / 2, x + s / 2, y + s / 2]
+        for y in range(4, 64, 8)
+        for x in range(4, 64, 8)
+        for s in (16.0, 32.0)
+    ]
+)
 SETTINGS = Loss()
 
 
@@ -31,7 +37,8 @@ def target(boxes, known=(), ignore=()):
     for i in known:
         corner, size = boxes[i, :2], boxes[i, 2:] - boxes[i, :2]
         landmarks[i] = corner + size * torch.tensor(
-            [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]])
+            [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
+        )
     flags = torch.zeros(len(boxes), dtype=torch.bool)
     flags[list(ignore)] = True
     return {"boxes": boxes, "landmarks": landmarks, "ignore": flags}
@@ -39,13 +46,17 @@ def target(boxes, known=(), ignore=()):
 
 def outputs(batch, seed=0, dtype=torch.float32):
     generator = torch.Generator().manual_seed(seed)
-    return {name: torch.randn(batch, len(ANCHORS), size, generator=generator).to(dtype)
-            .requires_grad_() for name, size in
-            (("class_logits", 2), ("box_deltas", 4), ("landmark_deltas", 10))}
+    return {
+        name: torch.randn(batch, len(ANCHORS), size, generator=generator).to(dtype).requires_grad_()
+        for name, size in (("class_logits", 2), ("box_deltas", 4), ("landmark_deltas", 10))
+    }
 
 
-BATCH = [target([[5, 5, 22, 24], [30, 28, 60, 62], [40, 4, 43, 8]], known=(0,)), target([]),
-         target([[10, 30, 30, 52], [34, 34, 50, 50]], known=(0, 1), ignore=(1,))]
+BATCH = [
+    target([[5, 5, 22, 24], [30, 28, 60, 62], [40, 4, 43, 8]], known=(0,)),
+    target([]),
+    target([[10, 30, 30, 52], [34, 34, 50, 50]], known=(0, 1), ignore=(1,)),
+]
 
 
 def smooth(x):
@@ -70,22 +81,31 @@ def slow_losses(predicted, targets, settings):
             w, h = anchor[2] - anchor[0], anchor[3] - anchor[1]
             cx, cy = (anchor[0] + anchor[2]) / 2, (anchor[1] + anchor[3]) / 2
             x1, y1, x2, y2 = truth["boxes"][faces[0, a]].tolist()
-            wanted = [((x1 + x2) / 2 - cx) / (0.1 * w), ((y1 + y2) / 2 - cy) / (0.1 * h),
-                      math.log((x2 - x1) / w) / 0.2, math.log((y2 - y1) / h) / 0.2]
-            terms["box"] += sum(smooth(p - q) for p, q in zip(
-                predicted["box_deltas"][i, a].tolist(), wanted))
+            wanted = [
+                ((x1 + x2) / 2 - cx) / (0.1 * w),
+                ((y1 + y2) / 2 - cy) / (0.1 * h),
+                math.log((x2 - x1) / w) / 0.2,
+                math.log((y2 - y1) / h) / 0.2,
+            ]
+            terms["box"] += sum(
+                smooth(p - q) for p, q in zip(predicted["box_deltas"][i, a].tolist(), wanted)
+            )
             points = truth["landmarks"][faces[0, a]].tolist()
             if not any(math.isnan(v) for point in points for v in point):
                 known += 1
                 flat = [v for x, y in points for v in ((x - cx) / (0.1 * w), (y - cy) / (0.1 * h))]
-                terms["landmark"] += sum(smooth(p - q) for p, q in zip(
-                    predicted["landmark_deltas"][i, a].tolist(), flat))
-        hardest = sorted(margins, reverse=True)[:int(settings.negatives * max(own, 1))]
+                terms["landmark"] += sum(
+                    smooth(p - q) for p, q in zip(predicted["landmark_deltas"][i, a].tolist(), flat)
+                )
+        hardest = sorted(margins, reverse=True)[: int(settings.negatives * max(own, 1))]
         terms["class"] += sum(math.log1p(math.exp(m)) for m in hardest)
         counted += max(own, 1)
         positives += own
-    return {"class": terms["class"] / counted, "box": terms["box"] / max(positives, 1),
-            "landmark": terms["landmark"] / max(known, 1)}
+    return {
+        "class": terms["class"] / counted,
+        "box": terms["box"] / max(positives, 1),
+        "landmark": terms["landmark"] / max(known, 1),
+    }
 
 
 @pytest.mark.parametrize("settings", [SETTINGS, Loss(negatives=2.5, match_iou=0.5)])
@@ -96,8 +116,11 @@ def test_equals_the_slow_reference(settings):
     assert list(found) == ["class", "box", "landmark"]
     for name, value in expected.items():
         assert found[name].item() == pytest.approx(value, rel=1e-4)
-    weighted = (expected["class"] + settings.box_weight * expected["box"]
-                + settings.landmark_weight * expected["landmark"])
+    weighted = (
+        expected["class"]
+        + settings.box_weight * expected["box"]
+        + settings.landmark_weight * expected["landmark"]
+    )
     assert total_loss(found, settings).item() == pytest.approx(weighted, rel=1e-4)
 
 
@@ -144,7 +167,7 @@ def test_only_positives_and_the_hardest_negatives_are_learnt():
     truth = target([[30, 28, 60, 62]])
     labels, _ = match(Targets.of([truth]), ANCHORS, SETTINGS)
     detection_losses(predicted, [truth], ANCHORS, SETTINGS)["class"].backward()
-    touched = (predicted["class_logits"].grad[0].abs().sum(1) > 0)
+    touched = predicted["class_logits"].grad[0].abs().sum(1) > 0
     positives = int((labels == 1).sum())
     negatives = touched & (labels[0] == 0)
     assert touched[labels[0] == 1].all()
@@ -156,8 +179,9 @@ def test_only_positives_and_the_hardest_negatives_are_learnt():
 
 
 def test_all_anchors_ignored_is_finite():
-    found = detection_losses(outputs(1), [target([[-99, -99, 199, 199]], ignore=(0,))], ANCHORS,
-                              SETTINGS)
+    found = detection_losses(
+        outputs(1), [target([[-99, -99, 199, 199]], ignore=(0,))], ANCHORS, SETTINGS
+    )
     assert all(value.item() == 0.0 for value in found.values())
 
 
@@ -165,10 +189,13 @@ def test_the_batch_is_the_images_put_together():
     """Per-image sums weighted by their counts give the batch: no image leaks into another."""
     predicted = outputs(3)
     whole = detection_losses(predicted, BATCH, ANCHORS, SETTINGS)
-    counts = [max(int((match(Targets.of([t]), ANCHORS, SETTINGS)[0] == 1).sum()), 1)
-              for t in BATCH]
-    single = [detection_losses({k: v[i:i + 1] for k, v in predicted.items()}, [t], ANCHORS,
-                               SETTINGS)["class"].item() for i, t in enumerate(BATCH)]
+    counts = [max(int((match(Targets.of([t]), ANCHORS, SETTINGS)[0] == 1).sum()), 1) for t in BATCH]
+    single = [
+        detection_losses({k: v[i : i + 1] for k, v in predicted.items()}, [t], ANCHORS, SETTINGS)[
+            "class"
+        ].item()
+        for i, t in enumerate(BATCH)
+    ]
     mean = sum(c * s for c, s in zip(counts, single)) / sum(counts)
     assert whole["class"].item() == pytest.approx(mean, rel=1e-5)
 
@@ -176,28 +203,37 @@ def test_the_batch_is_the_images_put_together():
 # -- every combination of rule, losses and head ------------------------------------------------
 
 PARTS = {
-    "iou": {}, "atss": {"assignment": "atss"}, "simota": {"assignment": "simota"},
-    "cross_entropy": {"class_loss": "cross_entropy"}, "focal": {"class_loss": "focal"},
+    "iou": {},
+    "atss": {"assignment": "atss"},
+    "simota": {"assignment": "simota"},
+    "cross_entropy": {"class_loss": "cross_entropy"},
+    "focal": {"class_loss": "focal"},
     "quality_focal": {"class_loss": "quality_focal"},
-    "giou": {"box_loss": "giou"}, "diou": {"box_loss": "diou"}, "eiou": {"box_loss": "eiou"},
+    "giou": {"box_loss": "giou"},
+    "diou": {"box_loss": "diou"},
+    "eiou": {"box_loss": "eiou"},
     "scrfd": {"assignment": "atss", "class_loss": "quality_focal", "box_loss": "diou"},
     "yunet": {"assignment": "simota", "class_loss": "cross_entropy", "box_loss": "eiou"},
 }
 HEADS = ("softmax", "sigmoid", "objectness")
 COUNTS = (len(ANCHORS) - 12, 12)
-EVERY = pytest.mark.parametrize("settings", [Loss(**part) for part in PARTS.values()],
-                                ids=list(PARTS))
+EVERY = pytest.mark.parametrize(
+    "settings", [Loss(**part) for part in PARTS.values()], ids=list(PARTS)
+)
 
 
 def predicted_by(head, batch, seed=0, scale=1.0):
-    found = {name: (value.detach() * scale).requires_grad_()
-             for name, value in outputs(batch, seed).items()}
+    found = {
+        name: (value.detach() * scale).requires_grad_()
+        for name, value in outputs(batch, seed).items()
+    }
     if head != "softmax":
         found["class_logits"] = found["class_logits"].detach()[..., :1].requires_grad_()
     if head == "objectness":
         generator = torch.Generator().manual_seed(seed + 1)
-        found["objectness"] = torch.randn(batch, len(ANCHORS), 1,
-                                          generator=generator).requires_grad_()
+        found["objectness"] = torch.randn(
+            batch, len(ANCHORS), 1, generator=generator
+        ).requires_grad_()
     return found
 
 
@@ -212,8 +248,12 @@ def losses_of(predicted, targets, settings, coding="anchor"):
 def test_every_output_gets_a_finite_gradient(settings, head, coding):
     predicted = predicted_by(head, len(BATCH))
     found = losses_of(predicted, BATCH, settings, coding)
-    assert list(found) == ["class", *(["objectness"] if head == "objectness" else []), "box",
-                           "landmark"]
+    assert list(found) == [
+        "class",
+        *(["objectness"] if head == "objectness" else []),
+        "box",
+        "landmark",
+    ]
     total_loss(found, settings).backward()
     for name, output in predicted.items():
         assert output.grad.isfinite().all(), name
@@ -236,8 +276,10 @@ def test_no_face_in_the_batch_teaches_background_alone(settings, head):
 def test_predictions_that_are_right_cost_less(settings):
     """Outputs that name the faces of the very anchors that learn them, against random ones."""
     random = losses_of(predicted_by("sigmoid", len(BATCH)), BATCH, settings)
-    right = {name: value.detach().clone()
-             for name, value in predicted_by("sigmoid", len(BATCH), scale=0.0).items()}
+    right = {
+        name: value.detach().clone()
+        for name, value in predicted_by("sigmoid", len(BATCH), scale=0.0).items()
+    }
     right["class_logits"] -= 8
     priors = Priors(ANCHORS, ANCHORS, ANCHORS, COUNTS)
     # What is learnt may depend on what is predicted: a few rounds settle it.
@@ -257,8 +299,9 @@ def test_predictions_that_are_right_cost_less(settings):
 @pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
 def test_all_anchors_masked_give_what_the_chosen_ones_give(kind, rule, monkeypatch):
     """As a GPU computes it: no length hangs on the data, faces are padded."""
-    settings = Loss(assignment=rule, class_loss=kind, box_loss="eiou" if rule == "simota" else
-                    "smooth_l1")
+    settings = Loss(
+        assignment=rule, class_loss=kind, box_loss="eiou" if rule == "simota" else "smooth_l1"
+    )
     priors = Priors(ANCHORS, ANCHORS, ANCHORS, (len(ANCHORS),))
 
     def learn(targets):

@@ -8,9 +8,14 @@ from detector.config.recipe import Loss
 from detector.data.targets import Targets
 from detector.losses.iou_assigner import INSIDE, match
 
-ANCHORS = torch.tensor([[x - s / 2, y - s / 2, x + s / 2, y + s / 2]
-                        for s in (16.0, 32.0, 96.0) for y in range(8, 96, 16)
-                        for x in range(8, 96, 16)])
+ANCHORS = torch.tensor(
+    [
+        [x - s / 2, y - s / 2, x + s / 2, y + s / 2]
+        for s in (16.0, 32.0, 96.0)
+        for y in range(8, 96, 16)
+        for x in range(8, 96, 16)
+    ]
+)
 
 
 def targets(boxes, ignore):
@@ -32,6 +37,7 @@ def overlap(a, b):
 
     def area(box):
         return (box[2] - box[0]) * (box[3] - box[1])
+
     return inter / (area(a) + area(b) - inter), inter / area(b)
 
 
@@ -51,7 +57,8 @@ def slow_match(boxes, ignore, anchors, settings):
         ious = [iou for iou, _ in rows[f]]
         a = ious.index(max(ious))
         if max(ious) >= settings.force_iou and (
-                a not in claimed or ious[a] > rows[claimed[a]][a][0]):
+            a not in claimed or ious[a] > rows[claimed[a]][a][0]
+        ):
             claimed[a] = f
     for a in range(len(anchors)):
         best = max(learnt, key=lambda f: rows[f][a][0], default=None)
@@ -85,7 +92,8 @@ def test_equals_the_slow_reference(seed):
         assert labels[i].tolist() == expected
         positive = labels[i] == 1
         assert (faces[i][positive] - start).tolist() == [
-            f for f, label in zip(indices, expected) if label == 1]
+            f for f, label in zip(indices, expected) if label == 1
+        ]
         start += len(own)
 
 
@@ -133,9 +141,14 @@ def test_boxes_without_area_do_not_exist():
 def test_images_without_faces_are_background():
     labels, _ = one([])
     assert (labels == 0).all()
-    both, _ = match(targets([torch.zeros(0, 4), ANCHORS[[3]]],
-                            [torch.zeros(0, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)]),
-                    ANCHORS, Loss())
+    both, _ = match(
+        targets(
+            [torch.zeros(0, 4), ANCHORS[[3]]],
+            [torch.zeros(0, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)],
+        ),
+        ANCHORS,
+        Loss(),
+    )
     assert (both[0] == 0).all()
     assert both[1, 3] == 1
 

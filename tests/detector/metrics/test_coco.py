@@ -11,21 +11,41 @@ def label(boxes, ignore=None, name="a/x.jpg"):
     """The truth of one image; boxes are x, y, w, h."""
     boxes = np.array(boxes, np.float32).reshape(-1, 4)
     corners = np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
-    return ImageLabel(name, (1000, 1000), corners, np.full((len(boxes), 5, 2), np.nan, np.float32),
-                      np.array([False] * len(boxes) if ignore is None else ignore))
+    return ImageLabel(
+        name,
+        (1000, 1000),
+        corners,
+        np.full((len(boxes), 5, 2), np.nan, np.float32),
+        np.array([False] * len(boxes) if ignore is None else ignore),
+    )
 
 
 def test_one_face_found_at_a_known_iou():
     # 40 × 29 of a face of 40 × 40: IoU 0.725, above 0.50, 0.55, 0.60, 0.65 and 0.70.
     found = coco_ap({"a/x.jpg": np.array([[10, 10, 40, 29, 0.7]])}, [label([[10, 10, 40, 40]])])
-    assert found == pytest.approx({
-        "AP": 0.5, "AP50": 1, "AP75": 0, "APs": None, "APm": 0.5, "APl": None,
-        "AR1": 0.5, "AR10": 0.5, "AR100": 0.5, "ARs": None, "ARm": 0.5, "ARl": None})
+    assert found == pytest.approx(
+        {
+            "AP": 0.5,
+            "AP50": 1,
+            "AP75": 0,
+            "APs": None,
+            "APm": 0.5,
+            "APl": None,
+            "AR1": 0.5,
+            "AR10": 0.5,
+            "AR100": 0.5,
+            "ARs": None,
+            "ARm": 0.5,
+            "ARl": None,
+        }
+    )
 
 
 def test_a_better_false_positive_halves_precision():
-    found = coco_ap({"a/x": np.array([[500, 500, 40, 40, 0.9], [10, 10, 40, 40, 0.7]])},
-                    [label([[10, 10, 40, 40]])])  # a name without suffix is the same image
+    found = coco_ap(
+        {"a/x": np.array([[500, 500, 40, 40, 0.9], [10, 10, 40, 40, 0.7]])},
+        [label([[10, 10, 40, 40]])],
+    )  # a name without suffix is the same image
     assert (found["AP"], found["AR100"], found["AR1"]) == pytest.approx((0.5, 1, 0))
 
 
@@ -33,7 +53,8 @@ def test_faces_by_size():
     truth = label([[0, 0, 30, 30], [100, 0, 90, 90], [300, 0, 200, 200]])
     found = coco_ap({"a/x.jpg": np.array([[0, 0, 30, 30, 0.9], [300, 0, 200, 200, 0.8]])}, [truth])
     assert [found[k] for k in ("APs", "APm", "APl", "ARs", "ARm", "ARl")] == pytest.approx(
-        [1, 0, 1, 1, 0, 1])
+        [1, 0, 1, 1, 0, 1]
+    )
 
 
 def test_detections_in_an_ignored_face_count_neither_way():
@@ -60,8 +81,14 @@ def test_nothing_found_and_nothing_to_find():
 
 def area_under_101_points(predictions, labels, threshold):
     """AP at one IoU threshold, face by face, as COCO's paper has it."""
-    rows = sorted(((score, name, box) for name, found in predictions.items()
-                   for *box, score in found.tolist()), key=lambda row: -row[0])
+    rows = sorted(
+        (
+            (score, name, box)
+            for name, found in predictions.items()
+            for *box, score in found.tolist()
+        ),
+        key=lambda row: -row[0],
+    )
     truth = {entry.name: entry for entry in labels}
     taken, hits = set(), []
     for _, name, (x, y, w, h) in rows:
@@ -76,8 +103,9 @@ def area_under_101_points(predictions, labels, threshold):
         hits.append(best is not None)
     recall = np.cumsum(hits) / sum(len(entry.boxes) for entry in labels)
     precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
-    return np.mean([max(precision[recall >= point - 1e-12], default=0)
-                    for point in np.linspace(0, 1, 101)])
+    return np.mean(
+        [max(precision[recall >= point - 1e-12], default=0) for point in np.linspace(0, 1, 101)]
+    )
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -92,8 +120,9 @@ def test_the_same_as_a_second_implementation(seed):
         labels.append(label(boxes, name=f"a/{image}.jpg"))
         predictions[f"a/{image}.jpg"] = np.column_stack([rows, rng.permutation(9) + rng.random(9)])
     found = coco_ap(predictions, labels)
-    by_threshold = [area_under_101_points(predictions, labels, t)
-                    for t in np.linspace(0.5, 0.95, 10)]
+    by_threshold = [
+        area_under_101_points(predictions, labels, t) for t in np.linspace(0.5, 0.95, 10)
+    ]
     assert 0.05 < found["AP"] < 0.9
     assert found["AP"] == pytest.approx(np.mean(by_threshold), abs=1e-9)
     assert (found["AP50"], found["AP75"]) == pytest.approx((by_threshold[0], by_threshold[5]))

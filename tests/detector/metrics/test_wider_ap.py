@@ -24,6 +24,7 @@ GOLDEN_LISTED = (0.9271978013894713, 0.8987260677236961, 0.734930773171812)
 
 # --- Golden numbers of the usual evaluator ---
 
+
 @pytest.fixture(scope="module")
 def official(wider_root):
     return official_ground_truth(wider_root / "ground_truth")
@@ -42,6 +43,7 @@ def prediction_set(wider_root, official, tmp_path_factory):
             read[name], missing = read_predictions(folder, official.names)
             assert missing == []
         return read[name]
+
     return load
 
 
@@ -73,6 +75,7 @@ def test_heights_agree_with_the_official_lists(official):
 
 # --- A second implementation: the nine rules, one detection and one threshold at a time ---
 
+
 def literal_ap(predictions, names, boxes, kept):
     """AP of one level; `boxes` and `kept` by image."""
     low, high = 1.0, 0.0
@@ -101,7 +104,7 @@ def literal_ap(predictions, names, boxes, kept):
         for t in range(1000):
             reaching = [i for i, score in enumerate(scores) if score >= 1 - (t + 1) / 1000]
             if reaching:
-                proposals[t] += sum(counts[:reaching[-1] + 1])
+                proposals[t] += sum(counts[: reaching[-1] + 1])
                 found[t] += hits[reaching[-1]]
     if faces == 0:
         return 0.0
@@ -126,9 +129,12 @@ def ground_truth(boxes, kept):
     """Of images a/0, a/1 … with the same faces kept in all levels."""
     flat = np.concatenate([np.reshape(b, (-1, 4)) for b in boxes]).astype(float)
     mask = np.concatenate([np.asarray(k, dtype=bool) for k in kept])
-    return GroundTruth(tuple(f"a/{i}" for i in range(len(boxes))),
-                       np.array([len(b) for b in boxes]), flat,
-                       dict.fromkeys(("easy", "medium", "hard"), mask))
+    return GroundTruth(
+        tuple(f"a/{i}" for i in range(len(boxes))),
+        np.array([len(b) for b in boxes]),
+        flat,
+        dict.fromkeys(("easy", "medium", "hard"), mask),
+    )
 
 
 def random_case(seed):
@@ -143,8 +149,10 @@ def random_case(seed):
         kept.append(rng.random(n) < rng.choice([0.0, 0.6, 1.0, 1.0]))
         if rng.random() < 0.2:
             continue
-        rows = np.concatenate([rng.integers(-2, 9, (m := rng.integers(0, 12), 2)),
-                               rng.integers(-2, 7, (m, 2))], axis=1).astype(float)
+        rows = np.concatenate(
+            [rng.integers(-2, 9, (m := rng.integers(0, 12), 2)), rng.integers(-2, 7, (m, 2))],
+            axis=1,
+        ).astype(float)
         if n and m:
             near = rng.integers(0, n, m)
             moved = faces[near] + rng.choice([-1, 0, 0, 0, 1], (m, 4))
@@ -238,9 +246,15 @@ def test_an_image_without_detections_is_missed():
     assert wider_ap({"a/0": np.array([(*FACE, 0.9), (*AWAY, 0.0)])}, truth)["easy"] == 0.5
 
 
-@pytest.mark.parametrize("predictions", [
-    {}, {"a/0": np.zeros((0, 5))}, {"a/0": np.array([(*FACE, 0.7)])},
-    {"a/0": np.array([(*FACE, 0.7), (*FACE, 0.7)])}])
+@pytest.mark.parametrize(
+    "predictions",
+    [
+        {},
+        {"a/0": np.zeros((0, 5))},
+        {"a/0": np.array([(*FACE, 0.7)])},
+        {"a/0": np.array([(*FACE, 0.7), (*FACE, 0.7)])},
+    ],
+)
 def test_nothing_found_or_one_constant_score_is_0(predictions):
     truth = ground_truth([np.array([FACE])], [[True]])
     assert wider_ap(predictions, truth) == {"easy": 0.0, "medium": 0.0, "hard": 0.0}
@@ -252,21 +266,33 @@ def test_no_face_that_counts_is_0():
 
 def test_huge_and_inverted_boxes_match_nothing():
     assert ap_of([(-1e12, -1e12, 2e12, 2e12, 0.9), (30, 30, -20, -20, 0.8), (*FACE, 0.5)]) == (
-        pytest.approx(1 / 3))
+        pytest.approx(1 / 3)
+    )
 
 
 # --- Ground truth ---
 
+
 def label(name, heights, ignore=None):
     n = len(heights)
     boxes = np.array([(5, 5, 25, 5 + h) for h in heights], dtype=np.float32).reshape(-1, 4)
-    return ImageLabel(name, (0, 0), boxes, np.full((n, 5, 2), np.nan, np.float32),
-                      np.zeros(n, bool) if ignore is None else np.array(ignore))
+    return ImageLabel(
+        name,
+        (0, 0),
+        boxes,
+        np.full((n, 5, 2), np.nan, np.float32),
+        np.zeros(n, bool) if ignore is None else np.array(ignore),
+    )
 
 
 def test_levels_by_height():
-    truth = height_ground_truth([label("a/x.jpg", [51, 50, 31, 30, 11, 10]), label("a/y.jpg", []),
-                                 label("a/z.png", [80, 80], [True, False])])
+    truth = height_ground_truth(
+        [
+            label("a/x.jpg", [51, 50, 31, 30, 11, 10]),
+            label("a/y.jpg", []),
+            label("a/z.png", [80, 80], [True, False]),
+        ]
+    )
     assert truth.names == ("a/x", "a/y", "a/z")
     assert truth.counts.tolist() == [6, 0, 2]
     assert truth.boxes[0].tolist() == [5, 5, 20, 51]
@@ -275,8 +301,9 @@ def test_levels_by_height():
 
 
 def test_only_takes_images_in_the_order_named():
-    truth = height_ground_truth([label("a/x.jpg", [60]), label("a/y.jpg", [20, 70]),
-                                 label("a/z.jpg", [])])
+    truth = height_ground_truth(
+        [label("a/x.jpg", [60]), label("a/y.jpg", [20, 70]), label("a/z.jpg", [])]
+    )
     part = truth.only(["a/z.jpg", "a/y"])
     assert part.names == ("a/z", "a/y")
     assert part.counts.tolist() == [0, 2]

@@ -31,12 +31,15 @@ def test_what_is_written_comes_back_equal(tmp_path):
     assert first[2].split()[:4] == [str(int(v)) for v in whole[0, :4]]
 
 
-@pytest.mark.parametrize("text", [
-    b"x\n2\n1 2 3 4 0.5 \n5 6 7 8 2.5e-07 \n",
-    b"a/x.jpg\r\n2\r\n1 2 3 4 0.5\r\n5 6 7 8 2.5e-07\r\n",
-    b"x\n2 \n1 2 3 4 0.5\n5 6 7 8 2.5e-07",
-    b"x\n2\n  1 2 3 4 .5\t\n\n5  6 7\t8 2.5e-07\n\n \n",
-])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"x\n2\n1 2 3 4 0.5 \n5 6 7 8 2.5e-07 \n",
+        b"a/x.jpg\r\n2\r\n1 2 3 4 0.5\r\n5 6 7 8 2.5e-07\r\n",
+        b"x\n2 \n1 2 3 4 0.5\n5 6 7 8 2.5e-07",
+        b"x\n2\n  1 2 3 4 .5\t\n\n5  6 7\t8 2.5e-07\n\n \n",
+    ],
+)
 def test_the_same_boxes_however_they_are_spaced(text):
     assert parse_predictions(text, "f").tolist() == [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 2.5e-07]]
 
@@ -46,20 +49,23 @@ def test_no_boxes(text):
     assert parse_predictions(text, "f").shape == (0, 5)
 
 
-@pytest.mark.parametrize(("text", "place"), [
-    (b"", "f:1: line 1 must be"),
-    (b"x\n", "f:2: line 1 must be"),
-    (b"x\nmany\n1 2 3 4 0.5\n", "f:2: line 1 must be"),
-    (b"x\n2\n1 2 3 4 0.5\n1 2 3 4\n", "f:4: '1 2 3 4' is not"),
-    (b"x\n2\n1 2 3 4 0.5\n1 2 3 4 0.5 6\n", "f:4: "),
-    (b"x\n2\n1 2 3 4\n0.5 1 2 3 4 0.5\n", "f:3: "),  # ten numbers, in the wrong lines
-    (b"x\n2\n1 2 3 4 0.5\n\n1 2 three 4 0.5\n", "f:5: '1 2 three 4 0.5' is not"),
-    (b"x\n1\n1 2 3 4 nan\n", "f:3: "),
-    (b"x\n1\n1 2 inf 4 0.5\n", "f:3: "),
-    (b"x\n1\n1,2,3,4,0.5\n", "f:3: "),
-    (b"x\n3\n1 2 3 4 0.5\n", "f:2: says 3 boxes, but 1 follow"),
-    (b"x\n1\n1 2 3 4 \xff\n", "f:3: "),
-])
+@pytest.mark.parametrize(
+    ("text", "place"),
+    [
+        (b"", "f:1: line 1 must be"),
+        (b"x\n", "f:2: line 1 must be"),
+        (b"x\nmany\n1 2 3 4 0.5\n", "f:2: line 1 must be"),
+        (b"x\n2\n1 2 3 4 0.5\n1 2 3 4\n", "f:4: '1 2 3 4' is not"),
+        (b"x\n2\n1 2 3 4 0.5\n1 2 3 4 0.5 6\n", "f:4: "),
+        (b"x\n2\n1 2 3 4\n0.5 1 2 3 4 0.5\n", "f:3: "),  # ten numbers, in the wrong lines
+        (b"x\n2\n1 2 3 4 0.5\n\n1 2 three 4 0.5\n", "f:5: '1 2 three 4 0.5' is not"),
+        (b"x\n1\n1 2 3 4 nan\n", "f:3: "),
+        (b"x\n1\n1 2 inf 4 0.5\n", "f:3: "),
+        (b"x\n1\n1,2,3,4,0.5\n", "f:3: "),
+        (b"x\n3\n1 2 3 4 0.5\n", "f:2: says 3 boxes, but 1 follow"),
+        (b"x\n1\n1 2 3 4 \xff\n", "f:3: "),
+    ],
+)
 def test_bad_lines_are_named(text, place):
     with pytest.raises(UserError) as caught:
         parse_predictions(text, "f")

@@ -31,8 +31,10 @@ def test_any_image_size_gives_one_output_for_each_anchor(random_design, seed, si
     with torch.no_grad():
         outputs = build_detector(config).eval()(images(2, *size))
     count = len(anchors(config, size))
-    expected = {"class_logits": (2, count, 2 if config.head.score == "softmax" else 1),
-                "box_deltas": (2, count, 4)}
+    expected = {
+        "class_logits": (2, count, 2 if config.head.score == "softmax" else 1),
+        "box_deltas": (2, count, 4),
+    }
     if config.head.score == "objectness":
         expected["objectness"] = (2, count, 1)
     if config.head.landmarks:
@@ -45,8 +47,9 @@ def test_every_parameter_gets_a_gradient(random_design, seed):
     model = build_detector(random_design(seed))
     outputs = model(images(2, 384, 384))
     sum(output.square().mean() for output in outputs.values()).backward()
-    without = [name for name, p in model.named_parameters()
-               if p.grad is None or not p.grad.abs().sum() > 0]
+    without = [
+        name for name, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0
+    ]
     assert not without
 
 
@@ -57,16 +60,17 @@ def test_batched_equals_single(random_design, seed):
     with torch.no_grad():
         together = model(batch)
         for i in range(len(batch)):
-            alone = model(batch[i:i + 1])
+            alone = model(batch[i : i + 1])
             for name in together:
-                assert_close(together[name][i:i + 1], alone[name], rtol=1e-4, atol=1e-5)
+                assert_close(together[name][i : i + 1], alone[name], rtol=1e-4, atol=1e-5)
 
 
 def test_pixels_may_be_bytes_or_floats(preset):
     model = settled(preset("retinaface_mobile025"))
     with torch.no_grad():
-        for a, b in zip(model(images(1, 64, 96)).values(),
-                        model(images(1, 64, 96).float()).values()):
+        for a, b in zip(
+            model(images(1, 64, 96)).values(), model(images(1, 64, 96).float()).values()
+        ):
             assert torch.equal(a, b)
 
 
@@ -74,14 +78,20 @@ def test_normalisation_subtracts_divides_and_orders_as_configured(preset):
     config = preset("retinaface_mobile025")
     changed = config.to_dict() | {"pixels": {"order": "rgb", "mean": [1, 2, 3], "std": [2, 4, 8]}}
     pixel = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1)
-    assert_close(build_detector(config).normalise(pixel).flatten(),
-                 torch.tensor([10.0 - 104, 20 - 117, 30 - 123]))
-    assert_close(build_detector(type(config).from_dict(changed)).normalise(pixel).flatten(),
-                 torch.tensor([(30 - 1) / 2, (20 - 2) / 4, (10 - 3) / 8]))
+    assert_close(
+        build_detector(config).normalise(pixel).flatten(),
+        torch.tensor([10.0 - 104, 20 - 117, 30 - 123]),
+    )
+    assert_close(
+        build_detector(type(config).from_dict(changed)).normalise(pixel).flatten(),
+        torch.tensor([(30 - 1) / 2, (20 - 2) / 4, (10 - 3) / 8]),
+    )
 
 
-@pytest.mark.parametrize("name", ["retinaface_mobile025", "retinaface_resnet18_p2p6",
-                                  "tiny_ssd300", "scrfd_0.5g", "yunet_n"])
+@pytest.mark.parametrize(
+    "name",
+    ["retinaface_mobile025", "retinaface_resnet18_p2p6", "tiny_ssd300", "scrfd_0.5g", "yunet_n"],
+)
 def test_training_starts_with_few_faces(preset, name):
     with torch.no_grad():
         face = face_scores(build_detector(preset(name))(images(2, 256, 256)))
@@ -106,8 +116,9 @@ def test_weights_come_from_the_seed_alone(preset):
     torch.manual_seed(2)
     same, other = (build_detector(config, seed).state_dict() for seed in (5, 6))
     assert all(torch.equal(one[name], same[name]) for name in one)
-    assert not torch.equal(one["backbone.stages.0.0.conv.weight"],
-                           other["backbone.stages.0.0.conv.weight"])
+    assert not torch.equal(
+        one["backbone.stages.0.0.conv.weight"], other["backbone.stages.0.0.conv.weight"]
+    )
 
 
 def test_up_sampling_reaches_skipped_levels(preset):
@@ -116,8 +127,10 @@ def test_up_sampling_reaches_skipped_levels(preset):
     config["neck"]["levels"] = [3, 5]
     config["anchors"] = {"name": "single"}
     model = settled(type(preset("retinaface_mobile025")).from_dict(config))
-    maps = {level: torch.zeros(1, channels, 128 >> level, 128 >> level)
-            for level, channels in ((3, 64), (5, 256))}
+    maps = {
+        level: torch.zeros(1, channels, 128 >> level, 128 >> level)
+        for level, channels in ((3, 64), (5, 256))
+    }
     with torch.no_grad():
         before = model.neck(maps)[0]
         maps[5][0, :, 1, 2] = 50.0
@@ -132,12 +145,16 @@ def test_up_sampling_reaches_skipped_levels(preset):
 def test_initialization_by_torch_is_torchs(preset, name):
     config = preset(name)
     model = build_detector(config, 3, "torch")
-    named = {key: module for key, module in model.named_modules()
-             if isinstance(module, torch.nn.Conv2d)}
+    named = {
+        key: module for key, module in model.named_modules() if isinstance(module, torch.nn.Conv2d)
+    }
     for key, conv in named.items():
         bound = conv.weight[0].numel() ** -0.5
-        own = torch.cat([p.flatten() for p in conv.parameters()]) if "heads" not in key else (
-            conv.weight.flatten())
+        own = (
+            torch.cat([p.flatten() for p in conv.parameters()])
+            if "heads" not in key
+            else (conv.weight.flatten())
+        )
         assert own.abs().max() <= bound, key
         if own.numel() > 300:  # of a uniform distribution
             assert own.std().item() == pytest.approx(bound / 3**0.5, rel=0.15), key

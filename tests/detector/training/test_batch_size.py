@@ -9,8 +9,10 @@ from detector.config.recipe import Recipe
 from detector.training.batch_size import choose_batch_size, sizes_to_try, time_step
 
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 8, 8, 8, 8),
-                                    depths=(1, 1, 1, 1, 1)), neck=Neck(levels=(4, 5), width=8))
+CONFIG = Detector(
+    backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 8, 8, 8, 8), depths=(1, 1, 1, 1, 1)),
+    neck=Neck(levels=(4, 5), width=8),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +22,7 @@ def no_gpu_to_free(monkeypatch):
 
 def taking(seconds):
     """A timer of steps; seconds by images a step, or the error of one."""
+
     def step(config, recipe, device):
         tried.append(recipe.batch_size)
         answer = seconds[recipe.batch_size]
@@ -31,18 +34,29 @@ def taking(seconds):
     return step
 
 
-@pytest.mark.parametrize(("own", "images", "sizes"), [
-    (32, 12_880, [32, 64, 128, 256]), (32, 1600, [32, 64]), (32, 100, [32]), (48, 10**6,
-    [48, 96, 192]), (300, 10**6, [300])])
+@pytest.mark.parametrize(
+    ("own", "images", "sizes"),
+    [
+        (32, 12_880, [32, 64, 128, 256]),
+        (32, 1600, [32, 64]),
+        (32, 100, [32]),
+        (48, 10**6, [48, 96, 192]),
+        (300, 10**6, [300]),
+    ],
+)
 def test_sizes_are_doublings_that_leave_an_epoch_its_steps(own, images, sizes):
     assert sizes_to_try(own, images) == sizes
 
 
-@pytest.mark.parametrize(("seconds", "chosen"), [
-    ({8: 1.0, 16: 1.0, 32: 1.0}, 32),  # a step takes as long, however large
-    ({8: 1.0, 16: 2.0, 32: 4.0}, 8),  # no better rate
-    ({8: 1.0, 16: 1.2, 32: 2.3}, 16),  # 13.3 of 13.9 images/s
-    ({8: 1.0, 16: 1.0, 32: 9.0}, 16)])
+@pytest.mark.parametrize(
+    ("seconds", "chosen"),
+    [
+        ({8: 1.0, 16: 1.0, 32: 1.0}, 32),  # a step takes as long, however large
+        ({8: 1.0, 16: 2.0, 32: 4.0}, 8),  # no better rate
+        ({8: 1.0, 16: 1.2, 32: 2.3}, 16),  # 13.3 of 13.9 images/s
+        ({8: 1.0, 16: 1.0, 32: 9.0}, 16),
+    ],
+)
 def test_the_smallest_of_nearly_the_best_rate(seconds, chosen):
     lines = []
     step = taking(seconds)
@@ -57,7 +71,8 @@ def test_what_does_not_fit_ends_the_search(capsys):
     assert choose_batch_size(CONFIG, Recipe(), GPU, [8, 16, 32, 64], step) == 16
     assert step.tried == [8, 16, 32]
     assert capsys.readouterr().out == (
-        "batch size: 16, chosen by images/s (8: 8, 16: 16; 32 does not fit in memory)\n")
+        "batch size: 16, chosen by images/s (8: 8, 16: 16; 32 does not fit in memory)\n"
+    )
 
 
 def test_faults_of_other_kinds_are_not_taken_for_it():

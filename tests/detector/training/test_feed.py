@@ -25,11 +25,17 @@ def test_colors_and_flips_may_be_left_to_the_device(images):
     def render(plan):
         pixels = np.empty((len(plan.indices), 96, 96, 3), np.uint8)
         plan.crop(images, pixels, finish=False)
-        return finished(torch.from_numpy(pixels).permute(0, 3, 1, 2),
-                        torch.from_numpy(plan.transforms.flips), colors(plan))
+        return finished(
+            torch.from_numpy(pixels).permute(0, 3, 1, 2),
+            torch.from_numpy(plan.transforms.flips),
+            colors(plan),
+        )
 
-    for own, batch in zip(rendered(images, RECIPE, render, epoch=1, seed=0),
-                          batches(images, RECIPE, epoch=1, seed=0), strict=True):
+    for own, batch in zip(
+        rendered(images, RECIPE, render, epoch=1, seed=0),
+        batches(images, RECIPE, epoch=1, seed=0),
+        strict=True,
+    ):
         apart = (own.int() - batch.images.int()).abs()
         assert apart.max() <= 1
         assert own.is_contiguous(memory_format=torch.channels_last)
@@ -55,8 +61,9 @@ def test_parts_of_a_plan_are_those_of_its_batch(images):
 
 def test_padded_faces_do_not_exist_and_few_lengths_occur():
     assert [bucket(count) for count in (0, 1, 128, 129, 1000)] == [128, 128, 128, 256, 1024]
-    faces = Targets.of([{"boxes": torch.tensor([[1.0, 2, 3, 4]]),
-                         "ignore": torch.tensor([False])}]).padded()
+    faces = Targets.of(
+        [{"boxes": torch.tensor([[1.0, 2, 3, 4]]), "ignore": torch.tensor([False])}]
+    ).padded()
     assert faces.exists.sum() == 1 and len(faces.boxes) == len(faces.image) == 128
 
 
@@ -82,8 +89,13 @@ def test_batches_are_moved_ahead_and_come_in_order(monkeypatch, count):
 
     def move(number):
         moved.append(number)
-        return [SimpleNamespace(images=SimpleNamespace(record_stream=lambda stream: None),
-                                faces=SimpleNamespace(tensors=()), number=number)]
+        return [
+            SimpleNamespace(
+                images=SimpleNamespace(record_stream=lambda stream: None),
+                faces=SimpleNamespace(tensors=()),
+                number=number,
+            )
+        ]
 
     taken = 0
     for taken, (part,) in enumerate(_ahead(iter(range(count)), move), 1):

@@ -14,12 +14,22 @@ from detector.data.splits import Subset
 from detector.training import fit, stepper
 from detector.weights import checkpoint
 
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
-                                    depths=(1, 1, 1, 1, 1)),
-                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
-RECIPE = Recipe(epochs=4, size=64, batch_size=5, seed=3, augmentation=Augmentation(scales=(0.6, 1)),
-                optimizer=Optimizer(lr=0.01, schedule="cosine", clip_norm=10.0),
-                evaluation=Evaluation(size=96, every=2))
+CONFIG = Detector(
+    backbone=Backbone(
+        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
+    ),
+    neck=Neck(levels=(3, 4, 5), width=16),
+    context=Context(kind="none"),
+)
+RECIPE = Recipe(
+    epochs=4,
+    size=64,
+    batch_size=5,
+    seed=3,
+    augmentation=Augmentation(scales=(0.6, 1)),
+    optimizer=Optimizer(lr=0.01, schedule="cosine", clip_norm=10.0),
+    evaluation=Evaluation(size=96, every=2),
+)
 CPU = torch.device("cpu")
 
 
@@ -29,8 +39,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture
 def fake_ap(monkeypatch):
     """Evaluation that costs nothing and changes nothing."""
-    monkeypatch.setattr(fit, "_evaluate",
-                        lambda *arguments: {"easy": 0.3, "medium": 0.2, "hard": 0.1})
+    monkeypatch.setattr(
+        fit, "_evaluate", lambda *arguments: {"easy": 0.3, "medium": 0.2, "hard": 0.1}
+    )
 
 
 def weights(folder):
@@ -42,8 +53,9 @@ def equal(a, b):
 
 
 def run(data, workdir, recipe=RECIPE, **options):
-    return list(fit.fit(CONFIG, recipe, data.train, data.holdout, workdir=workdir, device="cpu",
-                        **options))
+    return list(
+        fit.fit(CONFIG, recipe, data.train, data.holdout, workdir=workdir, device="cpu", **options)
+    )
 
 
 def test_two_runs_are_equal_and_leave_the_global_generator_alone(tiny_data, tmp_path, fake_ap):
@@ -76,14 +88,16 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, fake_ap):
     states = [checkpoint.load(tmp_path / name / fit.LAST).state for name in "ab"]
     for index, momentum in states[0]["optimizer"]["state"].items():
         assert momentum["momentum_buffer"].equal(
-            states[1]["optimizer"]["state"][index]["momentum_buffer"])
+            states[1]["optimizer"]["state"][index]["momentum_buffer"]
+        )
     assert run(tiny_data, tmp_path / "b") == []  # nothing left to do
 
 
 def test_all_that_a_training_keeps_is_resumed(tiny_data, tmp_path, fake_ap):
     """fp16's scale (off its start), the average of weights, and the weights beside it."""
-    recipe = replace(RECIPE, precision="fp16", accumulate=2,
-                     optimizer=replace(RECIPE.optimizer, ema=0.9))
+    recipe = replace(
+        RECIPE, precision="fp16", accumulate=2, optimizer=replace(RECIPE.optimizer, ema=0.9)
+    )
     straight = run(tiny_data, tmp_path / "a", recipe, until=3)
     run(tiny_data, tmp_path / "b", recipe, until=1)
     assert run(tiny_data, tmp_path / "b", recipe, until=3)[-1].losses == straight[-1].losses
@@ -95,11 +109,18 @@ def test_all_that_a_training_keeps_is_resumed(tiny_data, tmp_path, fake_ap):
     assert not equal(a.model, a.state["model"])
 
 
-def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(tiny_data, tmp_path,
-                                                                   monkeypatch):
+def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(
+    tiny_data, tmp_path, monkeypatch
+):
     seen = []
-    monkeypatch.setattr(fit, "_evaluate", lambda model, *rest: seen.append(
-        {name: value.clone() for name, value in model.state_dict().items()}) or {"hard": 0.0})
+    monkeypatch.setattr(
+        fit,
+        "_evaluate",
+        lambda model, *rest: (
+            seen.append({name: value.clone() for name, value in model.state_dict().items()})
+            or {"hard": 0.0}
+        ),
+    )
     slow = replace(RECIPE, optimizer=replace(RECIPE.optimizer, ema=0.999))
     run(tiny_data, tmp_path, slow, until=1)
     saved = checkpoint.load(tmp_path / fit.LAST)
@@ -114,6 +135,7 @@ def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap,
     def diverges(*arguments):
         told.append(gradient_step(*arguments))
         return told[-1] | {"total": torch.tensor(float("nan"))}
+
     gradient_step, told = stepper.gradient_step, []
     recipe = replace(RECIPE, precision="fp16")
     monkeypatch.setattr(stepper, "gradient_step", diverges)
@@ -125,6 +147,7 @@ def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap,
         losses = gradient_step(*arguments)
         arguments[-1].scale.fill_(0.5)
         return losses
+
     monkeypatch.setattr(stepper, "gradient_step", overflows)
     with pytest.raises(TrainingError, match="epoch 1, step 1 of"):
         run(tiny_data, tmp_path, recipe)
@@ -145,14 +168,14 @@ def test_checkpoints_of_before_are_read(tiny_data, tmp_path, fake_ap):
 
 def test_what_an_epoch_tells(tiny_data, tmp_path, fake_ap):
     steps = []
-    epochs = run(tiny_data, tmp_path, until=3,
-                 progress=lambda *told: steps.append(told))
+    epochs = run(tiny_data, tmp_path, until=3, progress=lambda *told: steps.append(told))
     assert [e.epoch for e in epochs] == [1, 2, 3]
     assert [e.ap is not None for e in epochs] == [False, True, True]  # every 2, and the last
     count = len(tiny_data.train) // 5  # the partial batch at the end is left out
     assert [e.images for e in epochs] == [5 * count] * 3
-    assert [told[:3] for told in steps] == [(e, s, count) for e in (1, 2, 3)
-                                            for s in range(1, count + 1)]
+    assert [told[:3] for told in steps] == [
+        (e, s, count) for e in (1, 2, 3) for s in range(1, count + 1)
+    ]
     assert set(epochs[0].losses) == {"class", "box", "landmark", "total"}
     mean = sum(told[3]["total"] for told in steps[:count]) / count
     assert epochs[0].losses["total"] == pytest.approx(mean)
@@ -190,12 +213,27 @@ def test_devices(monkeypatch):
 @pytest.mark.parametrize("name", ["scrfd_0.5g", "yunet_n", "tiny_ssd300"])
 def test_presets_train_in_bf16_with_all_there_is(name, tiny_data, tmp_path):
     config, published = load_preset(name)
-    recipe = replace(RECIPE, epochs=2, size=64, batch_size=2, precision="bf16", accumulate=2,
-                     loss=published.loss, evaluation=Evaluation(size=64, every=1),
-                     optimizer=Optimizer(kind="adamw", lr=0.002, ema=0.9))
-    epochs = list(fit.fit(config, recipe, Subset(tiny_data.train, range(4), "four"),
-                          Subset(tiny_data.holdout, range(2), "two"), workdir=tmp_path,
-                          device="cpu"))
+    recipe = replace(
+        RECIPE,
+        epochs=2,
+        size=64,
+        batch_size=2,
+        precision="bf16",
+        accumulate=2,
+        loss=published.loss,
+        evaluation=Evaluation(size=64, every=1),
+        optimizer=Optimizer(kind="adamw", lr=0.002, ema=0.9),
+    )
+    epochs = list(
+        fit.fit(
+            config,
+            recipe,
+            Subset(tiny_data.train, range(4), "four"),
+            Subset(tiny_data.holdout, range(2), "two"),
+            workdir=tmp_path,
+            device="cpu",
+        )
+    )
     assert [sorted(e.ap) for e in epochs] == [["easy", "hard", "medium"]] * 2
     assert all(0 <= value <= 1 for e in epochs for value in e.ap.values())
     assert all(torch.isfinite(value).all() for value in weights(tmp_path).values())

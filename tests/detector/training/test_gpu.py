@@ -24,15 +24,28 @@ from detector.training.step import Precision, gradient_step, layout, settle_norm
 from detector.training.stepper import Stepper
 from detector.weights import checkpoint
 
-pytestmark = [pytest.mark.gpu,
-              pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")]
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
+]
 
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
-                                    depths=(1, 1, 1, 1, 1)),
-                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
-RECIPE = Recipe(epochs=3, size=128, batch_size=5, seed=3, precision="fp32",
-                augmentation=Augmentation(scales=(0.6, 1)),
-                optimizer=Optimizer(lr=0.01, clip_norm=10.0), evaluation=Evaluation(size=96))
+CONFIG = Detector(
+    backbone=Backbone(
+        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
+    ),
+    neck=Neck(levels=(3, 4, 5), width=16),
+    context=Context(kind="none"),
+)
+RECIPE = Recipe(
+    epochs=3,
+    size=128,
+    batch_size=5,
+    seed=3,
+    precision="fp32",
+    augmentation=Augmentation(scales=(0.6, 1)),
+    optimizer=Optimizer(lr=0.01, clip_norm=10.0),
+    evaluation=Evaluation(size=96),
+)
 GPU, CPU = torch.device("cuda"), torch.device("cpu")
 RULES = pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
 
@@ -77,22 +90,30 @@ def weights(folder):
 
 
 def close(a, b, atol):
-    return list(a) == list(b) and all(torch.allclose(a[name].float(), b[name].float(), atol=atol)
-                                      for name in a if "num_batches" not in name)
+    return list(a) == list(b) and all(
+        torch.allclose(a[name].float(), b[name].float(), atol=atol)
+        for name in a
+        if "num_batches" not in name
+    )
 
 
 @pytest.mark.parametrize("kind", ["ohem", "quality_focal"])
 @RULES
 def test_a_step_equals_the_cpus(batch, rule, kind):
-    loss = Loss(assignment=rule, class_loss=kind, box_loss="diou" if rule == "atss" else
-                "smooth_l1")
+    loss = Loss(
+        assignment=rule, class_loss=kind, box_loss="diou" if rule == "atss" else "smooth_l1"
+    )
     recipe = replace(RECIPE, loss=loss)
     sides = []
     for device in (CPU, GPU):
         training = Training(device, recipe)
         losses = training.step(on(device, batch))
-        sides.append(({name: value.cpu() for name, value in losses.items()},
-                      {name: value.cpu() for name, value in training.model.state_dict().items()}))
+        sides.append(
+            (
+                {name: value.cpu() for name, value in losses.items()},
+                {name: value.cpu() for name, value in training.model.state_dict().items()},
+            )
+        )
     for name, value in sides[0][0].items():
         assert sides[1][0][name].item() == pytest.approx(value.item(), rel=1e-4), name
     assert close(sides[0][1], sides[1][1], 1e-4)
@@ -111,7 +132,8 @@ def test_sixteen_bits_train(batch, kind, optimizer):
     assert torch.stack(history).isfinite().all()
     assert history[-1] < 0.8 * history[0]
     assert training.model.backbone.stages[0][0].conv.weight.is_contiguous(
-        memory_format=torch.channels_last)
+        memory_format=torch.channels_last
+    )
 
 
 @pytest.mark.parametrize("name", ["retinaface_mobile025", "scrfd_0.5g", "yunet_n"])
@@ -119,8 +141,14 @@ def test_sixteen_bits_train(batch, kind, optimizer):
 def test_no_step_waits_for_the_gpu(images, name, kind):
     """Assigners, losses, optimiser, average, statistics: checked by torch itself."""
     config, published = load_preset(name)
-    recipe = replace(published, size=128, batch_size=4, precision=kind, weights=None,
-                     optimizer=replace(published.optimizer, ema=0.9, clip_norm=5.0))
+    recipe = replace(
+        published,
+        size=128,
+        batch_size=4,
+        precision=kind,
+        weights=None,
+        optimizer=replace(published.optimizer, ema=0.9, clip_norm=5.0),
+    )
     training = Training(GPU, recipe, config)
     average = WeightAverage(training.model, 0.9)
     parts = [on(GPU, own, recipe) for own in batches(images, recipe, epoch=1, seed=0)]
@@ -176,8 +204,14 @@ def test_the_feed_shows_what_the_loader_shows(images, resident, accumulate):
 def test_a_graph_replays_the_steps(images, name, kind):
     """From the same weights, at changing rates, the same losses with graphs as without."""
     config, published = load_preset(name)
-    recipe = replace(published, size=128, batch_size=4, precision=kind, weights=None,
-                     optimizer=replace(published.optimizer, lr=0.001))
+    recipe = replace(
+        published,
+        size=128,
+        batch_size=4,
+        precision=kind,
+        weights=None,
+        optimizer=replace(published.optimizer, lr=0.001),
+    )
     sides = []
     for graph in (False, True):
         training = Training(GPU, recipe, config)
@@ -241,8 +275,18 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, images, graph
     recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, lr=0.002, ema=0.9))
 
     def run(folder, until):
-        return list(fit.fit(CONFIG, recipe, images, tiny_data.holdout, workdir=tmp_path / folder,
-                            device="cuda", until=until, graph=graph))
+        return list(
+            fit.fit(
+                CONFIG,
+                recipe,
+                images,
+                tiny_data.holdout,
+                workdir=tmp_path / folder,
+                device="cuda",
+                until=until,
+                graph=graph,
+            )
+        )
 
     straight = run("a", 3)
     run("b", 1)
@@ -258,8 +302,9 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, images, graph
 
 def test_what_a_gpu_began_a_cpu_goes_on_with(tmp_path, images):
     for device, until in (("cuda", 1), ("cpu", 2), ("cuda", 3)):
-        epochs = list(fit.fit(CONFIG, RECIPE, images, None, workdir=tmp_path, device=device,
-                              until=until))
+        epochs = list(
+            fit.fit(CONFIG, RECIPE, images, None, workdir=tmp_path, device=device, until=until)
+        )
         assert [epoch.epoch for epoch in epochs] == [until]
 
 
@@ -273,9 +318,11 @@ def test_a_loss_that_is_not_finite_is_noticed(tmp_path, images):
 def test_assignment_equals_the_cpus(batch, rule):
     generator = torch.Generator().manual_seed(0)
     own = priors(CONFIG, (128, 128))
-    outputs = {"class_logits": torch.randn(5, len(own.anchors), 2, generator=generator),
-               "box_deltas": torch.randn(5, len(own.anchors), 4, generator=generator),
-               "landmark_deltas": torch.randn(5, len(own.anchors), 10, generator=generator)}
+    outputs = {
+        "class_logits": torch.randn(5, len(own.anchors), 2, generator=generator),
+        "box_deltas": torch.randn(5, len(own.anchors), 4, generator=generator),
+        "landmark_deltas": torch.randn(5, len(own.anchors), 10, generator=generator),
+    }
     settings = Loss(assignment=rule)
     there = {name: value.to(GPU) for name, value in outputs.items()}
     faces, on_gpu = batch.faces, batch.faces.padded().to(GPU)
@@ -304,14 +351,21 @@ def test_evaluation_equals_the_cpus(tiny_data, name):
 
 def test_a_trained_model_has_the_same_ap_on_both(tmp_path, images):
     """Of the images that it learnt, which is enough to be no chance."""
-    recipe = replace(RECIPE, epochs=60, precision="auto", size=256, augmentation=Augmentation(
-        scales=(1.0,)), optimizer=Optimizer(kind="adamw", lr=0.03, schedule="cosine"),
-        evaluation=Evaluation(every=0))
+    recipe = replace(
+        RECIPE,
+        epochs=60,
+        precision="auto",
+        size=256,
+        augmentation=Augmentation(scales=(1.0,)),
+        optimizer=Optimizer(kind="adamw", lr=0.03, schedule="cosine"),
+        evaluation=Evaluation(every=0),
+    )
     *_, last = fit.fit(CONFIG, recipe, images, images, workdir=tmp_path, device="cuda")
     model = build_detector(CONFIG)
     model.load_state_dict(weights(tmp_path))
-    aps = {device: evaluate(model, CONFIG, images, Evaluation(), device)
-           for device in ("cpu", "cuda")}
+    aps = {
+        device: evaluate(model, CONFIG, images, Evaluation(), device) for device in ("cpu", "cuda")
+    }
     assert last.ap["easy"] > 0.05
     for level, ap in aps["cpu"].items():
         assert aps["cuda"][level] == pytest.approx(ap, abs=1e-3)
@@ -319,8 +373,9 @@ def test_a_trained_model_has_the_same_ap_on_both(tmp_path, images):
 
 def test_latency_is_that_of_the_device():
     heads = replace(CONFIG, head=Head(landmarks=False))
-    models = {name: build_detector(config).to(GPU) for name, config in
-              (("one", CONFIG), ("two", heads))}
+    models = {
+        name: build_detector(config).to(GPU) for name, config in (("one", CONFIG), ("two", heads))
+    }
     taken = latencies(models, (256, 256), device=GPU)
     assert all(0 < own.median_ms < 1000 for own in taken.values())
     assert torch.cuda.get_device_name() in taken["one"].machine

@@ -24,7 +24,8 @@ def test_warm_up_rises_linearly_to_lr():
 def test_steps_of_retinaface():
     r = Recipe(epochs=250, optimizer=Optimizer(lr=1e-3))
     assert [lr_at(10 * e, 10, r) for e in (1, 189, 190, 219, 220, 249)] == pytest.approx(
-        [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5])
+        [1e-3, 1e-3, 1e-4, 1e-4, 1e-5, 1e-5]
+    )
 
 
 def test_cosine_falls_to_one_percent():

@@ -20,11 +20,20 @@ from detector.training.distributed import Place
 from detector.training.optim import make_optimizer, set_lr
 from detector.training.step import Precision, layout, settle_norms, to_train, train_step
 
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
-                                    depths=(1, 1, 1, 1, 1)),
-                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
-RECIPE = Recipe(epochs=4, size=64, batch_size=5, augmentation=Augmentation(scales=(0.6, 1)),
-                optimizer=Optimizer(lr=0.01, clip_norm=10.0))
+CONFIG = Detector(
+    backbone=Backbone(
+        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
+    ),
+    neck=Neck(levels=(3, 4, 5), width=16),
+    context=Context(kind="none"),
+)
+RECIPE = Recipe(
+    epochs=4,
+    size=64,
+    batch_size=5,
+    augmentation=Augmentation(scales=(0.6, 1)),
+    optimizer=Optimizer(lr=0.01, clip_norm=10.0),
+)
 CPU = torch.device("cpu")
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -67,8 +76,9 @@ def test_a_step_that_overflows_in_fp16_is_left_out(batch):
     assert torch.tensor(list(losses.values())).isfinite().all()
 
     model, *_ = one_step(CONFIG, recipe, batch)  # 2 ** 16, as it begins
-    assert not any(weight.equal(before[name]) for name, weight in model.named_parameters()
-                   if weight.ndim == 4)
+    assert not any(
+        weight.equal(before[name]) for name, weight in model.named_parameters() if weight.ndim == 4
+    )
     _, _, precision = one_step(CONFIG, replace(recipe, precision="auto"), batch)
     assert precision.scale is None
 
@@ -76,23 +86,35 @@ def test_a_step_that_overflows_in_fp16_is_left_out(batch):
 def test_gradients_are_clipped_as_they_are_not_as_they_were_scaled(batch):
     for norm in (1e-3, 1e4):
         recipe = replace(RECIPE, optimizer=replace(RECIPE.optimizer, clip_norm=norm))
-        found = [torch.cat([p.grad.flatten() for p in one_step(
-            CONFIG, replace(recipe, precision=kind), batch)[0].parameters()])
-            for kind in ("fp32", "fp16")]
+        found = [
+            torch.cat(
+                [
+                    p.grad.flatten()
+                    for p in one_step(CONFIG, replace(recipe, precision=kind), batch)[
+                        0
+                    ].parameters()
+                ]
+            )
+            for kind in ("fp32", "fp16")
+        ]
         assert found[1].norm().item() == pytest.approx(found[0].norm().item(), rel=0.01)
         assert found[1].norm() <= norm * 1.001
 
 
-ANCHOR_FREE = replace(CONFIG, head=Head(landmarks=True, score="objectness", coding="point"),
-                      anchors=Anchors(name="cell", offset=0))
+ANCHOR_FREE = replace(
+    CONFIG,
+    head=Head(landmarks=True, score="objectness", coding="point"),
+    anchors=Anchors(name="cell", offset=0),
+)
 LOSSES = {
     "retinaface": (CONFIG, Loss()),
     "cross entropy": (CONFIG, Loss(class_loss="cross_entropy", box_loss="giou")),
     "focal, atss": (CONFIG, Loss(class_loss="focal", assignment="atss", box_loss="diou")),
-    "scrfd": (replace(CONFIG, head=Head(score="sigmoid", coding="distance", shared=True)),
-              Loss(class_loss="quality_focal", assignment="atss", box_loss="diou")),
-    "yunet": (ANCHOR_FREE, Loss(class_loss="cross_entropy", assignment="simota",
-                                box_loss="eiou")),
+    "scrfd": (
+        replace(CONFIG, head=Head(score="sigmoid", coding="distance", shared=True)),
+        Loss(class_loss="quality_focal", assignment="atss", box_loss="diou"),
+    ),
+    "yunet": (ANCHOR_FREE, Loss(class_loss="cross_entropy", assignment="simota", box_loss="eiou")),
     "all by predictions": (ANCHOR_FREE, Loss(class_loss="quality_focal", assignment="simota")),
     "ohem by predictions": (CONFIG, Loss(assignment="simota", box_loss="giou")),
 }
@@ -103,8 +125,9 @@ LOSSES = {
 def test_parts_of_a_batch_give_the_gradients_of_the_whole(batch, name, parts):
     """5 images with unlike numbers of faces, some without: parts differ in what they count."""
     config, loss = LOSSES[name]
-    recipe = replace(RECIPE, loss=loss, norm="frozen", precision="fp32",
-                     optimizer=Optimizer(lr=0.01))
+    recipe = replace(
+        RECIPE, loss=loss, norm="frozen", precision="fp32", optimizer=Optimizer(lr=0.01)
+    )
     whole, losses, _ = one_step(config, recipe, batch)
     split, same, _ = one_step(config, replace(recipe, accumulate=parts), batch)
     assert same == pytest.approx(losses, rel=1e-5)
@@ -134,6 +157,7 @@ class Workers:
         def work(rank):
             self.own.rank = rank
             return function(rank)
+
         with ThreadPoolExecutor(self.count) as pool:
             return list(pool.map(work, range(self.count)))
 
@@ -148,8 +172,9 @@ def test_workers_have_the_gradients_of_one(batch, name, monkeypatch):
     monkeypatch.setattr(distributed, "place", workers.place)
     monkeypatch.setattr(distributed, "total", workers.total)
     split = replace(recipe, accumulate=2)
-    found = workers.run(lambda rank: one_step(
-        config, split, Batch(batch.images[rank::3], batch.targets[rank::3])))
+    found = workers.run(
+        lambda rank: one_step(config, split, Batch(batch.images[rank::3], batch.targets[rank::3]))
+    )
     for model, same, _ in found:
         assert same == pytest.approx(losses, rel=1e-5)
         for (key, p), q in zip(alone.named_parameters(), model.parameters()):
@@ -169,12 +194,14 @@ def test_every_parameter_gets_a_gradient():
     images = torch.randint(0, 256, (2, 3, 256, 256), dtype=torch.uint8, generator=generator)
     boxes = torch.tensor([[20.0, 20, 40, 42], [60, 60, 150, 170], [0, 0, 256, 256]])
     landmarks = boxes[:, None, :2] + (boxes[:, None, 2:] - boxes[:, None, :2]) * torch.rand(
-        3, 5, 2, generator=generator)
+        3, 5, 2, generator=generator
+    )
     truth = {"boxes": boxes, "landmarks": landmarks, "ignore": torch.zeros(3, dtype=torch.bool)}
     model = build_detector(CONFIG)
     optimizer = make_optimizer(model, RECIPE.optimizer)
-    train_step(model, optimizer, Batch(images, [truth, truth]), CONFIG, RECIPE,
-               Precision(RECIPE, CPU))
+    train_step(
+        model, optimizer, Batch(images, [truth, truth]), CONFIG, RECIPE, Precision(RECIPE, CPU)
+    )
     silent = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
     assert silent == []
 
@@ -185,16 +212,19 @@ def test_a_batch_is_learnt_by_heart(tiny_data):
     model = build_detector(CONFIG).to(memory_format=layout(recipe))
     optimizer = make_optimizer(model, recipe.optimizer)
     set_lr(optimizer, 0.01)
-    history = [train_step(model, optimizer, batch, CONFIG, recipe, Precision(recipe, CPU))
-               for _ in range(40)]
+    history = [
+        train_step(model, optimizer, batch, CONFIG, recipe, Precision(recipe, CPU))
+        for _ in range(40)
+    ]
     for name in ("class", "box", "landmark"):
         assert history[-1][name] < 0.6 * history[0][name]
 
 
 def test_settled_norms_are_the_statistics_of_the_images():
     """Evaluated with them, a batch gives what it gave in training (its variance is unbiased)."""
-    images = torch.randint(0, 256, (4, 3, 64, 64), dtype=torch.uint8,
-                           generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     recipe = replace(RECIPE, precision="fp32")
     model = build_detector(CONFIG)
     for module in model.modules():
@@ -216,8 +246,9 @@ def test_frozen_norms_keep_their_statistics(batch):
     statistics = {name: value for name, value in model.named_buffers() if "running" in name}
     assert statistics and all(value.equal(before[name]) for name, value in statistics.items())
     model, *_ = one_step(CONFIG, RECIPE, batch)
-    assert not any(value.equal(before[name]) for name, value in model.named_buffers()
-                   if "running" in name)
+    assert not any(
+        value.equal(before[name]) for name, value in model.named_buffers() if "running" in name
+    )
 
 
 @pytest.mark.parametrize("class_loss", ["ohem", "focal", "quality_focal"])
@@ -230,9 +261,13 @@ def test_losses_and_gradients_never_ask_a_device_for_a_value(name, class_loss, b
     loss = replace(recipe.loss, class_loss=class_loss, box_loss=box_loss)
     meta = torch.device("meta")
     with meta:
-        targets = Targets(torch.empty(128, 4), torch.empty(128, 5, 2),
-                          torch.empty(128, dtype=torch.bool),
-                          torch.empty(128, dtype=torch.int64), 2)
+        targets = Targets(
+            torch.empty(128, 4),
+            torch.empty(128, 5, 2),
+            torch.empty(128, dtype=torch.bool),
+            torch.empty(128, dtype=torch.int64),
+            2,
+        )
         images = torch.empty(2, 3, 64, 64, dtype=torch.uint8)
     model, boxes = blank_detector(config), priors(config, (64, 64), meta)
     losses = detection_losses(model(images), targets, boxes, loss)

@@ -11,9 +11,13 @@ from detector.training.optim import make_optimizer
 from detector.training.step import Precision, train_step
 from detector.training.stepper import Stepper
 
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32),
-                                    depths=(1, 1, 1, 1, 1)),
-                  neck=Neck(levels=(3, 4, 5), width=16), context=Context(kind="none"))
+CONFIG = Detector(
+    backbone=Backbone(
+        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
+    ),
+    neck=Neck(levels=(3, 4, 5), width=16),
+    context=Context(kind="none"),
+)
 RECIPE = Recipe(size=64, batch_size=5, precision="fp32", optimizer=Optimizer(lr=0.01))
 CPU = torch.device("cpu")
 
@@ -43,7 +47,8 @@ def test_steps_are_told_in_order_and_are_those_of_train_step(some):
     assert stepper.flush() == [] and all(result.scale is None for result in told)
     model, optimizer, rest = make()
     assert [result.losses for result in told] == [
-        train_step(model, optimizer, batch, *rest) for batch in some]
+        train_step(model, optimizer, batch, *rest) for batch in some
+    ]
 
 
 def test_the_scale_of_fp16_is_told_beside_the_losses(some):

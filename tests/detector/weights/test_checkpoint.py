@@ -12,8 +12,10 @@ from detector.config.detector import Backbone, Detector, Neck, arch_hash
 from detector.config.recipe import Optimizer, Recipe
 from detector.weights import checkpoint
 
-CONFIG = Detector(backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 4, 8, 8, 8),
-                                    depths=(1, 1, 1, 1, 1)), neck=Neck(levels=(3, 4), width=8))
+CONFIG = Detector(
+    backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 4, 8, 8, 8), depths=(1, 1, 1, 1, 1)),
+    neck=Neck(levels=(3, 4), width=8),
+)
 RECIPE = Recipe(epochs=3, size=64, optimizer=Optimizer(lr=0.3))
 
 
@@ -28,8 +30,14 @@ def stepped():
 def test_comes_back_equal(tmp_path):
     model, optimizer = stepped()
     path = tmp_path / "new" / "last.pt"
-    checkpoint.save(path, model, CONFIG, RECIPE, {"optimizer": optimizer.state_dict(), "epoch": 2},
-                    metadata={"epoch": 2})
+    checkpoint.save(
+        path,
+        model,
+        CONFIG,
+        RECIPE,
+        {"optimizer": optimizer.state_dict(), "epoch": 2},
+        metadata={"epoch": 2},
+    )
     found = checkpoint.load(path)
     assert (found.config, found.recipe, found.state["epoch"]) == (CONFIG, RECIPE, 2)
     for name, value in model.state_dict().items():

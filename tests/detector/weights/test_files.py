@@ -28,8 +28,10 @@ def released(request):
 
 def read(path):
     content = torch.load(path, map_location="cpu", weights_only=True)
-    return {name.removeprefix("module."): value
-            for name, value in content.get("state_dict", content).items()}
+    return {
+        name.removeprefix("module."): value
+        for name, value in content.get("state_dict", content).items()
+    }
 
 
 class Reference:
@@ -45,19 +47,34 @@ class Reference:
 
     def conv(self, x, name, norm, leak=None, **options):
         x = F.conv2d(x, self.get(f"{name}.weight"), **options)
-        x = F.batch_norm(x, self.get(f"{norm}.running_mean"), self.get(f"{norm}.running_var"),
-                         self.get(f"{norm}.weight"), self.get(f"{norm}.bias"))
+        x = F.batch_norm(
+            x,
+            self.get(f"{norm}.running_mean"),
+            self.get(f"{norm}.running_var"),
+            self.get(f"{norm}.weight"),
+            self.get(f"{norm}.bias"),
+        )
         return x if leak is None else F.leaky_relu(x, leak)
 
     def body(self, x, prefix):
         x = self.conv(x, f"{prefix}stage1.0.0", f"{prefix}stage1.0.1", 0.1, stride=2, padding=1)
         features = []
-        for stage, blocks, strided in (("stage1", range(1, 6), (2, 4)), ("stage2", range(6), (0,)),
-                                       ("stage3", range(2), (0,))):
+        for stage, blocks, strided in (
+            ("stage1", range(1, 6), (2, 4)),
+            ("stage2", range(6), (0,)),
+            ("stage3", range(2), (0,)),
+        ):
             for i in blocks:
                 name = f"{prefix}{stage}.{i}"
-                x = self.conv(x, f"{name}.0", f"{name}.1", 0.1, padding=1, groups=x.shape[1],
-                              stride=2 if i in strided else 1)
+                x = self.conv(
+                    x,
+                    f"{name}.0",
+                    f"{name}.1",
+                    0.1,
+                    padding=1,
+                    groups=x.shape[1],
+                    stride=2 if i in strided else 1,
+                )
                 x = self.conv(x, f"{name}.3", f"{name}.4", 0.1)
             features.append(x)
         return features
@@ -68,8 +85,10 @@ class Reference:
 
     def __call__(self, pixels):
         mean = torch.tensor([104.0, 117, 123]).view(1, 3, 1, 1)
-        p3, p4, p5 = (self.pair(x, f"fpn.output{i}", 0.1)
-                      for i, x in enumerate(self.body(pixels - mean, "body."), start=1))
+        p3, p4, p5 = (
+            self.pair(x, f"fpn.output{i}", 0.1)
+            for i, x in enumerate(self.body(pixels - mean, "body."), start=1)
+        )
         p4 = self.pair(p4 + F.interpolate(p5, p4.shape[2:]), "fpn.merge2", 0.1)
         p3 = self.pair(p3 + F.interpolate(p4, p3.shape[2:]), "fpn.merge1", 0.1)
         outputs = {"ClassHead": [], "BboxHead": [], "LandmarkHead": []}
@@ -77,12 +96,20 @@ class Reference:
             ssh = f"ssh{i + 1}"
             five = self.pair(x, f"{ssh}.conv5X5_1", 0.1)
             seven = self.pair(five, f"{ssh}.conv7X7_2", 0.1)
-            x = F.relu(torch.cat([self.pair(x, f"{ssh}.conv3X3"),
-                                  self.pair(five, f"{ssh}.conv5X5_2"),
-                                  self.pair(seven, f"{ssh}.conv7x7_3")], 1))
+            x = F.relu(
+                torch.cat(
+                    [
+                        self.pair(x, f"{ssh}.conv3X3"),
+                        self.pair(five, f"{ssh}.conv5X5_2"),
+                        self.pair(seven, f"{ssh}.conv7x7_3"),
+                    ],
+                    1,
+                )
+            )
             for head, size in (("ClassHead", 2), ("BboxHead", 4), ("LandmarkHead", 10)):
-                y = F.conv2d(x, self.get(f"{head}.{i}.conv1x1.weight"),
-                             self.get(f"{head}.{i}.conv1x1.bias"))
+                y = F.conv2d(
+                    x, self.get(f"{head}.{i}.conv1x1.weight"), self.get(f"{head}.{i}.conv1x1.bias")
+                )
                 outputs[head].append(y.permute(0, 2, 3, 1).reshape(len(y), -1, size))
         return [torch.cat(levels, 1) for levels in outputs.values()]
 
@@ -110,15 +137,23 @@ def test_released_backbone_gives_the_same_features(preset, released):
     start, _ = start_from(model, config, str(path))
     assert (start.part, start.title) == ("backbone", "MobileNetV1 ×0.25 of RetinaFace")
     assert start.sha256.startswith("75c37f8d")
-    assert start.copied == {"backbone": 1.0, "neck": 0.0, "context": 0.0, "heads": 0.0,
-                            "all": pytest.approx(213_072 / 426_608)}
+    assert start.copied == {
+        "backbone": 1.0,
+        "neck": 0.0,
+        "context": 0.0,
+        "heads": 0.0,
+        "all": pytest.approx(213_072 / 426_608),
+    }
     x = torch.randn(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features = model.backbone(x)
         for level, expected in zip((3, 4, 5), Reference(read(path)).body(x, "")):
             assert_close(features[level], expected, rtol=1e-4, atol=1e-4)
-    assert all(torch.equal(before[name], value) for name, value in model.state_dict().items()
-               if not name.startswith("backbone."))
+    assert all(
+        torch.equal(before[name], value)
+        for name, value in model.state_dict().items()
+        if not name.startswith("backbone.")
+    )
 
 
 def noisy(model, seed=0):
@@ -135,6 +170,7 @@ def noisy(model, seed=0):
 def torchvision_features(name, x):
     """A torchvision network and its features before the classifier's own layers."""
     import torchvision
+
     network = noisy(getattr(torchvision.models, name)())
     with torch.no_grad():
         if name == "mobilenet_v2":
@@ -152,8 +188,9 @@ def test_torchvision_backbones_are_the_same_network(name, tmp_path):
     torch.save(network.state_dict(), tmp_path / "w.pth")
     # The same mean as torchvision's, so that borders are padded alike; another scale and order.
     pixels = Pixels(order="bgr", mean=tuple((255 * mean).flip(0).tolist()), std=(1.0, 3.0, 2.0))
-    config = Detector(backbone=TORCHVISION_BACKBONES[name], pixels=pixels,
-                      neck=Neck(levels=(3, 4, 5), width=8))
+    config = Detector(
+        backbone=TORCHVISION_BACKBONES[name], pixels=pixels, neck=Neck(levels=(3, 4, 5), width=8)
+    )
     model = build_detector(config).eval()
     start, _ = start_from(model, config, str(tmp_path / "w.pth"))
     assert start.title == f"torchvision's {name}" and start.copied["backbone"] == 1
@@ -164,13 +201,20 @@ def test_torchvision_backbones_are_the_same_network(name, tmp_path):
 
 def test_another_mean_moves_into_the_statistics(tmp_path):
     import torchvision
+
     network = noisy(torchvision.models.resnet18())
     torch.save(network.state_dict(), tmp_path / "w.pth")
     bgr = torch.tensor([50.0, 120, 200]).view(1, 3, 1, 1).expand(1, 3, 32, 32)
-    rgb = torch.stack([(bgr[:, 2 - c] / 255 - m) / s for c, (m, s) in enumerate(
-        [(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)])], dim=1)
-    config = Detector(backbone=TORCHVISION_BACKBONES["resnet18"],
-                      neck=Neck(levels=(3, 4), width=8))  # level 5 is not built
+    rgb = torch.stack(
+        [
+            (bgr[:, 2 - c] / 255 - m) / s
+            for c, (m, s) in enumerate([(0.485, 0.229), (0.456, 0.224), (0.406, 0.225)])
+        ],
+        dim=1,
+    )
+    config = Detector(
+        backbone=TORCHVISION_BACKBONES["resnet18"], neck=Neck(levels=(3, 4), width=8)
+    )  # level 5 is not built
     model = build_detector(config).eval()
     start_from(model, config, str(tmp_path / "w.pth"))
     with torch.no_grad():
@@ -191,6 +235,7 @@ def test_own_state_comes_back_equal(random_design, tmp_path):
 @pytest.fixture
 def downloads(tmp_path, monkeypatch):
     """torch's folder of downloads, empty and without a network."""
+
     def offline(*_, **__):
         raise OSError("no route to host")
 
@@ -199,14 +244,20 @@ def downloads(tmp_path, monkeypatch):
     return tmp_path / "hub" / "checkpoints"
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("retinaface_resnet18_p2p6", r"imagenet of resnet18 could not be downloaded \(no route to host"
-                                 r"\); download https://\S+/resnet18-f37072fd.pth elsewhere and "
-                                 r"put it into \S+/hub/checkpoints$"),
-    ("tiny_ssd300", r"imagenet of mobilenet_v2 could not be downloaded"),
-    ("retinaface_mobile025", r"put mobilenetV1X0.25_pretrain.tar .* into \S+/hub/checkpoints"),
-    ("yunet_n", r"imagenet has none for backbone.kind yunet, only for mobilenet_v1, "),
-])
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (
+            "retinaface_resnet18_p2p6",
+            r"imagenet of resnet18 could not be downloaded \(no route to host"
+            r"\); download https://\S+/resnet18-f37072fd.pth elsewhere and "
+            r"put it into \S+/hub/checkpoints$",
+        ),
+        ("tiny_ssd300", r"imagenet of mobilenet_v2 could not be downloaded"),
+        ("retinaface_mobile025", r"put mobilenetV1X0.25_pretrain.tar .* into \S+/hub/checkpoints"),
+        ("yunet_n", r"imagenet has none for backbone.kind yunet, only for mobilenet_v1, "),
+    ],
+)
 def test_imagenet_without_its_file_is_one_line(preset, downloads, name, message):
     config = preset(name)
     with pytest.raises(UserError, match=message):
@@ -223,12 +274,14 @@ def test_a_damaged_download_is_noticed(preset, downloads):
 
 def test_imagenet_is_for_any_width_and_depth(downloads, monkeypatch):
     import torchvision
+
     network = noisy(torchvision.models.resnet34())
     downloads.mkdir(parents=True)
     torch.save(network.state_dict(), downloads / "resnet34-b627a593.pth")
     monkeypatch.setattr("detector.weights.files._checked", lambda path, prefix: path)
-    backbone = replace(TORCHVISION_BACKBONES["resnet34"], stem=32, widths=(32, 64, 128, 256),
-                       depths=(3, 4, 7, 3))
+    backbone = replace(
+        TORCHVISION_BACKBONES["resnet34"], stem=32, widths=(32, 64, 128, 256), depths=(3, 4, 7, 3)
+    )
     config = Detector(backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8))
     model = build_detector(config)
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
@@ -236,12 +289,18 @@ def test_imagenet_is_for_any_width_and_depth(downloads, monkeypatch):
     assert (start.source, start.title) == ("imagenet", "torchvision's resnet34")
     assert start.copied["backbone"] == 1 and start.copied["heads"] == 0
     ours, theirs = model.state_dict(), network.state_dict()
-    assert torch.equal(ours["backbone.stages.3.2.body.1.conv.weight"],
-                       theirs["layer3.2.conv2.weight"][:128, :128])
-    assert torch.equal(ours["backbone.stages.3.6.body.0.conv.weight"],  # a seventh block
-                       theirs["layer3.5.conv1.weight"][:128, :128])
-    assert all(torch.equal(value, fresh[name]) for name, value in ours.items()
-               if not name.startswith("backbone."))
+    assert torch.equal(
+        ours["backbone.stages.3.2.body.1.conv.weight"], theirs["layer3.2.conv2.weight"][:128, :128]
+    )
+    assert torch.equal(
+        ours["backbone.stages.3.6.body.0.conv.weight"],  # a seventh block
+        theirs["layer3.5.conv1.weight"][:128, :128],
+    )
+    assert all(
+        torch.equal(value, fresh[name])
+        for name, value in ours.items()
+        if not name.startswith("backbone.")
+    )
     assert {origin.layer: origin.source for origin in origins}["neck.laterals.0"] is None
 
 
@@ -258,26 +317,30 @@ def test_a_start_tells_what_its_source_started_from(preset, tmp_path, random_des
 
 
 def test_nothing_that_fits_is_said(preset, tmp_path):
-    checkpoint.save(tmp_path / "yunet.pt", build_detector(preset("yunet_n")), preset("yunet_n"),
-                    Recipe(), {})
+    checkpoint.save(
+        tmp_path / "yunet.pt", build_detector(preset("yunet_n")), preset("yunet_n"), Recipe(), {}
+    )
     config = preset("retinaface_mobile025")
-    with pytest.raises(UserError, match=r"none of its layers fits this design \(backbone "
-                                        r"mobilenet_v1 here, yunet there"):
+    with pytest.raises(
+        UserError,
+        match=r"none of its layers fits this design \(backbone "
+        r"mobilenet_v1 here, yunet there",
+    ):
         start_from(build_detector(config), config, str(tmp_path / "yunet.pt"))
 
 
 def test_a_backbone_is_no_detector_to_evaluate(preset, released):
     config = preset("retinaface_mobile025")
     with pytest.raises(UserError, match=r"holds a backbone .* not a trained detector"):
-        load_weights(build_detector(config), config,
-                     str(released / "mobilenetV1X0.25_pretrain.tar"))
+        load_weights(
+            build_detector(config), config, str(released / "mobilenetV1X0.25_pretrain.tar")
+        )
 
 
 def test_released_weights_start_a_narrower_detector(preset, released):
     config = preset("retinaface_mobile025")
     narrow = replace(config, neck=replace(config.neck, width=32))
-    start, _ = start_from(build_detector(narrow), narrow,
-                          str(released / "mobilenet0.25_Final.pth"))
+    start, _ = start_from(build_detector(narrow), narrow, str(released / "mobilenet0.25_Final.pth"))
     assert start.title == "released RetinaFace weights of retinaface_mobile025"
     assert start.copied["all"] == 1
 
@@ -289,12 +352,19 @@ def test_refusals_say_what_and_change_nothing(preset, tmp_path):
     wider = replace(config, neck=replace(config.neck, width=32))
     other = build_detector(wider)
     cases = {
-        "design.pt": ({"detector": wider.to_dict(), "model": other.state_dict()},
-                      "neck.width is 32 there, 64 here"),
-        "names.pt": (other.state_dict(), r"neck.laterals.0.conv.weight \[32, 64, 1, 1\] there, "
-                                         r"neck.laterals.0.conv.weight \[64, 64, 1, 1\] here"),
-        "foreign.pt": ({"body.stage1.0.0.weight": torch.zeros(4, 3, 3, 3)},
-                       r"body.stage1.0.0.weight \[4, 3, 3, 3\] there"),
+        "design.pt": (
+            {"detector": wider.to_dict(), "model": other.state_dict()},
+            "neck.width is 32 there, 64 here",
+        ),
+        "names.pt": (
+            other.state_dict(),
+            r"neck.laterals.0.conv.weight \[32, 64, 1, 1\] there, "
+            r"neck.laterals.0.conv.weight \[64, 64, 1, 1\] here",
+        ),
+        "foreign.pt": (
+            {"body.stage1.0.0.weight": torch.zeros(4, 3, 3, 3)},
+            r"body.stage1.0.0.weight \[4, 3, 3, 3\] there",
+        ),
         "unknown.pt": ({"w": torch.zeros(3)}, "first tensor w is of no known kind"),
         "list.pt": ([1, 2], "holds no table of named tensors"),
     }
@@ -309,7 +379,7 @@ def test_refusals_say_what_and_change_nothing(preset, tmp_path):
     (tmp_path / "empty.pt").touch()
     torch.save(model.state_dict(), tmp_path / "half.pt")
     whole = (tmp_path / "half.pt").read_bytes()
-    (tmp_path / "half.pt").write_bytes(whole[:len(whole) // 2])
+    (tmp_path / "half.pt").write_bytes(whole[: len(whole) // 2])
     for name in ("empty.pt", "half.pt"):
         with pytest.raises(UserError, match=rf"{name}: cannot be read"):
             load_weights(model, config, str(tmp_path / name))

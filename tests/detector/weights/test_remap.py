@@ -11,8 +11,15 @@ from detector.network.model import build_detector
 from detector.weights.layer_positions import slots
 from detector.weights.remap import remap, shares
 
-NAMES = ["retinaface_mobile025", "retinaface_resnet18_p2p6", "tiny_ssd300", "yunet_n", "scrfd_0.5g",
-         "scrfd_2.5g", "scrfd_34g"]
+NAMES = [
+    "retinaface_mobile025",
+    "retinaface_resnet18_p2p6",
+    "tiny_ssd300",
+    "yunet_n",
+    "scrfd_0.5g",
+    "scrfd_2.5g",
+    "scrfd_34g",
+]
 
 
 def trained(config, seed=1):
@@ -34,8 +41,10 @@ def moved(model, source, target, seed=2, fill=None):
     other = build_detector(target, seed).eval()
     fresh = other.state_dict()
     if fill is not None:
-        fresh = {name: torch.full_like(value, fill) if value.is_floating_point() else value
-                 for name, value in fresh.items()}
+        fresh = {
+            name: torch.full_like(value, fill) if value.is_floating_point() else value
+            for name, value in fresh.items()
+        }
     state, origins = remap(source, model.state_dict(), target, fresh)
     other.load_state_dict(state)
     return other, {origin.layer: origin for origin in origins}
@@ -48,8 +57,10 @@ def test_the_same_design_is_copied_whole(random_design, seed):
     other, origins = moved(model, config, config)
     for name, value in model.state_dict().items():
         assert torch.equal(value, other.state_dict()[name]), name
-    assert all(origin.copied == origin.params and origin.source == origin.layer
-               for origin in origins.values())
+    assert all(
+        origin.copied == origin.params and origin.source == origin.layer
+        for origin in origins.values()
+    )
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,8 +69,10 @@ def test_every_tensor_belongs_to_a_slot(preset, name):
     found = slots(config)
     state = build_detector(config).state_dict()
     assert sum(slot.layer.params for slot in found) == sum(
-        value.numel() for name, value in state.items()
-        if not name.endswith(("running_mean", "running_var", "num_batches_tracked")))
+        value.numel()
+        for name, value in state.items()
+        if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
+    )
     places = [place for slot in found for place in slot.places]
     assert len(set(places)) == len(places)
 
@@ -67,20 +80,27 @@ def test_every_tensor_belongs_to_a_slot(preset, name):
 def doubled(config):
     backbone, head = config.backbone, config.head
     return replace(
-        config, neck=replace(config.neck, width=2 * config.neck.width),
+        config,
+        neck=replace(config.neck, width=2 * config.neck.width),
         head=replace(head, width=2 * head.width),
-        backbone=replace(backbone, stem=2 * backbone.stem,
-                         widths=tuple(2 * width for width in backbone.widths)))
+        backbone=replace(
+            backbone, stem=2 * backbone.stem, widths=tuple(2 * width for width in backbone.widths)
+        ),
+    )
 
 
 def narrow_designs(random_design):
     """One design of each kind of backbone without group normalisation, whose groups depend on
     the number of channels, and with even stems."""
     for kind in BACKBONE_ROWS:
-        config = next(config for seed in count()
-                      if (config := random_design(seed)).backbone.kind == kind
-                      and config.head.norm_groups is None and config.context.kind == "ssh"
-                      and not config.backbone.stem % 2)
+        config = next(
+            config
+            for seed in count()
+            if (config := random_design(seed)).backbone.kind == kind
+            and config.head.norm_groups is None
+            and config.context.kind == "ssh"
+            and not config.backbone.stem % 2
+        )
         yield pytest.param(config, id=kind)
 
 
@@ -96,7 +116,8 @@ def test_a_wider_design_with_zeros_beside_computes_the_same(random_design):
         for name in theirs:
             torch.testing.assert_close(ours[name], theirs[name], rtol=1e-4, atol=1e-4)
         assert sum(origin.copied for origin in origins.values()) == sum(
-            value.numel() for value in model.parameters())
+            value.numel() for value in model.parameters()
+        )
 
 
 def test_a_narrower_design_has_the_first_channels(preset):
@@ -106,16 +127,17 @@ def test_a_narrower_design_has_the_first_channels(preset):
     other, origins = moved(model, config, narrow)
     before, after = model.state_dict(), other.state_dict()
     stage = "backbone.stages.2"  # level 3: 64 → 48 channels
-    assert torch.equal(after[f"{stage}.1.1.conv.weight"],
-                       before[f"{stage}.1.1.conv.weight"][:48, :48])
+    assert torch.equal(
+        after[f"{stage}.1.1.conv.weight"], before[f"{stage}.1.1.conv.weight"][:48, :48]
+    )
     assert torch.equal(after[f"{stage}.1.0.conv.weight"], before[f"{stage}.1.0.conv.weight"][:48])
     for end in ("weight", "bias", "running_mean", "running_var"):
-        assert torch.equal(after[f"{stage}.1.0.norm.{end}"],
-                           before[f"{stage}.1.0.norm.{end}"][:48])
+        assert torch.equal(after[f"{stage}.1.0.norm.{end}"], before[f"{stage}.1.0.norm.{end}"][:48])
     assert after[f"{stage}.1.0.norm.num_batches_tracked"] == 7
     changed = {name for name in before if not torch.equal(before[name], after[name])}
-    assert changed and all(name.startswith((stage, "backbone.stages.3.0", "neck.laterals.0"))
-                           for name in changed)
+    assert changed and all(
+        name.startswith((stage, "backbone.stages.3.0", "neck.laterals.0")) for name in changed
+    )
     assert all(origin.copied == origin.params for origin in origins.values())
 
 
@@ -124,9 +146,9 @@ def test_ssh_views_keep_to_themselves(preset):
     model = trained(config)
     other, _ = moved(model, config, replace(config, neck=replace(config.neck, width=32)))
     there, here = (m.state_dict()["heads.class_logits.0.conv.weight"] for m in (model, other))
-    assert torch.equal(here[:, :16], there[:, :16])       # 3×3
-    assert torch.equal(here[:, 16:24], there[:, 32:40])   # 5×5
-    assert torch.equal(here[:, 24:], there[:, 48:56])     # 7×7
+    assert torch.equal(here[:, :16], there[:, :16])  # 3×3
+    assert torch.equal(here[:, 16:24], there[:, 32:40])  # 5×5
+    assert torch.equal(here[:, 24:], there[:, 48:56])  # 7×7
 
 
 def test_further_blocks_copy_the_rows_last_one(preset):
@@ -145,8 +167,13 @@ def test_further_blocks_copy_the_rows_last_one(preset):
 def test_rows_of_one_level_do_not_shift():
     """MobileNetV2 has two rows at stride 16: a longer first one leaves the second where it was."""
     shape = {"kind": "mobilenet_v2", "stem": 8, "widths": (8, 8, 8, 8, 16, 16, 24)}
-    one, two = (Detector(backbone=Backbone(depths=(1, 1, 1, first, 2, 1, 1), **shape),
-                         neck=Neck(levels=(3, 4), width=8)) for first in (1, 3))
+    one, two = (
+        Detector(
+            backbone=Backbone(depths=(1, 1, 1, first, 2, 1, 1), **shape),
+            neck=Neck(levels=(3, 4), width=8),
+        )
+        for first in (1, 3)
+    )
     _, origins = moved(trained(one), one, two)
     assert origins["backbone.stages.3.3.0"].source == "backbone.stages.3.1.0"  # expand
     assert origins["backbone.stages.3.4.body.2"].source == "backbone.stages.3.2.body.2"
@@ -165,7 +192,8 @@ def test_levels_and_sharing_are_told_apart(preset):
     assert origins["context.blocks.0.conv3"].source == "context.blocks.0.conv3"
     _, origins = moved(trained(shared), shared, config)
     assert {origins[f"context.blocks.{k}.conv3"].source for k in range(3)} == {
-        "context.blocks.0.conv3"}
+        "context.blocks.0.conv3"
+    }
 
 
 def test_kernels_grow_from_the_middle_and_shrink_to_it(preset):
@@ -189,8 +217,10 @@ def test_more_anchors_keep_the_first_ones(preset):
     other, _ = moved(model, config, more)
     pixels = torch.zeros(1, 3, 32, 32, dtype=torch.uint8)
     with torch.no_grad():
-        ours, theirs = (m(pixels)["class_logits"][0, :16 * n].view(16, n, 2)
-                        for m, n in ((other, 3), (model, 2)))
+        ours, theirs = (
+            m(pixels)["class_logits"][0, : 16 * n].view(16, n, 2)
+            for m, n in ((other, 3), (model, 2))
+        )
     torch.testing.assert_close(ours[:, :2], theirs)
 
 
@@ -204,10 +234,18 @@ def test_foreign_designs_share_what_they_can(preset):
 
 def test_parts_that_the_state_lacks_stay_as_they_were(preset):
     config = preset("retinaface_mobile025")
-    state = {name: value for name, value in trained(config).state_dict().items()
-             if name.startswith("backbone.")}
+    state = {
+        name: value
+        for name, value in trained(config).state_dict().items()
+        if name.startswith("backbone.")
+    }
     fresh = build_detector(config, 2).state_dict()
     result, origins = remap(config, state, config, fresh)
     assert all(torch.equal(result[name], state.get(name, fresh[name])) for name in fresh)
-    assert shares(origins) == {"backbone": 1.0, "neck": 0.0, "context": 0.0, "heads": 0.0,
-                               "all": pytest.approx(213_072 / 426_608)}
+    assert shares(origins) == {
+        "backbone": 1.0,
+        "neck": 0.0,
+        "context": 0.0,
+        "heads": 0.0,
+        "all": pytest.approx(213_072 / 426_608),
+    }

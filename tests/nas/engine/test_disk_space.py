@@ -28,8 +28,9 @@ def test_the_size_of_a_checkpoint(tmp_path, kind):
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    checkpoint.save(tmp_path / "last.pt", model, detector, recipe,
-                    {"optimizer": optimizer.state_dict()})
+    checkpoint.save(
+        tmp_path / "last.pt", model, detector, recipe, {"optimizer": optimizer.state_dict()}
+    )
     taken = sum(path.stat().st_size for path in tmp_path.iterdir())
     told = disk_space.checkpoint_bytes(Cost.of(detector).params, recipe)
     assert taken == pytest.approx(told, rel=0.1)
@@ -48,7 +49,10 @@ def test_what_is_there_already_counts(tmp_path):
 
 def test_too_little_space_is_said_before_the_start(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: Usage(free=20_000_000))
-    with pytest.raises(UserError, match=r"runs/s: the checkpoints of 500 trials need about "
-                                        r"[\d.]+ GB, 20.0 MB are free there; free some"):
+    with pytest.raises(
+        UserError,
+        match=r"runs/s: the checkpoints of 500 trials need about "
+        r"[\d.]+ GB, 20.0 MB are free there; free some",
+    ):
         disk_space.check_disk(tmp_path / "runs" / "s", SPACE, 500)
     assert not list(tmp_path.iterdir())

@@ -38,8 +38,15 @@ def space(tmp_path):
 
 def make(tmp_path, space, study=None, trials=10, name="s", **changes):
     study = study or Study.create(tmp_path, name, {"name": name, "space": "tiny", "created": 1.0})
-    settings = {"trials": trials, "sampler": "random", "seed": 0, "rungs": space.rungs,
-                "caches": Caches(train=Path("a"), holdout=Path("b")), "device": "cpu", "threads": 1}
+    settings = {
+        "trials": trials,
+        "sampler": "random",
+        "seed": 0,
+        "rungs": space.rungs,
+        "caches": Caches(train=Path("a"), holdout=Path("b")),
+        "device": "cpu",
+        "threads": 1,
+    }
     return Driver(study, space, NullTracker(), **settings | changes)
 
 
@@ -63,8 +70,13 @@ def work(driver, segment, fault=None, stop_after=None):
         if stop_after is not None and stop_after():
             return False
         (folder / "last.pt").write_text(str(epoch))
-        driver.take(SegmentReport(number=segment.number, epoch=pretend(driver, segment, epoch),
-                                  ended=epoch == segment.until))
+        driver.take(
+            SegmentReport(
+                number=segment.number,
+                epoch=pretend(driver, segment, epoch),
+                ended=epoch == segment.until,
+            )
+        )
     return True
 
 
@@ -92,14 +104,16 @@ def test_a_search_draws_the_designs_it_was_asked_for(tmp_path, space):
     assert len(records[0].epochs) == 4
     infeasible = [r for r in records if r.status is Status.INFEASIBLE]
     assert infeasible
-    assert all("max_params" in r.reason and r.cost.params > 20_000_000 and not r.epochs
-               for r in infeasible)
+    assert all(
+        "max_params" in r.reason and r.cost.params > 20_000_000 and not r.epochs for r in infeasible
+    )
     assert {r.status for r in records} == {Status.COMPLETED, Status.PRUNED, Status.INFEASIBLE}
     assert driver.finished()
 
 
 def test_infeasible_designs_are_stored_in_batches_with_the_same_outcome(
-        tmp_path, space, monkeypatch, without_times):
+    tmp_path, space, monkeypatch, without_times
+):
     Path(space.path).write_text(SPACE.replace("20000000", "120000"))
     space, sizes, records = SearchSpace.load(space.path), [], {}
     whole = Study.add_infeasible
@@ -159,7 +173,8 @@ class Killed(BaseException):
 
 
 def test_killed_before_or_after_any_step_of_the_storage(
-        tmp_path, space, monkeypatch, without_times):
+    tmp_path, space, monkeypatch, without_times
+):
     whole = make(tmp_path, space, name="whole", trials=5)
     play(whole)
     chance, kills = random.Random(0), 0
@@ -177,8 +192,12 @@ def test_killed_before_or_after_any_step_of_the_storage(
                 raise Killed
             return result
 
-        for name in ("create_new_trial", "set_trial_user_attr", "set_trial_intermediate_value",
-                     "set_trial_state_values"):
+        for name in (
+            "create_new_trial",
+            "set_trial_user_attr",
+            "set_trial_intermediate_value",
+            "set_trial_state_values",
+        ):
             inner = getattr(study._storage, name)
             monkeypatch.setattr(study._storage, name, functools.partial(step, inner))
 
@@ -196,8 +215,11 @@ def test_killed_before_or_after_any_step_of_the_storage(
     assert kills >= 10
     records = Study.open(tmp_path, "killed").records
     assert without_times(records) == without_times(whole.records)
-    standing = {record.number: trial.state for trial in study._optuna.get_trials()
-                for record in records_in(trial.user_attrs["record"])}
+    standing = {
+        record.number: trial.state
+        for trial in study._optuna.get_trials()
+        for record in records_in(trial.user_attrs["record"])
+    }
     assert all(state.is_finished() for state in standing.values())
 
 
@@ -276,11 +298,13 @@ def test_a_lasting_fault_fails_one_trial_alone(tmp_path, space):
     play(driver, fault=nan)
     failed = [r for r in driver.records if r.status is Status.FAILED]
     assert [(r.number, r.reason, r.traceback) for r in failed] == [
-        (seen[0], "TrainingError: nan", "…")]
+        (seen[0], "TrainingError: nan", "…")
+    ]
     assert driver.failure() is None
     assert [path.name for path in driver.workdir(failed[0]).iterdir()] == ["log.txt"]
-    assert (driver.workdir(failed[0]) / "log.txt").read_text().endswith(
-        "failed: TrainingError: nan\n")
+    assert (
+        (driver.workdir(failed[0]) / "log.txt").read_text().endswith("failed: TrainingError: nan\n")
+    )
 
 
 def test_a_full_disk_is_no_fault_of_the_trial_that_meets_it(tmp_path, space):
@@ -288,8 +312,13 @@ def test_a_full_disk_is_no_fault_of_the_trial_that_meets_it(tmp_path, space):
     work(driver, driver.next_segment())
     segment = driver.next_segment()
     before = driver.records[1]
-    driver.take(SegmentReport(number=1, ended=True, failure=Failure(
-        reason="No space left", may_pass=True, disk_full=True)))
+    driver.take(
+        SegmentReport(
+            number=1,
+            ended=True,
+            failure=Failure(reason="No space left", may_pass=True, disk_full=True),
+        )
+    )
     driver.take(SegmentReport(number=1, ended=True, failure=Failure(reason="what comes of it")))
     for ask in (driver.check, driver.next_segment):
         with pytest.raises(DiskFull, match="No space left"):

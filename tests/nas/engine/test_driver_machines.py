@@ -49,9 +49,20 @@ def make(tmp_path):
         path.write_text(SPACE + more)
         space = SearchSpace.load(path)
         study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
-        return Driver(study, space, NullTracker(), trials=trials, sampler=sampler, seed=0,
-                      rungs=space.rungs, caches=Caches(train=Path("a"), holdout=Path("b")),
-                      device="cpu", threads=1, stopwatch=stopwatch)
+        return Driver(
+            study,
+            space,
+            NullTracker(),
+            trials=trials,
+            sampler=sampler,
+            seed=0,
+            rungs=space.rungs,
+            caches=Caches(train=Path("a"), holdout=Path("b")),
+            device="cpu",
+            threads=1,
+            stopwatch=stopwatch,
+        )
+
     return make
 
 
@@ -64,15 +75,21 @@ def play(driver):
             driver.close()
             return
         ap = dict.fromkeys(("easy", "medium", "hard"), segment.detector["neck"]["width"] / 100)
-        driver.take(SegmentReport(number=segment.number, ended=True, epoch=EpochResult(
-            epoch=1, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap)))
+        driver.take(
+            SegmentReport(
+                number=segment.number,
+                ended=True,
+                epoch=EpochResult(epoch=1, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap),
+            )
+        )
 
 
 @pytest.mark.parametrize("sampler", ["random", "frugal"])
 def test_latency_is_known_before_a_design_trains(make, sampler):
     stopwatch = Measured()
-    driver = make("objective: {metric: latency_ms, best: 20, worst: 200}\n", stopwatch, sampler,
-                  trials=12)  # frugal asks its model from the tenth result on
+    driver = make(
+        "objective: {metric: latency_ms, best: 20, worst: 200}\n", stopwatch, sampler, trials=12
+    )  # frugal asks its model from the tenth result on
     play(driver)
     assert len(driver.records) == 13
     for record, detector in zip(driver.records, stopwatch.asked, strict=True):
@@ -84,8 +101,11 @@ def test_latency_is_known_before_a_design_trains(make, sampler):
 
 def test_a_cap_on_latency_is_asked_after_the_exact_ones(make):
     stopwatch = Measured()
-    driver = make("constraints: {max_params: 500000, max_latency_ms: 100}\n"
-                  "objective: {metric: latency_ms}\n", stopwatch, trials=15)
+    driver = make(
+        "constraints: {max_params: 500000, max_latency_ms: 100}\nobjective: {metric: latency_ms}\n",
+        stopwatch,
+        trials=15,
+    )
     play(driver)
     over = [r for r in driver.records if r.status is Status.INFEASIBLE]
     by_params = [r for r in over if "max_params" in r.reason]
@@ -112,12 +132,15 @@ def test_what_cannot_be_measured_is_set_aside(make):
     assert {r.detector["neck"]["width"] for r in aside} == {64}
 
 
-@pytest.mark.parametrize(("metric", "best", "worst", "middle"), [
-    ("macs", 1e9, 4e9, 2e9), ("params", 1e5, 1e7, 1e6), ("latency_ms", 10, 160, 40)])
+@pytest.mark.parametrize(
+    ("metric", "best", "worst", "middle"),
+    [("macs", 1e9, 4e9, 2e9), ("params", 1e5, 1e7, 1e6), ("latency_ms", 10, 160, 40)],
+)
 def test_speed_follows_the_anchors_of_the_space(make, metric, best, worst, middle):
     stopwatch = Measured() if metric == "latency_ms" else None
-    driver = make(f"objective: {{metric: {metric}, best: {best:g}, worst: {worst:g}}}\n", stopwatch,
-                  trials=2)
+    driver = make(
+        f"objective: {{metric: {metric}, best: {best:g}, worst: {worst:g}}}\n", stopwatch, trials=2
+    )
     play(driver)
     for record in driver.records:
         value = getattr(record.cost, metric)
@@ -127,8 +150,11 @@ def test_speed_follows_the_anchors_of_the_space(make, metric, best, worst, middl
 
 def test_nodes_that_die_are_not_the_trials_fault(make):
     driver = make()
-    lost = SegmentReport(number=0, ended=True, failure=Failure(
-        reason="the node it ran on died", may_pass=True, node_died=True))
+    lost = SegmentReport(
+        number=0,
+        ended=True,
+        failure=Failure(reason="the node it ran on died", may_pass=True, node_died=True),
+    )
     for deaths in range(1, MAX_NODES_LOST + 1):
         assert driver.next_segment().number == 0
         driver.take(lost)

@@ -46,7 +46,8 @@ def test_a_tiny_space_is_drawn_to_the_last_design_then_said_to_be_exhausted(tmp_
         draw(space, Proposer(space, sampler), records, tries=200)
     assert str(caught.value).endswith(
         "tiny.yaml: the space is exhausted: 200 draws brought nothing new after 8 legal and 0 "
-        "infeasible designs; it has at most 8 designs; ask for fewer --trials or add choices")
+        "infeasible designs; it has at most 8 designs; ask for fewer --trials or add choices"
+    )
 
 
 def test_what_is_drawn_is_what_resolves(tmp_path):
@@ -61,8 +62,11 @@ def test_what_is_drawn_is_what_resolves(tmp_path):
 
 def test_infeasible_designs_come_with_their_numbers_and_stay_known(tmp_path):
     space, records = space_of(tmp_path, TINY + "constraints: {max_macs: 600e6}\n"), []
-    with pytest.raises(UserError, match="exhausted: 300 draws brought nothing new after "
-                                        r"\d legal and \d infeasible"):
+    with pytest.raises(
+        UserError,
+        match="exhausted: 300 draws brought nothing new after "
+        r"\d legal and \d infeasible",
+    ):
         for number in itertools.count():
             records.append(record(draw(space, Proposer(space), records, tries=300), number))
     assert len(records) == 8
@@ -75,33 +79,46 @@ def test_infeasible_designs_come_with_their_numbers_and_stay_known(tmp_path):
 
 def test_a_space_over_the_cap_is_refused_with_the_smallest_number(tmp_path):
     space = space_of(tmp_path, TINY + "constraints: {max_params: 1000}\n")
-    rule = (r"every one of 50 designs drawn is infeasible: 50 over max_params 1,000, "
-            r"the smallest with [0-9,]+; change")
+    rule = (
+        r"every one of 50 designs drawn is infeasible: 50 over max_params 1,000, "
+        r"the smallest with [0-9,]+; change"
+    )
     with pytest.raises(UserError, match=rule) as caught:
         check(space, tries=50)
-    smallest = min(cost(space.resolve(
-        {"neck.width": 16, "neck.levels": levels, "context.kind": "none"})[0])[0]
-        for levels in ("P3-P5", "P2-P4"))
+    smallest = min(
+        cost(space.resolve({"neck.width": 16, "neck.levels": levels, "context.kind": "none"})[0])[0]
+        for levels in ("P3-P5", "P2-P4")
+    )
     told = re.search("smallest with ([0-9,]+)", str(caught.value))
     assert int(told[1].replace(",", "")) == smallest
     check(space_of(tmp_path))
 
 
 def test_a_search_gives_up_where_only_infeasible_designs_come(tmp_path):
-    space = space_of(tmp_path, TINY.replace(
-        "dimensions:", "dimensions:\n  recipe.optimizer.lr: {float: [0.001, 0.1]}")
-        + "constraints: {max_macs: 1000}\n")
+    space = space_of(
+        tmp_path,
+        TINY.replace("dimensions:", "dimensions:\n  recipe.optimizer.lr: {float: [0.001, 0.1]}")
+        + "constraints: {max_macs: 1000}\n",
+    )
     records = []
-    with pytest.raises(UserError, match="every one of 20 designs drawn is infeasible: 20 over "
-                                        "max_macs 1,000"):
+    with pytest.raises(
+        UserError, match="every one of 20 designs drawn is infeasible: 20 over max_macs 1,000"
+    ):
         for number in itertools.count():
             records.append(record(draw(space, Proposer(space), records, tries=20), number))
     assert len(records) == 20
 
 
 def test_one_design_with_two_recipes_is_two_trials(tmp_path):
-    space, records = space_of(tmp_path, TINY.replace(
-        "dimensions:", "dimensions:\n  recipe.optimizer.lr: {choice: [0.001, 0.01]}")), []
+    space, records = (
+        space_of(
+            tmp_path,
+            TINY.replace(
+                "dimensions:", "dimensions:\n  recipe.optimizer.lr: {choice: [0.001, 0.01]}"
+            ),
+        ),
+        [],
+    )
     for number in range(16):
         records.append(record(draw(space, Proposer(space, "random"), records), number))
     assert len({r.design for r in records}) == 8 == space.size()

@@ -19,9 +19,17 @@ def record(number, accuracies, status=Status.PAUSED, speed=0.5):
             value = accuracies[RUNGS.index(epoch)]
             ap = {"easy": value, "medium": value, "hard": value}
         epochs.append(EpochResult(epoch=epoch, losses={}, lr=0.1, seconds=1.0, ap=ap))
-    return TrialRecord(number=number, status=status, design=f"d{number}", detector={}, recipe={},
-                       params={}, cost=Cost(params=1, macs=1), speed_score=speed,
-                       epochs=tuple(epochs))
+    return TrialRecord(
+        number=number,
+        status=status,
+        design=f"d{number}",
+        detector={},
+        recipe={},
+        params={},
+        cost=Cost(params=1, macs=1),
+        speed_score=speed,
+        epochs=tuple(epochs),
+    )
 
 
 def test_nothing_is_promoted_before_eta_results():
@@ -43,13 +51,18 @@ def test_the_baseline_takes_no_place_and_trains_through():
 
 
 def test_the_front_goes_on_too_where_asked():
-    records = [record(1, [0.5], speed=0.5), record(2, [0.6], speed=0.2),  # scores 1.5, 1.4
-               record(3, [0.1], speed=0.9), record(4, [0.1], speed=0.8)]  # 1.1, 1.0 and beaten
+    records = [
+        record(1, [0.5], speed=0.5),
+        record(2, [0.6], speed=0.2),  # scores 1.5, 1.4
+        record(3, [0.1], speed=0.9),
+        record(4, [0.1], speed=0.8),
+    ]  # 1.1, 1.0 and beaten
     going = []
     while (chosen := halving.promotable(records, RUNGS, 4, "front")) is not None:
         going.append(chosen.number)
-        records[chosen.number - 1] = record(chosen.number, [chosen.accuracy_score, 0.9],
-                                            Status.RUNNING, chosen.speed_score)
+        records[chosen.number - 1] = record(
+            chosen.number, [chosen.accuracy_score, 0.9], Status.RUNNING, chosen.speed_score
+        )
     assert going == [1, 2, 3]
     waiting = [r.but(status=Status.PAUSED) for r in records]
     assert halving.promotable(waiting[:3], RUNGS, 4, "front") is None  # too few to compare
@@ -81,8 +94,11 @@ def test_ties_go_to_the_earlier_trial():
 
 
 def test_a_small_search_still_trains_one_design_in_full():
-    records = [record(0, [0.5, 0.5, 0.5], status=Status.COMPLETED), record(1, [0.3]),
-               record(2, [0.4])]
+    records = [
+        record(0, [0.5, 0.5, 0.5], status=Status.COMPLETED),
+        record(1, [0.3]),
+        record(2, [0.4]),
+    ]
     assert halving.promotable(records, RUNGS, eta=3) is None
     assert halving.last_promotion(records, RUNGS).number == 2
     records[2] = record(2, [0.4, 0.1])
@@ -91,11 +107,13 @@ def test_a_small_search_still_trains_one_design_in_full():
     assert halving.last_promotion(records, RUNGS) is None
 
 
-@pytest.mark.parametrize(("trained", "reached", "target"), [(0, -1, 1), (1, 0, 3), (2, 0, 3),
-                                                            (3, 1, 9), (9, 2, 9)])
+@pytest.mark.parametrize(
+    ("trained", "reached", "target"), [(0, -1, 1), (1, 0, 3), (2, 0, 3), (3, 1, 9), (9, 2, 9)]
+)
 def test_targets(trained, reached, target):
-    epochs = tuple(EpochResult(epoch=e, losses={}, lr=0.1, seconds=1.0)
-                   for e in range(1, trained + 1))
+    epochs = tuple(
+        EpochResult(epoch=e, losses={}, lr=0.1, seconds=1.0) for e in range(1, trained + 1)
+    )
     one = record(1, []).but(epochs=epochs)
     assert halving.rung_reached(one, RUNGS) == reached
     assert halving.target_epoch(one, RUNGS) == target

@@ -18,18 +18,31 @@ class Terminal(io.StringIO):
 @pytest.fixture
 def driver(tiny_study):
     base = tiny_study.records[0]
-    more = [base.but(number=n, status=status, epochs=()) for n, status in enumerate(
-        (Status.RUNNING, Status.PAUSED, Status.PAUSED, Status.PRUNED, Status.FAILED), start=3)]
+    more = [
+        base.but(number=n, status=status, epochs=())
+        for n, status in enumerate(
+            (Status.RUNNING, Status.PAUSED, Status.PAUSED, Status.PRUNED, Status.FAILED), start=3
+        )
+    ]
     records = [*tiny_study.records, *more]
     return SimpleNamespace(
-        records=records, trials=9, sampled=lambda: 6, epochs_before=0, started=0.0, rungs=(1, 2),
-        completed=lambda: records[:2], space=SimpleNamespace(eta=2))
+        records=records,
+        trials=9,
+        sampled=lambda: 6,
+        epochs_before=0,
+        started=0.0,
+        rungs=(1, 2),
+        completed=lambda: records[:2],
+        space=SimpleNamespace(eta=2),
+    )
 
 
 def test_the_line_counts_every_status_and_names_the_best(driver):
     text = LiveLine(driver).text()
-    assert text.startswith("6/9 designs · 1 running · 2 paused · 2 completed · 1 pruned · "
-                           "1 infeasible · 1 failed · front 1 · ~")
+    assert text.startswith(
+        "6/9 designs · 1 running · 2 paused · 2 completed · 1 pruned · "
+        "1 infeasible · 1 failed · front 1 · ~"
+    )
     assert " left · best 2." in text
     assert text.endswith(": r001 mnv1 w4-8-8-8-8 d1-1-1-1-1 stem4 fpn8 P4-P5 ssh retinaface")
 

@@ -43,9 +43,26 @@ def test_several_workers_need_the_room(retrained, monkeypatch):
 
 def test_a_search_without_room_makes_no_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Usage(free=40_000_000))
-    code = cli.main(search.make_parser(), search.run, [
-        "--space", str(SPACES / "quick.yaml"), "--data", "synthetic", "--trials", "2", "--study",
-        "s", "--runs-dir", str(tmp_path / "runs"), "--tracking-uri", "none", "--device", "cpu"])
+    code = cli.main(
+        search.make_parser(),
+        search.run,
+        [
+            "--space",
+            str(SPACES / "quick.yaml"),
+            "--data",
+            "synthetic",
+            "--trials",
+            "2",
+            "--study",
+            "s",
+            "--runs-dir",
+            str(tmp_path / "runs"),
+            "--tracking-uri",
+            "none",
+            "--device",
+            "cpu",
+        ],
+    )
     err = capsys.readouterr().err
     assert code == 2 and "a cache of 320 decoded images needs" in err and err.count("\n") == 1
     assert not (tmp_path / "runs").exists()

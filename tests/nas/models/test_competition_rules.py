@@ -11,10 +11,17 @@ COST = Cost(params=426_608, macs=1_029_700_000)
 
 
 def origin(**changes) -> Origin:
-    return Origin(**{
-        "title": "trial 3 of study x", "data": DataChoice(path="data/widerface"),
-        "data_name": "WIDER FACE", "data_fingerprint": "0123456789ab", "images": 3_400,
-        "objective": Objective()} | changes)
+    return Origin(
+        **{
+            "title": "trial 3 of study x",
+            "data": DataChoice(path="data/widerface"),
+            "data_name": "WIDER FACE",
+            "data_fingerprint": "0123456789ab",
+            "images": 3_400,
+            "objective": Objective(),
+        }
+        | changes
+    )
 
 
 def answers(cost=COST, thop=(426_608, 1_029_700_000), recipe=None, source=None):
@@ -43,8 +50,9 @@ def test_counts_that_disagree_are_told():
 
 def test_pretraining_needs_known_weights(tmp_path):
     assert answers(recipe=Recipe(weights="imagenet"))["pretrained"].holds is True
-    known = origin(weights_sha256="75c37f8d438b7c6aed2e6b310fd0540c"
-                                  "40dabf0dd820770bd7082668dfd7c1c1")
+    known = origin(
+        weights_sha256="75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1"
+    )
     assert answers(recipe=Recipe(weights="x.tar"), source=known)["pretrained"].holds is True
     path = tmp_path / "mine.pt"
     torch.save({}, path)
@@ -53,17 +61,34 @@ def test_pretraining_needs_known_weights(tmp_path):
 
 
 def start(**changes) -> Start:
-    return Start(**{"source": "w.pt", "title": "trial 1 of study x", "part": "detector",
-                    "sha256": "ab" * 32, "from_here": True, "trained_on": {
-                        "title": "trial 1 of study x", "data_name": "WIDER FACE",
-                        "data_fingerprint": "0123456789ab", "images": 3_400,
-                        "path": "data/widerface"}} | changes)
+    return Start(
+        **{
+            "source": "w.pt",
+            "title": "trial 1 of study x",
+            "part": "detector",
+            "sha256": "ab" * 32,
+            "from_here": True,
+            "trained_on": {
+                "title": "trial 1 of study x",
+                "data_name": "WIDER FACE",
+                "data_fingerprint": "0123456789ab",
+                "images": 3_400,
+                "path": "data/widerface",
+            },
+        }
+        | changes
+    )
 
 
 def test_a_chain_of_starts_is_followed_to_its_end():
     recipe = Recipe(weights="w.pt")
-    backbone = start(source="r18.pth", part="backbone", sha256="f37072fd" + "0" * 56,
-                     from_here=False, trained_on=None)
+    backbone = start(
+        source="r18.pth",
+        part="backbone",
+        sha256="f37072fd" + "0" * 56,
+        from_here=False,
+        trained_on=None,
+    )
     told = answers(recipe=recipe, source=origin(start=start(before=backbone)))
     assert told["pretrained"].holds is True and told["no"].holds is True
     assert "w.pt, sha256 abababababab (trial 1 of study x" in told["pretrained"].evidence

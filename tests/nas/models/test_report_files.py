@@ -22,7 +22,10 @@ def test_shapes_of_the_baseline():
     steps = {step["name"]: step for step in network(config)["steps"]}
     # Published: 64 channels at stride 8, 128 at 16, 256 at 32; FPN of 64.
     assert [steps[f"backbone.stages.{i}"]["out"] for i in (2, 3, 4)] == [
-        [80, 80, 64], [40, 40, 128], [20, 20, 256]]
+        [80, 80, 64],
+        [40, 40, 128],
+        [20, 20, 256],
+    ]
     assert steps["backbone.stages.0"]["in"] == [640, 640, 3]
     assert steps["neck.laterals.2"]["out"] == [20, 20, 64]
     assert steps["neck.merges.0"]["what"] == "conv 3×3"
@@ -32,9 +35,13 @@ def test_shapes_of_the_baseline():
 def test_the_factor_of_each_level_of_a_shared_head_keeps_its_shape():
     steps = {step["name"]: step for step in network(load_preset("scrfd_0.5g")[0])["steps"]}
     assert [steps[f"heads.scales.{i}"]["out"] for i in range(3)] == [
-        [80, 80, 8], [40, 40, 8], [20, 20, 8]]  # four sides of two anchors
-    assert all(steps[f"heads.scales.{i}"]["in"] == steps[f"heads.scales.{i}"]["out"]
-               for i in range(3))
+        [80, 80, 8],
+        [40, 40, 8],
+        [20, 20, 8],
+    ]  # four sides of two anchors
+    assert all(
+        steps[f"heads.scales.{i}"]["in"] == steps[f"heads.scales.{i}"]["out"] for i in range(3)
+    )
 
 
 def test_file(tmp_path):

@@ -17,7 +17,8 @@ def test_a_power_law_is_found():
     known = [cost(m, p, 1e-6 * m**0.8 * p**0.1) for m, p in sizes]
     told = expected_costs([cost(10**9, 10**6), cost(10**10, 10**7)], known)
     assert [c.latency_ms for c in told] == pytest.approx(
-        [1e-6 * 1e9**0.8 * 1e6**0.1, 1e-6 * 1e10**0.8 * 1e7**0.1], rel=0.01)
+        [1e-6 * 1e9**0.8 * 1e6**0.1, 1e-6 * 1e10**0.8 * 1e7**0.1], rel=0.01
+    )
 
 
 def test_one_measurement_scales_by_the_macs():

@@ -59,7 +59,8 @@ def test_the_gradient_is_that_of_the_posterior():
         for place, step in enumerate(1e-5 * np.eye(5)):
             above, below = (
                 gaussian_process._loss(theta + sign * step, gaps, targets, mean, spread)[0]
-                for sign in (1, -1))
+                for sign in (1, -1)
+            )
             assert gradient[place] == pytest.approx((above - below) / 2e-5, rel=1e-5, abs=1e-5)
 
 
@@ -86,8 +87,9 @@ def test_predictions_are_those_of_the_closed_form():
         r = math.sqrt(5 * sum(theta[i] * (a[i] - b[i]) ** 2 for i in range(2)))
         return theta[2] * (1 + r + r * r / 3) * math.exp(-r)
 
-    inverse = np.linalg.inv(np.array([[kernel(a, b) for b in inputs] for a in inputs])
-                            + theta[3] * np.eye(6))
+    inverse = np.linalg.inv(
+        np.array([[kernel(a, b) for b in inputs] for a in inputs]) + theta[3] * np.eye(6)
+    )
     mean, spread = model.predict(new)
     for place, point in enumerate(new):
         row = np.array([kernel(point, b) for b in inputs])
@@ -102,7 +104,8 @@ def test_expected_gain_is_the_integral():
     values = np.linspace(best, 4, 100_000)
     integral = np.trapezoid((values - best) * norm.pdf(values, mean, spread), values)
     assert frugal._expected_gain(np.array([mean]), np.array([spread]), best)[0] == pytest.approx(
-        integral, rel=1e-5)
+        integral, rel=1e-5
+    )
 
 
 def test_a_mutation_changes_one_or_two_dimensions_and_what_hangs_on_them():
@@ -119,11 +122,13 @@ def test_a_rung_foretells_the_full_budget():
     """All on one line from rung to rung: exactly; with one pair alone: in proportion."""
     finals = np.linspace(0.2, 0.5, 12)
     known = [{2: 0.1 * a, 6: 0.5 * a, 12: a} for a in finals]
-    partly = [{epoch: r[epoch] for epoch in (2, 6, 12)[:1 + place % 3]}
-              for place, r in enumerate(known)]
+    partly = [
+        {epoch: r[epoch] for epoch in (2, 6, 12)[: 1 + place % 3]} for place, r in enumerate(known)
+    ]
     assert gaussian_process.at_full_budget(partly) == pytest.approx(finals)
     assert gaussian_process.at_full_budget([known[0], {2: 0.04}, {2: 0.02}]) == pytest.approx(
-        [0.2, 0.4, 0.2])
+        [0.2, 0.4, 0.2]
+    )
 
 
 def test_survivors_do_not_make_a_rung_look_better():
@@ -132,26 +137,37 @@ def test_survivors_do_not_make_a_rung_look_better():
     early = rng.uniform(0.1, 0.3, 3000)
     late = 0.1 + 1.2 * early + rng.normal(0, 0.03, 3000)
     survivors = early > np.quantile(early, 2 / 3)
-    foretold = gaussian_process.at_full_budget([
-        {2: x, 12: y} if on else {2: x} for x, y, on in zip(early, late, survivors)])
+    foretold = gaussian_process.at_full_budget(
+        [{2: x, 12: y} if on else {2: x} for x, y, on in zip(early, late, survivors)]
+    )
     assert foretold[~survivors].mean() == pytest.approx(late[~survivors].mean(), abs=0.005)
     assert (foretold[survivors] == late[survivors]).all()
 
 
 def test_candidates_are_legal_and_new(tmp_path):
     path = tmp_path / "tiny.yaml"
-    path.write_text("name: tiny\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\n"
-                    "dimensions: {neck.width: {int: [4, 256], step: 4}}\n"
-                    "constraints: {max_macs: 800e6}\n")
+    path.write_text(
+        "name: tiny\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\n"
+        "dimensions: {neck.width: {int: [4, 256], step: 4}}\n"
+        "constraints: {max_macs: 800e6}\n"
+    )
     space = SearchSpace.load(path)
     records = []
     for number, width in enumerate(range(4, 48, 4)):
         detector, recipe = space.resolve({"neck.width": width})
-        records.append(TrialRecord(
-            number=number, status=Status.COMPLETED, design=arch_hash(detector),
-            detector=detector.to_dict(), recipe=recipe.to_dict(), params={"neck.width": width},
-            cost=Cost.of(detector), speed_score=0.5,
-            epochs=(EpochResult(epoch=1, losses={}, lr=0.1, seconds=1.0, ap={"hard": 0.5}),)))
+        records.append(
+            TrialRecord(
+                number=number,
+                status=Status.COMPLETED,
+                design=arch_hash(detector),
+                detector=detector.to_dict(),
+                recipe=recipe.to_dict(),
+                params={"neck.width": width},
+                cost=Cost.of(detector),
+                speed_score=0.5,
+                epochs=(EpochResult(epoch=1, losses={}, lr=0.1, seconds=1.0, ap={"hard": 0.5}),),
+            )
+        )
     for seed in range(5):
         width = frugal.Frugal(space).ask(records, seed)["neck.width"]
         assert width >= 48

@@ -25,24 +25,40 @@ def epoch(number, ap):
 def drawn(space, params):
     """What a record tells of a draw; of the baseline without parameters."""
     detector, recipe = space.resolve(params) if params else space.baseline
-    return {"params": params, "design": arch_hash(detector), "detector": detector.to_dict(),
-            "recipe": recipe.to_dict(), "cost": Cost.of(detector)}
+    return {
+        "params": params,
+        "design": arch_hash(detector),
+        "detector": detector.to_dict(),
+        "recipe": recipe.to_dict(),
+        "cost": Cost.of(detector),
+    }
 
 
 def history(count, space=SPACE):
     """A search's records: a baseline, then all that may become of a trial."""
     trial = RandomTrial("history")
-    statuses = (Status.COMPLETED, Status.PAUSED, Status.PRUNED, Status.INFEASIBLE, Status.FAILED,
-                Status.RUNNING)
+    statuses = (
+        Status.COMPLETED,
+        Status.PAUSED,
+        Status.PRUNED,
+        Status.INFEASIBLE,
+        Status.FAILED,
+        Status.RUNNING,
+    )
     records = []
     for number in range(count):
         status = statuses[number % len(statuses)] if number else Status.COMPLETED
         trained = status in (Status.COMPLETED, Status.PAUSED, Status.PRUNED)
         last = 9 if status is Status.COMPLETED else 1
-        records.append(TrialRecord(
-            number=number, status=status, speed_score=0.5,
-            epochs=(epoch(last, number % 7 / 10),) if trained else (),
-            **drawn(space, space.suggest(trial) if number else {})))
+        records.append(
+            TrialRecord(
+                number=number,
+                status=status,
+                speed_score=0.5,
+                epochs=(epoch(last, number % 7 / 10),) if trained else (),
+                **drawn(space, space.suggest(trial) if number else {}),
+            )
+        )
     return records
 
 
@@ -66,46 +82,72 @@ def test_a_record_that_changes_is_seen():
     proposer = Proposer(SPACE, "tpe", seed=0)
     proposer.update(records)
     proposer.ask()
-    better = [r.but(status=Status.COMPLETED, epochs=r.epochs + (epoch(9, 0.9),))
-              if r.status is Status.PAUSED else r for r in records]
+    better = [
+        r.but(status=Status.COMPLETED, epochs=r.epochs + (epoch(9, 0.9),))
+        if r.status is Status.PAUSED
+        else r
+        for r in records
+    ]
     proposer.update(better)
-    assert proposer.ask() == propose(SPACE, "tpe", better, seed=0) != propose(
-        SPACE, "tpe", records, seed=0)
+    assert (
+        proposer.ask()
+        == propose(SPACE, "tpe", better, seed=0)
+        != propose(SPACE, "tpe", records, seed=0)
+    )
 
 
 def test_tpe_sees_what_optuna_would_see(monkeypatch):
     """The same from a study to which each record was added by Optuna's own means."""
     records, seeds = history(80), []
     tpe = optuna.samplers.TPESampler
-    monkeypatch.setattr(optuna.samplers, "TPESampler",
-                        lambda **k: seeds.append(k["seed"]) or tpe(**k))
+    monkeypatch.setattr(
+        optuna.samplers, "TPESampler", lambda **k: seeds.append(k["seed"]) or tpe(**k)
+    )
     ours = propose(SPACE, "tpe", records, seed=5)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        study = optuna.create_study(direction="maximize", sampler=tpe(
-            seed=seeds[0], n_startup_trials=10, multivariate=True, group=True, constant_liar=True))
+        study = optuna.create_study(
+            direction="maximize",
+            sampler=tpe(
+                seed=seeds[0],
+                n_startup_trials=10,
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+            ),
+        )
     state = optuna.trial.TrialState
-    states = {Status.COMPLETED: state.COMPLETE, Status.PAUSED: state.PRUNED,
-              Status.PRUNED: state.PRUNED, Status.RUNNING: state.RUNNING}
+    states = {
+        Status.COMPLETED: state.COMPLETE,
+        Status.PAUSED: state.PRUNED,
+        Status.PRUNED: state.PRUNED,
+        Status.RUNNING: state.RUNNING,
+    }
     for r in records[1:]:
         if r.status in states:
-            study.add_trial(optuna.create_trial(
-                params=SPACE.coded(r.params),
-                distributions=SPACE.distributions(r.params, coded=True),
-                state=states[r.status], value=r.score if r.status is Status.COMPLETED else None,
-                intermediate_values=r.scores()))
+            study.add_trial(
+                optuna.create_trial(
+                    params=SPACE.coded(r.params),
+                    distributions=SPACE.distributions(r.params, coded=True),
+                    state=states[r.status],
+                    value=r.score if r.status is Status.COMPLETED else None,
+                    intermediate_values=r.scores(),
+                )
+            )
     assert SPACE.suggest(study.ask()) == ours
 
 
-@pytest.mark.parametrize(("sampler", "trials"), [("tpe", 80), ("nsga2", 160), ("gp", 45),
-                                                 ("frugal", 30)])
+@pytest.mark.parametrize(
+    ("sampler", "trials"), [("tpe", 80), ("nsga2", 160), ("gp", 45), ("frugal", 30)]
+)
 def test_models_find_what_chance_does_not(tmp_path, sampler, trials):
     """Accuracy with one best value in each of six ordered dimensions, and the exact speed."""
     path = tmp_path / "hill.yaml"
     names = ["neck.width", *(f"backbone.depth{k}" for k in range(1, 6))]
     path.write_text(
         "name: hill\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\ndimensions:\n"
-        + "".join(f"  {name}: {{choice: [4, 8, 12, 16, 20, 24, 28, 32]}}\n" for name in names))
+        + "".join(f"  {name}: {{choice: [4, 8, 12, 16, 20, 24, 28, 32]}}\n" for name in names)
+    )
     space = SearchSpace.load(path)
 
     def mean_of_the_last(sampler):
@@ -114,9 +156,15 @@ def test_models_find_what_chance_does_not(tmp_path, sampler, trials):
             proposer.update(records)
             facts = drawn(space, proposer.ask())
             height = 1 - sum(abs(v - 12) for v in facts["params"].values()) / 120
-            records.append(TrialRecord(
-                number=number, status=Status.COMPLETED, epochs=(epoch(1, height),),
-                speed_score=space.objective.speed_score(facts["cost"]), **facts))
+            records.append(
+                TrialRecord(
+                    number=number,
+                    status=Status.COMPLETED,
+                    epochs=(epoch(1, height),),
+                    speed_score=space.objective.speed_score(facts["cost"]),
+                    **facts,
+                )
+            )
         return sum(r.score for r in records[-15:]) / 15
 
     assert mean_of_the_last(sampler) > mean_of_the_last("random") + 0.2
@@ -124,12 +172,22 @@ def test_models_find_what_chance_does_not(tmp_path, sampler, trials):
 
 def test_the_order_of_hashes_does_not_matter():
     """Another process, other hashes of strings: the same proposal."""
-    code = ("import sys; sys.path[:0] = ['tests/nas', '.']\n"
-            "from test_samplers import *\n"
-            "print(propose(SPACE, 'tpe', history(60), seed=3))")
-    out = {subprocess.run([sys.executable, "-c", code], cwd=SPACES.parent, text=True, check=True,
-                          capture_output=True, env={"PYTHONHASHSEED": seed}).stdout
-           for seed in "12"}
+    code = (
+        "import sys; sys.path[:0] = ['tests/nas', '.']\n"
+        "from test_samplers import *\n"
+        "print(propose(SPACE, 'tpe', history(60), seed=3))"
+    )
+    out = {
+        subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=SPACES.parent,
+            text=True,
+            check=True,
+            capture_output=True,
+            env={"PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in "12"
+    }
     assert out == {f"{propose(SPACE, 'tpe', history(60), seed=3)}\n"}
 
 

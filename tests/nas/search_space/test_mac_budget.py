@@ -18,18 +18,48 @@ SCRFD = SPACES / "scrfd.yaml"
 BASELINES = {0.5e9: "scrfd_0.5g", 2.5e9: "scrfd_2.5g", 10e9: "scrfd_10g"}
 # The published designs, told by relative widths; they are met to within 8 channels a row.
 PUBLISHED = {
-    0.5e9: {"block": "separable", "backbone.stem": 16, "backbone.depth2": 2, "backbone.depth3": 3,
-            "backbone.depth4": 2, "backbone.depth5": 6, "backbone.width3": 0.875,
-            "backbone.width4": 1, "backbone.width5": 1, "neck.width": 16, "head.layers": 2,
-            "head.width": 64},
-    2.5e9: {"block": "basic", "backbone.stem": 24, "backbone.depth2": 3, "backbone.depth3": 5,
-            "backbone.depth4": 3, "backbone.depth5": 2, "backbone.width3": 1,
-            "backbone.width4": 0.5, "backbone.width5": 0.375, "neck.width": 24, "head.layers": 2,
-            "head.width": 64},
-    10e9: {"block": "basic", "backbone.stem": 56, "backbone.depth2": 3, "backbone.depth3": 4,
-           "backbone.depth4": 2, "backbone.depth5": 3, "backbone.width3": 0.75,
-           "backbone.width4": 0.375, "backbone.width5": 0.5, "neck.width": 56, "head.layers": 3,
-           "head.width": 80},
+    0.5e9: {
+        "block": "separable",
+        "backbone.stem": 16,
+        "backbone.depth2": 2,
+        "backbone.depth3": 3,
+        "backbone.depth4": 2,
+        "backbone.depth5": 6,
+        "backbone.width3": 0.875,
+        "backbone.width4": 1,
+        "backbone.width5": 1,
+        "neck.width": 16,
+        "head.layers": 2,
+        "head.width": 64,
+    },
+    2.5e9: {
+        "block": "basic",
+        "backbone.stem": 24,
+        "backbone.depth2": 3,
+        "backbone.depth3": 5,
+        "backbone.depth4": 3,
+        "backbone.depth5": 2,
+        "backbone.width3": 1,
+        "backbone.width4": 0.5,
+        "backbone.width5": 0.375,
+        "neck.width": 24,
+        "head.layers": 2,
+        "head.width": 64,
+    },
+    10e9: {
+        "block": "basic",
+        "backbone.stem": 56,
+        "backbone.depth2": 3,
+        "backbone.depth3": 4,
+        "backbone.depth4": 2,
+        "backbone.depth5": 3,
+        "backbone.width3": 0.75,
+        "backbone.width4": 0.375,
+        "backbone.width5": 0.5,
+        "neck.width": 56,
+        "head.layers": 3,
+        "head.width": 80,
+    },
 }
 
 
@@ -59,7 +89,11 @@ def test_the_published_design_of_a_budget_is_the_baseline_and_nearly_a_draw(macs
     assert found.violation is None
     ours, theirs = found.detector.backbone, published.backbone
     assert (ours.kind, ours.variant, ours.stem, ours.depths) == (
-        theirs.kind, theirs.variant, theirs.stem, theirs.depths)
+        theirs.kind,
+        theirs.variant,
+        theirs.stem,
+        theirs.depths,
+    )
     assert max(abs(a - b) for a, b in zip(ours.widths, theirs.widths)) <= 16
     assert found.detector.neck == published.neck
     assert found.detector.head.layers == published.head.layers
@@ -67,8 +101,12 @@ def test_the_published_design_of_a_budget_is_the_baseline_and_nearly_a_draw(macs
 
 def test_what_is_over_the_budget_without_a_backbone_is_infeasible():
     space = SearchSpace.load(SCRFD, 0.5e9)
-    wide = PUBLISHED[2.5e9] | {"neck.width": 128, "head.layers": 4, "head.width": 256,
-                               "recipe.optimizer.lr": 0.01}
+    wide = PUBLISHED[2.5e9] | {
+        "neck.width": 128,
+        "head.layers": 4,
+        "head.width": 256,
+        "recipe.optimizer.lr": 0.01,
+    }
     assert "over max_macs 680,000,000" in weigh(space, wide).violation
 
 
@@ -77,9 +115,14 @@ def test_caps_are_the_budget_in_proportion_to_the_area():
     assert str(Budget(macs=500_000_000)) == "0.5 G MACs at 640×480 ± 2 %"
 
 
-@pytest.mark.parametrize("wrong, message", [
-    ({"macs": 0}, "greater than 0"), ({"macs": 5, "tolerance": 2.0}, "between 0 and 1"),
-    ({"macs": 5, "size": (640, 470)}, "multiples of 32")])
+@pytest.mark.parametrize(
+    "wrong, message",
+    [
+        ({"macs": 0}, "greater than 0"),
+        ({"macs": 5, "tolerance": 2.0}, "between 0 and 1"),
+        ({"macs": 5, "size": (640, 470)}, "multiples of 32"),
+    ],
+)
 def test_a_budget_checks_itself(wrong, message):
     with pytest.raises(ConfigError, match=message):
         Budget(**wrong)
@@ -93,9 +136,14 @@ def test_a_space_without_a_budget_takes_none():
 def test_a_study_goes_on_with_its_own_budget_alone():
     args = search.make_parser().parse_args(["--space", str(SCRFD)])
     begun = SearchSpace.load(SCRFD, 0.5e9)
-    study = SimpleNamespace(name="scrfd-001", manifest={
-        "space_hash": search._hash(SCRFD), "budget": begun.budget.to_dict()})
+    study = SimpleNamespace(
+        name="scrfd-001",
+        manifest={"space_hash": search._hash(SCRFD), "budget": begun.budget.to_dict()},
+    )
     search._check_same(args, study, begun)
-    with pytest.raises(UserError, match=r"begun with a budget of 0.5 G MACs at 640×480 ± 2 %, now "
-                                        "it is 10 G MACs .*give --budget 0.5G"):
+    with pytest.raises(
+        UserError,
+        match=r"begun with a budget of 0.5 G MACs at 640×480 ± 2 %, now "
+        "it is 10 G MACs .*give --budget 0.5G",
+    ):
         search._check_same(args, study, SearchSpace.load(SCRFD, 10e9))

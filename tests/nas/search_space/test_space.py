@@ -78,34 +78,87 @@ def test_flagship_is_mostly_cheap_and_seldom_infeasible():
 
 
 MOBILE025 = {
-    "backbone": "mobilenet_v1", "v1.width": 0.25, "v1.stem": 8, "v1.width3": 1, "v1.width5": 1,
-    "v1.depth2": 2, "v1.depth3": 2, "v1.depth4": 6, "v1.depth5": 2, "neck": "fpn",
-    "neck.levels": "P3-P5", "neck.width": 64, "context.kind": "ssh", "activation": "leaky_relu",
-    "head": "retinaface", "anchors.name": "retinaface", "head.landmarks": True,
-    "retinaface.loss": "iou", "recipe.optimizer.lr": 0.03}
+    "backbone": "mobilenet_v1",
+    "v1.width": 0.25,
+    "v1.stem": 8,
+    "v1.width3": 1,
+    "v1.width5": 1,
+    "v1.depth2": 2,
+    "v1.depth3": 2,
+    "v1.depth4": 6,
+    "v1.depth5": 2,
+    "neck": "fpn",
+    "neck.levels": "P3-P5",
+    "neck.width": 64,
+    "context.kind": "ssh",
+    "activation": "leaky_relu",
+    "head": "retinaface",
+    "anchors.name": "retinaface",
+    "head.landmarks": True,
+    "retinaface.loss": "iou",
+    "recipe.optimizer.lr": 0.03,
+}
 RESNET50 = {
-    "backbone": "resnet", "res.variant": "plain", "res.block": "bottleneck",
-    "bottleneck.width": 1.0, "res.depth2": 3, "res.depth3": 4, "res.depth4": 6, "res.depth5": 3,
-    "neck": "fpn", "neck.levels": "P3-P5", "res.neck.width": 256, "context.kind": "ssh",
-    "activation": "relu", "head": "retinaface", "anchors.name": "retinaface",
-    "head.landmarks": True, "retinaface.loss": "iou", "recipe.optimizer.lr": 0.03}
+    "backbone": "resnet",
+    "res.variant": "plain",
+    "res.block": "bottleneck",
+    "bottleneck.width": 1.0,
+    "res.depth2": 3,
+    "res.depth3": 4,
+    "res.depth4": 6,
+    "res.depth5": 3,
+    "neck": "fpn",
+    "neck.levels": "P3-P5",
+    "res.neck.width": 256,
+    "context.kind": "ssh",
+    "activation": "relu",
+    "head": "retinaface",
+    "anchors.name": "retinaface",
+    "head.landmarks": True,
+    "retinaface.loss": "iou",
+    "recipe.optimizer.lr": 0.03,
+}
 YUNET_N = {
-    "backbone": "yunet", "yunet.depth3": 2, "yunet.depth4": 2, "yunet.depth5": 2,
-    "yunet.width": "x1", "context.kind": "none", "activation": "relu", "head": "yunet",
-    "yunet.layers": 1, "yunet.head.width": 64, "head.landmarks": True, "yunet.loss": "simota",
-    "recipe.optimizer.lr": 0.03}
+    "backbone": "yunet",
+    "yunet.depth3": 2,
+    "yunet.depth4": 2,
+    "yunet.depth5": 2,
+    "yunet.width": "x1",
+    "context.kind": "none",
+    "activation": "relu",
+    "head": "yunet",
+    "yunet.layers": 1,
+    "yunet.head.width": 64,
+    "head.landmarks": True,
+    "yunet.loss": "simota",
+    "recipe.optimizer.lr": 0.03,
+}
 SCRFD = {
-    "neck": "pafpn", "pafpn.levels": "P3-P5", "context.kind": "none", "activation": "relu",
-    "head": "scrfd", "anchors.name": "retinaface", "scrfd.layers": 2, "scrfd.width": 64,
-    "head.landmarks": False, "scrfd.loss": "atss", "recipe.optimizer.lr": 0.03}
+    "neck": "pafpn",
+    "pafpn.levels": "P3-P5",
+    "context.kind": "none",
+    "activation": "relu",
+    "head": "scrfd",
+    "anchors.name": "retinaface",
+    "scrfd.layers": 2,
+    "scrfd.width": 64,
+    "head.landmarks": False,
+    "scrfd.loss": "atss",
+    "recipe.optimizer.lr": 0.03,
+}
 RESNET18 = {name: value for name, value in RESNET50.items() if name != "bottleneck.width"} | {
-    "res.block": "basic", "basic.width": 1.0, "res.depth2": 2, "res.depth3": 2, "res.depth4": 2,
-    "res.depth5": 2}
+    "res.block": "basic",
+    "basic.width": 1.0,
+    "res.depth2": 2,
+    "res.depth3": 2,
+    "res.depth4": 2,
+    "res.depth5": 2,
+}
 IN_FLAGSHIP = {
     "retinaface_mobile025": MOBILE025,
     "retinaface_resnet18": RESNET18,
-    "retinaface_resnet34": RESNET18 | {"res.depth2": 3, "res.depth3": 4, "res.depth4": 6,
-                                       "res.depth5": 3},
+    "retinaface_resnet34": RESNET18
+    | {"res.depth2": 3, "res.depth3": 4, "res.depth4": 6, "res.depth5": 3},
     "retinaface_resnet50": RESNET50,
     "scrfd_2.5g": SCRFD | {"backbone": "scrfd_2.5g", "neck.width": 24, "scrfd.block": "conv"},
     "yunet_n": YUNET_N,
@@ -121,11 +174,13 @@ def test_presets_are_points_of_the_flagship(preset):
 
 def test_scrfd_05g_is_one_but_for_the_groups_of_its_normalisation():
     space = SearchSpace.load(SPACES / "retina.yaml")
-    found, _ = space.resolve(SCRFD | {"backbone": "scrfd_0.5g", "neck.width": 16,
-                                      "scrfd.block": "separable"})
+    found, _ = space.resolve(
+        SCRFD | {"backbone": "scrfd_0.5g", "neck.width": 16, "scrfd.block": "separable"}
+    )
     published, _ = load_preset("scrfd_0.5g")
     assert arch_hash(found) == arch_hash(
-        replace(published, head=replace(published.head, norm_groups=8)))
+        replace(published, head=replace(published.head, norm_groups=8))
+    )
 
 
 def test_the_header_names_the_presets_in_the_flagship():
@@ -152,11 +207,14 @@ def test_a_bundle_sets_several_places_and_its_name_is_what_is_drawn(tmp_path):
         "      deep: {head.score: sigmoid, head.layers: 2, recipe.loss.class_loss: focal}\n"
         "  shape: {choice: {a: {backbone.widths: [8, 16, 24, 32, 40]}}, when: {head: deep}}\n"
         "  layers: {sets: head.layers, int: [0, 1], when: {head: plain}}\n"
-        "  loss: {choice: {f: {recipe.loss.class_loss: focal}}, when: {head: plain}}\n")
+        "  loss: {choice: {f: {recipe.loss.class_loss: focal}}, when: {head: plain}}\n"
+    )
     space = SearchSpace.load(path)
     assert space.size() == 2 + 1
     assert {tuple(params) for params in draws(space, 30)} == {
-        ("head", "shape"), ("head", "layers", "loss")}
+        ("head", "shape"),
+        ("head", "layers", "loss"),
+    }
     detector, recipe = space.resolve({"head": "deep", "shape": "a"})
     assert (detector.head.score, detector.head.layers) == ("sigmoid", 2)
     assert detector.backbone.widths == (8, 16, 24, 32, 40)
@@ -167,37 +225,57 @@ def test_a_bundle_sets_several_places_and_its_name_is_what_is_drawn(tmp_path):
 def test_conditions_follow_their_parents(tiny):
     seen = {frozenset(params) for params in draws(tiny, 200)}
     always = {"backbone.kind", "neck.levels", "head.landmarks", "recipe.optimizer.lr"}
-    assert seen == {frozenset(always | extra) for extra in (
-        {"v1.width"}, {"res.block"}, {"res.block", "res.width"})}
+    assert seen == {
+        frozenset(always | extra)
+        for extra in ({"v1.width"}, {"res.block"}, {"res.block", "res.width"})
+    }
 
 
 def test_what_is_not_varied_stays_as_in_the_baseline(tiny):
-    point = {"backbone.kind": "mobilenet_v1", "v1.width": 0.25, "neck.levels": "P3-P5",
-             "head.landmarks": True, "recipe.optimizer.lr": 0.01}
+    point = {
+        "backbone.kind": "mobilenet_v1",
+        "v1.width": 0.25,
+        "neck.levels": "P3-P5",
+        "head.landmarks": True,
+        "recipe.optimizer.lr": 0.01,
+    }
     detector, recipe = tiny.resolve(point)
     assert detector == tiny.baseline[0] == load_preset("retinaface_mobile025")[0]
     assert (recipe.size, recipe.epochs, recipe.optimizer.lr) == (160, 3, 0.01)
     detector, _ = tiny.resolve(point | {"neck.levels": "P2-P4", "v1.width": 0.125})
     assert detector.neck.levels == (2, 3, 4)
     assert (detector.backbone.stem, detector.backbone.widths) == (8, (8, 16, 32, 64, 128))
-    basic = {"backbone.kind": "resnet", "res.block": "basic", "neck.levels": "P3-P5",
-             "head.landmarks": True, "recipe.optimizer.lr": 0.01}
+    basic = {
+        "backbone.kind": "resnet",
+        "res.block": "basic",
+        "neck.levels": "P3-P5",
+        "head.landmarks": True,
+        "recipe.optimizer.lr": 0.01,
+    }
     backbone = tiny.resolve(basic)[0].backbone
     assert (backbone.stem, backbone.widths, backbone.depths) == (
-        64, (64, 128, 256, 512), (2, 2, 2, 2))
+        64,
+        (64, 128, 256, 512),
+        (2, 2, 2, 2),
+    )
     assert backbone.activation == "leaky_relu"  # of the baseline
 
 
 def test_blocks_of_a_level_are_spread_over_its_rows(tmp_path):
     path = tmp_path / "v2.yaml"
-    path.write_text("name: v2\nbaseline: retinaface_mobile025\ndimensions:\n"
-                    "  backbone.kind: {choice: [mobilenet_v2]}\n"
-                    "  backbone.depth4: {int: [2, 9]}\n  backbone.width5: {choice: [0.5, 1]}\n"
-                    "proxy: {}\nrungs: [1]\n")
+    path.write_text(
+        "name: v2\nbaseline: retinaface_mobile025\ndimensions:\n"
+        "  backbone.kind: {choice: [mobilenet_v2]}\n"
+        "  backbone.depth4: {int: [2, 9]}\n  backbone.width5: {choice: [0.5, 1]}\n"
+        "proxy: {}\nrungs: [1]\n"
+    )
     space = SearchSpace.load(path)
-    rows = {blocks: space.resolve({"backbone.kind": "mobilenet_v2", "backbone.depth4": blocks,
-                                   "backbone.width5": 0.5})[0].backbone
-            for blocks in range(2, 10)}
+    rows = {
+        blocks: space.resolve(
+            {"backbone.kind": "mobilenet_v2", "backbone.depth4": blocks, "backbone.width5": 0.5}
+        )[0].backbone
+        for blocks in range(2, 10)
+    }
     assert [rows[n].depths[3:5] for n in (2, 3, 4, 7)] == [(1, 1), (2, 1), (2, 2), (4, 3)]
     assert all(sum(rows[n].depths[3:5]) == n for n in rows)
     assert rows[2].widths == (16, 24, 32, 64, 96, 80, 160)
@@ -205,8 +283,12 @@ def test_blocks_of_a_level_are_spread_over_its_rows(tmp_path):
 
 def test_params_of_another_space_are_refused(tiny):
     point = draws(tiny, 1)[0]
-    for wrong in (point | {"v1.depth3": 2}, {k: point[k] for k in list(point)[1:]},
-                  point | {"neck.levels": "P3-P6"}, point | {"head.landmarks": 1}):
+    for wrong in (
+        point | {"v1.depth3": 2},
+        {k: point[k] for k in list(point)[1:]},
+        point | {"neck.levels": "P3-P6"},
+        point | {"head.landmarks": 1},
+    ):
         with pytest.raises(UserError, match="do not fit this space"):
             tiny.resolve(wrong)
 
@@ -236,14 +318,18 @@ def test_size_counts_designs(tiny, tmp_path):
 def test_the_built_in_scenes_have_a_proxy_of_their_own(tmp_path):
     """What it names differs, all else is the proxy's."""
     path = tmp_path / "two.yaml"
-    path.write_text("name: two\nbaseline: retinaface_mobile025\nrungs: [1, 3]\n"
-                    "proxy: {size: 192, evaluation: {size: 448, keep: 9}}\n"
-                    "proxy_synthetic: {size: 96, evaluation: {size: 160}}\n"
-                    "dimensions: {neck.width: {choice: [16, 32]}}\n")
+    path.write_text(
+        "name: two\nbaseline: retinaface_mobile025\nrungs: [1, 3]\n"
+        "proxy: {size: 192, evaluation: {size: 448, keep: 9}}\n"
+        "proxy_synthetic: {size: 96, evaluation: {size: 160}}\n"
+        "dimensions: {neck.width: {choice: [16, 32]}}\n"
+    )
     space = SearchSpace.load(path)
     photographs = space.on(SimpleNamespace(root=tmp_path)).proxy
     drawn = space.on(SimpleNamespace(root=None)).proxy
     assert [(r.size, r.evaluation.size, r.evaluation.keep) for r in (photographs, drawn)] == [
-        (192, 448, 9), (96, 160, 9)]
+        (192, 448, 9),
+        (96, 160, 9),
+    ]
     assert photographs.epochs == drawn.epochs == 3
     assert space.on(SimpleNamespace(root=None)).baseline[1] == drawn

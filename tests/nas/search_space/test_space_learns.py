@@ -40,8 +40,16 @@ def test_random_designs_of_the_flagship_learn(tmp_path):
 def _totals(detector, recipe, images, workdir) -> list[float]:
     """The loss at each step of one epoch."""
     found = []
-    for _ in fit(detector, recipe, images, None, workdir=workdir, device="cpu", until=1,
-                 progress=lambda epoch, step, steps, losses: found.append(losses["total"])):
+    for _ in fit(
+        detector,
+        recipe,
+        images,
+        None,
+        workdir=workdir,
+        device="cpu",
+        until=1,
+        progress=lambda epoch, step, steps, losses: found.append(losses["total"]),
+    ):
         pass
     return found
 

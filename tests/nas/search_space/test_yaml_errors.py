@@ -18,37 +18,57 @@ def dimension(*lines):
 
 
 CASES = {
-    "unknown key": (GOOD + "dimension: 3\n",
-                    ":7: dimension: unknown key; did you mean dimensions?"),
+    "unknown key": (
+        GOOD + "dimension: 3\n",
+        ":7: dimension: unknown key; did you mean dimensions?",
+    ),
     "missing key": (GOOD.replace("rungs: [1, 3]\n", ""), "rungs: missing key; add it"),
     "not yaml": (GOOD + "eta: [1\n", "not valid YAML"),
     "not a mapping": ("- 1\n", "must be a mapping"),
     "key twice": (GOOD + "eta: 3\neta: 4\n", ":8: eta: stands twice, first in line 7; remove one"),
-    "unknown preset": (GOOD.replace("mobile025", "mobile"), ":2: baseline: preset "
-                       "'retinaface_mobile' is unknown; there are "),
+    "unknown preset": (
+        GOOD.replace("mobile025", "mobile"),
+        ":2: baseline: preset 'retinaface_mobile' is unknown; there are ",
+    ),
     "rungs fall": (GOOD.replace("[1, 3]", "[3, 1]"), ":3: rungs: [3, 1] must be ascending"),
-    "rungs end early": (GOOD.replace("{size: 160}", "{size: 160, epochs: 9}"),
-                        ":3: rungs: [1, 3] must end at the proxy's epochs, 9"),
+    "rungs end early": (
+        GOOD.replace("{size: 160}", "{size: 160, epochs: 9}"),
+        ":3: rungs: [1, 3] must end at the proxy's epochs, 9",
+    ),
     "eta": (GOOD + "eta: 1\n", ":7: eta: 1 must be a number above 1"),
     "promote": (GOOD + "promote: all\n", ":7: promote: 'all' is not one of score, front"),
     "name": (GOOD.replace("name: bad", "name: a/b"), ":1: name: 'a/b' must be letters"),
-    "proxy key": (GOOD.replace("{size: 160}", "\n  optimizer:\n    lrr: 0.1"),
-                  ":6: proxy → optimizer → lrr: unknown key; did you mean lr?"),
+    "proxy key": (
+        GOOD.replace("{size: 160}", "\n  optimizer:\n    lrr: 0.1"),
+        ":6: proxy → optimizer → lrr: unknown key; did you mean lr?",
+    ),
     "proxy value": (GOOD.replace("160", "100"), ":4: proxy → size: 100 must be a multiple of 32"),
-    "proxy of the built-in scenes": (GOOD + "proxy_synthetic: {epochs: 3}\n",
-                                     ":7: proxy_synthetic: must be a mapping of the proxy's keys"),
-    "key of that proxy": (GOOD + "proxy_synthetic: {siz: 64}\n",
-                          ":7: proxy_synthetic → siz: unknown key; did you mean size?"),
+    "proxy of the built-in scenes": (
+        GOOD + "proxy_synthetic: {epochs: 3}\n",
+        ":7: proxy_synthetic: must be a mapping of the proxy's keys",
+    ),
+    "key of that proxy": (
+        GOOD + "proxy_synthetic: {siz: 64}\n",
+        ":7: proxy_synthetic → siz: unknown key; did you mean size?",
+    ),
     "proxy type": (GOOD.replace("160", "large"), "'large' must be a whole number"),
-    "cap": (GOOD + "constraints: {max_parms: 5}\n",
-            "max_parms: unknown key; did you mean max_params"),
-    "anchors of the score": (GOOD + "objective: {best: 2e11}\n",
-                             ":7: objective → best: 2e+11 must be"),
-    "metric": (GOOD + "objective: {metric: flops}\n",
-               "'flops' is not one of macs, latency_ms, params"),
+    "cap": (
+        GOOD + "constraints: {max_parms: 5}\n",
+        "max_parms: unknown key; did you mean max_params",
+    ),
+    "anchors of the score": (
+        GOOD + "objective: {best: 2e11}\n",
+        ":7: objective → best: 2e+11 must be",
+    ),
+    "metric": (
+        GOOD + "objective: {metric: flops}\n",
+        "'flops' is not one of macs, latency_ms, params",
+    ),
     "no dimensions": (HEAD + "dimensions: []\n", "dimensions: must be a mapping of names"),
-    "no choices": (dimension("neck.width: {choice: []}"), ":6: dimensions → neck.width: choice: [] "
-                   "must be a list with at least one value"),
+    "no choices": (
+        dimension("neck.width: {choice: []}"),
+        ":6: dimensions → neck.width: choice: [] must be a list with at least one value",
+    ),
     "a list as choice": (dimension("neck.levels: {choice: [[3, 4, 5]]}"), "written as P3-P5"),
     "choice twice": (dimension("neck.width: {choice: [16, 16]}"), "16 stands twice"),
     "two kinds": (dimension("neck.width: {choice: [16], int: [1, 2]}"), "has choice and int"),
@@ -60,69 +80,118 @@ CASES = {
     "step": (dimension("neck.width: {int: [16, 30], step: 8}"), "does not lead from 16 to 30"),
     "no such place": (dimension("neck.widht: {choice: [16]}"), "did you mean neck.width?"),
     "place of all": (dimension("recipe.epochs: {choice: [3]}"), "must be the same for all trials"),
-    "condition on nothing": (dimension("neck.width: {choice: [16], when: {backbone.knd: resnet}}"),
-                             "when: there is no dimension backbone.knd"),
-    "condition on a later one": (dimension(
-        "neck.width: {choice: [16], when: {context.kind: ssh}}", "context.kind: {choice: [ssh]}"),
-        "when: context.kind stands further down; move it above"),
-    "condition never met": (dimension(
-        "context.kind: {choice: [ssh]}", "neck.width: {choice: [16], when: {context.kind: none}}"),
-        ":7: dimensions → neck.width: when: context.kind never is 'none'"),
-    "condition on a continuum": (dimension(
-        "recipe.optimizer.lr: {float: [0.1, 1]}",
-        "neck.width: {choice: [16], when: {recipe.optimizer.lr: 0.5}}"), "is continuous"),
-    "one place twice": (dimension("neck.width: {choice: [16]}",
-                                  "wide: {sets: neck.width, choice: [64]}"),
-                        "wide: fills neck.width as neck.width does"),
-    "choice breaks a rule": (dimension("anchors.name: {choice: [retinaface, huge]}"),
-                             ":6: dimensions → anchors.name: 'huge' does not fit: anchors.name"),
+    "condition on nothing": (
+        dimension("neck.width: {choice: [16], when: {backbone.knd: resnet}}"),
+        "when: there is no dimension backbone.knd",
+    ),
+    "condition on a later one": (
+        dimension(
+            "neck.width: {choice: [16], when: {context.kind: ssh}}", "context.kind: {choice: [ssh]}"
+        ),
+        "when: context.kind stands further down; move it above",
+    ),
+    "condition never met": (
+        dimension(
+            "context.kind: {choice: [ssh]}",
+            "neck.width: {choice: [16], when: {context.kind: none}}",
+        ),
+        ":7: dimensions → neck.width: when: context.kind never is 'none'",
+    ),
+    "condition on a continuum": (
+        dimension(
+            "recipe.optimizer.lr: {float: [0.1, 1]}",
+            "neck.width: {choice: [16], when: {recipe.optimizer.lr: 0.5}}",
+        ),
+        "is continuous",
+    ),
+    "one place twice": (
+        dimension("neck.width: {choice: [16]}", "wide: {sets: neck.width, choice: [64]}"),
+        "wide: fills neck.width as neck.width does",
+    ),
+    "choice breaks a rule": (
+        dimension("anchors.name: {choice: [retinaface, huge]}"),
+        ":6: dimensions → anchors.name: 'huge' does not fit: anchors.name",
+    ),
     "bad levels": (dimension("neck.levels: {choice: [P5-P3]}"), "must be levels among 2–7"),
-    "no such level": (dimension("backbone.kind: {choice: [resnet]}",
-                                "backbone.depth1: {int: [1, 2], when: {backbone.kind: resnet}}"),
-                      "resnet has no blocks at level 1"),
-    "sets and bundles": (dimension("head: {sets: head.score, choice: {a: {head.score: softmax}}}"),
-                         ":6: dimensions → head: sets does not go with a choice of bundles"),
+    "no such level": (
+        dimension(
+            "backbone.kind: {choice: [resnet]}",
+            "backbone.depth1: {int: [1, 2], when: {backbone.kind: resnet}}",
+        ),
+        "resnet has no blocks at level 1",
+    ),
+    "sets and bundles": (
+        dimension("head: {sets: head.score, choice: {a: {head.score: softmax}}}"),
+        ":6: dimensions → head: sets does not go with a choice of bundles",
+    ),
     "no bundles": (dimension("head: {choice: {}}"), "must have at least one bundle"),
-    "a bundle that is none": (dimension("head: {choice: {a: softmax}}"),
-                              "choice: a: 'softmax' must be a mapping of places"),
-    "the name of a bundle": (dimension("head: {choice: {1: {head.score: softmax}}}"),
-                             "the name 1 of a bundle must be a word"),
+    "a bundle that is none": (
+        dimension("head: {choice: {a: softmax}}"),
+        "choice: a: 'softmax' must be a mapping of places",
+    ),
+    "the name of a bundle": (
+        dimension("head: {choice: {1: {head.score: softmax}}}"),
+        "the name 1 of a bundle must be a word",
+    ),
     "no such place in a bundle": (
-        dimension("head:", "  choice:", "    a: {head.score: softmax}",
-                  "    b: {head.scor: sigmoid}"),
+        dimension(
+            "head:", "  choice:", "    a: {head.score: softmax}", "    b: {head.scor: sigmoid}"
+        ),
         ":9: dimensions → head → choice → b → head.scor: there is no head.scor to fill in; did you "
-        "mean head.score?"),
+        "mean head.score?",
+    ),
     "a bundle breaks a rule": (
-        dimension("head:", "  choice:", "    a: {head.score: softmax}",
-                  "    b: {head.score: soft}"),
-        ":9: dimensions → head → choice → b: 'b' does not fit: head.score: 'soft' is not one of"),
-    "a list outside of a bundle": (dimension("backbone.widths: {choice: [16]}"),
-                                   "there is no backbone.widths to fill in"),
+        dimension(
+            "head:", "  choice:", "    a: {head.score: softmax}", "    b: {head.score: soft}"
+        ),
+        ":9: dimensions → head → choice → b: 'b' does not fit: head.score: 'soft' is not one of",
+    ),
+    "a list outside of a bundle": (
+        dimension("backbone.widths: {choice: [16]}"),
+        "there is no backbone.widths to fill in",
+    ),
     "bundle and dimension": (
-        dimension("head: {choice: {a: {head.score: softmax}, b: {head.score: sigmoid, "
-                  "head.shared: true}}}", "head.shared: {choice: [true, false]}"),
-        ":7: dimensions → head.shared: fills head.shared as head does"),
-    "budget and width": (dimension("backbone.width: {choice: [0.25]}") + "budget: {macs: 1e9}\n",
-                         ":6: dimensions → backbone.width: backbone.width follows from the budget"),
-    "budget and cap": (GOOD + "budget: {macs: 1e9}\nconstraints: {max_macs: 5}\n",
-                       ":8: constraints → max_macs: the budget says it already"),
+        dimension(
+            "head: {choice: {a: {head.score: softmax}, b: {head.score: sigmoid, "
+            "head.shared: true}}}",
+            "head.shared: {choice: [true, false]}",
+        ),
+        ":7: dimensions → head.shared: fills head.shared as head does",
+    ),
+    "budget and width": (
+        dimension("backbone.width: {choice: [0.25]}") + "budget: {macs: 1e9}\n",
+        ":6: dimensions → backbone.width: backbone.width follows from the budget",
+    ),
+    "budget and cap": (
+        GOOD + "budget: {macs: 1e9}\nconstraints: {max_macs: 5}\n",
+        ":8: constraints → max_macs: the budget says it already",
+    ),
     "budget": (GOOD + "budget: {macs: -1}\n", ":7: budget → macs: -1 must be greater than 0"),
-    "size of the budget": (GOOD + "budget: {macs: 1e9, size: [640, 470]}\n",
-                           ":7: budget → size: [640, 470] must be multiples of 32"),
+    "size of the budget": (
+        GOOD + "budget: {macs: 1e9, size: [640, 470]}\n",
+        ":7: budget → size: [640, 470] must be multiples of 32",
+    ),
     "baselines without budget": (
         GOOD.replace("retinaface_mobile025", "[scrfd_0.5g, scrfd_1g]"),
-        ":2: baseline: ['scrfd_0.5g', 'scrfd_1g'] must be one preset"),
+        ":2: baseline: ['scrfd_0.5g', 'scrfd_1g'] must be one preset",
+    ),
     "several at once, but not what hangs on them": (
-        dimension("a: {sets: neck.width, choice: []}", "b: {sets: head.width, int: [9, 3]}",
-                  "c: {sets: head.layers, int: [0, 1], when: {a: 16}}"),
+        dimension(
+            "a: {sets: neck.width, choice: []}",
+            "b: {sets: head.width, int: [9, 3]}",
+            "c: {sets: head.layers, int: [0, 1], when: {a: 16}}",
+        ),
         ":6: dimensions → a: choice: [] must be a list with at least one value; also {path}:7: "
-        "dimensions → b: int: the lowest, 9, is above the highest, 3; swap them"),
-    "only together wrong": (dimension("context.kind: {choice: [none, ssh]}",
-                                      "neck.width: {int: [16, 18], step: 2, "
-                                      "when: {context.kind: none}}",
-                                      "wide: {sets: neck.width, int: [16, 24], "
-                                      "when: {context.kind: ssh}}"),
-                            "must be a multiple of 4 with context.kind ssh; drawn with"),
+        "dimensions → b: int: the lowest, 9, is above the highest, 3; swap them",
+    ),
+    "only together wrong": (
+        dimension(
+            "context.kind: {choice: [none, ssh]}",
+            "neck.width: {int: [16, 18], step: 2, when: {context.kind: none}}",
+            "wide: {sets: neck.width, int: [16, 24], when: {context.kind: ssh}}",
+        ),
+        "must be a multiple of 4 with context.kind ssh; drawn with",
+    ),
 }
 
 

@@ -16,14 +16,27 @@ DISTRIBUTIONS = {"width": optuna.distributions.IntDistribution(1, 8)}
 
 def make(number, status=Status.RUNNING, **changes):
     record = TrialRecord(
-        number=number, status=status, design=f"d{number}", detector={"a": [1, 2]}, recipe={"e": 1},
-        params={"width": 3}, cost=Cost(params=10, macs=20), speed_score=0.25, started=5.0)
+        number=number,
+        status=status,
+        design=f"d{number}",
+        detector={"a": [1, 2]},
+        recipe={"e": 1},
+        params={"width": 3},
+        cost=Cost(params=10, macs=20),
+        speed_score=0.25,
+        started=5.0,
+    )
     return record.but(**changes)
 
 
 def epoch(number, ap):
-    return EpochResult(epoch=number, losses={"total": 1.5}, lr=0.1, seconds=2.0,
-                       ap={"easy": ap, "medium": ap, "hard": ap})
+    return EpochResult(
+        epoch=number,
+        losses={"total": 1.5},
+        lr=0.1,
+        seconds=2.0,
+        ap={"easy": ap, "medium": ap, "hard": ap},
+    )
 
 
 def optuna_trials(tmp_path):
@@ -81,11 +94,17 @@ class Killed(BaseException):
     pass
 
 
-@pytest.mark.parametrize(("step", "lost"), [
-    ("set_trial_user_attr", "state and record"), ("set_trial_intermediate_value", "state"),
-    ("set_trial_state_values", "state")])
+@pytest.mark.parametrize(
+    ("step", "lost"),
+    [
+        ("set_trial_user_attr", "state and record"),
+        ("set_trial_intermediate_value", "state"),
+        ("set_trial_state_values", "state"),
+    ],
+)
 def test_what_a_killed_writer_did_not_tell_optuna_is_told_by_the_next(
-        tmp_path, monkeypatch, step, lost):
+    tmp_path, monkeypatch, step, lost
+):
     study = Study.create(tmp_path, "s", MANIFEST)
     study.add(make(0), DISTRIBUTIONS)
 
@@ -164,8 +183,11 @@ def test_a_damaged_manifest_is_named(tmp_path):
 
 def test_one_writer(tmp_path):
     study = Study.create(tmp_path, "s", MANIFEST)
-    with study.writing(), pytest.raises(UserError, match="in use"), \
-            Study.open(tmp_path, "s").writing():
+    with (
+        study.writing(),
+        pytest.raises(UserError, match="in use"),
+        Study.open(tmp_path, "s").writing(),
+    ):
         pass
     with study.writing():  # free again
         pass
@@ -174,8 +196,11 @@ def test_one_writer(tmp_path):
 def test_new_studies_are_numbered_and_the_newest_is_found(tmp_path):
     assert newest(tmp_path) is None
     assert new_name(tmp_path, "tiny") == "tiny-001"
-    for created, name, space in ((1, "tiny-001", "tiny"), (3, "tiny-007", "tiny"),
-                                 (5, "x", "other")):
+    for created, name, space in (
+        (1, "tiny-001", "tiny"),
+        (3, "tiny-007", "tiny"),
+        (5, "x", "other"),
+    ):
         Study.create(tmp_path, name, {"name": name, "space": space, "created": created})
     assert new_name(tmp_path, "tiny") == "tiny-008"
     assert newest(tmp_path) == "x"
@@ -187,5 +212,7 @@ def test_half_made_study_does_not_exist(tmp_path):
     Study.create(tmp_path, "s", MANIFEST)
     (tmp_path / "s" / "study.json").unlink()
     assert newest(tmp_path) is None
-    assert json.loads((Study.create(tmp_path, "s", MANIFEST).folder / "study.json").read_text()) \
+    assert (
+        json.loads((Study.create(tmp_path, "s", MANIFEST).folder / "study.json").read_text())
         == MANIFEST
+    )

@@ -12,8 +12,14 @@ from trials.record import Status
 from trials.tracking import tracker as trackers
 from trials.tracking.mlflow_store import client
 
-FACTS = {"name": "tiny", "space": "tiny", "created": 1.0, "data_name": "synthetic",
-         "data_fingerprint": "0" * 12, "data": {"path": "synthetic"}}
+FACTS = {
+    "name": "tiny",
+    "space": "tiny",
+    "created": 1.0,
+    "data_name": "synthetic",
+    "data_fingerprint": "0" * 12,
+    "data": {"path": "synthetic"},
+}
 
 
 @pytest.mark.slow
@@ -40,7 +46,8 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     experiment = store.get_experiment_by_name("tiny").experiment_id
     trials = store.search_runs([experiment], "tags.role = 'trial'")
     assert sorted((run.data.tags["trial"], run.data.tags["status"]) for run in trials) == [
-        (str(r.number), r.status.value) for r in tiny_study.records]
+        (str(r.number), r.status.value) for r in tiny_study.records
+    ]
     (parent,) = store.search_runs([experiment], "tags.role = 'study'")
     done = sum(r.status is Status.COMPLETED for r in tiny_study.records)
     assert len(store.get_metric_history(parent.info.run_id, "best_score")) == done

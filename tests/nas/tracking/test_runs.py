@@ -40,10 +40,14 @@ def call(tiny_study, tmp_path, monkeypatch, capsys):
 
     def run(module, *flags: str) -> tuple[int, str, str]:
         # absolute: within one process MLflow keeps the stores it opened by their address
-        code = cli.main(module.make_parser(), module.run, [
-            "--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *flags])
+        code = cli.main(
+            module.make_parser(),
+            module.run,
+            ["--tracking-uri", f"sqlite:///{tmp_path}/mlflow.db", *flags],
+        )
         captured = capsys.readouterr()
         return code, captured.out, captured.err
+
     return run
 
 
@@ -62,19 +66,30 @@ def test_sync_shows_a_study_whole_and_only_once(call, tmp_path):
     assert json.loads((tmp_path / "s.json").read_text())["trials"] == 3
     store, (parent,) = runs_of("study", tmp_path)
     assert {a.path for a in store.list_artifacts(parent.info.run_id)} == {
-        "space.yaml", "front.csv", "trials.csv", "front.png", "front.html", "report.html"}
+        "space.yaml",
+        "front.csv",
+        "trials.csv",
+        "front.png",
+        "front.html",
+        "report.html",
+    }
     _, trials = runs_of("trial", tmp_path)
     told = {run.data.tags["trial"]: run.data.tags for run in trials}
     assert {number: tags["status"] for number, tags in told.items()} == {
-        "0": "completed", "1": "completed", "2": "infeasible"}
+        "0": "completed",
+        "1": "completed",
+        "2": "infeasible",
+    }
     assert [told[n]["on_front"] for n in "012"] == ["False", "True", "False"]
     assert told["2"]["reason"] == "too many"
     history = store.get_metric_history(parent.info.run_id, "hypervolume")
     assert len(history) == 2 and history[-1].value > 0
 
-    for flags, message in ((["--study", "other"], "(known: tiny)"),
-                           (["--tracking-uri", "none"], "nothing to tell"),
-                           (["--tracking-uri", "file:x"], "keeps no runs in folders")):
+    for flags, message in (
+        (["--study", "other"], "(known: tiny)"),
+        (["--tracking-uri", "none"], "nothing to tell"),
+        (["--tracking-uri", "file:x"], "keeps no runs in folders"),
+    ):
         code, _, err = call(sync, *flags)
         assert code == 2 and message in err and err.count("\n") == 1
 
@@ -87,8 +102,9 @@ def test_a_damaged_store_is_told_before_anything_is_trained(call, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_retrain_is_linked_registered_and_predicts_without_this_project(call, tiny_study,
-                                                                          tmp_path):
+def test_a_retrain_is_linked_registered_and_predicts_without_this_project(
+    call, tiny_study, tmp_path
+):
     import torch
 
     from detector.boxes.anchors import symbolic_priors
@@ -121,15 +137,20 @@ def test_a_retrain_is_linked_registered_and_predicts_without_this_project(call, 
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 96, 128), dtype=np.uint8)
     np.save(away / "images.npy", images)
     (away / "predict.py").write_text(PREDICT)
-    done = subprocess.run([sys.executable, "-I", "predict.py", f"sqlite:///{tmp_path}/mlflow.db"],
-                          cwd=away, capture_output=True, text=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "predict.py", f"sqlite:///{tmp_path}/mlflow.db"],
+        cwd=away,
+        capture_output=True,
+        text=True,
+    )
     assert done.returncode == 0, done.stderr
     told = json.loads(done.stdout.splitlines()[-1])
     assert told == [["images", [-1, 3, -1, -1]], "boxes", "image", "scores"]
     found = np.load(away / "found.npz")
     with torch.inference_mode():
-        wanted = postprocess(model.net(torch.from_numpy(images)),
-                             symbolic_priors(model.config, (96, 128)), SETTINGS)
+        wanted = postprocess(
+            model.net(torch.from_numpy(images)), symbolic_priors(model.config, (96, 128)), SETTINGS
+        )
     for index, faces in enumerate(wanted):
         mine = found["image"] == index
         assert mine.sum() == len(faces)
@@ -148,11 +169,12 @@ def test_who_becomes_champion():
     tags = {"score": "2.0", "data_fingerprint": "a", "objective": "{}", "with_holdout": "False"}
     assert becomes_champion(tags, None, asked=False)[0]
     for changes, asked, wins, why in (
-            ({"score": "2.1"}, False, True, "score 2.1000, version 3 had 2.0000"),
-            ({"score": "2.0"}, False, False, "version 3 stays champion: score 2.0000"),
-            ({"score": "1.0"}, True, True, "as asked"),
-            ({"score": "None"}, False, False, "a score of both is needed"),
-            ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images"),
-            ({"score": "2.5", "machine": "another"}, False, False, "or otherwise")):
+        ({"score": "2.1"}, False, True, "score 2.1000, version 3 had 2.0000"),
+        ({"score": "2.0"}, False, False, "version 3 stays champion: score 2.0000"),
+        ({"score": "1.0"}, True, True, "as asked"),
+        ({"score": "None"}, False, False, "a score of both is needed"),
+        ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images"),
+        ({"score": "2.5", "machine": "another"}, False, False, "or otherwise"),
+    ):
         found = becomes_champion(tags | changes, ("3", tags), asked=asked)
         assert found[0] is wins and why in found[1]

@@ -53,9 +53,19 @@ def play(monkeypatch):
     def play(**how):
         monkeypatch.setattr(cluster, "ray", PlayedRay(**how))
         monkeypatch.setattr(cluster, "NodeAffinitySchedulingStrategy", lambda *a, **k: None)
-        monkeypatch.setattr(cluster, "_alive", lambda: [
-            {"NodeID": f"{number}" * 8, "NodeManagerHostname": f"host{number}",
-             "NodeManagerAddress": f"10.0.0.{number}"} for number in (1, 2)])
+        monkeypatch.setattr(
+            cluster,
+            "_alive",
+            lambda: [
+                {
+                    "NodeID": f"{number}" * 8,
+                    "NodeManagerHostname": f"host{number}",
+                    "NodeManagerAddress": f"10.0.0.{number}",
+                }
+                for number in (1, 2)
+            ],
+        )
+
     return play
 
 
@@ -98,10 +108,13 @@ def test_what_a_node_lacks(tmp_path, monkeypatch):
     assert missing([str(stamp)], "text").startswith("lacks no_such_library; install")
 
 
-@pytest.mark.parametrize(("address", "message"), [
-    ("ray://head:10001", "a search decides where its storage is"),
-    ("127.0.0.1:1", "--address 127.0.0.1:1: no Ray cluster that this machine is part of"),
-])
+@pytest.mark.parametrize(
+    ("address", "message"),
+    [
+        ("ray://head:10001", "a search decides where its storage is"),
+        ("127.0.0.1:1", "--address 127.0.0.1:1: no Ray cluster that this machine is part of"),
+    ],
+)
 def test_an_address_that_cannot_be_used_is_one_line(monkeypatch, address, message):
     def refuse(**asked):
         raise ConnectionError("not there\nand more")
@@ -124,15 +137,18 @@ def timed(monkeypatch):
 
     def latencies(models, *, repeats, device, threads, warmup=3):
         slow = next(load)
-        return {name: SimpleNamespace(median_ms=slow * macs / 1e6)
-                for name, macs in models.items()}
+        return {name: SimpleNamespace(median_ms=slow * macs / 1e6) for name, macs in models.items()}
 
     monkeypatch.setattr(bench, "pin_threads", lambda threads: None)
     monkeypatch.setattr(module, "latencies", latencies)
-    monkeypatch.setattr(module, "latency", lambda model, **how: latencies(
-        {"": model}, repeats=1, device="cpu", threads=1)[""])
-    monkeypatch.setattr(Bench, "_built",
-                        lambda self, detector: Cost.of(Detector.from_dict(detector)).macs)
+    monkeypatch.setattr(
+        module,
+        "latency",
+        lambda model, **how: latencies({"": model}, repeats=1, device="cpu", threads=1)[""],
+    )
+    monkeypatch.setattr(
+        Bench, "_built", lambda self, detector: Cost.of(Detector.from_dict(detector)).macs
+    )
 
 
 def test_latency_does_not_see_what_else_the_machine_does(play, timed):

@@ -13,14 +13,25 @@ from trials.compute import distributed
 @pytest.fixture
 def ray_has(monkeypatch):
     """Function: cores and GPUs that Ray says it has."""
+
     def set_resources(**resources):
         monkeypatch.setattr(distributed.ray, "cluster_resources", lambda: resources)
+
     return set_resources
 
 
-@pytest.mark.parametrize(("gpus", "workers", "device", "share"), [
-    (4, 4, "auto", 1.0), (8, 2, "cuda", 1.0), (1, 2, "auto", 0.5), (1, 3, "cuda", 0.3333),
-    (2, 3, "auto", 0.5), (1, 2, "cpu", 0.0), (0, 2, "auto", 0.0)])
+@pytest.mark.parametrize(
+    ("gpus", "workers", "device", "share"),
+    [
+        (4, 4, "auto", 1.0),
+        (8, 2, "cuda", 1.0),
+        (1, 2, "auto", 0.5),
+        (1, 3, "cuda", 0.3333),
+        (2, 3, "auto", 0.5),
+        (1, 2, "cpu", 0.0),
+        (0, 2, "auto", 0.0),
+    ],
+)
 def test_workers_share_gpus_where_there_are_too_few(ray_has, gpus, workers, device, share):
     ray_has(CPU=8.0, GPU=float(gpus))
     assert distributed._gpu_share(device, workers) == share
@@ -34,11 +45,17 @@ def test_too_few_of_them_is_one_line(ray_has):
         distributed._gpu_share("cuda", 2)
 
 
-@pytest.mark.parametrize(("gpus", "backend", "resources"), [
-    (2, None, {"CPU": 1, "GPU": 1.0}), (1, "gloo", {"CPU": 1, "GPU": 0.5}),
-    (0, "gloo", {"CPU": 1})])
-def test_a_shared_gpu_takes_another_backend(ray_has, monkeypatch, tmp_path, capsys, gpus, backend,
-                                            resources):
+@pytest.mark.parametrize(
+    ("gpus", "backend", "resources"),
+    [
+        (2, None, {"CPU": 1, "GPU": 1.0}),
+        (1, "gloo", {"CPU": 1, "GPU": 0.5}),
+        (0, "gloo", {"CPU": 1}),
+    ],
+)
+def test_a_shared_gpu_takes_another_backend(
+    ray_has, monkeypatch, tmp_path, capsys, gpus, backend, resources
+):
     made = []
     ray_has(CPU=8.0, GPU=float(gpus))
     monkeypatch.setattr(distributed, "_start_ray", lambda workers: None)
@@ -46,9 +63,18 @@ def test_a_shared_gpu_takes_another_backend(ray_has, monkeypatch, tmp_path, caps
     monkeypatch.setattr(distributed, "Queue", lambda **options: None)
     monkeypatch.setattr(distributed, "TorchTrainer", lambda work, **settings: made.append(settings))
     images = SimpleNamespace(folder=tmp_path)
-    assert not list(distributed.fit_on_ray(
-        load_preset("yunet_n")[0], Recipe(), images, images, workdir=tmp_path, device="auto",
-        workers=2, progress=lambda *step: None))
+    assert not list(
+        distributed.fit_on_ray(
+            load_preset("yunet_n")[0],
+            Recipe(),
+            images,
+            images,
+            workdir=tmp_path,
+            device="auto",
+            workers=2,
+            progress=lambda *step: None,
+        )
+    )
     (settings,) = made
     assert settings["torch_config"].backend == backend
     assert settings["scaling_config"].resources_per_worker == resources

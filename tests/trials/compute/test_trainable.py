@@ -15,9 +15,18 @@ def segment(tmp_path):
     detector, recipe = load_preset("retinaface_mobile025")
     for name in ("train", "holdout"):
         (tmp_path / name).mkdir()
-    return Segment(number=3, detector=detector.to_dict(), recipe=recipe.to_dict(), until=1,
-                   evaluate_at=(1,), told=0, workdir=str(tmp_path / "work"),
-                   train=str(tmp_path / "train"), holdout=str(tmp_path / "holdout"), device="cpu")
+    return Segment(
+        number=3,
+        detector=detector.to_dict(),
+        recipe=recipe.to_dict(),
+        until=1,
+        evaluate_at=(1,),
+        told=0,
+        workdir=str(tmp_path / "work"),
+        train=str(tmp_path / "train"),
+        holdout=str(tmp_path / "holdout"),
+        device="cpu",
+    )
 
 
 def test_gpu_memory_is_given_back_when_a_segment_is_let_go(monkeypatch, segment):

@@ -11,9 +11,15 @@ from trials.tracking.mlflow_store import client
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
 from trials.tracking.tracker import CoursePoint, TrialView
 
-FACTS = StudyFacts(name="one", space="tiny", created=1000.5, tags={"seed": 0, "version.torch": "2"},
-                   data=DataFacts(name="synthetic", fingerprint="0123456789ab", source="synthetic",
-                                  images={"train": 10}))
+FACTS = StudyFacts(
+    name="one",
+    space="tiny",
+    created=1000.5,
+    tags={"seed": 0, "version.torch": "2"},
+    data=DataFacts(
+        name="synthetic", fingerprint="0123456789ab", source="synthetic", images={"train": 10}
+    ),
+)
 POINTS = [CoursePoint(step=n, time=1000.0 + n, values={"best_score": n / 10}) for n in (1, 2, 2)]
 
 
@@ -33,15 +39,32 @@ def uri(empty_store, tmp_path, monkeypatch):
 
 def shown(number: int, status: Status, epochs: int, on_front: bool = False, **changes) -> TrialView:
     record = TrialRecord(
-        number=number, status=status, design=f"{number:012x}", detector={}, recipe={}, params={},
-        cost=Cost(params=1000, macs=2000), speed_score=0.5, started=1000.0 + number,
-        ended=1010.0 + number if status.ended else None, rung=epochs // 2 - 1,
-        epochs=tuple(EpochResult(
-            epoch=n, losses={"total": 9.0 / n}, lr=0.1, seconds=1.0, ended=1000.0 + n,
-            ap=None if n % 2 else dict.fromkeys(("easy", "medium", "hard"), n / 10))
-            for n in range(1, epochs + 1))).but(**changes)
-    return TrialView(record=record, title=f"r{number:03d} mnv1", params={"neck.width": 16},
-                     on_front=on_front)
+        number=number,
+        status=status,
+        design=f"{number:012x}",
+        detector={},
+        recipe={},
+        params={},
+        cost=Cost(params=1000, macs=2000),
+        speed_score=0.5,
+        started=1000.0 + number,
+        ended=1010.0 + number if status.ended else None,
+        rung=epochs // 2 - 1,
+        epochs=tuple(
+            EpochResult(
+                epoch=n,
+                losses={"total": 9.0 / n},
+                lr=0.1,
+                seconds=1.0,
+                ended=1000.0 + n,
+                ap=None if n % 2 else dict.fromkeys(("easy", "medium", "hard"), n / 10),
+            )
+            for n in range(1, epochs + 1)
+        ),
+    ).but(**changes)
+    return TrialView(
+        record=record, title=f"r{number:03d} mnv1", params={"neck.width": 16}, on_front=on_front
+    )
 
 
 def content(uri: str) -> list:
@@ -51,11 +74,25 @@ def content(uri: str) -> list:
     told = []
     for run in store.search_runs([experiment.experiment_id]):
         tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
-        history = {name: sorted((m.step, m.timestamp, m.value)
-                                for m in store.get_metric_history(run.info.run_id, name))
-                   for name in run.data.metrics if not name.startswith("system/")}
-        told.append((run.info.run_name, run.info.status, run.info.start_time, run.info.end_time,
-                     tags, run.data.params, history))
+        history = {
+            name: sorted(
+                (m.step, m.timestamp, m.value)
+                for m in store.get_metric_history(run.info.run_id, name)
+            )
+            for name in run.data.metrics
+            if not name.startswith("system/")
+        }
+        told.append(
+            (
+                run.info.run_name,
+                run.info.status,
+                run.info.start_time,
+                run.info.end_time,
+                tags,
+                run.data.params,
+                history,
+            )
+        )
     return sorted(told, key=lambda run: run[0])
 
 
@@ -76,9 +113,12 @@ def test_told_in_steps_or_at_once_is_the_same(uri, empty_store, tmp_path):
     other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
     for _ in range(2):
         once = MlflowView(other, FACTS, live=False)
-        for view in (shown(0, Status.COMPLETED, 4), shown(1, Status.COMPLETED, 4, on_front=True),
-                     shown(2, Status.INFEASIBLE, 0, reason="too many parameters"),
-                     shown(3, Status.FAILED, 1, reason="loss is nan")):
+        for view in (
+            shown(0, Status.COMPLETED, 4),
+            shown(1, Status.COMPLETED, 4, on_front=True),
+            shown(2, Status.INFEASIBLE, 0, reason="too many parameters"),
+            shown(3, Status.FAILED, 1, reason="loss is nan"),
+        ):
             once.trial(view)
         once.course(POINTS)
         once.close(True)
@@ -106,8 +146,9 @@ def test_data_and_a_run_made_twice(uri):
     (data,) = parent.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("synthetic", "0123456789ab")
     # the request that made the trial's run was carried out late, after its repetition
-    store.create_run(experiment, tags={"mlflow.parentRunId": parent.info.run_id, "role": "trial",
-                                       "trial": "0"})
+    store.create_run(
+        experiment, tags={"mlflow.parentRunId": parent.info.run_id, "role": "trial", "trial": "0"}
+    )
     MlflowView(uri, FACTS).trial(shown(0, Status.COMPLETED, 4))
     (trial,) = store.search_runs([experiment], "tags.role = 'trial'")
     assert trial.data.tags["status"] == "completed" and trial.data.tags["epochs_logged"] == "4"
@@ -122,11 +163,15 @@ def other_version(path):
     database.close()
 
 
-@pytest.mark.parametrize(("damage", "told"), [
-    (other_version, "is a store of another version of MLflow (schema ffffffffffff, here"),
-    (lambda path: path.write_bytes(b"no database" * 500), "is not a readable database"),
-    (lambda path: path.write_bytes(path.read_bytes()[:9000]), "is not a readable database"),
-], ids=["version", "no database", "cut"])
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (other_version, "is a store of another version of MLflow (schema ffffffffffff, here"),
+        (lambda path: path.write_bytes(b"no database" * 500), "is not a readable database"),
+        (lambda path: path.write_bytes(path.read_bytes()[:9000]), "is not a readable database"),
+    ],
+    ids=["version", "no database", "cut"],
+)
 def test_a_store_that_cannot_be_used_is_one_line(empty_store, tmp_path, damage, told):
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_store, path)
@@ -137,11 +182,14 @@ def test_a_store_that_cannot_be_used_is_one_line(empty_store, tmp_path, damage, 
     assert "\n" not in str(found.value)
 
 
-@pytest.mark.parametrize(("uri", "told"), [
-    ("file:///somewhere/mlruns", "MLflow keeps no runs in folders any more"),
-    ("127.0.0.1:5000", "a server by http://HOST:PORT"),
-    ("http://127.0.0.1:9", "no MLflow server answers there"),
-])
+@pytest.mark.parametrize(
+    ("uri", "told"),
+    [
+        ("file:///somewhere/mlruns", "MLflow keeps no runs in folders any more"),
+        ("127.0.0.1:5000", "a server by http://HOST:PORT"),
+        ("http://127.0.0.1:9", "no MLflow server answers there"),
+    ],
+)
 def test_what_is_no_store_is_one_line(uri, told):
     with pytest.raises(UserError, match=f"--tracking-uri {uri}.*{told}"):
         client(uri)

@@ -8,8 +8,17 @@ from trials.tracking.tracker import Away, CoursePoint, PatientTracker, TrialView
 
 
 def view(number: int, rung: int = 0) -> TrialView:
-    record = TrialRecord(number=number, status=Status.PAUSED, design="", detector={}, recipe={},
-                         params={}, cost=Cost(params=1, macs=1), speed_score=0.5, rung=rung)
+    record = TrialRecord(
+        number=number,
+        status=Status.PAUSED,
+        design="",
+        detector={},
+        recipe={},
+        params={},
+        cost=Cost(params=1, macs=1),
+        speed_score=0.5,
+        rung=rung,
+    )
     return TrialView(record=record, title=f"r{number}", params={}, on_front=False)
 
 
@@ -59,8 +68,7 @@ def memory():
 
 @pytest.fixture
 def patient(memory):
-    return PatientTracker(memory.open, "python -m nas.sync --study one",
-                          clock=lambda: memory.now)
+    return PatientTracker(memory.open, "python -m nas.sync --study one", clock=lambda: memory.now)
 
 
 def test_what_was_missed_is_told_when_it_is_back(memory, patient, capsys):
@@ -90,8 +98,10 @@ def test_it_is_asked_more_and_more_rarely_and_missed_facts_are_named(memory, pat
     assert not patient.close(False)
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 2
-    assert err[1] == ("note: MLflow lacks 2 of 2 trials and the study's own numbers and pictures; "
-                      "when it is back: python -m nas.sync --study one")
+    assert err[1] == (
+        "note: MLflow lacks 2 of 2 trials and the study's own numbers and pictures; "
+        "when it is back: python -m nas.sync --study one"
+    )
 
 
 def test_catching_up_does_not_hold_the_search_up(memory, patient):

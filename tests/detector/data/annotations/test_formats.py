@@ -33,7 +33,11 @@ def test_wider_boxes_flags_and_empty_images(tmp_path):
     trailing = WIDER.replace("2 0\n", "2 0 \n")  # the official file has such blanks
     found = read_wider(_write(tmp_path, trailing))
     assert [label.name for label in found.labels] == [
-        "0--Parade/a.jpg", "1--Party/none.jpg", "1--Party/bare.jpg", "2--Last/z.jpg"]
+        "0--Parade/a.jpg",
+        "1--Party/none.jpg",
+        "1--Party/bare.jpg",
+        "2--Last/z.jpg",
+    ]
     first = found.labels[0]
     assert first.event == "0--Parade" and first.size == (0, 0)
     np.testing.assert_array_equal(first.boxes, [[10, 20, 40, 60], [0, 0, 6, 7]])  # clipped at 0
@@ -44,18 +48,21 @@ def test_wider_boxes_flags_and_empty_images(tmp_path):
     assert found.dropped == 1  # of zero width
 
 
-@pytest.mark.parametrize("text, line, says", [
-    ("a/b.jpg\nmany\n", 2, "number of faces"),
-    ("a/b.jpg\n", 2, "end of the file"),
-    ("a/b.jpg\n2\n1 2 3 4 0 0 0 0 0 0\nc/d.jpg\n0\n", 4, "face 2 of 2"),
-    ("a/b.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n1 2 3 4 0 0 0 0 0 0\n", 4, "one face more than the 1"),
-    ("a/b.jpg\n1\n1 2 x 4 0 0 0 0 0 0\n", 3, "face 1 of 1"),
-    ("a/b.jpg\n1\n1 2 nan 4 0 0 0 0 0 0\n", 3, "face 1 of 1"),
-    ("a/b.jpg\n1\n1 2 3\n", 3, "x y w h"),
-    ("b.jpg\n0\n", 1, "event/file.jpg"),
-    ("a/../b.jpg\n0\n", 1, "event/file.jpg"),
-    ("a/b.jpg\n0\na/b.jpg\n0\n", 3, "listed twice"),
-])
+@pytest.mark.parametrize(
+    "text, line, says",
+    [
+        ("a/b.jpg\nmany\n", 2, "number of faces"),
+        ("a/b.jpg\n", 2, "end of the file"),
+        ("a/b.jpg\n2\n1 2 3 4 0 0 0 0 0 0\nc/d.jpg\n0\n", 4, "face 2 of 2"),
+        ("a/b.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n1 2 3 4 0 0 0 0 0 0\n", 4, "one face more than the 1"),
+        ("a/b.jpg\n1\n1 2 x 4 0 0 0 0 0 0\n", 3, "face 1 of 1"),
+        ("a/b.jpg\n1\n1 2 nan 4 0 0 0 0 0 0\n", 3, "face 1 of 1"),
+        ("a/b.jpg\n1\n1 2 3\n", 3, "x y w h"),
+        ("b.jpg\n0\n", 1, "event/file.jpg"),
+        ("a/../b.jpg\n0\n", 1, "event/file.jpg"),
+        ("a/b.jpg\n0\na/b.jpg\n0\n", 3, "listed twice"),
+    ],
+)
 def test_wider_bad_lines_are_named(tmp_path, text, line, says):
     path = _write(tmp_path, text)
     with pytest.raises(UserError, match=says) as error:
@@ -77,17 +84,26 @@ RETINAFACE = """\
 def test_retinaface_landmarks(tmp_path):
     a, none, boxes = read_retinaface(_write(tmp_path, RETINAFACE)).labels
     np.testing.assert_array_equal(a.boxes, [[449, 330, 571, 479], [10, 20, 15, 26]])
-    np.testing.assert_allclose(a.landmarks[0], [(488.9, 373.6), (542.1, 376.4), (515.0, 412.8),
-                                                (485.2, 425.9), (538.4, 431.5)], rtol=1e-6)
+    np.testing.assert_allclose(
+        a.landmarks[0],
+        [(488.9, 373.6), (542.1, 376.4), (515.0, 412.8), (485.2, 425.9), (538.4, 431.5)],
+        rtol=1e-6,
+    )
     assert np.isnan(a.landmarks[1]).all() and not a.ignore.any()
     assert len(none.boxes) == 0
     np.testing.assert_array_equal(boxes.boxes, [[1, 2, 4, 6]])
 
 
-@pytest.mark.parametrize("text, line", [
-    ("1 2 3 4\n", 1), ("# a/b.jpg\n1 2 3\n", 2), ("# a/b.jpg\nface\n", 2),
-    ("# a/b.jpg\n# a/b.jpg\n", 2), ("#\n", 1),
-])
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("1 2 3 4\n", 1),
+        ("# a/b.jpg\n1 2 3\n", 2),
+        ("# a/b.jpg\nface\n", 2),
+        ("# a/b.jpg\n# a/b.jpg\n", 2),
+        ("#\n", 1),
+    ],
+)
 def test_retinaface_bad_lines_are_named(tmp_path, text, line):
     path = _write(tmp_path, text)
     with pytest.raises(UserError) as error:

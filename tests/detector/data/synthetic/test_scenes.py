@@ -28,8 +28,9 @@ def test_sizes_and_splits(data):
 
 
 def test_face_heights_follow_wider(data):
-    heights = np.concatenate([label.boxes[:, 3] - label.boxes[:, 1]
-                              for label in data.all_train.labels])
+    heights = np.concatenate(
+        [label.boxes[:, 3] - label.boxes[:, 1] for label in data.all_train.labels]
+    )
     # WIDER's faces in images 1024 px wide: 55 % below 25 px, 20 % of at least 51 px, 15 % below
     # 11 px; all of the data set, crowds included, 71 % below 25 px
     assert 0.55 < (heights < 25).mean() < 0.71
@@ -63,8 +64,7 @@ def test_a_picture_depends_on_nothing_else():
     np.testing.assert_array_equal(few.image(2), many.image(2))
     assert few.labels[2].name == many.labels[2].name
     assert few.image(2).shape[1::-1] == few.labels[2].size
-    assert not np.array_equal(DrawnImages("val", 3).image(2)[:200, :200],
-                              few.image(2)[:200, :200])
+    assert not np.array_equal(DrawnImages("val", 3).image(2)[:200, :200], few.image(2)[:200, :200])
     other = DrawnImages("train", 3, seed=1)
     assert other.fingerprint != few.fingerprint
 
@@ -86,16 +86,19 @@ def test_landmarks_are_where_the_eyes_are_drawn():
     for roll, yaw in ((0.0, 0.0), (0.4, 0.3), (-0.4, -0.3)):
         face = Face(150.0, 130.0, 160.0, width=0.8, roll=roll, yaw=yaw, cover=None)
         eyes = landmarks_of(face)[:2]
-        drawn = [paint((300, 260), "gradient", [face], np.random.default_rng(seed)).mean(axis=2)
-                 for seed in range(8)]
+        drawn = [
+            paint((300, 260), "gradient", [face], np.random.default_rng(seed)).mean(axis=2)
+            for seed in range(8)
+        ]
         mean = np.mean(drawn, axis=0)
         for x, y in eyes:
-            pupil = mean[int(y) - 2:int(y) + 3, int(x) - 2:int(x) + 3].mean()
+            pupil = mean[int(y) - 2 : int(y) + 3, int(x) - 2 : int(x) + 3].mean()
             cheek_x, cheek_y = face.x + (x - face.x) * 0.9, y + 0.22 * face.height
-            cheek = mean[int(cheek_y) - 2:int(cheek_y) + 3, int(cheek_x) - 2:int(cheek_x) + 3]
+            cheek = mean[int(cheek_y) - 2 : int(cheek_y) + 3, int(cheek_x) - 2 : int(cheek_x) + 3]
             assert pupil < cheek.mean() - 20
     left, right, nose, mouth_left, mouth_right = landmarks_of(
-        Face(0.0, 0.0, 2.0, width=0.8, roll=0.0, yaw=0.0, cover=None))
+        Face(0.0, 0.0, 2.0, width=0.8, roll=0.0, yaw=0.0, cover=None)
+    )
     assert left[0] < nose[0] < right[0] and mouth_left[0] < mouth_right[0]
     assert left[1] < nose[1] < mouth_left[1]
 
