@@ -76,7 +76,7 @@ def hover(record: TrialRecord, choices: bool = True) -> str:
     """A completed trial's numbers, in lines of HTML; with the sampler's `choices`, each a line."""
     lines = [
         f"<b>{name_of(record)}</b>" + (" (baseline)" if record.number == 0 else ""),
-        *([describe(record.detector)] if record.detector else []),
+        describe(record.detector),
         f"score {record.score:.3f} (accuracy {record.accuracy_score:.3f}, "
         f"speed {record.speed_score:.3f})",
         ", ".join(f"{level} {ap:.3f}" for level, ap in record.ap.items()),

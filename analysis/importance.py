@@ -139,14 +139,14 @@ def resolved(record: TrialRecord) -> dict[str, object]:
     their sum and last entry.
     """
     flat: dict[str, object] = {}
-    for part, content in record.recipe.items():
+    for part, content in record.recipe.to_dict().items():
         fields = content if isinstance(content, dict) else {"": content}
         flat |= {
             f"recipe.{part}.{key}".rstrip("."): value
             for key, value in fields.items()
             if not isinstance(value, (list, dict)) and value is not None
         }
-    for part, content in record.detector.items():
+    for part, content in record.detector.to_dict().items():
         for key, value in content.items():
             if part == "pixels":
                 continue

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from detector.config.detector import arch_hash
 from detector.config.recipe import DataChoice, Evaluation
 from nas.terminal import cli, tta_flags
@@ -243,7 +244,7 @@ def _model(args: Namespace) -> dict:
         result["coco"] = _coco({name: rows(own) for name, own in detections.items()}, images)
     _print_model(result, objective, measured, tta_flags.looks(settings))
     if model.folder is not None and settings == Evaluation():  # what reports quote
-        cli.write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
+        write_text(model.folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
         write_network(model.folder, model.config)
         if path == "synthetic":  # photographs are not to be copied
             write_examples(model.folder, images, found)

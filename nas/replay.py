@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from detector.base import cli
 from detector.base.errors import UserError
+from detector.base.files import write_text
+from detector.config.shipped import find_file
 from nas.samplers.proposer import SAMPLERS
 
 if TYPE_CHECKING:
@@ -104,7 +106,7 @@ def run(args: Namespace) -> dict:
     unknown = set(samplers) - set(SAMPLERS)
     if unknown:
         raise UserError(f"--samplers {min(unknown)}: is not one of {', '.join(SAMPLERS)}")
-    table, space = Table.load(args.table)
+    table, space = Table.load(find_file(args.table, "table"))
     schedules = [schedule(text, table) for text in args.schedules]
     plays = replay(table, space, samplers, schedules, args.seeds, args.jobs)
     from nas.tabular.report import report
@@ -196,12 +198,12 @@ def _record(args: Namespace) -> dict:
     from nas.search_space.space import SearchSpace
     from nas.tabular.table import Table
 
-    path = args.space or args.table.with_suffix(".yaml")
+    path = find_file(args.space or args.table.with_suffix(".yaml"), "space")
     if path.parent.resolve() != args.table.parent.resolve():
         raise UserError(f"--space {path}: must lie beside the table, in {args.table.parent}")
     space = SearchSpace.load(path)
     table = Table.record(args.record, space)
-    cli.write_text(args.table, table.text())
+    write_text(args.table, table.text())
     print(
         f"{args.table}: {len(table.rows)} of the {space.size()} designs of {path}, each trained "
         f"for {table.full} epochs"

@@ -159,7 +159,7 @@ def under(formula: Objective, records: Sequence[TrialRecord], study: str) -> lis
             f"{len(records)} completed trials (the first is {lacking[0]}); rank by "
             "macs or params, or let python -m nas.evaluate measure a retrained model"
         )
-    return [r.but(speed_score=formula.speed_score(r.cost)) for r in records]
+    return [r.evolve(speed_score=formula.speed_score(r.cost)) for r in records]
 
 
 def ranking(records: Sequence[TrialRecord], score) -> list[TrialRecord]:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from detector.config.recipe import DataChoice, Recipe
 from detector.weights.pretrained import START_FILE, Start
 from nas.models.model_folder import Origin, copy_model, read_metrics, save_model, sha256_of
@@ -71,7 +72,8 @@ def make_parser() -> ArgumentParser:
     what.add_argument(
         "--preset",
         metavar="NAME",
-        help="a fixed design: the stem of a file in search_spaces/presets",
+        help="a fixed design: one in search_spaces/presets by name, or a YAML file of "
+        "that form, after which the model is named",
     )
     how = made.add_argument_group("how to train")
     how.add_argument(
@@ -100,9 +102,9 @@ def make_parser() -> ArgumentParser:
         "--recipe",
         metavar="FILE",
         type=Path,
-        help="a YAML file with what is different about the recipe, such as "
-        "search_spaces/recipes/short.yaml for a preset (default: the recipe as "
-        "it is)",
+        help="a YAML file with what is different about the recipe, or a shipped one by "
+        "name, such as short (search_spaces/recipes/short.yaml) for a preset "
+        "(default: the recipe as it is)",
     )
     how.add_argument(
         "--accumulate",
@@ -265,7 +267,7 @@ def _retrain(candidate: Candidate, args: Namespace) -> dict:
     workdir = training.folder(candidate, origin, args)
     chosen = {CHOSEN: recipe.batch_size} if args.batch_size == AUTO else {}
     if chosen:  # what a resumed training goes on with
-        cli.write_text(workdir / CHOICE, json.dumps(chosen) + "\n")
+        write_text(workdir / CHOICE, json.dumps(chosen) + "\n")
     facts = training.facts(candidate, recipe, origin) | chosen
     with retrain_run(args.tracking_uri, args.runs_dir, facts) as tracked:
         net, history, start = training.train(

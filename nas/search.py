@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from nas.engine.enqueued import Queue, add_queue_flags, check_same, manifest_of, read_queue
 from nas.samplers.proposer import DEFAULT, SAMPLERS
 from nas.search_space.mac_budget import Budget
@@ -51,7 +52,8 @@ def make_parser() -> ArgumentParser:
         metavar="FILE",
         type=Path,
         required=True,
-        help="the search space, such as search_spaces/retina.yaml",
+        help="the search space: a file, or a shipped one by name (retina is "
+        "search_spaces/retina.yaml)",
     )
     cli.add_budget_flag(search)
     search.add_argument(
@@ -341,9 +343,9 @@ def _open_study(args: Namespace, space):
         "seed": args.seed,
         "sampler": args.sampler or DEFAULT,
         "scheduler": args.scheduler or "halving",
-        "space_hash": _hash(args.space),
+        "space_hash": _hash(space.path),
         "budget": space.budget.to_dict() if space.budget else None,
-        "space_text": args.space.read_text(),
+        "space_text": space.path.read_text(),
         "data": choice.to_dict(),
         "data_name": data.name,
         "data_fingerprint": data.fingerprint,
@@ -355,17 +357,17 @@ def _open_study(args: Namespace, space):
     if queue != Queue():
         queue.write(args.runs_dir / name)
     study = Study.create(args.runs_dir, name, manifest)
-    cli.write_text(study.folder / "space.yaml", manifest["space_text"])
+    write_text(study.folder / "space.yaml", manifest["space_text"])
     return study, data
 
 
 def _check_same(args: Namespace, study, space) -> None:
     """A study goes on only as it was begun."""
     manifest = study.manifest
-    if manifest["space_hash"] != _hash(args.space):
+    if manifest["space_hash"] != _hash(space.path):
         import difflib
 
-        before, now = manifest["space_text"].splitlines(), args.space.read_text().splitlines()
+        before, now = manifest["space_text"].splitlines(), space.path.read_text().splitlines()
         changed = [
             line
             for line in difflib.unified_diff(before, now, lineterm="", n=0)

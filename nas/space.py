@@ -49,7 +49,12 @@ QUANTILES = {
 
 def make_parser() -> ArgumentParser:
     made = detector_parser("nas.space", DESCRIPTION)
-    made.add_argument("space", metavar="FILE", type=Path, help="such as search_spaces/retina.yaml")
+    made.add_argument(
+        "space",
+        metavar="FILE",
+        type=Path,
+        help="a file, or a shipped space by name: retina is search_spaces/retina.yaml",
+    )
     cli.add_budget_flag(made)
     made.add_argument(
         "--draws",

@@ -37,7 +37,7 @@ def tiny_data():
 def tiny_study(tmp_path, monkeypatch):
     """Study "tiny" in tmp_path/runs, for what comes after a search: trial 0 is the baseline, 1 the
     best, 2 infeasible; tiny detectors. The built-in set has 19 + 8 images meanwhile."""
-    import detector.data
+    import detector.data.open
     from detector.config.detector import Backbone, Detector, Head, Neck, arch_hash
     from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
     from nas.study.storage import Study
@@ -46,11 +46,11 @@ def tiny_study(tmp_path, monkeypatch):
 
     def few(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")):
         if choice.path == "synthetic":
-            return detector.data.synthetic_data(choice, train=19, val=8)
+            return detector.data.open.synthetic_data(choice, train=19, val=8)
         return whole(choice, parts)
 
-    whole = detector.data.open_data
-    monkeypatch.setattr(detector.data, "open_data", few)
+    whole = detector.data.open.open_data
+    monkeypatch.setattr(detector.data.open, "open_data", few)
     choice = DataChoice(path="synthetic", holdout=0.4)
     recipe = Recipe(
         epochs=2,
@@ -74,15 +74,15 @@ def tiny_study(tmp_path, monkeypatch):
             number=number,
             status=Status.COMPLETED,
             design=arch_hash(design),
-            detector=design.to_dict(),
-            recipe=recipe.to_dict(),
+            detector=design,
+            recipe=recipe,
             params={},
             cost=cost,
             speed_score=Objective().speed_score(cost),
             started=1.0,
             ended=2.0,
             epochs=(EpochResult(epoch=2, losses={"total": 1.0}, lr=0.1, seconds=1.0, ap=ap),),
-        ).but(**changes)
+        ).evolve(**changes)
 
     study = Study.create(
         tmp_path / "runs",
@@ -173,11 +173,11 @@ def generated_study(tmp_path):
                     TrialRecord(
                         number=number,
                         design=f"{number:012x}",
-                        detector=found.detector.to_dict(),
+                        detector=found.detector,
                         status=(Status.COMPLETED if chosen else Status.PRUNED)
                         if legal
                         else Status.INFEASIBLE,
-                        recipe=found.recipe.to_dict(),
+                        recipe=found.recipe,
                         params=found.params if number else {},
                         cost=Cost(params=params, macs=macs),
                         epochs=tuple(epochs),

@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from detector.config.detector import Detector, Head, canonical
 from detector.config.families import family, scaled
 
 
-def describe(detector: Detector | Mapping) -> str:
+def describe(detector: Detector) -> str:
     """What gets built, in one line: "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm".
 
-    Args:
-        detector: a configuration, or the plain data of one.
-
-    Of the head what is not as in RetinaFace is told.
+    Of the head only what differs from RetinaFace's is named.
 
     w is the width multiplier where the published widths times it are the design's, else the
     channels of each row; d the blocks of each row; fpn the channels of the neck.
     """
-    if not isinstance(detector, Detector):
-        detector = Detector.from_dict(dict(detector))
     built, neck = canonical(detector)["backbone"], detector.neck
     shape = family(detector.backbone.kind, detector.backbone.block)
     widths, depths = built["widths"], built["depths"]

@@ -12,6 +12,7 @@ from functools import cached_property
 from detector.architecture.cost import cost
 from detector.base.struct import Struct
 from detector.config.detector import Detector
+from detector.config.recipe import Recipe
 
 RECORD_ATTRIBUTE = "record"
 """User attribute of the storage's trial that holds records as JSON text, see `records_in`."""
@@ -80,8 +81,8 @@ class TrialRecord(Struct):
     status: Status
     design: str
     """`arch_hash` of the detector."""
-    detector: dict
-    recipe: dict
+    detector: Detector
+    recipe: Recipe
     params: dict
     """What the sampler chose: active names of the space → values; empty for given designs."""
     cost: Cost
@@ -153,7 +154,8 @@ class TrialRecord(Struct):
         """Same design, same recipe (budget and seed included): the same trial."""
         return identity_of(self.design, self.recipe)
 
-    def but(self, **changes) -> TrialRecord:
+    def evolve(self, **changes) -> TrialRecord:
+        """The record with some fields changed."""
         return replace(self, **changes)
 
 
@@ -173,7 +175,7 @@ def records_in(text: str) -> list[TrialRecord]:
     return [TrialRecord.from_dict(one) for one in (plain if isinstance(plain, list) else [plain])]
 
 
-def identity_of(design: str, recipe: dict) -> str:
-    """Identity of a trial, 12 hex digits: a design's `arch_hash` and its recipe as plain data."""
-    text = json.dumps([design, recipe], sort_keys=True)
+def identity_of(design: str, recipe: Recipe) -> str:
+    """Identity of a trial, 12 hex digits, from a design's `arch_hash` and its recipe."""
+    text = json.dumps([design, recipe.to_dict()], sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -24,8 +24,8 @@ class Segment(Struct):
 
     number: int
     """Of the trial."""
-    detector: dict
-    recipe: dict
+    detector: Detector
+    recipe: Recipe
     until: int
     """Epoch (1-based) after which the segment ends."""
     evaluate_at: tuple[int, ...]
@@ -54,7 +54,7 @@ class Failure(Struct):
     reason: str
     """One line."""
     traceback: str = ""
-    may_pass: bool = False
+    is_transient: bool = False
     """A second try could succeed (a killed worker, memory taken by others); a NaN would not."""
     disk_full: bool = False
     """No fault of the trial: every other one would fail likewise."""
@@ -104,7 +104,7 @@ def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
             failure=Failure(
                 reason=f"{type(error).__name__}: {' '.join(str(error).split())[:300]}",
                 traceback=traceback.format_exc(),
-                may_pass=_may_pass(error),
+                is_transient=_is_transient(error),
                 disk_full=disk_full(error),
                 out_of_memory=out_of_memory(error),
             ),
@@ -145,7 +145,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     from detector.weights.pretrained import read_start
 
     pin_threads(segment.threads)
-    detector, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
+    detector, recipe = segment.detector, segment.recipe
     recipe = replace(recipe, accumulate=max(recipe.accumulate, segment.accumulate))
     workdir = Path(segment.workdir)
     for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it
@@ -196,5 +196,5 @@ def _line(epoch: EpochResult) -> str:
     )
 
 
-def _may_pass(error: Exception) -> bool:
+def _is_transient(error: Exception) -> bool:
     return isinstance(error, OSError) or out_of_memory(error)

@@ -177,18 +177,18 @@ class Driver:
             raise DiskFull(report.failure.reason)  # the trial goes on when there is room again
         if report.failure is not None:
             self._running.discard(record.number)
-            self._fail(record.but(notes=notes), report.failure)
+            self._fail(record.evolve(notes=notes), report.failure)
             return
         epoch = replace(report.epoch, ended=time.time())
-        record = record.but(epochs=record.epochs + (epoch,), notes=notes)
+        record = record.evolve(epochs=record.epochs + (epoch,), notes=notes)
         rung = halving.rung_reached(record, self.rungs)
         if not report.ended:
-            self.study.put(record.but(rung=rung))
+            self.study.put(record.evolve(rung=rung))
             return
         self._running.discard(record.number)
         completed = report.epoch.epoch >= self.rungs[-1]
         self._store(
-            record.but(
+            record.evolve(
                 rung=rung,
                 status=Status.COMPLETED if completed else Status.PAUSED,
                 ended=time.time() if completed else None,
@@ -205,7 +205,7 @@ class Driver:
         for record in self.records:
             if record.status is Status.PAUSED:
                 self._store(
-                    record.but(
+                    record.evolve(
                         status=Status.PRUNED,
                         ended=time.time(),
                         reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
@@ -219,7 +219,7 @@ class Driver:
         """Go on with a study that had ended: what was pruned may be promoted again."""
         for record in self.records:
             if record.status is Status.PRUNED and (self.workdir(record) / "last.pt").exists():
-                self._store(record.but(status=Status.PAUSED, ended=None, reason=None))
+                self._store(record.evolve(status=Status.PAUSED, ended=None, reason=None))
 
     def workdir(self, record: TrialRecord) -> Path:
         return self.study.folder.resolve() / "trials" / f"{record.number:04d}"
@@ -285,7 +285,7 @@ class Driver:
 
     def _start(self, record: TrialRecord) -> Segment:
         if record.status is not Status.RUNNING:
-            record = record.but(status=Status.RUNNING)
+            record = record.evolve(status=Status.RUNNING)
             self.study.put(record)
         self._running.add(record.number)
         record = self._behind_checkpoint(record)
@@ -311,26 +311,26 @@ class Driver:
         A worker stores its checkpoint before it reports an epoch, so a checkpoint may also be
         ahead of the record; `fit` then tells what the record lacks."""
         if record.epochs and not (self.workdir(record) / "last.pt").exists():
-            record = record.but(epochs=(), rung=-1)
+            record = record.evolve(epochs=(), rung=-1)
             self.study.put(record)
         return record
 
     def _fail(self, record: TrialRecord, failure: Failure) -> None:
         lost = record.notes.get("nodes_lost", 0)
         if failure.node_died and lost < MAX_NODES_LOST:
-            self.study.put(record.but(notes=record.notes | {"nodes_lost": lost + 1}))
+            self.study.put(record.evolve(notes=record.notes | {"nodes_lost": lost + 1}))
             return
         reason = failure.reason
         if failure.out_of_memory:
             if self._with_more_parts(record, reason):
                 return
             reason += f"; even with one image at a time ({_parts(record)} parts a step)"
-        elif failure.may_pass and record.retries < MAX_RETRIES:
-            self.study.put(record.but(retries=record.retries + 1))  # running: taken up again
+        elif failure.is_transient and record.retries < MAX_RETRIES:
+            self.study.put(record.evolve(retries=record.retries + 1))  # running: taken up again
             note(self.workdir(record), f"to be tried again: {reason}")
             return
         self._store(
-            record.but(
+            record.evolve(
                 status=Status.FAILED, reason=reason, traceback=failure.traceback, ended=time.time()
             )
         )
@@ -341,11 +341,11 @@ class Driver:
     def _with_more_parts(self, record: TrialRecord, reason: str) -> bool:
         """Have a trial that ran out of memory tried again with half as many images at a time;
         False: it had one already."""
-        images = record.recipe["batch_size"]
+        images = record.recipe.batch_size
         if _parts(record) >= images:
             return False
         parts = min(2 * _parts(record), images)
-        self.study.put(record.but(notes=record.notes | {"accumulate": parts}))
+        self.study.put(record.evolve(notes=record.notes | {"accumulate": parts}))
         note(self.workdir(record), f"to be tried again in {parts} parts a step: {reason}")
         return True
 
@@ -368,4 +368,4 @@ class Driver:
 def _parts(record: TrialRecord) -> int:
     """In which a trial takes the images of a step: as its recipe says, more of them where it ran
     out of memory."""
-    return max(record.recipe.get("accumulate", 1), record.notes.get("accumulate", 1))
+    return max(record.recipe.accumulate, record.notes.get("accumulate", 1))

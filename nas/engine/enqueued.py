@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.base.cli import write_text
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
@@ -27,17 +27,17 @@ class Entry(Struct):
 
     origin: str
     """Such as "seeds.yaml, design 2" or "study retina-001 trial 7"."""
-    detector: dict
-    recipe: dict
+    detector: Detector
+    recipe: Recipe
     params: dict
     """Of the space; empty for a design that was given as it is."""
-    known: dict | None = None
-    """The completed `TrialRecord` of the very same training, if there is one."""
+    known: TrialRecord | None = None
+    """The completed record of the very same training, if there is one."""
 
     @property
     def identity(self) -> str:
         """As `TrialRecord.identity`."""
-        return identity_of(arch_hash(Detector.from_dict(self.detector)), self.recipe)
+        return identity_of(arch_hash(self.detector), self.recipe)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -193,8 +193,8 @@ def _entry(document, place: int, given, space, seed: str) -> Entry:
     return Entry(
         origin=f"{document.path.name}, design {place + 1}",
         params=params,
-        detector=detector.to_dict(),
-        recipe=recipe.to_dict(),
+        detector=detector,
+        recipe=recipe,
     )
 
 
@@ -249,7 +249,7 @@ def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], En
     folder = find_study(runs_dir, name)
     manifest = read_manifest(folder)
     completed = [
-        r.but(speed_score=space.objective.speed_score(r.cost))
+        r.evolve(speed_score=space.objective.speed_score(r.cost))
         for r in load_records(folder)
         if r.status is Status.COMPLETED
     ]
@@ -274,7 +274,7 @@ def _of_records(
     records: list[TrialRecord], study: str, space, same_images: bool
 ) -> Iterator[Entry]:
     for record in records:
-        detector, params, recipe = Detector.from_dict(record.detector), {}, space.proxy
+        params, recipe = {}, space.proxy
         if record.params:
             try:
                 resolved, its_recipe = space.resolve(record.params)
@@ -282,11 +282,11 @@ def _of_records(
                 resolved = None
             if resolved is not None and arch_hash(resolved) == record.design:
                 params, recipe = record.params, its_recipe
-        same = same_images and record.parent is None and Recipe.from_dict(record.recipe) == recipe
+        same = same_images and record.parent is None and record.recipe == recipe
         yield Entry(
             origin=f"study {study} trial {record.number}",
-            detector=detector.to_dict(),
-            recipe=recipe.to_dict(),
+            detector=record.detector,
+            recipe=recipe,
             params=params,
-            known=record.to_dict() if same else None,
+            known=record if same else None,
         )

@@ -38,7 +38,7 @@ class Draw:
     @property
     def identity(self) -> str:
         """As `TrialRecord.identity`."""
-        return identity_of(self.design, self.recipe.to_dict())
+        return identity_of(self.design, self.recipe)
 
     def line(self, number: int, note: str = "") -> str:
         """The design with its cost, as one line of a numbered list."""
@@ -55,8 +55,8 @@ class Draw:
             number=number,
             status=Status.RUNNING if legal else Status.INFEASIBLE,
             design=self.design,
-            detector=self.detector.to_dict(),
-            recipe=self.recipe.to_dict(),
+            detector=self.detector,
+            recipe=self.recipe,
             params=self.params,
             cost=self.cost,
             speed_score=objective.speed_score(self.cost) if objective.measured(self.cost) else 0.0,

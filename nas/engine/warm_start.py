@@ -9,8 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from detector.config.detector import Detector, arch_hash
-from detector.config.recipe import Recipe
+from detector.config.detector import arch_hash
 from nas.engine import weight_inheritance
 from nas.engine.enqueued import Entry, Queue
 from nas.engine.gate import Draw
@@ -62,24 +61,24 @@ class WarmStart:
         """
         entry = self._known.get(record.identity)
         if entry is not None and record.number:
-            record = record.but(source="enqueued", notes=record.notes | {"origin": entry.origin})
+            record = record.evolve(source="enqueued", notes=record.notes | {"origin": entry.origin})
         if record.status is not Status.RUNNING:
             return record
         if entry is not None and entry.known is not None:
-            known = TrialRecord.from_dict(entry.known)
-            record = record.but(
+            known = entry.known
+            record = record.evolve(
                 status=Status.COMPLETED,
                 epochs=known.epochs,
                 source=entry.origin,
                 ended=record.started,
                 notes=record.notes | known.notes,
             )
-            return record.but(rung=rung_reached(record, self._rungs))
+            return record.evolve(rung=rung_reached(record, self._rungs))
         if self.inherits and record.number:
             parent = weight_inheritance.parent_of(record, records, self._workdir)
             if parent is not None:
                 weight_inheritance.keep_parent(self._workdir(parent), self._workdir(record))
-                record = record.but(parent=parent.number)
+                record = record.evolve(parent=parent.number)
         return record
 
     def init(self, record: TrialRecord) -> str | None:
@@ -96,13 +95,12 @@ class WarmStart:
         return self._trials / f"{record.number:04d}"
 
     def _draw(self, entry: Entry) -> Draw:
-        detector = Detector.from_dict(entry.detector)
-        price = Cost.of(detector)
+        price = Cost.of(entry.detector)
         return Draw(
             params=entry.params,
-            detector=detector,
-            recipe=Recipe.from_dict(entry.recipe),
-            design=arch_hash(detector),
+            detector=entry.detector,
+            recipe=entry.recipe,
+            design=arch_hash(entry.detector),
             cost=price,
             violation=self._space.constraints.violation(price),
         )

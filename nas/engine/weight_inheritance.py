@@ -13,8 +13,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detector.base.errors import UserError
-from detector.config.detector import Detector
-from detector.config.recipe import Recipe
 from nas.samplers.features import features, matrix
 from trials.record import TrialRecord
 
@@ -77,12 +75,10 @@ def drop_parent(folder: Path) -> None:
 
 
 def _kind(record: TrialRecord) -> tuple[str, str]:
-    backbone = record.detector["backbone"]
-    return backbone["kind"], backbone["block"] if backbone["kind"] == "resnet" else ""
+    backbone = record.detector.backbone
+    return backbone.kind, backbone.block if backbone.kind == "resnet" else ""
 
 
 def _features(record: TrialRecord) -> dict[str, float]:
-    found = features(
-        Detector.from_dict(record.detector), Recipe.from_dict(record.recipe), record.cost
-    )
-    return {name: value for name, value in found.items() if not name.startswith("recipe.")}
+    numbers = features(record.detector, record.recipe, record.cost)
+    return {name: value for name, value in numbers.items() if not name.startswith("recipe.")}

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.base.cli import write_text
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from detector.base.struct import Struct
 from detector.config.detector import Detector
 from detector.config.recipe import DataChoice, Recipe
@@ -79,12 +79,13 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     Raises:
         UserError: no such file, not weights, or weights of another design.
     """
-    from detector.config.presets import load_preset
+    from detector.config.presets import load_design
+    from detector.config.shipped import find_file
     from detector.network.model import build_detector
     from detector.weights import checkpoint
     from detector.weights.files import load_weights
 
-    config = load_preset(preset)[0] if preset is not None else None
+    config = load_design(find_file(preset, "preset"))[0] if preset is not None else None
     try:
         saved = checkpoint.load(path)
     except UserError as error:

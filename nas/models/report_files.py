@@ -8,7 +8,7 @@ from pathlib import Path
 from detector.architecture.cost import layer_costs
 from detector.architecture.layers import Conv, Layer, Scale, Size, level_size
 from detector.architecture.plan import plan
-from detector.base.cli import write_text
+from detector.base.files import write_text
 from detector.config.detector import Detector
 from trials.names import describe
 

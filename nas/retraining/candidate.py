@@ -10,8 +10,9 @@ from detector.base.cli import count
 from detector.base.errors import UserError
 from detector.base.yaml_file import read
 from detector.config.detector import Detector
-from detector.config.presets import section
+from detector.config.presets import load_design, section
 from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
+from detector.config.shipped import find_file
 from trials.objective import Objective
 from trials.record import Cost, Status
 
@@ -55,7 +56,6 @@ def choose(args: Namespace) -> Candidate:
     Raises:
         UserError: no such study, trial or preset, or none that can be trained.
     """
-    from detector.config.presets import load_preset
     from nas.study.storage import Study, checked_name, newest
 
     # A preset with its own --data needs no study; else it is trained as the newest one's trials.
@@ -66,17 +66,18 @@ def choose(args: Namespace) -> Candidate:
             f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
             "search_spaces/quick.yaml first, or give --preset NAME"
         )
+    if args.preset is not None:  # unknown? Say so before the study is opened
+        path = find_file(args.preset, "preset")
+        config, recipe = load_design(path)
+        preset = checked_name(path.stem)
     if name is None:
-        config, recipe = load_preset(args.preset)
         return Candidate(
             config=config,
             recipe=recipe,
             proxy=False,
-            title=f"preset {args.preset}",
-            folder=args.runs_dir / checked_name(args.preset) / "best",
+            title=f"preset {preset}",
+            folder=args.runs_dir / preset / "best",
         )
-    if args.preset is not None:
-        load_preset(args.preset)  # unknown? Say so before the study is opened
     study = Study.open(args.runs_dir, name)
     manifest, records = study.manifest, study.records
     shared = {
@@ -95,10 +96,10 @@ def choose(args: Namespace) -> Candidate:
                 "search begin, or give --data for a retrain without a study"
             )
         return Candidate(
-            config=load_preset(args.preset)[0],
-            recipe=Recipe.from_dict(records[0].recipe),
-            title=f"preset {args.preset}, as study {name}",
-            folder=retrained / args.preset,
+            config=config,
+            recipe=records[0].recipe,
+            title=f"preset {preset}, as study {name}",
+            folder=retrained / preset,
             **shared,
         )
     if args.trial is not None:
@@ -121,8 +122,8 @@ def choose(args: Namespace) -> Candidate:
             )
         record, folder = max(completed, key=lambda r: r.score), study.folder / "best"
     return Candidate(
-        config=Detector.from_dict(record.detector),
-        recipe=Recipe.from_dict(record.recipe),
+        config=record.detector,
+        recipe=record.recipe,
         title=f"trial {record.number} of study {name}",
         folder=folder,
         cost=record.cost,
@@ -247,7 +248,9 @@ def _check_flags(args: Namespace) -> None:
 
 
 def _as_the_file_says(recipe: Recipe, args: Namespace) -> Recipe:
-    return recipe if args.recipe is None else changed_recipe(recipe, args.recipe)
+    if args.recipe is None:
+        return recipe
+    return changed_recipe(recipe, find_file(args.recipe, "recipe"))
 
 
 def changed_recipe(recipe: Recipe, path: Path) -> Recipe:

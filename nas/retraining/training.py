@@ -10,6 +10,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from detector.base.errors import TrainingError, UserError, out_of_memory
+from detector.base.files import write_text
 from detector.config.detector import arch_hash
 from detector.config.recipe import Recipe
 from detector.weights.pretrained import Start
@@ -54,7 +55,7 @@ def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
         raise UserError(
             f"{workdir}: cannot be made ({error.strerror}); choose another --runs-dir"
         ) from error
-    cli.write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
+    write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
     return workdir
 
 

@@ -18,8 +18,7 @@ import numpy as np
 from scipy.special import ndtr
 
 from analysis.pareto import dominated
-from detector.config.detector import Detector, arch_hash
-from detector.config.recipe import Recipe
+from detector.config.detector import arch_hash
 from nas.samplers.expected_latency import expected_costs
 from nas.samplers.features import features, matrix
 from nas.samplers.gaussian_process import GaussianProcess, at_full_budget
@@ -133,7 +132,7 @@ class Frugal:
             cost = Cost.of(detector)
             self._candidate_of[key] = Candidate(
                 params=params,
-                identity=identity_of(arch_hash(detector), recipe.to_dict()),
+                identity=identity_of(arch_hash(detector), recipe),
                 legal=self._space.constraints.broken(cost) is None,
                 numbers=features(detector, recipe, cost),
                 cost=cost,
@@ -149,9 +148,7 @@ class Frugal:
     def _features(self, record: TrialRecord) -> dict[str, float]:
         identity = record.identity
         if identity not in self._known:
-            self._known[identity] = features(
-                Detector.from_dict(record.detector), Recipe.from_dict(record.recipe), record.cost
-            )
+            self._known[identity] = features(record.detector, record.recipe, record.cost)
         return self._known[identity]
 
 

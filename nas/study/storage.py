@@ -12,8 +12,8 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from detector.base.cli import write_text
 from detector.base.errors import UserError, disk_full
+from detector.base.files import write_text
 from trials.folders import (
     DATABASE,
     MANIFEST,

@@ -13,7 +13,7 @@ import numpy as np
 from analysis import replays
 from analysis.replay_figure import replay_png
 from analysis.replays import Outcome, Play, Rung, Truth
-from detector.base.cli import write_text
+from detector.base.files import write_text
 from nas.search_space.space import SearchSpace
 from nas.tabular.simulator import BUDGET, Schedule
 from nas.tabular.table import Table

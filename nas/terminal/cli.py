@@ -14,10 +14,10 @@ from detector.base.cli import (
     Partly,
     count,
     main,
-    write_text,
 )
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice, Evaluation
+from detector.config.shipped import find_file
 from trials.folders import add_runs_dir
 
 __all__ = [
@@ -34,7 +34,6 @@ __all__ = [
     "detection_settings",
     "main",
     "parser",
-    "write_text",
 ]
 
 
@@ -118,11 +117,12 @@ def load_space(args: argparse.Namespace):
     """The `SearchSpace` that --space or FILE names, under the --budget.
 
     Raises:
-        UserError: a rule of the file is broken, or the budget is no number.
+        UserError: no such file, a rule of it is broken, or the budget is no number.
     """
     from nas.search_space.space import SearchSpace
 
-    return SearchSpace.load(args.space, args.budget and cli.quantity(args.budget, "--budget"))
+    budget = args.budget and cli.quantity(args.budget, "--budget")
+    return SearchSpace.load(find_file(args.space, "space"), budget)
 
 
 def add_model_flags(what) -> None:
@@ -136,7 +136,7 @@ def add_model_flags(what) -> None:
     what.add_argument(
         "--preset",
         metavar="NAME",
-        help="the design of --checkpoint: the stem of a file in search_spaces/presets",
+        help="the design of --checkpoint: a preset by name, or a YAML file of that form",
     )
 
 

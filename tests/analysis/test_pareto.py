@@ -2,7 +2,10 @@ import numpy as np
 import pytest
 
 from analysis.pareto import dominated, front_of, hypervolume_2d, hypervolume_of
+from detector.config.presets import load_preset
 from trials.record import Cost, EpochResult, Status, TrialRecord
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 
 def record(number: int, accuracy: float | None, speed: float) -> TrialRecord:
@@ -12,8 +15,8 @@ def record(number: int, accuracy: float | None, speed: float) -> TrialRecord:
         number=number,
         status=Status.COMPLETED,
         design=f"{number:012x}",
-        detector={},
-        recipe={},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={},
         cost=Cost(params=1, macs=1),
         speed_score=speed,

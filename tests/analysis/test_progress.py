@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from analysis.progress import progress_of, reach, spending
+from detector.config.presets import load_preset
 from trials.record import Cost, EpochResult, Status, TrialRecord
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 
 def record(number, status, epochs, accuracy=0.0, started=0.0, ended=None) -> TrialRecord:
@@ -13,8 +16,8 @@ def record(number, status, epochs, accuracy=0.0, started=0.0, ended=None) -> Tri
         number=number,
         status=status,
         design="",
-        detector={},
-        recipe={},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={},
         cost=Cost(params=1, macs=1),
         speed_score=0.5,
@@ -47,7 +50,7 @@ def test_course_of_a_search_by_hand():
 
 def test_epochs_count_from_when_they_were_trained():
     stamped = [
-        r.but(
+        r.evolve(
             epochs=tuple(
                 replace(e, ended=r.started + (1 + (r.number == 2)) * e.epoch) for e in r.epochs
             )

@@ -11,6 +11,7 @@ from plotly.offline import get_plotlyjs
 from analysis import choose, report
 from analysis.load import load_records
 from detector.base import cli
+from detector.base.cli import quantity
 from trials.record import Status
 
 
@@ -50,7 +51,6 @@ def retrained(study, number: int, accuracy: float, folder: str) -> None:
 
 
 def test_one_study(call, generated_study, tmp_path):
-    from detector.config.detector import Detector
     from nas.models.report_files import write_network
 
     study = generated_study(
@@ -62,7 +62,7 @@ def test_one_study(call, generated_study, tmp_path):
         retrained(study, number, records[number].accuracy_score + 0.2, f"retrained/r{number:03d}")
     best = completed[1]
     retrained(study, best, 0.7, "best")
-    write_network(study / "best", Detector.from_dict(records[best].detector))
+    write_network(study / "best", records[best].detector)
     (study / "best" / "evaluation.json").write_text(
         json.dumps(
             {
@@ -166,15 +166,15 @@ def test_choosing_within_limits(call, generated_study, tmp_path):
 
 def test_amounts():
     for text, value in (("1G", 1e9), ("1.5m", 1.5e6), (".5k", 500), ("20", 20), ("1e9", 1e9)):
-        assert choose.amount(text, "--x") == value
+        assert quantity(text, "--x") == value
 
 
 def unfinished(record):
-    return record.but(status=Status.PAUSED) if record.epochs else record
+    return record.evolve(status=Status.PAUSED) if record.epochs else record
 
 
 def infeasible(record):
-    return record.but(status=Status.INFEASIBLE, epochs=(), reason="50,000,000 parameters")
+    return record.evolve(status=Status.INFEASIBLE, epochs=(), reason="50,000,000 parameters")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,10 @@ from analysis.front import dot_area, front_data, size_marks
 from analysis.load import load_records
 from analysis.tables import trials_csv
 from detector.base.errors import UserError
+from detector.config.presets import load_preset
 from trials.record import RECORD_ATTRIBUTE, Cost, EpochResult, Status, TrialRecord
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 
 def record(
@@ -24,14 +27,14 @@ def record(
         number=number,
         status=status,
         design=f"{number:012x}",
-        detector={},
-        recipe={},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={"width": 8 * number},
         cost=Cost(params=40_000 * (number + 1), macs=int(macs * 1e9)),
         speed_score=1 - macs / 10,
         rung=1,
         epochs=(EpochResult(epoch=1, losses={"total": 2.0}, lr=0.1, seconds=1.5, ap=ap),),
-    ).but(**changes)
+    ).evolve(**changes)
 
 
 @pytest.fixture
@@ -87,7 +90,8 @@ def test_dots_grow_with_parameters():
 
 def test_records_come_back_from_the_storage(records, tmp_path):
     study = optuna.create_study(storage=f"sqlite:///{tmp_path}/study.db", study_name="any")
-    for item in [*records, records[4].but(status=Status.COMPLETED, reason=None)]:  # taken up again
+    resumed = records[4].evolve(status=Status.COMPLETED, reason=None)
+    for item in [*records, resumed]:
         trial = study.ask()
         trial.set_user_attr(RECORD_ATTRIBUTE, json.dumps(item.to_dict()))
     loaded = load_records(tmp_path)

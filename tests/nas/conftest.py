@@ -24,7 +24,7 @@ def without_times():
 
     def stripped(records):
         return [
-            record.but(
+            record.evolve(
                 started=None,
                 ended=None,
                 epochs=tuple(replace(epoch, ended=None) for epoch in record.epochs),

@@ -4,7 +4,6 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.config.detector import Detector
 from detector.config.recipe import DataChoice, Evaluation, Recipe
 from detector.network.model import build_detector
 from nas import evaluate
@@ -31,7 +30,7 @@ def evaluated(tiny_study, capsys):
 
 def kept(study, number: int, folder, finished: float):
     """A model that looks like a retrained one; its weights are untrained."""
-    config = Detector.from_dict(study.records[number].detector)
+    config = study.records[number].detector
     origin = Origin(
         title=f"trial {number} of study tiny",
         study="tiny",
@@ -173,9 +172,9 @@ def test_foreign_weights_need_a_preset(evaluated, tmp_path):
 
 
 def test_bad_line_and_missing_files_of_predictions(evaluated, tmp_path):
-    import detector.data
+    import detector.data.open
 
-    val = detector.data.open_data(DataChoice()).val
+    val = detector.data.open.open_data(DataChoice()).val
     names = [label.name.removesuffix(".jpg") for label in val.labels]
     for name in names[1:]:
         path = tmp_path / f"{name}.txt"

@@ -4,7 +4,6 @@ import json
 
 import pytest
 
-from detector.config.detector import Detector
 from detector.config.recipe import DataChoice, Recipe
 from detector.network.model import build_detector
 from nas import evaluate, export
@@ -16,7 +15,7 @@ from trials.objective import Objective
 @pytest.fixture
 def best(tiny_study):
     """Folder of a model that looks retrained; its weights are untrained."""
-    config = Detector.from_dict(tiny_study.records[1].detector)
+    config = tiny_study.records[1].detector
     origin = Origin(
         title="trial 1 of study tiny",
         study="tiny",

@@ -62,7 +62,7 @@ def driver(tmp_path, tiny_space, monkeypatch):
 
     made.parts = defaultdict(list)
     monkeypatch.setattr(detector.training.fit, "fit", fit)
-    monkeypatch.setattr("detector.data.CachedImages", lambda folder: SimpleNamespace())
+    monkeypatch.setattr("detector.data.cache.CachedImages", lambda folder: SimpleNamespace())
     return made
 
 
@@ -106,7 +106,7 @@ def test_every_kind_of_failure(driver):
         1: 4,
         2: 16,
     }
-    assert {r.recipe["accumulate"] for r in records} == {1}
+    assert {r.recipe.accumulate for r in records} == {1}
     for record in records:
         folder = driver.workdir(record)
         log = (folder / "log.txt").read_text()

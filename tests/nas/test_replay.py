@@ -165,8 +165,8 @@ def test_a_table_is_recorded_from_a_study(table, space, tmp_path):
                 status=Status.COMPLETED,
                 design=found.design,
                 params=one.params,
-                detector=found.detector.to_dict(),
-                recipe=found.recipe.to_dict(),
+                detector=found.detector,
+                recipe=found.recipe,
                 cost=one.cost,
                 speed_score=0.5,
                 epochs=tuple(

@@ -43,7 +43,7 @@ def test_best_is_trained_and_kept(retrained, tiny_study, tmp_path):
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [1, 2]
     assert not list(tiny_study.folder.glob("*-training"))  # only the result stays
     written = yaml.safe_load((best / "config.yaml").read_text())
-    assert Detector.from_dict(written["detector"]).to_dict() == tiny_study.records[1].detector
+    assert Detector.from_dict(written["detector"]) == tiny_study.records[1].detector
     assert Recipe.from_dict(written["recipe"]).epochs == 2
     model = load_model(best / "weights.pt")
     assert arch_hash(model.config) == tiny_study.records[1].design
@@ -125,7 +125,7 @@ def test_init_from_fine_tunes_another_design(retrained, tiny_study, tmp_path):
 
 
 def test_a_backbone_and_a_detector_have_a_flag_each(retrained, tiny_study, tmp_path):
-    config = Detector.from_dict(tiny_study.records[1].detector)
+    config = tiny_study.records[1].detector
     checkpoint.save(tmp_path / "whole.pt", build_detector(config), config, Recipe(), {})
     code, _, err = retrained("--best", "--weights", str(tmp_path / "whole.pt"))
     assert code == 2 and "whole.pt: holds a whole detector" in err and "--init-from" in err

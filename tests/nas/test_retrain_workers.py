@@ -41,7 +41,7 @@ import json
 from dataclasses import asdict
 from pathlib import Path
 from detector.config.detector import Detector
-from detector.data import CachedImages
+from detector.data.cache import CachedImages
 from detector.config.recipe import Recipe
 from trials.compute.distributed import fit_on_ray
 

@@ -109,7 +109,7 @@ def test_given_designs_come_first_and_others_inherit(command, tiny_space, tmp_pa
     assert "designs to try first: 2" in out
     records = load_records(tmp_path / "runs" / "one")
     assert [r.source for r in records[:4]] == ["baseline", "enqueued", "enqueued", "sampled"]
-    assert records[1].detector["backbone"]["kind"] == "yunet"
+    assert records[1].detector.backbone.kind == "yunet"
     assert (records[2].params["backbone.width"], records[2].params["neck.width"]) == (0.125, 16)
     heirs = [r for r in records if r.parent is not None]
     assert heirs

@@ -10,8 +10,6 @@ import torch
 from torch import nn
 
 from detector.base.errors import UserError
-from detector.config.detector import Detector
-from detector.config.recipe import Recipe
 from detector.data.cache import CachedImages, cache_images
 from detector.inference.latency import latency
 from detector.training.batch_size import choose_batch_size
@@ -51,7 +49,7 @@ def segment(tiny_study, tiny_data, tmp_path):
     return Segment(
         number=7,
         detector=record.detector,
-        recipe=record.recipe | {"size": 640, "batch_size": 16},
+        recipe=replace(record.recipe, size=640, batch_size=16),
         until=2,
         evaluate_at=(2,),
         told=0,
@@ -66,10 +64,10 @@ def peak(segment: Segment, folder: Path, accumulate: int) -> int:
     """Bytes that the training of a segment takes of the GPU."""
     release_memory()
     torch.cuda.reset_peak_memory_stats()
-    recipe = replace(Recipe.from_dict(segment.recipe), accumulate=accumulate)
+    recipe = replace(segment.recipe, accumulate=accumulate)
     list(
         fit(
-            Detector.from_dict(segment.detector),
+            segment.detector,
             recipe,
             CachedImages(Path(segment.train)),
             CachedImages(Path(segment.holdout)),
@@ -103,7 +101,7 @@ def test_more_parts_fit_where_one_does_not(segment, memory, tmp_path):
 
 
 def test_a_batch_size_is_chosen_there(segment, memory, capsys):
-    config, recipe = Detector.from_dict(segment.detector), Recipe.from_dict(segment.recipe)
+    config, recipe = segment.detector, segment.recipe
     assert choose_batch_size(config, recipe, GPU, [8, 16, 32]) in (8, 16, 32)
     assert "chosen by images/s (8: " in capsys.readouterr().out
     memory(1.0)

@@ -120,7 +120,7 @@ class _Hand(Searcher):
                         reason="the node it ran on died"
                         if died
                         else "the worker process died (killed, or out of memory)",
-                        may_pass=True,
+                        is_transient=True,
                         node_died=died,
                     ),
                 )

@@ -250,7 +250,7 @@ def test_a_fault_that_may_pass_is_tried_once_more(tmp_path, space):
     def once(segment, epoch):
         if segment.number and not seen:
             seen.append(segment.number)
-            return Failure(reason="killed", may_pass=True)
+            return Failure(reason="killed", is_transient=True)
         return None
 
     driver = make(tmp_path, space)
@@ -261,7 +261,7 @@ def test_a_fault_that_may_pass_is_tried_once_more(tmp_path, space):
 
 def test_out_of_memory_halves_the_images_at_a_time(tmp_path, space):
     """Batches of four: two parts, then four; kept by a search that goes on after a stop."""
-    full = Failure(reason="out of memory", may_pass=True, out_of_memory=True)
+    full = Failure(reason="out of memory", is_transient=True, out_of_memory=True)
     driver = make(tmp_path, space, trials=1)
     parts = []
     for _ in range(2):
@@ -316,7 +316,7 @@ def test_a_full_disk_is_no_fault_of_the_trial_that_meets_it(tmp_path, space):
         SegmentReport(
             number=1,
             ended=True,
-            failure=Failure(reason="No space left", may_pass=True, disk_full=True),
+            failure=Failure(reason="No space left", is_transient=True, disk_full=True),
         )
     )
     driver.take(SegmentReport(number=1, ended=True, failure=Failure(reason="what comes of it")))

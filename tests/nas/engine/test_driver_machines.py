@@ -74,7 +74,7 @@ def play(driver):
         except StopIteration:
             driver.close()
             return
-        ap = dict.fromkeys(("easy", "medium", "hard"), segment.detector["neck"]["width"] / 100)
+        ap = dict.fromkeys(("easy", "medium", "hard"), segment.detector.neck.width / 100)
         driver.take(
             SegmentReport(
                 number=segment.number,
@@ -129,7 +129,7 @@ def test_what_cannot_be_measured_is_set_aside(make):
     aside = [r for r in driver.records if r.status is Status.INFEASIBLE]
     assert aside
     assert {r.reason for r in aside} == {"latency could not be measured: out of memory"}
-    assert {r.detector["neck"]["width"] for r in aside} == {64}
+    assert {r.detector.neck.width for r in aside} == {64}
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_nodes_that_die_are_not_the_trials_fault(make):
     lost = SegmentReport(
         number=0,
         ended=True,
-        failure=Failure(reason="the node it ran on died", may_pass=True, node_died=True),
+        failure=Failure(reason="the node it ran on died", is_transient=True, node_died=True),
     )
     for deaths in range(1, MAX_NODES_LOST + 1):
         assert driver.next_segment().number == 0

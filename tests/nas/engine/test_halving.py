@@ -4,8 +4,11 @@ import random
 
 import pytest
 
+from detector.config.presets import load_preset
 from nas.engine import halving
 from trials.record import Cost, EpochResult, Status, TrialRecord
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 RUNGS = (1, 3, 9)
 
@@ -23,8 +26,8 @@ def record(number, accuracies, status=Status.PAUSED, speed=0.5):
         number=number,
         status=status,
         design=f"d{number}",
-        detector={},
-        recipe={},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={},
         cost=Cost(params=1, macs=1),
         speed_score=speed,
@@ -64,7 +67,7 @@ def test_the_front_goes_on_too_where_asked():
             chosen.number, [chosen.accuracy_score, 0.9], Status.RUNNING, chosen.speed_score
         )
     assert going == [1, 2, 3]
-    waiting = [r.but(status=Status.PAUSED) for r in records]
+    waiting = [r.evolve(status=Status.PAUSED) for r in records]
     assert halving.promotable(waiting[:3], RUNGS, 4, "front") is None  # too few to compare
     alone = [record(1, [0.5]), record(2, [0.6]), record(3, [0.1]), record(4, [0.1])]
     assert halving.promotable(alone, RUNGS, 4).number == 2
@@ -114,7 +117,7 @@ def test_targets(trained, reached, target):
     epochs = tuple(
         EpochResult(epoch=e, losses={}, lr=0.1, seconds=1.0) for e in range(1, trained + 1)
     )
-    one = record(1, []).but(epochs=epochs)
+    one = record(1, []).evolve(epochs=epochs)
     assert halving.rung_reached(one, RUNGS) == reached
     assert halving.target_epoch(one, RUNGS) == target
 

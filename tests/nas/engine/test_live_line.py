@@ -19,7 +19,7 @@ class Terminal(io.StringIO):
 def driver(tiny_study):
     base = tiny_study.records[0]
     more = [
-        base.but(number=n, status=status, epochs=())
+        base.evolve(number=n, status=status, epochs=())
         for n, status in enumerate(
             (Status.RUNNING, Status.PAUSED, Status.PAUSED, Status.PRUNED, Status.FAILED), start=3
         )

@@ -150,7 +150,7 @@ def test_the_queue_goes_first_through_the_same_gate(tmp_path, space, queued, pre
     records = driver.records
     assert [r.source for r in records[:5]] == ["baseline", *["enqueued"] * 4]
     assert records[1].design == arch_hash(preset("yunet_n")) and records[1].params == {}
-    assert Recipe.from_dict(records[1].recipe) == space.proxy
+    assert records[1].recipe == space.proxy
     assert records[2].params["neck.width"] == 16 and records[2].params["context.kind"] == "none"
     assert records[3].status is Status.INFEASIBLE and "max_params" in records[3].reason
     assert records[4].params["neck.width"] == 32 and set(records[4].params) >= {
@@ -247,7 +247,7 @@ def test_other_trainings_are_only_enqueued(tmp_path, space, queued, other):
     assert new.records[1].design == best.design and new.records[1].params == best.params
     assert (new.records[1].source, new.records[1].epochs_spent) == ("enqueued", 4)
     assert new.records[1].notes["origin"] == f"study old trial {best.number}"
-    assert Recipe.from_dict(new.records[1].recipe) == space.proxy
+    assert new.records[1].recipe == space.proxy
 
 
 @pytest.mark.parametrize(
@@ -337,10 +337,10 @@ def test_trials_inherit_from_the_nearest_trained_design(tmp_path, space):
     assert len(inherited) >= 8
     for record in inherited:
         parent = records[record.parent]
-        assert parent.detector["backbone"]["kind"] == record.detector["backbone"]["kind"]
+        assert parent.detector.backbone.kind == record.detector.backbone.kind
         assert not (driver.workdir(record) / INIT).exists()  # the trial has ended
     alone = [r for r in records if r.parent is None and r.status is not Status.INFEASIBLE]
-    kinds = [r.detector["backbone"]["kind"] for r in alone]
+    kinds = [r.detector.backbone.kind for r in alone]
     assert kinds.count("mobilenet_v1") == 1  # the baseline
 
 
@@ -350,7 +350,7 @@ def test_the_nearest_is_the_one_that_differs_least(tmp_path, space):
     legal = [
         r
         for r in driver.records
-        if r.status is not Status.INFEASIBLE and r.detector["backbone"]["kind"] == "mobilenet_v1"
+        if r.status is not Status.INFEASIBLE and r.detector.backbone.kind == "mobilenet_v1"
     ]
 
     def everywhere(record):
@@ -370,7 +370,7 @@ def test_the_nearest_is_the_one_that_differs_least(tmp_path, space):
         }
         assert found.number == 0 or changes[found.number] == min(changes.values())
     assert parent_of(legal[1], legal, lambda record: tmp_path / "none") is None
-    twins = [legal[1].but(number=90), legal[1].but(number=80)]
+    twins = [legal[1].evolve(number=90), legal[1].evolve(number=80)]
     assert parent_of(legal[1], twins, everywhere).number == 90  # the first of equals
 
 
@@ -408,7 +408,7 @@ def test_weights_are_inherited_and_a_stop_changes_nothing(tmp_path, tiny_data):
         str(cache_images(images, tmp_path / "cache", None).folder)
         for images in (tiny_data.train, tiny_data.holdout)
     )
-    recipe = Recipe(epochs=2, size=64, batch_size=10).to_dict()
+    recipe = Recipe(epochs=2, size=64, batch_size=10)
 
     def design(width):
         return Detector(
@@ -417,7 +417,7 @@ def test_weights_are_inherited_and_a_stop_changes_nothing(tmp_path, tiny_data):
             ),
             neck=Neck(levels=(4, 5), width=width),
             head=Head(landmarks=False),
-        ).to_dict()
+        )
 
     def trained(number, width, until, told=0, init=None, folder=None):
         segment = Segment(

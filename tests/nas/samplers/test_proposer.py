@@ -28,8 +28,8 @@ def drawn(space, params):
     return {
         "params": params,
         "design": arch_hash(detector),
-        "detector": detector.to_dict(),
-        "recipe": recipe.to_dict(),
+        "detector": detector,
+        "recipe": recipe,
         "cost": Cost.of(detector),
     }
 
@@ -83,7 +83,7 @@ def test_a_record_that_changes_is_seen():
     proposer.update(records)
     proposer.ask()
     better = [
-        r.but(status=Status.COMPLETED, epochs=r.epochs + (epoch(9, 0.9),))
+        r.evolve(status=Status.COMPLETED, epochs=r.epochs + (epoch(9, 0.9),))
         if r.status is Status.PAUSED
         else r
         for r in records
@@ -173,8 +173,8 @@ def test_models_find_what_chance_does_not(tmp_path, sampler, trials):
 def test_the_order_of_hashes_does_not_matter():
     """Another process, other hashes of strings: the same proposal."""
     code = (
-        "import sys; sys.path[:0] = ['tests/nas', '.']\n"
-        "from test_samplers import *\n"
+        "import sys; sys.path[:0] = ['tests/nas/samplers', '.']\n"
+        "from test_proposer import *\n"
         "print(propose(SPACE, 'tpe', history(60), seed=3))"
     )
     out = {

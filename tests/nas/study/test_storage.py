@@ -7,8 +7,11 @@ import pytest
 
 from analysis.load import load_records
 from detector.base.errors import UserError
+from detector.config.presets import load_preset
 from nas.study.storage import Study, new_name, newest
 from trials.record import Cost, EpochResult, Status, TrialRecord
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 MANIFEST = {"name": "s", "space": "tiny", "created": 1.0}
 DISTRIBUTIONS = {"width": optuna.distributions.IntDistribution(1, 8)}
@@ -19,14 +22,14 @@ def make(number, status=Status.RUNNING, **changes):
         number=number,
         status=status,
         design=f"d{number}",
-        detector={"a": [1, 2]},
-        recipe={"e": 1},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={"width": 3},
         cost=Cost(params=10, macs=20),
         speed_score=0.25,
         started=5.0,
     )
-    return record.but(**changes)
+    return record.evolve(**changes)
 
 
 def epoch(number, ap):

@@ -17,8 +17,8 @@ def segment(tmp_path):
         (tmp_path / name).mkdir()
     return Segment(
         number=3,
-        detector=detector.to_dict(),
-        recipe=recipe.to_dict(),
+        detector=detector,
+        recipe=recipe,
         until=1,
         evaluate_at=(1,),
         told=0,
@@ -57,7 +57,7 @@ def test_what_a_fault_held_is_gone_when_it_is_told(monkeypatch, segment):
 
     monkeypatch.setattr(run, "_train", out_of_memory)
     report = next(run_segment(segment))
-    assert report.failure.may_pass
+    assert report.failure.is_transient
     assert "out_of_memory" in report.failure.traceback
     assert held[0]() is None
 
@@ -84,5 +84,5 @@ def test_a_cache_that_the_node_does_not_see_is_named(segment):
     (report,) = run_segment(segment)
     assert report.ended
     assert f"does not see {segment.train}" in report.failure.reason
-    assert not report.failure.may_pass
+    assert not report.failure.is_transient
     assert not Path(segment.workdir).exists()

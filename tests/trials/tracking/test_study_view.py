@@ -6,10 +6,13 @@ import sqlite3
 import pytest
 
 from detector.base.errors import UserError
+from detector.config.presets import load_preset
 from trials.record import Cost, EpochResult, Status, TrialRecord
 from trials.tracking.mlflow_store import client
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
 from trials.tracking.tracker import CoursePoint, TrialView
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 FACTS = StudyFacts(
     name="one",
@@ -42,8 +45,8 @@ def shown(number: int, status: Status, epochs: int, on_front: bool = False, **ch
         number=number,
         status=status,
         design=f"{number:012x}",
-        detector={},
-        recipe={},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={},
         cost=Cost(params=1000, macs=2000),
         speed_score=0.5,
@@ -61,7 +64,7 @@ def shown(number: int, status: Status, epochs: int, on_front: bool = False, **ch
             )
             for n in range(1, epochs + 1)
         ),
-    ).but(**changes)
+    ).evolve(**changes)
     return TrialView(
         record=record, title=f"r{number:03d} mnv1", params={"neck.width": 16}, on_front=on_front
     )

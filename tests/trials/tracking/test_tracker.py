@@ -3,8 +3,11 @@
 import pytest
 
 from detector.base.errors import UserError
+from detector.config.presets import load_preset
 from trials.record import Cost, Status, TrialRecord
 from trials.tracking.tracker import Away, CoursePoint, PatientTracker, TrialView
+
+DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
 
 def view(number: int, rung: int = 0) -> TrialView:
@@ -12,8 +15,8 @@ def view(number: int, rung: int = 0) -> TrialView:
         number=number,
         status=Status.PAUSED,
         design="",
-        detector={},
-        recipe={},
+        detector=DESIGN,
+        recipe=RECIPE,
         params={},
         cost=Cost(params=1, macs=1),
         speed_score=0.5,
