@@ -58,7 +58,7 @@ def make_parser() -> ArgumentParser:
         "small faces (default: as they are, up to 4096×4096 px in all)",
     )
     cli.add_detection_flags(how, SETTINGS)
-    tta_flags.add_look_flags(how)
+    tta_flags.add_tta_flags(how)
     how.add_argument(
         "--batch-size",
         metavar="N",
@@ -83,15 +83,15 @@ def run(args: Namespace) -> dict:
     from detector.inference.detect_files import Finder
     from detector.inference.media import find_sources
     from detector.training.fit import choose_device
-    from nas.models.model_folder import chosen_model
+    from nas.models.model_folder import ModelChoice, chosen_model
     from nas.terminal.progress_bars import ImagesBar
 
-    settings = tta_flags.look_settings(args, cli.detection_settings(args, SETTINGS))
+    settings = tta_flags.tta_settings(args, cli.detection_settings(args, SETTINGS))
     sources = find_sources(args.inputs)
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):
         raise UserError("--fp16: needs a GPU and weights of torch; leave it out")
-    model = chosen_model(args)
+    model = chosen_model(ModelChoice.of(args))
     print(f"model: {model.title}\n  {model.path}")
     finder = Finder(
         model.net,
@@ -135,7 +135,7 @@ def run(args: Namespace) -> dict:
     }
     if unreadable:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
-        raise cli.Partly(
+        raise cli.PartialFailure(
             f"{len(unreadable)} of {len(sources)} files cannot be read; the rest is done", result
         )
     return result

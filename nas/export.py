@@ -60,13 +60,13 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Export as told on the command line; returns what --json writes."""
     from detector.export.exporter import check, export
-    from nas.models.model_folder import chosen_model
+    from nas.models.model_folder import ModelChoice, chosen_model
 
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[args.format]
     if args.output is not None and args.output.suffix != suffix:
         raise UserError(f"--output {args.output}: must end in {suffix} for --format {args.format}")
     settings = cli.detection_settings(args, Evaluation())
-    model = chosen_model(args)
+    model = chosen_model(ModelChoice.of(args))
     target = args.output or model.path.with_name(f"model{suffix}")
     if not target.parent.is_dir():
         raise UserError(f"--output {target}: folder {target.parent} does not exist; make it first")
@@ -95,7 +95,7 @@ def run(args: Namespace) -> dict:
             + ("; the check's scenes hold no face for this model" * (not checked.compared))
         )
     if not checked.passed:
-        raise cli.Partly(
+        raise cli.PartialFailure(
             f"{aside}: differs from torch by more than rounding; it is kept under "
             f"this name, and {target} is as it was",
             result,

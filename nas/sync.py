@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
+from dataclasses import replace
 from pathlib import Path
 
 from detector.base.errors import UserError
 from nas.terminal import cli
 from nas.tracking.runs import RetrainRun, sync_command, track_evaluation, tracker
+from trials.folders import study_or_newest
 
 DESCRIPTION = """\
 Make a study's view in MLflow whole again from the study itself: after an outage, or in another
@@ -28,22 +30,17 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Sync as told on the command line; returns what --json writes."""
-    from nas.study.storage import Study, newest
+    from nas.study.storage import Study
 
     if args.tracking_uri == "none":
         raise UserError("--tracking-uri none: there is nothing to tell; name a store or server")
-    name = args.study or newest(args.runs_dir)
-    if name is None:
-        raise UserError(
-            f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
-            "search_spaces/quick.yaml first"
-        )
+    name = study_or_newest(args.runs_dir, args.study)
     study = Study.open(args.runs_dir, name)
     with study.writing():
         whole = _study(args, study)
         retrains, evaluations = _models(args, study.folder) if whole else (0, 0)
     if not whole:
-        raise cli.Partly(
+        raise cli.PartialFailure(
             f"{args.tracking_uri}: went away meanwhile; when it is back: "
             + sync_command(name, args.runs_dir, args.tracking_uri)
         )
@@ -79,7 +76,7 @@ def _study(args: Namespace, study) -> bool:
 
 def _models(args: Namespace, folder: Path) -> tuple[int, int]:
     """Retrains and evaluations of a study, told."""
-    from analysis.studies import read_model
+    from analysis.records.studies import read_model
     from nas.models.model_folder import WEIGHTS
 
     uri = args.tracking_uri
@@ -89,21 +86,21 @@ def _models(args: Namespace, folder: Path) -> tuple[int, int]:
         model = read_model(path)
         if model is None:
             continue
-        metrics = model.metrics | {"folder": str(path)}
+        metrics = replace(model.metrics, folder=str(path))
         with RetrainRun(uri, metrics, again, live=False) as run:
             retrains.add(run.key)
             if not run.finished:
-                for epoch in metrics["epochs"]:
-                    run.epoch(epoch, metrics["finished"])
+                for epoch in metrics.epochs:
+                    run.epoch(epoch, metrics.finished)
                 run.end(metrics)
         if model.evaluation is not None:
             track_evaluation(
                 uri,
                 args.runs_dir,
                 model.evaluation,
-                metrics["design"],
+                metrics.design,
                 path / WEIGHTS,
-                metrics["origin"],
+                metrics.origin,
             )
             evaluations += 1
     return len(retrains), evaluations

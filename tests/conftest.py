@@ -43,6 +43,7 @@ def tiny_study(tmp_path, monkeypatch):
     from nas.study.storage import Study
     from trials.objective import Objective
     from trials.record import Cost, EpochResult, Status, TrialRecord
+    from trials.stored import Manifest
 
     def few(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")):
         if choice.path == "synthetic":
@@ -87,15 +88,15 @@ def tiny_study(tmp_path, monkeypatch):
     study = Study.create(
         tmp_path / "runs",
         "tiny",
-        {
-            "name": "tiny",
-            "space": "quick",
-            "created": 1.0,
-            "data": choice.to_dict(),
-            "data_name": "synthetic",
-            "data_fingerprint": few(choice).fingerprint,
-            "objective": Objective().to_dict(),
-        },
+        Manifest(
+            name="tiny",
+            space="quick",
+            created=1.0,
+            data=choice,
+            data_name="synthetic",
+            data_fingerprint=few(choice).fingerprint,
+            objective=Objective(),
+        ),
     )
     (study.folder / "space.yaml").write_text("name: quick\n")
     study.add(trial(0, 12, 0.5), {})
@@ -119,29 +120,29 @@ def generated_study(tmp_path):
         import numpy as np
         import optuna
 
-        from nas.engine.gate import weigh
+        from detector.config.recipe import DataChoice
+        from nas.engine.gate import evaluate_cost
         from nas.search_space.random_trial import RandomTrial
         from nas.search_space.space import SPACES, SearchSpace
+        from trials.objective import Objective
         from trials.record import RECORD_ATTRIBUTE, Cost, EpochResult, Status, TrialRecord
+        from trials.stored import Manifest
 
         space, rng = SearchSpace.load(SPACES / "retina.yaml"), np.random.default_rng(seed)
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
-        (folder / "study.json").write_text(
-            json.dumps(
-                {
-                    "name": name,
-                    "space": "retina",
-                    "created": 1.0 + seed,
-                    "trials": trials,
-                    "data_name": "generated",
-                    "objective": {"metric": "macs"},
-                    "data": {"path": "synthetic", "select_on": "holdout"},
-                }
-            )
-        )
+        Manifest(
+            name=name,
+            space="retina",
+            created=1.0 + seed,
+            trials=trials,
+            data=DataChoice(),
+            data_name="generated",
+            data_fingerprint="0" * 12,
+            objective=Objective(),
+        ).write(folder / "study.json")
         draw, records = RandomTrial(str(seed)), []
-        pool = [weigh(space, space.suggest(draw)) for _ in range(min(trials, 300))]
+        pool = [evaluate_cost(space, space.suggest(draw)) for _ in range(min(trials, 300))]
         for number in range(trials):
             found = pool[number % len(pool)]
             legal = found.violation is None

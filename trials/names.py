@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from detector.config.backbones import published_backbone, scaled
 from detector.config.detector import Detector, Head, canonical
-from detector.config.families import family, scaled
 
 
 def describe(detector: Detector) -> str:
@@ -15,7 +15,7 @@ def describe(detector: Detector) -> str:
     channels of each row; d the blocks of each row; fpn the channels of the neck.
     """
     built, neck = canonical(detector)["backbone"], detector.neck
-    shape = family(detector.backbone.kind, detector.backbone.block)
+    shape = published_backbone(detector.backbone.kind, detector.backbone.block)
     widths, depths = built["widths"], built["depths"]
     width = widths[-1] / shape.widths[len(widths) - 1]
     is_scaled = [scaled(w * width) for w in shape.widths[: len(widths)]] == widths

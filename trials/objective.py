@@ -24,7 +24,7 @@ class Objective(Struct):
     metric: str = "macs"
     """The cost that counts: macs (at 640×640), latency_ms or params."""
     best: float | None = None
-    """Cost with speed score 1, and below; none: the metric's usual one (ANCHORS)."""
+    """Cost with speed score 1, and below; None means the metric's default (ANCHORS)."""
     worst: float | None = None
     """Cost with speed score 0, and above; in between it is linear in the cost's logarithm."""
 
@@ -33,14 +33,21 @@ class Objective(Struct):
             raise ConfigError(
                 f"objective.metric: {self.metric!r} is not one of {', '.join(ANCHORS)}"
             )
-        for key, usual in zip(("best", "worst"), ANCHORS[self.metric]):
+        for key, default in zip(("best", "worst"), ANCHORS[self.metric]):
             if getattr(self, key) is None:
-                object.__setattr__(self, key, usual)
-        if not 0 < self.best < self.worst:
+                object.__setattr__(self, key, default)
+        best, worst = self.anchors
+        if not 0 < best < worst:
             raise ConfigError(
-                f"objective.best: {self.best:g} must be above 0 and below worst, "
-                f"{self.worst:g}: less cost is better"
+                f"objective.best: {best:g} must be above 0 and below worst, "
+                f"{worst:g}: less cost is better"
             )
+
+    @property
+    def anchors(self) -> tuple[float, float]:
+        """`best` and `worst`, which are never None once constructed."""
+        assert self.best is not None and self.worst is not None
+        return self.best, self.worst
 
     def speed_score(self, cost: Cost) -> float:
         """In [0, 1]; with the default anchors halving the MACs is worth 0.1.
@@ -50,14 +57,10 @@ class Objective(Struct):
         """
         if not self.measured(cost):
             raise ValueError(f"{self.metric} was not measured")
-        share = math.log(getattr(cost, self.metric) / self.best) / math.log(self.worst / self.best)
+        best, worst = self.anchors
+        share = math.log(getattr(cost, self.metric) / best) / math.log(worst / best)
         return min(max(1.0 - share, 0.0), 1.0)
 
     def measured(self, cost: Cost) -> bool:
-        """Whether a cost tells the metric."""
+        """Whether a cost includes the metric."""
         return getattr(cost, self.metric) is not None
-
-    @staticmethod
-    def score(accuracy_score: float, speed_score: float) -> float:
-        """The number that trials are compared by, in [0, 3]."""
-        return speed_score + 2 * accuracy_score

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -31,6 +31,16 @@ class Status(StrEnum):
     @property
     def ended(self) -> bool:
         return self not in (Status.RUNNING, Status.PAUSED)
+
+
+def mean_ap(ap: Mapping[str, float]) -> float:
+    """The accuracy score: mean of easy, medium and hard AP, in [0, 1]."""
+    return sum(ap.values()) / len(ap)
+
+
+def combined_score(accuracy_score, speed_score):
+    """The competition's score, in [0, 3]: of numbers, or of arrays."""
+    return speed_score + 2 * accuracy_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +81,7 @@ class EpochResult(Struct):
     @property
     def accuracy_score(self) -> float | None:
         """Mean of easy, medium and hard AP; none where not evaluated."""
-        return None if self.ap is None else sum(self.ap.values()) / len(self.ap)
+        return None if self.ap is None else mean_ap(self.ap)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,12 +134,12 @@ class TrialRecord(Struct):
     @property
     def score(self) -> float | None:
         """speed_score + 2 × accuracy_score at the budget reached so far."""
-        return self.evaluated and self.speed_score + 2 * self.evaluated.accuracy_score
+        return self.evaluated and combined_score(self.evaluated.accuracy_score, self.speed_score)
 
     def scores(self, since: int = 0) -> dict[int, float]:
         """Score by epoch (1-based) of those evaluated, without the first `since` epochs."""
         return {
-            e.epoch: self.speed_score + 2 * e.accuracy_score
+            e.epoch: combined_score(e.accuracy_score, self.speed_score)
             for e in self.epochs[since:]
             if e.ap is not None
         }

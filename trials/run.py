@@ -6,7 +6,7 @@ import gc
 import os
 import platform
 import traceback
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,7 +14,8 @@ from detector.base.errors import UserError, disk_full, out_of_memory
 from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
-from trials.logs import logged, stamped
+from detector.weights.file_names import LAST
+from trials.logs import captured_in_log, timestamped
 from trials.record import EpochResult
 
 
@@ -75,7 +76,7 @@ class SegmentReport(Struct):
     notes: dict | None = None
 
 
-def run_segment(segment: Segment) -> Iterator[SegmentReport]:
+def run_segment(segment: Segment) -> Generator[SegmentReport, None, None]:
     """Train a segment, one report an epoch; the last one has `ended`.
 
     Never raises: a fault becomes a report with a `failure`. What happens meanwhile stands in the
@@ -94,7 +95,7 @@ def run_segment(segment: Segment) -> Iterator[SegmentReport]:
 def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
     try:
         _see(segment)
-        with logged(Path(segment.workdir)):
+        with captured_in_log(Path(segment.workdir)):
             return next(reports)
     except Exception as error:  # whatever it is, it is this trial's fault alone
         # the report is told when nothing holds the fault's frames any more, and so its tensors
@@ -151,14 +152,14 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it
         half.unlink()
     print(
-        stamped(
+        timestamped(
             f"design {arch_hash(detector)} to epoch {segment.until} on {segment.device}, "
             f"{segment.threads} threads; process {os.getpid()} on {platform.node()}"
             + (f"; each step in {recipe.accumulate} parts" if recipe.accumulate > 1 else "")
         )
     )
     notes = {"device": segment.device, "threads": segment.threads}
-    if not (workdir / "last.pt").exists():
+    if not (workdir / LAST).exists():
         params, macs = thop_cost(detector, (640, 640))
         notes["thop"] = {"params": params, "macs": macs}
     epochs = fit(
@@ -170,7 +171,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
         device=segment.device,
         until=segment.until,
         evaluate_at=segment.evaluate_at,
-        told=segment.told,
+        epochs_reported=segment.told,
         init=segment.init,
         # trials that share a machine have their own cores to prepare batches with
         workers=segment.threads if segment.device == "cuda" else None,
@@ -181,7 +182,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
         result = EpochResult(
             epoch=epoch.epoch, losses=epoch.losses, lr=epoch.lr, seconds=epoch.seconds, ap=epoch.ap
         )
-        print(stamped(_line(result)))
+        print(timestamped(_line(result)))
         yield SegmentReport(
             number=segment.number, epoch=result, notes=notes, ended=epoch.epoch >= segment.until
         )

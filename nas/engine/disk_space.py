@@ -82,12 +82,12 @@ def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
 
 
 @contextlib.contextmanager
-def told_when_full(folder: Path, again: str) -> Iterator[None]:
-    """Makes one line of whatever a full disk makes of the code within.
+def report_disk_full(folder: Path, resume: str) -> Iterator[None]:
+    """Turn whatever error a full disk causes inside into one line.
 
     Args:
         folder: of the study.
-        again: the command that goes on.
+        resume: the command that resumes the search.
     """
     try:
         yield
@@ -97,5 +97,5 @@ def told_when_full(folder: Path, again: str) -> Iterator[None]:
         free = size_text(shutil.disk_usage(folder).free)
         raise UserError(
             f"{folder}: the disk is full ({free} free); the study is intact: free some "
-            f"space, then go on with: {again}"
+            f"space, then resume with: {resume}"
         ) from error

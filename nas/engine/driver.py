@@ -8,17 +8,18 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from analysis.pareto import front_of
+from analysis.statistics.pareto import front_of
 from detector.base.errors import DiskFull, TrainingError, UserError
 from detector.config.detector import Detector
+from detector.weights.file_names import LAST
 from nas.engine import halving
-from nas.engine.gate import Draw, baseline, draw
+from nas.engine.gate import Proposal, baseline, next_proposal
 from nas.engine.warm_start import WarmStart
 from nas.samplers.proposer import Proposer
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
-from trials.logs import note
+from trials.logs import append_to_log
 from trials.record import Cost, Status, TrialRecord
 from trials.run import Failure, Segment, SegmentReport
 from trials.tracking.tracker import Tracker
@@ -35,23 +36,27 @@ BATCH = 64
 
 
 @dataclass(frozen=True, kw_only=True)
-class Caches:
-    """Folders of the decoded images that all trials share."""
+class TrialSetup:
+    """What all trials of a search share."""
 
     train: Path
+    """Folder of the decoded images to train on."""
     holdout: Path
+    """Folder of those that trials are compared on."""
+    device: str = "cpu"
+    threads: int = 1
+    """Torch threads of a worker."""
 
 
 class Driver:
     """A SegmentSource over a study: proposals, rungs, records.
 
     Args:
+        space: with the rungs of this search; its last one is the full budget.
         trials: sampled, legal, different designs wanted in all; the baseline comes on top.
-        rungs: epochs of the rungs, ascending; the last one is the full budget.
-        threads: torch threads of a worker.
         max_failures: share of failed trials, in [0, 1], above which the search stops.
-        warm: designs to try first, and whether trials inherit weights; none: neither.
-        stopwatch: cost of a design with its latency, which the score or a cap asks for.
+        warm: designs to try first, and whether trials inherit weights; None for neither.
+        stopwatch: cost of a design with its latency, if the score or a cap asks for that.
     """
 
     def __init__(
@@ -59,24 +64,20 @@ class Driver:
         study: Study,
         space: SearchSpace,
         tracker: Tracker,
+        proposer: Proposer,
+        setup: TrialSetup,
         *,
         trials: int,
-        sampler: str,
-        seed: int,
-        rungs: tuple[int, ...],
-        caches: Caches,
-        device: str,
-        threads: int,
         max_failures: float = MAX_FAILURES,
         warm: WarmStart | None = None,
         stopwatch: Callable[[Detector], Cost] | None = None,
     ):
-        self.study, self.space, self.trials, self.rungs = study, space, trials, rungs
+        self.study, self.space, self.trials = study, space, trials
+        self.rungs = space.rungs
         self.max_failures = max_failures
-        self.view, self._caches = StudyView(study, tracker), caches
-        self._device, self._threads, self._stopwatch = device, threads, stopwatch
-        self._warm = warm or WarmStart(space, study.folder, rungs)
-        self._proposer = Proposer(space, sampler, seed=seed)
+        self.view = StudyView(study, tracker)
+        self._proposer, self._setup, self._stopwatch = proposer, setup, stopwatch
+        self._warm = warm or WarmStart(space, study.folder)
         self._running: set[int] = set()  # numbers that a worker of this run has
         self.exhausted: UserError | None = None
         """Why no more designs can be drawn."""
@@ -218,7 +219,7 @@ class Driver:
     def reopen(self) -> None:
         """Go on with a study that had ended: what was pruned may be promoted again."""
         for record in self.records:
-            if record.status is Status.PRUNED and (self.workdir(record) / "last.pt").exists():
+            if record.status is Status.PRUNED and (self.workdir(record) / LAST).exists():
                 self._store(record.evolve(status=Status.PAUSED, ended=None, reason=None))
 
     def workdir(self, record: TrialRecord) -> Path:
@@ -233,21 +234,21 @@ class Driver:
         return halving.promotable(records, self.rungs, self.space.eta, self.space.promote)
 
     def _baseline(self) -> TrialRecord:
-        found = baseline(self.space)
+        proposal = baseline(self.space)
         if self._stopwatch is not None:
-            found = replace(found, cost=self._stopwatch(found.detector))
-        record = found.record(0, self.space.objective, source="baseline")
+            proposal = replace(proposal, cost=self._stopwatch(proposal.detector))
+        record = proposal.record(0, self.space.objective, source="baseline")
         return self._add(self._warm.begun(record, []))
 
-    def _measured(self, found: Draw) -> Draw:
-        """A legal draw with its latency where that is asked for, which may break a cap, too."""
-        if self._stopwatch is None or found.violation is not None:
-            return found
+    def _measured(self, proposal: Proposal) -> Proposal:
+        """A legal proposal with its latency if that is asked for, which may break a cap, too."""
+        if self._stopwatch is None or proposal.violation is not None:
+            return proposal
         try:
-            cost = self._stopwatch(found.detector)
+            cost = self._stopwatch(proposal.detector)
         except TrainingError as error:
-            return replace(found, violation=str(error))
-        return replace(found, cost=cost, violation=self.space.constraints.violation(cost))
+            return replace(proposal, violation=str(error))
+        return replace(proposal, cost=cost, violation=self.space.constraints.violation(cost))
 
     def _add(self, record: TrialRecord) -> TrialRecord:
         self.study.add(record, self.space.distributions(record.params))
@@ -260,16 +261,16 @@ class Driver:
         records, infeasible = self.records, []
         while True:
             try:
-                found = self._measured(
-                    self._warm.next(records) or draw(self.space, self._proposer, records)
+                proposal = self._measured(
+                    self._warm.next(records) or next_proposal(self.space, self._proposer, records)
                 )
             except UserError as error:  # the space has no more
                 self.exhausted = error
                 self._set_aside(infeasible)
                 return None
-            record = self._warm.begun(found.record(len(records), self.space.objective), records)
+            record = self._warm.begun(proposal.record(len(records), self.space.objective), records)
             records.append(record)
-            if found.violation is None:
+            if proposal.violation is None:
                 self._set_aside(infeasible)
                 return self._add(record)
             infeasible.append(record)
@@ -299,10 +300,10 @@ class Driver:
             init=self._warm.init(record),
             accumulate=_parts(record),
             workdir=str(self.workdir(record)),
-            train=str(self._caches.train.resolve()),
-            holdout=str(self._caches.holdout.resolve()),
-            device=self._device,
-            threads=self._threads,
+            train=str(self._setup.train.resolve()),
+            holdout=str(self._setup.holdout.resolve()),
+            device=self._setup.device,
+            threads=self._setup.threads,
         )
 
     def _behind_checkpoint(self, record: TrialRecord) -> TrialRecord:
@@ -310,7 +311,7 @@ class Driver:
 
         A worker stores its checkpoint before it reports an epoch, so a checkpoint may also be
         ahead of the record; `fit` then tells what the record lacks."""
-        if record.epochs and not (self.workdir(record) / "last.pt").exists():
+        if record.epochs and not (self.workdir(record) / LAST).exists():
             record = record.evolve(epochs=(), rung=-1)
             self.study.put(record)
         return record
@@ -327,14 +328,14 @@ class Driver:
             reason += f"; even with one image at a time ({_parts(record)} parts a step)"
         elif failure.is_transient and record.retries < MAX_RETRIES:
             self.study.put(record.evolve(retries=record.retries + 1))  # running: taken up again
-            note(self.workdir(record), f"to be tried again: {reason}")
+            append_to_log(self.workdir(record), f"to be tried again: {reason}")
             return
         self._store(
             record.evolve(
                 status=Status.FAILED, reason=reason, traceback=failure.traceback, ended=time.time()
             )
         )
-        note(self.workdir(record), f"failed: {reason}")
+        append_to_log(self.workdir(record), f"failed: {reason}")
         for path in self.workdir(record).glob("*last.*"):
             path.unlink()
 
@@ -346,7 +347,7 @@ class Driver:
             return False
         parts = min(2 * _parts(record), images)
         self.study.put(record.evolve(notes=record.notes | {"accumulate": parts}))
-        note(self.workdir(record), f"to be tried again in {parts} parts a step: {reason}")
+        append_to_log(self.workdir(record), f"to be tried again in {parts} parts a step: {reason}")
         return True
 
     def _drop_checkpoints(self) -> None:
@@ -358,7 +359,7 @@ class Driver:
         kept = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:
             if record.number not in kept:
-                (self.workdir(record) / "last.pt").unlink(missing_ok=True)
+                (self.workdir(record) / LAST).unlink(missing_ok=True)
 
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)

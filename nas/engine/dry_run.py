@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from dataclasses import replace
 
+from nas.engine.open_study import TRIALS
+from nas.engine.options import SearchOptions
+from nas.search_space.space import SearchSpace
 from trials.compute.resources import Shares
 
 SHOWN = 10
@@ -11,53 +14,54 @@ DRAWN = 50  # for the mean cost
 STEPS = 3  # timed
 
 
-def dry_run(space, args: Namespace, shares: Shares, trials: int) -> dict:
+def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
     """Print the first designs and an estimate; nothing is written.
 
     The time is scaled by MACs from a few timed training steps of the baseline on this machine.
     """
     from detector.data.open import open_data, resolve_data
     from nas.engine.enqueued import read_queue
-    from nas.engine.gate import baseline, check, draw
+    from nas.engine.gate import baseline, check_feasible, next_proposal
     from nas.engine.halving import epochs_expected
     from nas.engine.warm_start import WarmStart
     from nas.samplers.proposer import DEFAULT, Proposer
-    from nas.terminal import cli
     from nas.terminal.format import count, duration
     from trials.compute.bench import SECONDS, Bench
     from trials.record import Cost, TrialRecord
 
-    check(space)
-    path, line = resolve_data(args.data)
+    check_feasible(space)
+    path, line = resolve_data(options.data)
     print(line)
-    data = open_data(cli.data_choice(args, path))
+    data = open_data(replace(options.data_choice, path=path))
     space = space.on(data)
-    rungs = space.rungs if args.scheduler != "none" else space.rungs[-1:]
-    proposer = Proposer(space, args.sampler or DEFAULT, seed=args.seed)
-    queue = read_queue(args, space, data)
-    warm = WarmStart(space, args.runs_dir, rungs, queue)  # nothing of it trains, nor is written
+    if options.scheduler == "none":
+        space = replace(space, rungs=space.rungs[-1:])
+    trials = options.trials or TRIALS
+    proposer = Proposer(space, options.sampler or DEFAULT, seed=options.seed)
+    queue = read_queue(options, space, data)
+    warm = WarmStart(space, options.runs_dir, queue)  # nothing of it trains, nor is written
     records: list[TrialRecord] = []
     base_detector, base_recipe = space.baseline
     base = Cost.of(base_detector)
     macs, infeasible = [], 0
     print(baseline(space).line(0, "baseline"))
     while len(macs) < min(trials, DRAWN):
-        found = warm.next(records) or draw(space, proposer, records)
-        legal = found.violation is None
-        records.append(found.record(len(records), space.objective))
+        proposal = warm.next(records) or next_proposal(space, proposer, records)
+        legal = proposal.violation is None
+        records.append(proposal.record(len(records), space.objective))
         infeasible += not legal
         if legal:
-            macs.append(found.cost.macs)
+            macs.append(proposal.cost.macs)
         if len(records) <= SHOWN:
-            print(found.line(len(records)))
+            print(proposal.line(len(records)))
     seconds = _baseline_epoch(base_detector, base_recipe, data)
     mean = sum(macs) / len(macs)
     # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
     epoch = seconds * (0.4 + 0.6 * mean / base.macs)
     known = sum(entry.known is not None for entry in queue.entries[:trials])
-    total = epochs_expected(trials - known, rungs, space.eta) * epoch / shares.concurrency
+    total = epochs_expected(trials - known, space.rungs, space.eta) * epoch / shares.concurrency
     if space.measures_latency:
-        bench = Bench(base_detector.to_dict(), shares.device)
+        bench = Bench(base_detector, shares.device)
         print(
             f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
             f"each design is timed when it is drawn, in about {SECONDS:.0f} s"
@@ -65,7 +69,7 @@ def dry_run(space, args: Namespace, shares: Shares, trials: int) -> dict:
         total += trials * SECONDS
     print(
         f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
-        f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, rungs))}; an epoch of the "
+        f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, space.rungs))}; an epoch of the "
         f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
         f"{shares.concurrency} at once: {duration(total)}"
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +13,9 @@ from detector.base.files import write_text
 from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
+from nas.engine.options import SearchOptions
 from trials.record import Status, TrialRecord, identity_of
+from trials.stored import Manifest
 
 QUEUE = "queue.json"
 KINDS = ("params", "preset", "config")
@@ -54,13 +56,13 @@ class Queue(Struct):
         write_text(folder / QUEUE, json.dumps(self.to_dict()) + "\n")
 
     @classmethod
-    def of(cls, folder: Path, manifest: dict) -> Queue:
+    def of(cls, folder: Path, manifest: Manifest) -> Queue:
         """The queue of a study; empty where it was begun without one.
 
         Raises:
             UserError: it is missing or damaged.
         """
-        if not manifest.get("enqueue") and not manifest.get("from_study"):
+        if not manifest.enqueue and not manifest.from_study:
             return cls()
         path = folder / QUEUE
         try:
@@ -90,7 +92,7 @@ def add_queue_flags(made: ArgumentParser) -> None:
     )
 
 
-def read_queue(args: Namespace, space, data) -> Queue:
+def read_queue(options: SearchOptions, space, data) -> Queue:
     """What the flags ask for, each design checked against the space.
 
     Args:
@@ -100,10 +102,10 @@ def read_queue(args: Namespace, space, data) -> Queue:
         UserError: a design that cannot be (names the line), or no such study.
     """
     entries, baseline = [], None
-    if args.enqueue is not None:
-        entries += _from_file(args.enqueue, space, args.seed)
-    if args.from_study is not None:
-        found, baseline = _from_study(args.from_study, args.runs_dir, space, data)
+    if options.enqueue is not None:
+        entries += _from_file(options.enqueue, space, options.seed)
+    if options.from_study is not None:
+        found, baseline = _from_study(options.from_study, options.runs_dir, space, data)
         entries += found
     different = {entry.identity: entry for entry in reversed(entries)}
     kept = tuple(entry for entry in entries if different[entry.identity] is entry)
@@ -117,23 +119,26 @@ def read_queue(args: Namespace, space, data) -> Queue:
     return Queue(entries=kept, baseline=baseline)
 
 
-def manifest_of(args: Namespace) -> dict:
-    """What a study's manifest keeps of the flags."""
-    return {"enqueue": args.enqueue and _text(args.enqueue), "from_study": args.from_study}
+def queue_facts(options: SearchOptions) -> dict[str, str | None]:
+    """What a study's manifest keeps of the queue."""
+    return {
+        "enqueue": _text(options.enqueue) if options.enqueue else None,
+        "from_study": options.from_study,
+    }
 
 
-def check_same(args: Namespace, manifest: dict) -> None:
-    """A study goes on with the queue it was begun with.
+def check_same_queue(options: SearchOptions, manifest: Manifest) -> None:
+    """That a study is resumed with the queue it was started with.
 
     Raises:
         UserError: the flags say otherwise.
     """
-    given = manifest_of(args)
-    for key, flag in (("enqueue", "--enqueue"), ("from_study", "--from-study")):
-        if given[key] is not None and given[key] != manifest.get(key):
+    for key, given in queue_facts(options).items():
+        flag, stored = f"--{key.replace('_', '-')}", getattr(manifest, key)
+        if given is not None and given != stored:
             raise UserError(
-                f"study {manifest['name']} was begun with "
-                + (f"another {flag}" if manifest.get(key) else f"no {flag}")
+                f"study {manifest.name} was started with "
+                + (f"another {flag}" if stored else f"no {flag}")
                 + "; leave the flag out, or start a new study"
             )
 
@@ -200,7 +205,7 @@ def _entry(document, place: int, given, space, seed: str) -> Entry:
 
 def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -> dict:
     """The given values and, for what they leave open, drawn ones; legal ones if that can be."""
-    from nas.engine.gate import weigh
+    from nas.engine.gate import evaluate_cost
     from nas.search_space.random_trial import RandomTrial
 
     known = {d.name: d for d in space.dimensions}
@@ -225,7 +230,7 @@ def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -
             if dimension.active(params):
                 drawn = dimension.suggest(rng)
                 params[dimension.name] = given.get(dimension.name, drawn)
-        if set(given) <= set(params) and weigh(space, params).violation is None:
+        if set(given) <= set(params) and evaluate_cost(space, params).violation is None:
             break
     idle = [name for name in given if name not in params]
     if idle:
@@ -240,7 +245,7 @@ def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -
 
 
 def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], Entry | None]:
-    from analysis.load import load_records
+    from analysis.records.load import load_records
     from trials.folders import find_study, read_manifest
 
     name, _, count = spec.partition(":")
@@ -256,8 +261,7 @@ def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], En
     if not completed:
         raise UserError(f"--from-study {spec}: study {name} has no completed trial")
     same_images = (
-        manifest["data_fingerprint"] == data.fingerprint
-        and manifest["data"]["select_on"] == data.select_on
+        manifest.data_fingerprint == data.fingerprint and manifest.data.select_on == data.select_on
     )
     ranked = sorted(completed, key=lambda r: (-r.score, r.number))
     sampled = [r for r in ranked if r.number][: int(count) if count else None]

@@ -1,4 +1,4 @@
-"""The gate before training: draw → resolve → hash → cost → caps. A known design is redrawn."""
+"""The gate before training: proposal → design → hash → cost → caps. Duplicates are drawn again."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ TRIES = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Draw:
-    """A design that was not met before."""
+class Proposal:
+    """A design that may become a trial, and its exact cost."""
 
     params: Params
     detector: Detector
@@ -33,7 +33,7 @@ class Draw:
     """`arch_hash` of the detector."""
     cost: Cost
     violation: str | None = None
-    """Which cap it breaks, with its numbers; none where it may be trained."""
+    """Which cap it breaks, with its numbers; None where it may be trained."""
 
     @property
     def identity(self) -> str:
@@ -67,31 +67,31 @@ class Draw:
         )
 
 
-def weigh(space: SearchSpace, params: Params) -> Draw:
-    """What parameters stand for, what it costs, and whether it may be trained."""
-    return _weigh(space, params, *space.resolve(params))
+def evaluate_cost(space: SearchSpace, params: Params) -> Proposal:
+    """The design of some parameters, what it costs, and whether it may be trained."""
+    return _proposal(space, params, *space.resolve(params))
 
 
-def baseline(space: SearchSpace) -> Draw:
+def baseline(space: SearchSpace) -> Proposal:
     """The space's own design, which is trained whatever it costs."""
-    return replace(_weigh(space, {}, *space.baseline), violation=None)
+    return replace(_proposal(space, {}, *space.baseline), violation=None)
 
 
-def _weigh(space: SearchSpace, params: Params, detector: Detector, recipe: Recipe) -> Draw:
-    price = Cost.of(detector)
-    return Draw(
+def _proposal(space: SearchSpace, params: Params, detector: Detector, recipe: Recipe) -> Proposal:
+    cost = Cost.of(detector)
+    return Proposal(
         params=params,
         detector=detector,
         recipe=recipe,
         design=arch_hash(detector),
-        cost=price,
-        violation=space.constraints.violation(price),
+        cost=cost,
+        violation=space.constraints.violation(cost),
     )
 
 
-def draw(
+def next_proposal(
     space: SearchSpace, proposer: Proposer, records: Sequence[TrialRecord], tries: int = TRIES
-) -> Draw:
+) -> Proposal:
     """The next design that no record has; legal, or infeasible (to be recorded, then draw again).
 
     A function of the records and the proposer's seed.
@@ -102,12 +102,12 @@ def draw(
     over = list(takewhile(lambda r: r.status is Status.INFEASIBLE, reversed(records)))
     if len(over) >= tries:
         raise _all_infeasible(space, [r.cost for r in over])
-    met = {record.identity for record in records}
+    known = {record.identity for record in records}
     proposer.update(records)
     for attempt in range(tries):
-        found = weigh(space, proposer.ask(attempt))
-        if found.identity not in met:
-            return found
+        proposal = evaluate_cost(space, proposer.ask(attempt))
+        if proposal.identity not in known:
+            return proposal
     size = space.size()
     bound = f"; it has at most {size:,} designs" if size is not None else ""
     legal = sum(r.status is not Status.INFEASIBLE for r in records)
@@ -118,7 +118,7 @@ def draw(
     )
 
 
-def check(space: SearchSpace, tries: int = TRIES) -> None:
+def check_feasible(space: SearchSpace, tries: int = TRIES) -> None:
     """That random draws bring a legal design; asked before a study is made.
 
     Raises:
@@ -126,21 +126,21 @@ def check(space: SearchSpace, tries: int = TRIES) -> None:
     """
     proposer, costs = Proposer(space, "random"), []
     for attempt in range(tries):
-        found = weigh(space, proposer.ask(attempt))
-        if found.violation is None:
+        proposal = evaluate_cost(space, proposer.ask(attempt))
+        if proposal.violation is None:
             return
-        costs.append(found.cost)
+        costs.append(proposal.cost)
     raise _all_infeasible(space, costs)
 
 
 def _all_infeasible(space: SearchSpace, costs: Iterable[Cost]) -> UserError:
     by_cap: dict[str, list[Cost]] = {}
-    for price in costs:
-        by_cap.setdefault(space.constraints.broken(price) or "a cap", []).append(price)
+    for cost in costs:
+        by_cap.setdefault(space.constraints.broken(cost) or "a cap", []).append(cost)
     shares = []
-    for cap, priced in sorted(by_cap.items()):
+    for cap, costd in sorted(by_cap.items()):
         side, _, quantity = cap.partition("_")
-        numbers = [getattr(price, quantity) for price in priced]
+        numbers = [getattr(cost, quantity) for cost in costd]
         nearest = min(numbers) if side == "max" else max(numbers)
         shares.append(
             f"{len(numbers)} {'over' if side == 'max' else 'under'} {cap} "

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.pareto import dominated
+from analysis.statistics.pareto import dominated
 from trials.record import Status, TrialRecord
 
 

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 
-from analysis.pareto import front_of
+from analysis.statistics.pareto import front_of
 from nas.engine.halving import epochs_expected
 from nas.terminal.format import duration
 from trials.names import describe

@@ -12,7 +12,7 @@ from pathlib import Path
 from detector.config.detector import arch_hash
 from nas.engine import weight_inheritance
 from nas.engine.enqueued import Entry, Queue
-from nas.engine.gate import Draw
+from nas.engine.gate import Proposal
 from nas.engine.halving import rung_reached
 from nas.search_space.space import SearchSpace
 from trials.record import Cost, Status, TrialRecord
@@ -30,12 +30,11 @@ class WarmStart:
         self,
         space: SearchSpace,
         folder: Path,
-        rungs: Sequence[int],
         queue: Queue | None = None,
         inherits: bool = False,
     ):
         self.inherits = inherits
-        self._space, self._rungs = space, rungs
+        self._space = space
         self._trials = folder.resolve() / "trials"
         queue = queue or Queue()
         self._entries = {entry.identity: entry for entry in queue.entries}
@@ -44,13 +43,13 @@ class WarmStart:
             {queue.baseline.identity: queue.baseline} if queue.baseline else {}
         )
 
-    def next(self, records: Sequence[TrialRecord]) -> Draw | None:
+    def next(self, records: Sequence[TrialRecord]) -> Proposal | None:
         """The first design of the queue that no record has; none when all have one."""
         if self._waiting:  # records never go: what has one needs no second look
             met = {record.identity for record in records}
             while self._waiting and self._waiting[0] in met:
                 del self._waiting[0]
-        return self._draw(self._entries[self._waiting[0]]) if self._waiting else None
+        return self._proposal(self._entries[self._waiting[0]]) if self._waiting else None
 
     def begun(self, record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord:
         """A new record, before it is stored: with the result that is known, or with the trial it
@@ -73,7 +72,7 @@ class WarmStart:
                 ended=record.started,
                 notes=record.notes | known.notes,
             )
-            return record.evolve(rung=rung_reached(record, self._rungs))
+            return record.evolve(rung=rung_reached(record, self._space.rungs))
         if self.inherits and record.number:
             parent = weight_inheritance.parent_of(record, records, self._workdir)
             if parent is not None:
@@ -94,9 +93,9 @@ class WarmStart:
     def _workdir(self, record: TrialRecord) -> Path:
         return self._trials / f"{record.number:04d}"
 
-    def _draw(self, entry: Entry) -> Draw:
+    def _proposal(self, entry: Entry) -> Proposal:
         price = Cost.of(entry.detector)
-        return Draw(
+        return Proposal(
             params=entry.params,
             detector=entry.detector,
             recipe=entry.recipe,

@@ -13,12 +13,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import atomic_path
+from detector.weights.file_names import LAST
 from nas.samplers.features import features, matrix
 from trials.record import TrialRecord
 
 INIT = "init.pt"
 """In a trial's folder: its parent's checkpoint when it was chosen."""
-LAST = "last.pt"
 
 
 def parent_of(
@@ -53,15 +54,13 @@ def keep_parent(parent: Path, child: Path) -> None:
     Raises:
         UserError: the disk is full or the folder not writable.
     """
-    aside = child / f".{INIT}.tmp"
     try:
         child.mkdir(parents=True, exist_ok=True)
-        aside.unlink(missing_ok=True)
-        try:
-            os.link(parent / LAST, aside)
-        except OSError:  # no second names here
-            shutil.copy(parent / LAST, aside)
-        os.replace(aside, child / INIT)
+        with atomic_path(child / INIT) as temporary:
+            try:
+                os.link(parent / LAST, temporary)
+            except OSError:  # no hard links here
+                shutil.copy(parent / LAST, temporary)
     except OSError as error:
         raise UserError(
             f"{child / INIT}: cannot be written ({error.strerror}); free some disk "
@@ -76,7 +75,7 @@ def drop_parent(folder: Path) -> None:
 
 def _kind(record: TrialRecord) -> tuple[str, str]:
     backbone = record.detector.backbone
-    return backbone.kind, backbone.block if backbone.kind == "resnet" else ""
+    return backbone.kind, backbone.block if "block" in backbone.spec.options else ""
 
 
 def _features(record: TrialRecord) -> dict[str, float]:

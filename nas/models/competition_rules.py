@@ -17,8 +17,9 @@ from detector.weights.pretrained import (
     TORCHVISION_BACKBONES,
     Start,
 )
-from nas.models.model_folder import Origin, sha256_of
+from nas.models.model_folder import sha256_of
 from trials.record import Cost
+from trials.stored import Origin
 
 MAX_PARAMS = 45_000_000
 TRAIN_IMAGES = 12_880

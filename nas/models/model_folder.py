@@ -3,49 +3,25 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import shutil
 import time
+from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
 from detector.base.files import write_text
-from detector.base.struct import Struct
 from detector.config.detector import Detector
-from detector.config.recipe import DataChoice, Recipe
-from detector.weights.pretrained import Start
+from detector.config.recipe import Recipe
 from nas.models.report_files import write_network
-from trials.objective import Objective
+from trials.stored import METRICS, Metrics, Origin, read_metrics
 
 if TYPE_CHECKING:
     from torch import nn
 
-WEIGHTS, CONFIG, METRICS = "weights.pt", "config.yaml", "metrics.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Origin(Struct):
-    """Where a retrained model comes from: the evidence for the rules. Kept inside its weights."""
-
-    title: str
-    """Such as "trial 17 of study retina-001"."""
-    study: str | None = None
-    space: str | None = None
-    data: DataChoice
-    data_name: str
-    data_fingerprint: str
-    images: int
-    """Trained on."""
-    with_holdout: bool = False
-    """Trained on the hold-out, too: then there is no AP on it."""
-    weights_sha256: str | None = None
-    """Of the file that the recipe's `weights` names."""
-    start: Start | None = None
-    """What was taken from that file; known once training has begun."""
-    objective: Objective
+WEIGHTS, CONFIG = "weights.pt", "config.yaml"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,44 +83,66 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     )
 
 
-def chosen_model(args) -> Model:
-    """The model that --checkpoint (with --preset), --model or --study names, else the one that was
-    retrained last.
+@dataclass(frozen=True, kw_only=True)
+class ModelChoice:
+    """Which trained model a command works on; the one that was retrained last if none is named."""
+
+    runs_dir: Path = Path("runs")
+    study: str | None = None
+    checkpoint: Path | None = None
+    preset: str | None = None
+    """The design of a checkpoint of another program."""
+    model: Path | None = None
+    """An exported model."""
+
+    @classmethod
+    def of(cls, args: Namespace) -> ModelChoice:
+        """From the parsed command line."""
+        return cls(
+            runs_dir=args.runs_dir,
+            study=args.study,
+            checkpoint=args.checkpoint,
+            preset=args.preset,
+            model=getattr(args, "model", None),
+        )
+
+    def given(self) -> list[tuple[str, object]]:
+        """The flags that exclude each other, and their values."""
+        return [
+            ("--study", self.study),
+            ("--checkpoint", self.checkpoint),
+            ("--model", self.model),
+        ]
+
+
+def chosen_model(choice: ModelChoice) -> Model:
+    """The model that a choice names.
 
     Raises:
         UserError: more than one is named, or there is none.
     """
     from nas.study.storage import Study, checked_name
 
-    exported = getattr(args, "model", None)
-    given = [
-        flag
-        for flag, value in (
-            ("--study", args.study),
-            ("--checkpoint", args.checkpoint),
-            ("--model", exported),
-        )
-        if value is not None
-    ]
+    given = [flag for flag, value in choice.given() if value is not None]
     if len(given) > 1:
         raise UserError(f"{' and '.join(given)}: give one of them")
-    if args.preset is not None and args.checkpoint is None:
+    if choice.preset is not None and choice.checkpoint is None:
         raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
-    if exported is not None:
+    if choice.model is not None:
         from detector.export.runtime import load_exported
 
-        net = load_exported(exported)
-        return Model(config=net.config, net=net, recipe=None, origin=None, path=exported)
-    if args.checkpoint is not None:
-        return load_model(args.checkpoint, args.preset)
-    if args.study is None:
-        return load_model(last_retrained(args.runs_dir) / WEIGHTS)
-    folder = args.runs_dir / checked_name(args.study) / "best"
+        net = load_exported(choice.model)
+        return Model(config=net.config, net=net, recipe=None, origin=None, path=choice.model)
+    if choice.checkpoint is not None:
+        return load_model(choice.checkpoint, choice.preset)
+    if choice.study is None:
+        return load_model(last_retrained(choice.runs_dir) / WEIGHTS)
+    folder = choice.runs_dir / checked_name(choice.study) / "best"
     if not (folder / METRICS).is_file():
-        Study.open(args.runs_dir, args.study)  # unknown? It lists the known ones
+        Study.open(choice.runs_dir, choice.study)  # unknown? It lists the known ones
         raise UserError(
-            f"{folder}: no retrained model of study {args.study} yet; run python -m "
-            f"nas.retrain --best --study {args.study}"
+            f"{folder}: no retrained model of study {choice.study} yet; run python -m "
+            f"nas.retrain --best --study {choice.study}"
         )
     return load_model(folder / WEIGHTS)
 
@@ -153,9 +151,7 @@ def save_model(
     folder: Path,
     net: nn.Module,
     config: Detector,
-    recipe: Recipe,
-    origin: Origin,
-    metrics: dict,
+    metrics: Metrics,
     beside: Sequence[Path] = (),
 ) -> None:
     """Write weights.pt, config.yaml, metrics.json and network.json, and copies of the files
@@ -167,6 +163,7 @@ def save_model(
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
+    recipe, origin = metrics.recipe, metrics.origin
     checkpoint.save(aside / WEIGHTS, net, config, recipe, {"origin": origin.to_dict()})
     text = yaml.safe_dump(
         {"detector": config.to_dict(), "recipe": recipe.to_dict()},
@@ -175,7 +172,7 @@ def save_model(
         width=100,
     )
     write_text(aside / CONFIG, f"# {origin.title}, in the form of a preset\n{text}")
-    write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
+    metrics.write(aside / METRICS)
     write_network(aside, config)
     for path in beside:
         shutil.copy(path, aside)
@@ -187,8 +184,9 @@ def copy_model(source: Path, folder: Path) -> None:
     aside = folder.with_name(f".{folder.name}.new")
     shutil.rmtree(aside, ignore_errors=True)
     shutil.copytree(source, aside)
-    metrics = read_metrics(aside) | {"folder": str(folder), "finished": time.time()}
-    write_text(aside / METRICS, json.dumps(metrics, indent=2) + "\n")
+    metrics = read_metrics(aside)
+    assert metrics is not None, source
+    replace(metrics, folder=str(folder), finished=time.time()).write(aside / METRICS)
     _replace(folder, aside)
 
 
@@ -199,16 +197,6 @@ def _replace(folder: Path, aside: Path) -> None:
         folder.rename(before)
     aside.rename(folder)
     shutil.rmtree(before, ignore_errors=True)
-
-
-def read_metrics(folder: Path) -> dict | None:
-    """metrics.json of a retrained model, or none where there is no such model."""
-    try:
-        return json.loads((folder / METRICS).read_text())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as error:
-        raise UserError(f"{folder / METRICS}: cannot be read ({error}); retrain again") from error
 
 
 def last_retrained(runs_dir: Path) -> Path:
@@ -227,7 +215,12 @@ def last_retrained(runs_dir: Path) -> Path:
             f"{runs_dir}: no retrained model there yet; run python -m nas.retrain "
             "--best, or give --checkpoint FILE"
         )
-    return max(folders, key=lambda folder: read_metrics(folder)["finished"])
+    return max(folders, key=_finished)
+
+
+def _finished(folder: Path) -> float:
+    metrics = read_metrics(folder)
+    return metrics.finished if metrics else 0.0
 
 
 def sha256_of(path: Path) -> str:

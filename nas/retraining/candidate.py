@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+from argparse import ArgumentTypeError
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -13,15 +13,15 @@ from detector.config.detector import Detector
 from detector.config.presets import load_design, section
 from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from detector.config.shipped import find_file
+from nas.retraining.options import AUTO, RetrainOptions
+from trials.folders import study_or_newest
 from trials.objective import Objective
 from trials.record import Cost, Status
 
 EPOCHS = 100
 SIZE = 640
 WATCH_SIZE = 640  # long side at which the hold-out is looked at while training
-LOOKS = 10
-AUTO = "auto"
-"""--batch-size that suits the device."""
+EVALUATIONS = 10
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Candidate:
         return self.folder.with_name(f"{self.folder.name}-training")
 
 
-def choose(args: Namespace) -> Candidate:
+def choose(options: RetrainOptions) -> Candidate:
     """The design and its recipe, from a study's records or a preset.
 
     Raises:
@@ -59,15 +59,12 @@ def choose(args: Namespace) -> Candidate:
     from nas.study.storage import Study, checked_name, newest
 
     # A preset with its own --data needs no study; else it is trained as the newest one's trials.
-    alone = args.preset is not None and args.data is not None
-    name = args.study or (None if alone else newest(args.runs_dir))
-    if name is None and args.preset is None:
-        raise UserError(
-            f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
-            "search_spaces/quick.yaml first, or give --preset NAME"
-        )
-    if args.preset is not None:  # unknown? Say so before the study is opened
-        path = find_file(args.preset, "preset")
+    alone = options.preset is not None and options.data is not None
+    name = options.study or (None if alone else newest(options.runs_dir))
+    if name is None and options.preset is None:
+        name = study_or_newest(options.runs_dir, None, ", or give --preset NAME")
+    if options.preset is not None:  # unknown? Say so before the study is opened
+        path = find_file(options.preset, "preset")
         config, recipe = load_design(path)
         preset = checked_name(path.stem)
     if name is None:
@@ -76,20 +73,20 @@ def choose(args: Namespace) -> Candidate:
             recipe=recipe,
             proxy=False,
             title=f"preset {preset}",
-            folder=args.runs_dir / preset / "best",
+            folder=options.runs_dir / preset / "best",
         )
-    study = Study.open(args.runs_dir, name)
+    study = Study.open(options.runs_dir, name)
     manifest, records = study.manifest, study.records
     shared = {
         "proxy": True,
         "study": name,
-        "space": manifest["space"],
-        "data": DataChoice.from_dict(manifest["data"]),
-        "fingerprint": manifest["data_fingerprint"],
-        "objective": Objective.from_dict(manifest["objective"]),
+        "space": manifest.space,
+        "data": manifest.data,
+        "fingerprint": manifest.data_fingerprint,
+        "objective": manifest.objective,
     }
     retrained = study.folder / "retrained"
-    if args.preset is not None:
+    if options.preset is not None:
         if not records:
             raise UserError(
                 f"study {name} has no trial yet to take the recipe from; let the "
@@ -102,15 +99,15 @@ def choose(args: Namespace) -> Candidate:
             folder=retrained / preset,
             **shared,
         )
-    if args.trial is not None:
-        record = next((r for r in records if r.number == args.trial), None)
+    if options.trial is not None:
+        record = next((r for r in records if r.number == options.trial), None)
         if record is None:
             raise UserError(
-                f"--trial {args.trial}: study {name} has the trials 0 to {len(records) - 1}"
+                f"--trial {options.trial}: study {name} has the trials 0 to {len(records) - 1}"
             )
         if record.status is Status.INFEASIBLE:
             raise UserError(
-                f"--trial {args.trial}: it is infeasible ({record.reason}); choose another"
+                f"--trial {options.trial}: it is infeasible ({record.reason}); choose another"
             )
         folder = retrained / f"r{record.number:03d}"
     else:
@@ -131,36 +128,32 @@ def choose(args: Namespace) -> Candidate:
     )
 
 
-def choose_top(args: Namespace) -> list[Candidate]:
+def choose_top(options: RetrainOptions) -> list[Candidate]:
     """The --top best completed trials by score, best first.
 
     Raises:
         UserError: fewer completed trials, or none to choose by.
     """
-    from nas.study.storage import Study, newest
+    from nas.study.storage import Study
 
-    if args.top < 1:
-        raise UserError(f"--top {args.top}: must be at least 1")
-    name = args.study or newest(args.runs_dir)
-    if name is None:
+    assert options.top is not None
+    name = study_or_newest(options.runs_dir, options.study)
+    completed = [
+        r for r in Study.open(options.runs_dir, name).records if r.status is Status.COMPLETED
+    ]
+    if len(completed) < options.top:
         raise UserError(
-            f"{args.runs_dir}: no study there yet; run python -m nas.search --space "
-            "search_spaces/quick.yaml first"
-        )
-    completed = [r for r in Study.open(args.runs_dir, name).records if r.status is Status.COMPLETED]
-    if len(completed) < args.top:
-        raise UserError(
-            f"--top {args.top}: study {name} has {len(completed)} completed trials; "
+            f"--top {options.top}: study {name} has {len(completed)} completed trials; "
             "give a smaller number, or go on with the search (--resume)"
         )
     ranked = sorted(completed, key=lambda r: (-r.score, r.number))
     return [
-        choose(Namespace(**vars(args) | {"study": name, "trial": record.number}))
-        for record in ranked[: args.top]
+        choose(replace(options, study=name, trial=record.number))
+        for record in ranked[: options.top]
     ]
 
 
-def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
+def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
     """The recipe of the retrain: what follows from the candidate's, then what --recipe says, then
     the flags.
 
@@ -172,7 +165,6 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
     Raises:
         UserError: a flag or the file breaks a rule.
     """
-    _check_flags(args)
     base = candidate.recipe
     if candidate.proxy:
         base = replace(
@@ -182,7 +174,7 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
             evaluation=Evaluation(),
             augmentation=Augmentation(min_face=base.augmentation.min_face),
         )
-    epochs = args.epochs or _as_the_file_says(base, args).epochs
+    epochs = options.epochs or _changed_by_file(base, options).epochs
     if candidate.proxy:
         base = replace(
             base,
@@ -190,32 +182,34 @@ def full_recipe(candidate: Candidate, args: Namespace) -> Recipe:
                 base.optimizer, schedule="cosine", warmup_epochs=min(3.0, max(1.0, 0.05 * epochs))
             ),
         )
-    base = _as_the_file_says(
+    base = _changed_by_file(
         replace(
             base,
             cache_size=None,
-            evaluation=replace(base.evaluation, size=WATCH_SIZE, every=max(1, epochs // LOOKS)),
+            evaluation=replace(
+                base.evaluation, size=WATCH_SIZE, every=max(1, epochs // EVALUATIONS)
+            ),
         ),
-        args,
+        options,
     )
-    if args.batch_size not in (None, AUTO):
-        base = with_batch_size(base, args.batch_size)
+    if options.batch_size not in (None, AUTO):
+        base = with_batch_size(base, options.batch_size)
     optimizer = base.optimizer
-    if args.ema is not None:
-        optimizer = replace(optimizer, ema=args.ema)
+    if options.ema is not None:
+        optimizer = replace(optimizer, ema=options.ema)
     evaluation = base.evaluation
-    if args.eval_every is not None:
-        evaluation = replace(evaluation, every=args.eval_every)
+    if options.eval_every is not None:
+        evaluation = replace(evaluation, every=options.eval_every)
     return replace(
         base,
         epochs=epochs,
         optimizer=optimizer,
         evaluation=evaluation,
-        size=args.size or base.size,
-        seed=args.seed,
-        weights=args.weights or args.init_from or base.weights,
-        accumulate=args.accumulate or base.accumulate,
-        precision=args.precision or base.precision,
+        size=options.size or base.size,
+        seed=options.seed,
+        weights=options.weights or options.init_from or base.weights,
+        accumulate=options.accumulate or base.accumulate,
+        precision=options.precision or base.precision,
     )
 
 
@@ -236,21 +230,10 @@ def images_a_step(text: str) -> int | str:
         raise ArgumentTypeError(f"{error}, or {AUTO}") from None
 
 
-def _check_flags(args: Namespace) -> None:
-    if args.epochs is not None and args.epochs < 1:
-        raise UserError(f"--epochs {args.epochs}: must be at least 1")
-    if args.eval_every is not None and args.eval_every < 0:
-        raise UserError(f"--eval-every {args.eval_every}: must be at least 0")
-    if args.ema is not None and not 0 <= args.ema < 1:
-        raise UserError(f"--ema {args.ema}: must be at least 0 and below 1, such as 0.999")
-    if args.size is not None and (args.size < 32 or args.size % 32):
-        raise UserError(f"--size {args.size}: must be a multiple of 32, such as 416 or 640")
-
-
-def _as_the_file_says(recipe: Recipe, args: Namespace) -> Recipe:
-    if args.recipe is None:
+def _changed_by_file(recipe: Recipe, options: RetrainOptions) -> Recipe:
+    if options.recipe is None:
         return recipe
-    return changed_recipe(recipe, find_file(args.recipe, "recipe"))
+    return changed_recipe(recipe, find_file(options.recipe, "recipe"))
 
 
 def changed_recipe(recipe: Recipe, path: Path) -> Recipe:

@@ -5,39 +5,37 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from argparse import Namespace
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from pathlib import Path
 
 from detector.base.errors import TrainingError, UserError, out_of_memory
 from detector.base.files import write_text
 from detector.config.detector import arch_hash
 from detector.config.recipe import Recipe
+from detector.weights.file_names import LAST
 from detector.weights.pretrained import Start
-from nas.models.model_folder import Origin, read_metrics
 from nas.retraining.candidate import Candidate
+from nas.retraining.options import RetrainOptions
 from nas.study.versions import versions
-from nas.terminal import cli
-from trials.record import Cost
+from trials.record import Cost, combined_score, mean_ap
+from trials.stored import Metrics, Origin, Retrain, read_metrics
 
 
-def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict | None:
+def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> Metrics | None:
     """metrics.json of the very same retrain, if it has ended."""
     stored = read_metrics(candidate.folder)
-    same = stored and (  # what was taken from the weights is known only once training has begun
-        stored["origin"] | {"start": None} == origin.to_dict()
-        and Recipe.from_dict(stored["recipe"]) == recipe
-        and stored["design"] == arch_hash(candidate.config)
-    )
-    return stored if same else None
+    if stored is None or stored.recipe != recipe or stored.design != arch_hash(candidate.config):
+        return None
+    # What was taken from the weights is known only once training has begun.
+    return stored if replace(stored.origin, start=None) == origin else None
 
 
-def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
+def folder(candidate: Candidate, origin: Origin, options: RetrainOptions) -> Path:
     """The folder to train in; with --resume it may hold a training to go on with."""
     workdir = candidate.workdir
     noted = workdir / "origin.json"
-    if (workdir / "last.pt").exists():
-        if not args.resume:
+    if (workdir / LAST).exists():
+        if not options.resume:
             raise UserError(
                 f"{workdir}: holds a retrain that was stopped; add --resume to go on "
                 "with it, or remove the folder"
@@ -59,24 +57,25 @@ def folder(candidate: Candidate, origin: Origin, args: Namespace) -> Path:
     return workdir
 
 
-def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, args: Namespace, tell):
+def train(
+    candidate: Candidate, recipe: Recipe, data, images, workdir: Path, options: RetrainOptions, tell
+):
     """The trained network, its epochs and what it started from; `tell` takes each epoch as
     plain data."""
     from detector.data.prepare import Part
     from detector.network.model import build_detector
-    from detector.training.fit import LAST
     from detector.weights import checkpoint
     from nas.engine.disk_space import prepare_images
     from nas.terminal.progress_bars import TrainingBar
 
     parts = [Part(images, recipe.cache_size)]
-    if not args.with_holdout:
+    if not options.with_holdout:
         parts.append(Part(data.holdout, recipe.evaluation.size))
-    prepared, *others = prepare_images(parts, workdir / "cache", shared=args.workers > 1)
+    prepared, *others = prepare_images(parts, workdir / "cache", shared=options.workers > 1)
     holdout = others[0] if others else None
     try:
         with TrainingBar(recipe.epochs) as bar:
-            for epoch in _epochs(candidate, recipe, prepared, holdout, workdir, args, bar.step):
+            for epoch in _epochs(candidate, recipe, prepared, holdout, workdir, options, bar.step):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
                 tell(asdict(epoch))
     except KeyboardInterrupt:
@@ -100,23 +99,29 @@ def train(candidate: Candidate, recipe: Recipe, data, images, workdir: Path, arg
 
 
 def _epochs(
-    candidate: Candidate, recipe: Recipe, images, holdout, workdir: Path, args: Namespace, progress
+    candidate: Candidate,
+    recipe: Recipe,
+    images,
+    holdout,
+    workdir: Path,
+    options: RetrainOptions,
+    progress,
 ):
     from detector.training.fit import choose_device, fit
 
-    if args.workers == 1:
+    if options.workers == 1:
         return fit(
             candidate.config,
             recipe,
             images,
             holdout,
             workdir=workdir,
-            device=args.device,
+            device=options.device,
             progress=progress,
         )
     from trials.compute.distributed import fit_on_ray
 
-    if recipe.norm == "sync" and choose_device(args.device).type == "cpu":
+    if recipe.norm == "sync" and choose_device(options.device).type == "cpu":
         print(
             "note: on CPUs each worker normalises by the statistics of its own images "
             "(SyncBatchNorm needs GPUs)"
@@ -127,19 +132,21 @@ def _epochs(
         images,
         holdout,
         workdir=workdir,
-        device=args.device,
-        workers=args.workers,
+        device=options.device,
+        workers=options.workers,
         progress=progress,
     )
 
 
-def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace) -> dict | None:
+def holdout_ap(
+    candidate: Candidate, recipe: Recipe, net, data, options: RetrainOptions
+) -> dict | None:
     """AP of the hold-out at original image size."""
     from detector.inference.predict import evaluate
     from detector.training.fit import choose_device
     from nas.terminal.progress_bars import ImagesBar
 
-    if args.with_holdout:
+    if options.with_holdout:
         return None
     with ImagesBar("hold-out") as bar:
         return evaluate(
@@ -147,61 +154,67 @@ def holdout_ap(candidate: Candidate, recipe: Recipe, net, data, args: Namespace)
             candidate.config,
             data.holdout,
             replace(recipe.evaluation, size=None),
-            choose_device(args.device),
+            choose_device(options.device),
             progress=bar.update,
         )
 
 
-def facts(candidate: Candidate, recipe: Recipe, origin: Origin) -> dict:
-    """What metrics.json says of a retrain before it begins."""
+def facts(
+    candidate: Candidate, recipe: Recipe, origin: Origin, chosen_batch_size: int | None
+) -> Retrain:
+    """What is known of a retrain before it begins."""
     from trials.names import describe
 
-    return {
-        "title": candidate.title,
-        "design": arch_hash(candidate.config),
-        "describe": describe(candidate.config),
-        "origin": origin.to_dict(),
-        "recipe": recipe.to_dict(),
-        "versions": versions(),
-    }
+    return Retrain(
+        title=candidate.title,
+        design=arch_hash(candidate.config),
+        describe=describe(candidate.config),
+        origin=origin,
+        recipe=recipe,
+        versions=versions(),
+        chosen_batch_size=chosen_batch_size,
+    )
 
 
 def results(
-    candidate: Candidate, recipe: Recipe, history: list[dict], ap: dict | None, workers: int
-) -> dict:
-    """What it says of its end."""
+    candidate: Candidate, retrain: Retrain, history: list[dict], ap: dict | None, workers: int
+) -> Metrics:
+    """The facts of a retrain with its results.
+
+    Args:
+        history: its epochs as plain data.
+        ap: on the hold-out; None where that was trained on, too.
+    """
     cost = candidate.cost or Cost.of(candidate.config)
     timed = candidate.objective.metric == "latency_ms"
     # A latency that no study measured is left to nas.evaluate.
     speed = None if timed and cost.latency_ms is None else candidate.objective.speed_score(cost)
-    accuracy = sum(ap.values()) / len(ap) if ap else None
-    score = None if None in (accuracy, speed) else candidate.objective.score(accuracy, speed)
-    watched = [
-        (sum(epoch["ap"].values()) / len(epoch["ap"]), epoch) for epoch in history if epoch["ap"]
-    ]
-    best, at = max(watched, key=lambda look: look[0], default=(None, None))
-    return {
-        "params": cost.params,
-        "macs": cost.macs,
-        "latency_ms": cost.latency_ms,
-        "machine": cost.machine if timed else None,
-        "ap": ap,
-        "ap_on": "hold-out of train, original image size"
+    accuracy = mean_ap(ap) if ap else None
+    evaluated = [epoch for epoch in history if epoch["ap"]]
+    best = max(evaluated, key=lambda epoch: mean_ap(epoch["ap"]), default=None)
+    return Metrics(
+        **{field.name: getattr(retrain, field.name) for field in fields(Retrain)},
+        params=cost.params,
+        macs=cost.macs,
+        latency_ms=cost.latency_ms,
+        machine=cost.machine if timed else None,
+        ap=ap,
+        ap_on="hold-out of train, original image size"
         if ap
         else "nothing: trained on the hold-out, too",
-        "accuracy_score": accuracy,
-        "speed_score": speed,
-        "score": score,
-        "best_epoch": at
+        accuracy_score=accuracy,
+        speed_score=speed,
+        score=None if accuracy is None or speed is None else combined_score(accuracy, speed),
+        best_epoch=best
         and {
-            "epoch": at["epoch"],
-            "ap": at["ap"],
-            "accuracy_score": best,
-            "size": recipe.evaluation.size,
+            "epoch": best["epoch"],
+            "ap": best["ap"],
+            "accuracy_score": mean_ap(best["ap"]),
+            "size": retrain.recipe.evaluation.size,
         },
-        "folder": str(candidate.folder),
-        "finished": time.time(),
-        "seconds": round(sum(epoch["seconds"] for epoch in history), 1),
-        "workers": workers,
-        "epochs": history,
-    }
+        folder=str(candidate.folder),
+        finished=time.time(),
+        seconds=round(sum(epoch["seconds"] for epoch in history), 1),
+        workers=workers,
+        epochs=tuple(history),
+    )

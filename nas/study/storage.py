@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from detector.base.errors import UserError, disk_full
-from detector.base.files import write_text
+from detector.base.errors import UserError, disk_full, first_line
+from nas.samplers.optuna_adapter import TrialStorage, trial_id_of
 from trials.folders import (
     DATABASE,
     MANIFEST,
     checked_name,
     find_study,
-    first_line,
     new_name,
     newest,
     read_manifest,
 )
 from trials.record import RECORD_ATTRIBUTE, Status, TrialRecord, records_in, text_of
+from trials.stored import Manifest
 
 __all__ = ["Study", "already_there", "checked_name", "new_name", "newest", "read_manifest"]
 
@@ -36,7 +35,7 @@ PATIENCE = 100
 class Study:
     """One study's folder. Make it with `create` or `open`."""
 
-    def __init__(self, folder: Path, manifest: dict):
+    def __init__(self, folder: Path, manifest: Manifest):
         import optuna
 
         self.folder = folder
@@ -49,12 +48,12 @@ class Study:
                 f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": PATIENCE}}
             )
             self._optuna = optuna.create_study(
-                study_name=manifest["name"],
+                study_name=manifest.name,
                 storage=storage,
                 direction="maximize",
                 load_if_exists=True,
             )
-            self._storage = self._optuna._storage
+            self._storage = TrialStorage(self._optuna)
             self._read()
         except UserError:
             raise
@@ -70,7 +69,7 @@ class Study:
             ) from error
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, manifest: dict) -> Study:
+    def create(cls, runs_dir: Path, name: str, manifest: Manifest) -> Study:
         """A new, empty study.
 
         Raises:
@@ -86,7 +85,7 @@ class Study:
                 f"{folder}: cannot be made ({error.strerror}); choose another --runs-dir"
             ) from error
         study = cls(folder, manifest)
-        write_text(folder / MANIFEST, json.dumps(manifest, indent=2) + "\n")
+        manifest.write(folder / MANIFEST)
         return study
 
     @classmethod
@@ -172,7 +171,7 @@ class Study:
         for trial in trials:
             for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE]):
                 # one that was promoted after its end stands again: the later one counts
-                self._took(record, trial._trial_id, trial.state.is_finished())
+                self._took(record, trial_id_of(trial), trial.state.is_finished())
         return trials
 
     def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
@@ -212,7 +211,7 @@ class Study:
         from optuna.trial import create_trial
 
         trial = create_trial(user_attrs=attributes, **changes)
-        return self._storage.create_new_trial(self._optuna._study_id, template_trial=trial)
+        return self._storage.create_new_trial(trial)
 
     def _took(self, record: TrialRecord, trial_id: int, finished: bool) -> None:
         """Note the record's newest state, and the trial of Optuna's that has it."""

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.pareto import front_of
+from analysis.statistics.pareto import front_of
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from nas.terminal.format import count
@@ -51,15 +51,15 @@ def write_files(study: Study) -> list[Path]:
     """Write front.csv, trials.csv, the front's pictures and, where there is something to compare,
     report.html into the folder of a study with a completed trial; returns the paths of all that
     may be shown beside it, space.yaml too."""
-    from analysis.charts import front_html
-    from analysis.figures import front_png
+    from analysis.figures.charts.front import front_html
+    from analysis.figures.png.front import front_png
+    from analysis.records.studies import load_study
+    from analysis.records.tables import trials_csv
     from analysis.report import write_page
-    from analysis.studies import load_study
-    from analysis.tables import trials_csv
 
     records, folder = study.records, study.folder
     front = front_of([r for r in records if r.status is Status.COMPLETED])
-    metric = study.manifest["objective"]["metric"]
+    metric = study.manifest.objective.metric
     files = [
         folder / "space.yaml",
         trials_csv(front, folder / "front.csv"),
@@ -85,7 +85,7 @@ def summarise(study: Study, view: StudyView) -> dict:
         front,
         f"{study.name}: the front of {len(completed)} completed trials "
         "(no other is better in both accuracy and speed; AP on the "
-        f"{study.manifest['data']['select_on']} at the proxy's size"
+        f"{study.manifest.data.select_on} at the proxy's size"
         + (f"; ms of one 640×640 image on {machine}" if machine else "")
         + ")",
     )

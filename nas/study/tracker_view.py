@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.pareto import front_of
-from analysis.progress import progress_of
+from analysis.statistics.pareto import front_of
+from analysis.statistics.progress import progress_of
 from nas.study.storage import Study
 from trials.names import describe
 from trials.record import Status, TrialRecord
-from trials.tracking.tracker import CoursePoint, Tracker, TrialView
+from trials.tracking.tracker import ProgressPoint, Tracker, TrialView
 
 
 class StudyView:
@@ -29,19 +29,19 @@ class StudyView:
         records, before = self._study.records, self._front
         self._front = _front(records)
         self._trials([records[n] for n in sorted((before ^ self._front) | {record.number})])
-        self._tracker.course(course(records))
+        self._tracker.log_progress(course(records))
 
     def tell_all(self) -> None:
         """All of the study: what a tracker has already is nothing new to it."""
         records = self._study.records
         self._trials(records)
-        self._tracker.course(course(records))
+        self._tracker.log_progress(course(records))
 
     def files(self, paths: Sequence[Path]) -> None:
-        self._tracker.files(paths)
+        self._tracker.log_files(paths)
 
     def _trials(self, records: Sequence[TrialRecord]) -> None:
-        self._tracker.trials(
+        self._tracker.log_trials(
             [
                 TrialView(
                     record=record,
@@ -54,11 +54,11 @@ class StudyView:
         )
 
 
-def course(records: Sequence[TrialRecord]) -> list[CoursePoint]:
+def course(records: Sequence[TrialRecord]) -> list[ProgressPoint]:
     """The study's numbers after each completed trial."""
     found = progress_of(records)
     return [
-        CoursePoint(
+        ProgressPoint(
             step=int(step),
             time=float(ended),
             values={

@@ -131,9 +131,9 @@ def _example():
     import cv2
     import numpy as np
 
-    from detector.data.synthetic.scenes import DrawnImages
+    from detector.data.synthetic.scenes import SyntheticImages
 
-    scene = cv2.resize(DrawnImages("val", 1).image(0), (160, 128), interpolation=cv2.INTER_AREA)
+    scene = cv2.resize(SyntheticImages("val", 1).image(0), (160, 128), interpolation=cv2.INTER_AREA)
     return {"images": np.ascontiguousarray(scene.transpose(2, 0, 1)[None])}
 
 

@@ -12,6 +12,7 @@ import urllib.request
 from dataclasses import replace
 from pathlib import Path
 
+import helpers
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[2]
@@ -186,3 +187,17 @@ def retrained(tiny_study, capsys):
         return code, captured.out, captured.err
 
     return call
+
+
+@pytest.fixture
+def untrained_model():
+    """Function: folder, design, changes of its metrics → the folder, with a model that looks
+    retrained; its weights are random."""
+    from detector.network.model import build_detector
+    from nas.models.model_folder import save_model
+
+    def save(folder: Path, design, **changes) -> Path:
+        save_model(folder, build_detector(design), design, helpers.metrics(design, **changes))
+        return folder
+
+    return save

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from trials.record import Status
 
 # Starts a cluster on loopback, searches on it, kills the second node as soon as both have trained,

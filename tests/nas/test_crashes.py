@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from trials.record import Status
 
 PROJECT = Path(__file__).resolve().parents[2]

@@ -13,17 +13,14 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from detector.config.detector import Backbone, Detector, Neck
-from detector.config.recipe import DataChoice, Recipe
+from detector.config.recipe import DataChoice
 from detector.data import convert
 from detector.data.cache import cache_images
 from detector.data.open import open_data
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image, read_size
-from detector.network.model import build_detector
 from nas import detect, evaluate, export
-from nas.models.model_folder import Origin, save_model
 from nas.terminal import cli
-from trials.objective import Objective
 
 CONFIG = Detector(
     backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 4, 4, 4, 4), depths=(1,) * 5),
@@ -97,25 +94,9 @@ def data(tmp_path):
 
 
 @pytest.fixture
-def called(tmp_path, capfd):
+def called(tmp_path, capfd, untrained_model):
     """Function: command, flags → (exit code, stdout, stderr); with an untrained model."""
-    origin = Origin(
-        title="trial 1 of study tiny",
-        study="tiny",
-        data=DataChoice(),
-        data_name="synthetic",
-        data_fingerprint="0" * 12,
-        images=20,
-        objective=Objective(),
-    )
-    save_model(
-        tmp_path / "runs" / "tiny" / "best",
-        build_detector(CONFIG),
-        CONFIG,
-        Recipe(),
-        origin,
-        {"finished": 1.0},
-    )
+    untrained_model(tmp_path / "runs" / "tiny" / "best", CONFIG)
 
     def call(command, *flags) -> tuple[int, str, str]:
         code = cli.main(

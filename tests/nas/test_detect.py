@@ -7,38 +7,18 @@ import numpy as np
 import pytest
 
 from detector.config.detector import Backbone, Detector, Neck
-from detector.config.recipe import DataChoice, Recipe
-from detector.network.model import build_detector
 from nas import detect
-from nas.models.model_folder import Origin, save_model
 from nas.terminal import cli
-from trials.objective import Objective
 
 
 @pytest.fixture
-def called(tmp_path, capsys):
+def called(tmp_path, capsys, untrained_model):
     """Function: flags → (exit code, stdout, stderr); the last retrained model is untrained."""
     config = Detector(
         backbone=Backbone(kind="mobilenet_v1", stem=4, widths=(4, 8, 8, 8, 8), depths=(1,) * 5),
         neck=Neck(levels=(4, 5), width=8),
     )
-    origin = Origin(
-        title="trial 1 of study tiny",
-        study="tiny",
-        data=DataChoice(),
-        data_name="synthetic",
-        data_fingerprint="0" * 12,
-        images=20,
-        objective=Objective(),
-    )
-    save_model(
-        tmp_path / "runs" / "tiny" / "best",
-        build_detector(config),
-        config,
-        Recipe(),
-        origin,
-        {"finished": 1.0},
-    )
+    untrained_model(tmp_path / "runs" / "tiny" / "best", config)
 
     def call(*flags) -> tuple[int, str, str]:
         code = cli.main(

@@ -4,12 +4,10 @@ import cv2
 import numpy as np
 import pytest
 
-from detector.config.recipe import DataChoice, Evaluation, Recipe
-from detector.network.model import build_detector
+from detector.config.recipe import DataChoice, Evaluation
 from nas import evaluate
-from nas.models.model_folder import Origin, last_retrained, save_model
+from nas.models.model_folder import last_retrained
 from nas.terminal import cli, tta_flags
-from trials.objective import Objective
 
 
 @pytest.fixture
@@ -28,24 +26,20 @@ def evaluated(tiny_study, capsys):
     return call
 
 
-def kept(study, number: int, folder, finished: float):
-    """A model that looks like a retrained one; its weights are untrained."""
-    config = study.records[number].detector
-    origin = Origin(
-        title=f"trial {number} of study tiny",
-        study="tiny",
-        space="quick",
-        data=DataChoice(),
-        data_name="synthetic",
-        data_fingerprint="0" * 12,
-        images=20,
-        objective=Objective(),
-    )
-    save_model(folder, build_detector(config), config, Recipe(), origin, {"finished": finished})
-    return folder
+@pytest.fixture
+def kept(untrained_model):
+    """Function: study, trial, folder, time → the folder of a model of that trial."""
+
+    def keep(study, number: int, folder, finished: float):
+        title = f"trial {number} of study tiny"
+        return untrained_model(
+            folder, study.records[number].detector, title=title, finished=finished
+        )
+
+    return keep
 
 
-def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
+def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kept):
     kept(tiny_study, 0, tiny_study.folder / "retrained" / "r000", finished=5.0)
     best = kept(tiny_study, 1, tiny_study.folder / "best", finished=9.0)
     code, out, err = evaluated(
@@ -115,7 +109,7 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path):
     assert "not empty" in evaluated("--output", str(tmp_path / "out"))[2]
 
 
-def test_newer_retrain_is_the_last(tiny_study):
+def test_newer_retrain_is_the_last(tiny_study, kept):
     runs = tiny_study.folder.parent
     kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
     newer = kept(tiny_study, 0, runs / "retinaface_mobile025" / "best", finished=2.0)
@@ -150,7 +144,7 @@ def test_bad_input_is_one_line(evaluated):
         assert code == 2 and told in err and err.count("\n") == 1
 
 
-def test_checkpoint_of_another_design(evaluated, tiny_study):
+def test_checkpoint_of_another_design(evaluated, tiny_study, kept):
     folder = kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
     code, _, err = evaluated(
         "--checkpoint",
@@ -216,4 +210,4 @@ def test_sizes_and_factors_as_typed():
     assert tta_flags.factors("0.5,1,1.50,1") == (0.5, 1.0, 1.5)
     for text in ("original", "640", "1600x2150"):
         short, long = tta_flags.test_size(text)
-        assert tta_flags.told_size(Evaluation(short=short, size=long)) == text
+        assert tta_flags.format_test_size(Evaluation(short=short, size=long)) == text

@@ -4,31 +4,15 @@ import json
 
 import pytest
 
-from detector.config.recipe import DataChoice, Recipe
-from detector.network.model import build_detector
 from nas import evaluate, export
-from nas.models.model_folder import Origin, save_model
 from nas.terminal import cli
-from trials.objective import Objective
 
 
 @pytest.fixture
-def best(tiny_study):
+def best(tiny_study, untrained_model):
     """Folder of a model that looks retrained; its weights are untrained."""
     config = tiny_study.records[1].detector
-    origin = Origin(
-        title="trial 1 of study tiny",
-        study="tiny",
-        space="quick",
-        data=DataChoice(),
-        data_name="synthetic",
-        data_fingerprint="0" * 12,
-        images=20,
-        objective=Objective(),
-    )
-    folder = tiny_study.folder / "best"
-    save_model(folder, build_detector(config), config, Recipe(), origin, {"finished": 1.0})
-    return folder
+    return untrained_model(tiny_study.folder / "best", config)
 
 
 @pytest.fixture

@@ -1,19 +1,20 @@
 """Trials that fail end as failed, with reason and traceback, tried again where that may help."""
 
 from collections import defaultdict
+from dataclasses import replace
 from types import SimpleNamespace
 
+import helpers
 import pytest
 
 import detector.training.fit
 from detector.base.errors import TrainingError
 from detector.training.fit import Epoch
-from nas.engine.driver import Caches, Driver
+from nas.engine.driver import TrialSetup
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Status
 from trials.run import run_segment
-from trials.tracking.tracker import NullTracker
 
 
 @pytest.fixture
@@ -21,20 +22,12 @@ def driver(tmp_path, tiny_space, monkeypatch):
     """A search that trains by `faults`: trial number → what happens at its attempts, in turn;
     `parts` notes in how many parts each attempt took the images of a step."""
     space = SearchSpace.load(tiny_space)
-    study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
     for cache in ("a", "b"):
         (tmp_path / cache).mkdir()
-    made = Driver(
-        study,
-        space,
-        NullTracker(),
-        trials=6,
-        sampler="random",
-        seed=0,
-        rungs=(1,),
-        caches=Caches(train=tmp_path / "a", holdout=tmp_path / "b"),
-        device="cpu",
-        threads=1,
+    made = helpers.driver(
+        tmp_path,
+        replace(space, rungs=(1,)),
+        setup=TrialSetup(train=tmp_path / "a", holdout=tmp_path / "b"),
         max_failures=1.0,
     )
     faults = {

@@ -1,20 +1,21 @@
-"""Searches played on a small table: the real decisions, nothing trained."""
+"""Searches replayed on a small table: the real decisions, nothing trained."""
 
 import json
 
+import helpers
 import numpy as np
 import pytest
 
-from analysis.replays import best_of_draws, best_so_far, median, spent_until
+from analysis.statistics.replays import best_of_draws, best_so_far, median, spent_until
 from detector.base.errors import UserError
 from nas import replay
-from nas.engine.gate import weigh
+from nas.engine.gate import evaluate_cost
 from nas.samplers.proposer import DEFAULT, SAMPLERS
-from nas.search_space.dimensions import every_design
+from nas.search_space.dimensions import enumerate_params
 from nas.search_space.space import SPACES, SearchSpace
 from nas.study.storage import Study
-from nas.tabular.report import DRAWN, truth_of
-from nas.tabular.simulator import Remembering, Schedule, play
+from nas.tabular.report import RANDOM_DRAWS, truth_of
+from nas.tabular.simulator import CachedSpace, Schedule, play
 from nas.tabular.table import Row, Table
 from trials.names import describe
 from trials.record import Cost, EpochResult, Status, TrialRecord
@@ -64,7 +65,7 @@ def space(tmp_path):
 
 @pytest.fixture
 def table(space):
-    rows = tuple(row(space, params) for params in every_design(space.dimensions))
+    rows = tuple(row(space, params) for params in enumerate_params(space.dimensions))
     baseline = Row(**{**vars(rows[0]), "params": {}})
     return Table(space="mini.yaml", made={}, evaluated=EPOCHS, baseline=baseline, rows=rows)
 
@@ -81,8 +82,8 @@ def table(space):
 )
 def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler, schedule):
     if sampler == "gp":
-        pytest.skip("takes its time, and draws through the same gate")
-    played = play(table, Remembering.of(space), sampler, schedule, seed=1)
+        pytest.skip("is slow, and draws through the same gate")
+    played = play(table, CachedSpace.of(space), sampler, schedule, seed=1)
     first = played.row[played.epoch == schedule.rungs[0]]
     assert sorted(first) == list(range(len(table.rows)))
     assert played.spent[-1] == sum(
@@ -92,27 +93,27 @@ def test_every_proposal_is_a_row_and_no_row_is_drawn_twice(table, space, sampler
     if len(schedule.rungs) > 1:
         share = (played.epoch == 4).sum() / len(table.rows)
         assert 0 < share < 0.8
-    again = play(table, Remembering.of(space), sampler, schedule, seed=1)
+    again = play(table, CachedSpace.of(space), sampler, schedule, seed=1)
     assert (again.row == played.row).all() and (again.spent == played.spent).all()
 
 
-def test_the_gaussian_process_plays_too(table, space):
-    played = play(table, Remembering.of(space), "gp", Schedule(rungs=(4,)), seed=1, budget=52)
+def test_the_gaussian_process_is_replayed_too(table, space):
+    played = play(table, CachedSpace.of(space), "gp", Schedule(rungs=(4,)), seed=1, budget=52)
     assert len(set(played.row)) == len(played.row) == 13
 
 
 def test_a_budget_ends_a_search(table, space):
-    whole, cut = (
-        play(table, Remembering.of(space), "random", Schedule(rungs=(4,)), seed=1, **limit)
+    complete, stopped = (
+        play(table, CachedSpace.of(space), "random", Schedule(rungs=(4,)), seed=1, **limit)
         for limit in ({}, {"budget": 30})
     )
-    assert cut.spent[-1] == 32 and (cut.row == whole.row[:8]).all()
+    assert stopped.spent[-1] == 32 and (stopped.row == complete.row[:8]).all()
 
 
-def test_who_goes_on_is_who_was_best_at_the_rung(table, space):
-    """One worker and all rows at once: what is promoted was among the best half by then."""
+def test_the_best_at_a_rung_are_promoted(table, space):
+    """One worker: each promoted trial was among the best half by then."""
     played = play(
-        table, Remembering.of(space), "random", Schedule(rungs=(2, 4), eta=2), seed=3, workers=1
+        table, CachedSpace.of(space), "random", Schedule(rungs=(2, 4), eta=2), seed=3, workers=1
     )
     scores = {
         index: space.objective.speed_score(r.cost) + 2 * accuracy(r.params, 2)
@@ -130,7 +131,7 @@ def test_who_goes_on_is_who_was_best_at_the_rung(table, space):
 def test_designs_that_the_table_lacks_are_never_drawn(table, space):
     few = Table(**{**vars(table), "rows": table.rows[::3]})
     for sampler in ("random", "tpe", "frugal"):
-        played = play(few, Remembering.of(space), sampler, Schedule(rungs=(4,)), seed=0)
+        played = play(few, CachedSpace.of(space), sampler, Schedule(rungs=(4,)), seed=0)
         assert sorted(played.row) == list(range(len(few.rows)))
 
 
@@ -142,31 +143,18 @@ def test_a_table_comes_back_equal(table, space, tmp_path):
 
 
 def test_a_table_is_recorded_from_a_study(table, space, tmp_path):
-    manifest = {
-        "name": "s",
-        "space": "mini",
-        "created": 1.0,
-        "trials": 30,
-        "seed": 0,
-        "sampler": "random",
-        "scheduler": "none",
-        "data_name": "drawn",
-        "data_fingerprint": "f",
-        "images": {},
-        "space_hash": "h",
-        "versions": {},
-    }
+    manifest = helpers.manifest(space="mini", trials=30, scheduler="none", data_name="drawn")
     study = Study.create(tmp_path / "runs", "s", manifest)
     for number, one in enumerate([table.baseline, *table.rows]):
-        found = weigh(space, one.params or table.rows[0].params)
+        proposal = evaluate_cost(space, one.params or table.rows[0].params)
         study.add(
             TrialRecord(
                 number=number,
                 status=Status.COMPLETED,
-                design=found.design,
+                design=proposal.design,
                 params=one.params,
-                detector=found.detector,
-                recipe=found.recipe,
+                detector=proposal.detector,
+                recipe=proposal.recipe,
                 cost=one.cost,
                 speed_score=0.5,
                 epochs=tuple(
@@ -190,15 +178,15 @@ def test_a_table_is_recorded_from_a_study(table, space, tmp_path):
         )
         == 0
     )
-    found, _ = Table.load(tmp_path / "mini.json")
-    assert sorted(found.rows, key=str) == sorted(table.rows, key=str)
-    assert found.made["data_fingerprint"] == "f"
+    recorded, _ = Table.load(tmp_path / "mini.json")
+    assert sorted(recorded.rows, key=str) == sorted(table.rows, key=str)
+    assert recorded.made["data_fingerprint"] == manifest.data_fingerprint
 
 
 @pytest.mark.parametrize(
     ("change", "complaint"),
     [
-        (lambda data: data["rows"].append(data["rows"][0]), "stands twice"),
+        (lambda data: data["rows"].append(data["rows"][0]), "listed twice"),
         (lambda data: data["rows"][0]["params"].update({"neck.width": 17}), "neck.width"),
         (lambda data: data["rows"][0]["ap"].pop(), "unlike others"),
         (lambda data: data.update(evaluated=[1, 2, 3, 5]), "trained for 5 epochs"),
@@ -231,11 +219,11 @@ def test_the_command(table, space, tmp_path, capsys):
         "--output",
         str(tmp_path),
         "--json",
-        str(tmp_path / "told.json"),
+        str(tmp_path / "result.json"),
     ]
     assert replay.cli.main(replay.make_parser(), replay.run, flags) == 0
-    told = json.loads((tmp_path / "told.json").read_text())
-    kinds = [(one["sampler"], one["schedule"]) for one in told["outcomes"]]
+    result = json.loads((tmp_path / "result.json").read_text())
+    kinds = [(one["sampler"], one["schedule"]) for one in result["outcomes"]]
     assert kinds[:4] == [
         ("random", "none"),
         ("nsga2", "none"),
@@ -243,7 +231,7 @@ def test_the_command(table, space, tmp_path, capsys):
         ("nsga2", "1-2-4 η2 front"),
     ]
     assert ("fewest MACs first", "none") in kinds
-    assert [rung["epoch"] for rung in told["rungs"]] == [1, 2, 3]
+    assert [rung["epoch"] for rung in result["rungs"]] == [1, 2, 3]
     assert (tmp_path / "replay.png").is_file()
     assert "Kendall" in capsys.readouterr().out
     lines = (tmp_path / "replay.md").read_text().splitlines()
@@ -254,7 +242,7 @@ def test_the_command(table, space, tmp_path, capsys):
     ("flags", "complaint"),
     [
         (["--schedules", "1,5"], "must rise to 4"),
-        (["--schedules", "few"], "must be epochs with commas"),
+        (["--schedules", "few"], "must be comma-separated epochs"),
         (["--samplers", "grid"], "not one of"),
         (["--table", "none.json"], "no such file"),
     ],
@@ -269,8 +257,8 @@ def test_mistakes_end_in_one_line(table, space, tmp_path, capsys, flags, complai
 
 
 def test_processes_change_nothing(table, space):
-    asked = (["random", "nsga2"], [Schedule(rungs=(1, 4))], 2)
-    one, two = (replay.replay(table, space, *asked, jobs=jobs) for jobs in (1, 2))
+    arguments = (["random", "nsga2"], [Schedule(rungs=(1, 4))], 2)
+    one, two = (replay.replay(table, space, *arguments, jobs=jobs) for jobs in (1, 2))
     for key, played in one.items():
         for a, b in zip(played, two[key]):
             assert (a.spent == b.spent).all() and (a.row == b.row).all()
@@ -278,9 +266,9 @@ def test_processes_change_nothing(table, space):
 
 def test_the_space_of_the_shipped_table():
     space = SearchSpace.load(SPACES / "table.yaml")
-    designs = every_design(space.dimensions)
+    designs = enumerate_params(space.dimensions)
     assert 96 <= len(designs) == space.size() <= 128
-    assert max(weigh(space, params).cost.macs for params in designs) <= 3e9
+    assert max(evaluate_cost(space, params).cost.macs for params in designs) <= 3e9
 
 
 def test_the_recorded_table_has_every_design_of_its_space():
@@ -291,7 +279,7 @@ def test_the_recorded_table_has_every_design_of_its_space():
     assert table.made["images"] == {"train": 693, "holdout": 176, "val": 488}
     assert path.stat().st_size <= 2e6
     for row in table.rows[::12]:
-        cost = weigh(space, row.params).cost
+        cost = evaluate_cost(space, row.params).cost
         assert (row.cost.params, row.cost.macs) == (cost.params, cost.macs)
 
 
@@ -301,6 +289,6 @@ def test_a_search_with_defaults_beats_random_search_on_the_recorded_table():
     usual = Schedule(rungs=space.rungs, eta=space.eta)
     plays = replay.replay(table, space, [DEFAULT], [usual], 12, jobs=2)[DEFAULT, usual]
     truth = truth_of(table, space)
-    goal = best_of_draws(truth.score, DRAWN)  # which random search has there in the median
+    goal = best_of_draws(truth.score, RANDOM_DRAWS)  # which half of all random searches reach
     spent = median([spent_until(one, best_so_far(one, truth), goal) for one in plays])
-    assert spent.high < DRAWN * table.full
+    assert spent.high < RANDOM_DRAWS * table.full

@@ -1,11 +1,11 @@
-"""A study under another formula: scores by hand, ranks, and the study untouched."""
+"""A study ranked by another formula: scores by hand, ranks, and an unchanged study."""
 
 import json
 from math import log
 
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from nas import rescore
 from nas.terminal import cli
 from trials.record import Status
@@ -36,15 +36,15 @@ def call(study, tmp_path, capsys):
                 *flags,
             ],
         )
-        told = json.loads((tmp_path / "r.json").read_text()) if code == 0 else None
-        return code, *capsys.readouterr(), told
+        result = json.loads((tmp_path / "r.json").read_text()) if code == 0 else None
+        return code, *capsys.readouterr(), result
 
     return run
 
 
 def test_scores_ranks_and_front_by_hand(study, call):
     before = (study / "study.db").read_bytes()
-    code, out, _, told = call(
+    code, out, _, result = call(
         "objective: {metric: params, best: 1e5, worst: 1e7, weights: {accuracy: 1, speed: 3}}"
     )
     assert code == 0 and (study / "study.db").read_bytes() == before
@@ -52,11 +52,11 @@ def test_scores_ranks_and_front_by_hand(study, call):
     speed = {r.number: min(max(1 - log(r.cost.params / 1e5) / log(100), 0), 1) for r in completed}
     score = {r.number: 3 * speed[r.number] + r.accuracy_score for r in completed}
     expected = sorted(score, key=lambda number: (-score[number], number))
-    assert [row["number"] for row in told["trials"]] == expected
-    assert [row["rank"] for row in told["trials"]] == list(range(1, len(expected) + 1))
-    assert told["best"]["score"] == pytest.approx(max(score.values()))
+    assert [row["number"] for row in result["trials"]] == expected
+    assert [row["rank"] for row in result["trials"]] == list(range(1, len(expected) + 1))
+    assert result["best"]["score"] == pytest.approx(max(score.values()))
     by_old = sorted(completed, key=lambda r: (-r.score, r.number))
-    assert {row["number"]: row["old_rank"] for row in told["trials"]} == {
+    assert {row["number"]: row["old_rank"] for row in result["trials"]} == {
         r.number: rank for rank, r in enumerate(by_old, 1)
     }
     front = {
@@ -69,17 +69,17 @@ def test_scores_ranks_and_front_by_hand(study, call):
             for b in completed
         )
     }
-    assert set(told["front"]) == front
+    assert set(result["front"]) == front
     assert f"best: trial {expected[0]} " in out and f"--trial {expected[0]}" in out
 
 
 def test_the_usual_formula_changes_nothing(call):
-    _, out, _, told = call("objective: {metric: macs}\nname: a space will do", "--top", "3")
+    _, out, _, result = call("objective: {metric: macs}\nname: a space will do", "--top", "3")
     assert all(
         row["rank"] == row["old_rank"] and row["score"] == pytest.approx(row["old_score"])
-        for row in told["trials"]
+        for row in result["trials"]
     )
-    assert "as before" in out and f"({len(told['trials']) - 3} more" in out
+    assert "as before" in out and f"({len(result['trials']) - 3} more" in out
 
 
 @pytest.mark.parametrize(

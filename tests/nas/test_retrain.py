@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import helpers
 import pytest
 import torch
 import yaml
@@ -16,12 +17,15 @@ from nas.models.competition_rules import check_rules
 from nas.models.model_folder import load_model
 from nas.retraining import training
 from nas.retraining.candidate import choose, fitting_size, full_recipe
+from nas.retraining.options import RetrainOptions
 from trials.objective import Objective
 from trials.record import Cost
 
 
 def parse(tiny_study, *flags: str):
-    return retrain.make_parser().parse_args(["--runs-dir", str(tiny_study.folder.parent), *flags])
+    return RetrainOptions.of(
+        retrain.make_parser().parse_args(["--runs-dir", str(tiny_study.folder.parent), *flags])
+    )
 
 
 def test_best_is_trained_and_kept(retrained, tiny_study, tmp_path):
@@ -155,7 +159,7 @@ def test_a_study_lends_a_preset_its_recipe_and_images(tiny_study):
     args = parse(tiny_study, "--preset", "retinaface_mobile025", "--study", "tiny")
     candidate = choose(args)
     assert candidate.folder == tiny_study.folder / "retrained" / "retinaface_mobile025"
-    assert candidate.fingerprint == tiny_study.manifest["data_fingerprint"]
+    assert candidate.fingerprint == tiny_study.manifest.data_fingerprint
     assert full_recipe(candidate, args) == full_recipe(
         choose(parse(tiny_study, "--best")), args
     )  # the winner's, so the two compare
@@ -225,10 +229,9 @@ def test_a_latency_is_the_one_that_the_study_measured(tiny_study):
     ap = dict.fromkeys(("easy", "medium", "hard"), 0.5)
     measured = replace(candidate.cost, latency_ms=100.0, machine="a machine")
     for cost, score, machine in ((measured, 1.5, "a machine"), (None, None, None)):
-        told = training.results(
-            replace(candidate, cost=cost), full_recipe(candidate, args), [], ap, workers=1
-        )
-        assert (told["score"], told["machine"]) == (score and pytest.approx(score), machine)
+        facts = helpers.metrics(candidate.config)
+        metrics = training.results(replace(candidate, cost=cost), facts, [], ap, workers=1)
+        assert (metrics.score, metrics.machine) == (score and pytest.approx(score), machine)
 
 
 def test_a_file_has_the_last_word_but_for_flags(tiny_study, tmp_path):
@@ -252,7 +255,8 @@ def test_a_file_has_the_last_word_but_for_flags(tiny_study, tmp_path):
 
 def cli_recipe(*flags):
     args = retrain.make_parser().parse_args(["--preset", "yunet_n", "--data", "synthetic", *flags])
-    return full_recipe(choose(args), args)
+    options = RetrainOptions.of(args)
+    return full_recipe(choose(options), options)
 
 
 def test_how_to_train_is_told_by_flags(tiny_study):
@@ -295,9 +299,9 @@ def test_looks_on_the_way_and_the_best_of_them(retrained, tiny_study):
 
 
 def test_crops_are_not_larger_than_the_images(tiny_study):
-    from detector.data.synthetic.scenes import DrawnImages
+    from detector.data.synthetic.scenes import SyntheticImages
 
-    labels = DrawnImages("train", 8).labels
+    labels = SyntheticImages("train", 8).labels
     assert fitting_size(640, labels) in (256, 288)
     assert fitting_size(128, labels) == 128
     assert fitting_size(640, []) == 640
@@ -347,6 +351,6 @@ def test_a_diverging_training_is_one_line(retrained, monkeypatch):
 
 def test_changed_images_are_noticed(retrained, tiny_study):
     manifest = tiny_study.folder / "study.json"
-    manifest.write_text(json.dumps(tiny_study.manifest | {"data_fingerprint": "0" * 12}))
+    replace(tiny_study.manifest, data_fingerprint="0" * 12).write(manifest)
     code, _, err = retrained("--best", "--epochs", "1")
     assert code == 2 and "other images than study tiny had" in err

@@ -9,22 +9,24 @@ import torch
 
 from nas import retrain
 from nas.retraining import training
+from nas.retraining.batch_size import suitable_batch_size
 from nas.retraining.candidate import choose, full_recipe
+from nas.retraining.options import RetrainOptions
 
 
 @pytest.fixture
 def fast_gpu(monkeypatch):
     """Choices of --batch-size auto as on a GPU; what it returns notes the sizes that were tried."""
 
-    def choose_size(config, recipe, device, sizes, step, tell):
+    def choose_size(config, recipe, device, sizes, step, report):
         assert set(step.keywords) == {"graph"}
         asked.append((recipe.batch_size, recipe.size, sorted(sizes)))
-        tell(f"batch size: {max(sizes)}, chosen")
+        report(f"batch size: {max(sizes)}, chosen")
         return max(sizes)
 
     asked = []
     monkeypatch.setattr("detector.training.batch_size.choose_batch_size", choose_size)
-    monkeypatch.setattr("detector.training.batch_size.LEAST_STEPS", 1)
+    monkeypatch.setattr("detector.training.batch_size.MIN_STEPS", 1)
     return asked
 
 
@@ -77,9 +79,10 @@ def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
             "64",
         ]
     )
-    candidate = choose(args)
-    recipe = retrain._suited(
-        candidate, full_recipe(candidate, args), SimpleNamespace(images=40), args
+    options = RetrainOptions.of(args)
+    candidate = choose(options)
+    recipe = suitable_batch_size(
+        candidate, full_recipe(candidate, options), SimpleNamespace(images=40), options
     )
     assert fast_gpu == [(2, 64, [2, 4, 8, 16])]
     assert recipe.batch_size == 32

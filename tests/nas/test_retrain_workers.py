@@ -14,8 +14,9 @@ from detector.config.detector import Backbone, Context, Detector, Neck
 from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
 from detector.data.cache import cache_images
 from detector.data.open import synthetic_data
-from detector.training.fit import LAST, fit
+from detector.training.fit import fit
 from detector.weights import checkpoint
+from detector.weights.file_names import LAST
 
 CONFIG = Detector(
     backbone=Backbone(

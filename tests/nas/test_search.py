@@ -8,7 +8,8 @@ import time
 
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
+from nas.engine.driver import TrialSetup
 from trials.record import Status
 
 SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3")
@@ -186,7 +187,10 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
         except OperationalError as error:
             raise StorageInternalError("An exception is raised during the commit.") from error
 
-    monkeypatch.setattr("nas.search._caches", lambda study, space, data: None)
+    monkeypatch.setattr(
+        "nas.engine.run_search.trial_setup",
+        lambda *shared: TrialSetup(train=run_here.folder, holdout=run_here.folder),
+    )
     monkeypatch.setattr(
         "trials.compute.trainable.run_on_ray", lambda source, shares, **how: source.next_segment()
     )
@@ -195,7 +199,7 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "runs/one: the disk is full (" in err
-    assert "go on with: python -m nas.search --space tiny.yaml --trials 50 --study one" in err
+    assert "resume with: python -m nas.search --space tiny.yaml --trials 50 --study one" in err
     assert load_records(run_here.folder / "runs" / "one") == []
 
 
@@ -229,11 +233,9 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
                     )
                 )
 
-    from nas.engine.driver import Caches
-
     monkeypatch.setattr(
-        "nas.search._caches",
-        lambda study, space, data: Caches(train=run_here.folder, holdout=run_here.folder),
+        "nas.engine.run_search.trial_setup",
+        lambda *shared: TrialSetup(train=run_here.folder, holdout=run_here.folder),
     )
     monkeypatch.setattr("trials.compute.trainable.run_on_ray", all_but_the_baseline_fail)
     search = (*SEARCH[1:], "--trials", "9", "--study", "one", "--tracking-uri", "none")

@@ -1,18 +1,18 @@
 """A search and retrains whose workers share one GPU, as the user runs them."""
 
 import json
+from dataclasses import replace
 
+import helpers
 import pytest
 import torch
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from detector.data.cache import cache_images
-from nas.engine.driver import Caches, Driver
+from nas.engine.driver import TrialSetup
 from nas.search_space.space import SearchSpace
-from nas.study.storage import Study
 from trials.record import Status
 from trials.run import release_memory, run_segment
-from trials.tracking.tracker import NullTracker
 
 pytestmark = [
     pytest.mark.gpu,
@@ -70,18 +70,11 @@ def test_a_trial_that_runs_out_of_memory_fails_and_the_search_goes_on(
         for images in (tiny_data.train, tiny_data.selection)
     )
     space = SearchSpace.load(tiny_space)
-    study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
-    driver = Driver(
-        study,
-        space,
-        NullTracker(),
+    driver = helpers.driver(
+        tmp_path,
+        replace(space, rungs=(1,)),
         trials=2,
-        sampler="random",
-        seed=0,
-        rungs=(1,),
-        caches=Caches(train=train, holdout=holdout),
-        device="cuda",
-        threads=1,
+        setup=TrialSetup(train=train, holdout=holdout, device="cuda"),
     )
     torch.zeros(1, device="cuda")
     parts = []

@@ -1,4 +1,4 @@
-"""python -m nas.space: counts that can be checked by hand, and what it prints."""
+"""python -m nas.space: counts that are checked by hand, and its output."""
 
 import json
 
@@ -13,7 +13,7 @@ HEAD = "name: small\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\ndime
 
 @pytest.fixture
 def small(tmp_path):
-    """24 parameters; an activation of no context is none: 12 of them are 6 designs."""
+    """24 parameters; without a context its activation does not matter: 12 of them are 6 designs."""
     path = tmp_path / "small.yaml"
     path.write_text(
         HEAD
@@ -30,26 +30,27 @@ def small(tmp_path):
     return path
 
 
-def test_designs_are_counted_and_those_that_are_the_same_once(small):
+def test_equal_designs_are_counted_once(small):
     space = SearchSpace.load(small)
     assert space.size() == 24
-    every = [
+    all_params = [
         {"neck.width": w, "context.kind": c, "context.activation": a, "head": h}
         for w in (16, 32, 48)
         for c in ("ssh", "none")
         for a in ("relu", "leaky_relu")
         for h in ("own", "shared")
     ]
-    truth = len({arch_hash(space.resolve(params)[0]) for params in every})
+    truth = len({arch_hash(space.resolve(params)[0]) for params in all_params})
     assert truth == 18
-    assert distinct_designs(space, every) == truth
+    assert distinct_designs(space, all_params) == truth
 
 
-def test_command_tells_and_writes_what_a_space_holds(small, capsys, tmp_path):
+def test_the_command_prints_and_writes_what_a_space_contains(small, capsys, tmp_path):
     small.write_text(small.read_text() + "constraints: {max_macs: 1_000_000_000}\n")
     assert main([str(small), "--draws", "40", "--json", str(tmp_path / "out.json")]) == 0
-    told = capsys.readouterr().out
-    assert "24 at most" in told and "(baseline)" in told and "over max_macs 1,000,000,000" in told
+    output = capsys.readouterr().out
+    assert "24 at most" in output and "(baseline)" in output
+    assert "over max_macs 1,000,000,000" in output
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["designs_at_most"] == 24 and result["draws"] == 40
     assert sum(bin["count"] for bin in result["distribution"]["macs"]["histogram"]) == 40
@@ -58,7 +59,7 @@ def test_command_tells_and_writes_what_a_space_holds(small, capsys, tmp_path):
     assert result["legal"] == 1 - result["share_outside"]["max_macs"]
 
 
-def test_a_mistake_is_told_with_its_line(small, capsys):
+def test_an_error_is_reported_with_its_line(small, capsys):
     small.write_text(small.read_text().replace("head.shared: true", "head.shred: true"))
     assert main([str(small)]) == 2
     error = capsys.readouterr().err

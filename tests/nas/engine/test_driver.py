@@ -2,18 +2,18 @@
 
 import functools
 import random
+from dataclasses import replace
 from pathlib import Path
 
+import helpers
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from detector.base.errors import DiskFull
-from nas.engine.driver import Caches, Driver
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status, records_in
 from trials.run import Failure, SegmentReport
-from trials.tracking.tracker import NullTracker
 
 SPACE = """
 name: tiny
@@ -36,18 +36,10 @@ def space(tmp_path):
     return SearchSpace.load(path)
 
 
-def make(tmp_path, space, study=None, trials=10, name="s", **changes):
-    study = study or Study.create(tmp_path, name, {"name": name, "space": "tiny", "created": 1.0})
-    settings = {
-        "trials": trials,
-        "sampler": "random",
-        "seed": 0,
-        "rungs": space.rungs,
-        "caches": Caches(train=Path("a"), holdout=Path("b")),
-        "device": "cpu",
-        "threads": 1,
-    }
-    return Driver(study, space, NullTracker(), **settings | changes)
+def make(tmp_path, space, study=None, trials=10, name="s", rungs=None, sampler="random", **changes):
+    study = study or Study.create(tmp_path, name, helpers.manifest(name))
+    space = replace(space, rungs=rungs or space.rungs)
+    return helpers.driver(tmp_path, space, study=study, trials=trials, sampler=sampler, **changes)
 
 
 def pretend(driver, segment, epoch):
@@ -360,7 +352,7 @@ def test_without_the_baseline_there_is_no_yardstick(tmp_path, space):
 def test_checkpoints_stay_for_the_front_the_best_and_the_paused(tmp_path, space):
     driver = make(tmp_path, space, trials=15, rungs=(4,))
     play(driver)
-    from analysis.pareto import front_of
+    from analysis.statistics.pareto import front_of
 
     completed = [r for r in driver.records if r.status is Status.COMPLETED]
     kept = {r.number for r in completed if (driver.workdir(r) / "last.pt").exists()}

@@ -2,17 +2,16 @@
 
 import math
 from dataclasses import replace
-from pathlib import Path
 
+import helpers
 import pytest
 
 from detector.base.errors import TrainingError
-from nas.engine.driver import MAX_NODES_LOST, MAX_RETRIES, Caches, Driver
+from nas.engine.driver import MAX_NODES_LOST, MAX_RETRIES
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Cost, EpochResult, Status
 from trials.run import Failure, SegmentReport
-from trials.tracking.tracker import NullTracker
 
 SPACE = """
 name: tiny
@@ -48,20 +47,7 @@ def make(tmp_path):
         path = tmp_path / "tiny.yaml"
         path.write_text(SPACE + more)
         space = SearchSpace.load(path)
-        study = Study.create(tmp_path, "s", {"name": "s", "space": "tiny", "created": 1.0})
-        return Driver(
-            study,
-            space,
-            NullTracker(),
-            trials=trials,
-            sampler=sampler,
-            seed=0,
-            rungs=space.rungs,
-            caches=Caches(train=Path("a"), holdout=Path("b")),
-            device="cpu",
-            threads=1,
-            stopwatch=stopwatch,
-        )
+        return helpers.driver(tmp_path, space, sampler=sampler, trials=trials, stopwatch=stopwatch)
 
     return make
 

@@ -1,25 +1,24 @@
 """Designs to try first, results taken over and inherited weights, with pretended training."""
 
-import json
 import random
 from argparse import Namespace
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import helpers
 import pytest
 
 from detector.base.errors import UserError
 from detector.config.detector import Detector, arch_hash
-from detector.config.recipe import DataChoice, Recipe
-from nas.engine.driver import Caches, Driver
-from nas.engine.enqueued import Queue, check_same, manifest_of, read_queue
+from detector.config.recipe import Recipe
+from nas.engine.enqueued import Queue, check_same_queue, queue_facts, read_queue
 from nas.engine.warm_start import WarmStart
 from nas.engine.weight_inheritance import INIT, parent_of
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status
 from trials.run import SegmentReport
-from trials.tracking.tracker import NullTracker
 
 SPACE = """
 name: tiny
@@ -68,30 +67,9 @@ def queued(tmp_path, space):
 
 
 def make(tmp_path, space, name="s", queue=None, inherits=False, trials=8, study=None):
-    study = study or Study.create(
-        tmp_path,
-        name,
-        {
-            "name": name,
-            "space": "tiny",
-            "created": 1.0,
-            "data_fingerprint": "abc",
-            "data": DataChoice().to_dict(),
-        },
-    )
-    return Driver(
-        study,
-        space,
-        NullTracker(),
-        trials=trials,
-        sampler="random",
-        seed=0,
-        rungs=space.rungs,
-        caches=Caches(train=Path("a"), holdout=Path("b")),
-        device="cpu",
-        threads=1,
-        warm=WarmStart(space, study.folder, space.rungs, queue, inherits),
-    )
+    study = study or Study.create(tmp_path, name, helpers.manifest(name, data_fingerprint="abc"))
+    warm = WarmStart(space, study.folder, queue, inherits)
+    return helpers.driver(tmp_path, space, study=study, trials=trials, warm=warm)
 
 
 def play(driver, stop_after=lambda: False):
@@ -177,7 +155,7 @@ def test_the_queue_outlives_kills(tmp_path, space, queued, without_times):
             space,
             study=study,
             trials=5,
-            queue=Queue.of(study.folder, study.manifest | {"enqueue": "text"}),
+            queue=Queue.of(study.folder, replace(study.manifest, enqueue="text")),
         )
     assert without_times(killed.records) == without_times(whole.records)
 
@@ -297,14 +275,14 @@ def test_a_study_goes_on_with_its_own_queue(tmp_path):
     path = tmp_path / "q.yaml"
     path.write_text("designs: [{preset: yunet_n}]")
     flags = Namespace(enqueue=path, from_study=None)
-    manifest = {"name": "s"} | json.loads(json.dumps(manifest_of(flags)))
-    check_same(flags, manifest)
-    check_same(Namespace(enqueue=None, from_study=None), manifest)
-    with pytest.raises(UserError, match="begun with no --from-study"):
-        check_same(Namespace(enqueue=None, from_study="a"), manifest)
+    manifest = helpers.manifest(**queue_facts(flags))
+    check_same_queue(flags, manifest)
+    check_same_queue(Namespace(enqueue=None, from_study=None), manifest)
+    with pytest.raises(UserError, match="started with no --from-study"):
+        check_same_queue(Namespace(enqueue=None, from_study="a"), manifest)
     path.write_text("designs: [{preset: yunet_s}]")
-    with pytest.raises(UserError, match="begun with another --enqueue"):
-        check_same(flags, manifest)
+    with pytest.raises(UserError, match="started with another --enqueue"):
+        check_same_queue(flags, manifest)
     with pytest.raises(UserError, match=r"queue\.json: cannot be read"):
         Queue.of(tmp_path, manifest)
 

@@ -3,9 +3,9 @@ import torch
 from detector.config.recipe import DataChoice, Recipe
 from detector.weights.pretrained import Start
 from nas.models.competition_rules import check_rules, imagenet_weights
-from nas.models.model_folder import Origin
 from trials.objective import Objective
 from trials.record import Cost
+from trials.stored import Origin
 
 COST = Cost(params=426_608, macs=1_029_700_000)
 

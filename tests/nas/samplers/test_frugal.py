@@ -1,4 +1,4 @@
-"""What `frugal` is made of: features, a Gaussian process, candidates."""
+"""The parts of `frugal`: features, a Gaussian process, candidates."""
 
 import math
 
@@ -26,22 +26,22 @@ def test_designs_differ_where_their_features_do():
     by_design = {}
     for _ in range(200):
         params = SPACE.suggest(trial) | {"recipe.optimizer.lr": 0.02}
-        found = tuple(sorted(features_of(params).items()))
-        by_design.setdefault(arch_hash(SPACE.resolve(params)[0]), set()).add(found)
-    assert all(len(found) == 1 for found in by_design.values())
-    assert len({next(iter(found)) for found in by_design.values()}) == len(by_design)
+        numbers = tuple(sorted(features_of(params).items()))
+        by_design.setdefault(arch_hash(SPACE.resolve(params)[0]), set()).add(numbers)
+    assert all(len(features) == 1 for features in by_design.values())
+    assert len({next(iter(features)) for features in by_design.values()}) == len(by_design)
 
 
 def test_features_in_numbers():
     detector, recipe = SPACE.baseline
-    found = features(detector, recipe, Cost.of(detector))
-    assert found["cost.params"] == math.log2(426_608)
-    assert found["backbone.width4"] == math.log2(128)
-    assert found["backbone.blocks4"] == math.log2(6)
-    assert (found["neck.levels.first"], found["neck.levels.last"]) == (3, 5)
-    assert (found["anchors.smallest"], found["anchors.largest"]) == (4, 9)
-    assert found["context.kind=ssh"] == found["head.landmarks=True"] == 1
-    assert found["recipe.optimizer.lr"] == math.log2(recipe.optimizer.lr)
+    numbers = features(detector, recipe, Cost.of(detector))
+    assert numbers["cost.params"] == math.log2(426_608)
+    assert numbers["backbone.width4"] == math.log2(128)
+    assert numbers["backbone.blocks4"] == math.log2(6)
+    assert (numbers["neck.levels.first"], numbers["neck.levels.last"]) == (3, 5)
+    assert (numbers["anchors.smallest"], numbers["anchors.largest"]) == (4, 9)
+    assert numbers["context.kind=ssh"] == numbers["head.landmarks=True"] == 1
+    assert numbers["recipe.optimizer.lr"] == math.log2(recipe.optimizer.lr)
 
 
 def test_the_matrix_is_scaled_and_without_what_does_not_vary():
@@ -56,15 +56,15 @@ def test_the_gradient_is_that_of_the_posterior():
     mean, spread = gaussian_process._priors(3)
     for theta in (mean, mean + rng.normal(size=5)):
         _, gradient = gaussian_process._loss(theta, gaps, targets, mean, spread)
-        for place, step in enumerate(1e-5 * np.eye(5)):
+        for index, step in enumerate(1e-5 * np.eye(5)):
             above, below = (
                 gaussian_process._loss(theta + sign * step, gaps, targets, mean, spread)[0]
                 for sign in (1, -1)
             )
-            assert gradient[place] == pytest.approx((above - below) / 2e-5, rel=1e-5, abs=1e-5)
+            assert gradient[index] == pytest.approx((above - below) / 2e-5, rel=1e-5, abs=1e-5)
 
 
-def test_a_smooth_function_is_learnt_and_ignorance_known():
+def test_a_smooth_function_is_learnt_and_uncertainty_grows_with_distance():
     rng = np.random.default_rng(1)
     inputs = rng.random((80, 6)) * 0.5  # four of six features do nothing
     outputs = 3 + np.sin(5 * inputs[:, 0]) + inputs[:, 1]
@@ -91,39 +91,39 @@ def test_predictions_are_those_of_the_closed_form():
         np.array([[kernel(a, b) for b in inputs] for a in inputs]) + theta[3] * np.eye(6)
     )
     mean, spread = model.predict(new)
-    for place, point in enumerate(new):
+    for index, point in enumerate(new):
         row = np.array([kernel(point, b) for b in inputs])
         expected = values.mean() + row @ inverse @ (values - values.mean())
         variance = values.var() * (kernel(point, point) - row @ inverse @ row)
-        assert mean[place] == pytest.approx(expected)
-        assert spread[place] == pytest.approx(math.sqrt(variance))
+        assert mean[index] == pytest.approx(expected)
+        assert spread[index] == pytest.approx(math.sqrt(variance))
 
 
-def test_expected_gain_is_the_integral():
+def test_expected_improvement_is_the_integral():
     mean, spread, best = 0.4, 0.3, 0.5
     values = np.linspace(best, 4, 100_000)
     integral = np.trapezoid((values - best) * norm.pdf(values, mean, spread), values)
-    assert frugal._expected_gain(np.array([mean]), np.array([spread]), best)[0] == pytest.approx(
-        integral, rel=1e-5
-    )
+    assert frugal.expected_improvement(np.array([mean]), np.array([spread]), best)[
+        0
+    ] == pytest.approx(integral, rel=1e-5)
 
 
-def test_a_mutation_changes_one_or_two_dimensions_and_what_hangs_on_them():
+def test_a_mutation_changes_one_or_two_dimensions_and_those_conditional_on_them():
     trial = RandomTrial("parents")
     for seed in range(100):
         parent = SPACE.suggest(trial)
-        child = SPACE.suggest(frugal.Mutation(SPACE.coded(parent), seed))
+        child = SPACE.suggest(frugal.Mutation(SPACE.to_internal(parent), seed))
         SPACE.resolve(child)
         if child["backbone"] == parent["backbone"] and set(child) == set(parent):
             assert sum(child[name] != parent[name] for name in child) <= 2
 
 
-def test_a_rung_foretells_the_full_budget():
-    """All on one line from rung to rung: exactly; with one pair alone: in proportion."""
+def test_a_rung_predicts_the_full_budget():
+    """Exactly if all trials are on one line from rung to rung; in proportion from one pair."""
     finals = np.linspace(0.2, 0.5, 12)
     known = [{2: 0.1 * a, 6: 0.5 * a, 12: a} for a in finals]
     partly = [
-        {epoch: r[epoch] for epoch in (2, 6, 12)[: 1 + place % 3]} for place, r in enumerate(known)
+        {epoch: r[epoch] for epoch in (2, 6, 12)[: 1 + index % 3]} for index, r in enumerate(known)
     ]
     assert gaussian_process.at_full_budget(partly) == pytest.approx(finals)
     assert gaussian_process.at_full_budget([known[0], {2: 0.04}, {2: 0.02}]) == pytest.approx(
@@ -132,16 +132,16 @@ def test_a_rung_foretells_the_full_budget():
 
 
 def test_survivors_do_not_make_a_rung_look_better():
-    """The best third goes on; the others' accuracies are foretold without bias."""
+    """The best third is promoted; the others' accuracies are predicted without bias."""
     rng = np.random.default_rng(0)
     early = rng.uniform(0.1, 0.3, 3000)
     late = 0.1 + 1.2 * early + rng.normal(0, 0.03, 3000)
     survivors = early > np.quantile(early, 2 / 3)
-    foretold = gaussian_process.at_full_budget(
+    predicted = gaussian_process.at_full_budget(
         [{2: x, 12: y} if on else {2: x} for x, y, on in zip(early, late, survivors)]
     )
-    assert foretold[~survivors].mean() == pytest.approx(late[~survivors].mean(), abs=0.005)
-    assert (foretold[survivors] == late[survivors]).all()
+    assert predicted[~survivors].mean() == pytest.approx(late[~survivors].mean(), abs=0.005)
+    assert (predicted[survivors] == late[survivors]).all()
 
 
 def test_candidates_are_legal_and_new(tmp_path):

@@ -1,6 +1,7 @@
-"""Proposals are functions of seed and records; models find more than chance; TPE sees the records
-as Optuna would."""
+"""Proposals are functions of seed and records; samplers beat random draws; TPE sees the records as
+Optuna would."""
 
+import inspect
 import subprocess
 import sys
 import warnings
@@ -10,7 +11,8 @@ import pytest
 
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
-from nas.samplers.proposer import SAMPLERS, Proposer, propose
+from nas.samplers.base import Sampler
+from nas.samplers.proposer import DEFAULT, SAMPLERS, Proposer, propose, sampler_help
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SPACES, SearchSpace
 from trials.record import Cost, EpochResult, Status, TrialRecord
@@ -23,7 +25,7 @@ def epoch(number, ap):
 
 
 def drawn(space, params):
-    """What a record tells of a draw; of the baseline without parameters."""
+    """The fields of a record that follow from its parameters; without any, the baseline's."""
     detector, recipe = space.resolve(params) if params else space.baseline
     return {
         "params": params,
@@ -35,7 +37,7 @@ def drawn(space, params):
 
 
 def history(count, space=SPACE):
-    """A search's records: a baseline, then all that may become of a trial."""
+    """Records of a search: a baseline, then trials of every status."""
     trial = RandomTrial("history")
     statuses = (
         Status.COMPLETED,
@@ -65,16 +67,56 @@ def history(count, space=SPACE):
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_proposal_is_a_function_of_seed_records_and_attempt(sampler):
     records = history(60)
-    kept = Proposer(SPACE, sampler, seed=3)
-    for count in (0, 1, 60):  # one that lives on, and one made anew from what is stored
-        kept.update(records[:count])
-        assert kept.ask() == kept.ask() == propose(SPACE, sampler, records[:count], seed=3)
-    asked = [kept.ask(attempt) for attempt in range(6)]
-    assert all(a != b for i, a in enumerate(asked) for b in asked[:i])
-    assert kept.ask() != propose(SPACE, sampler, records, seed=4)
-    assert kept.ask() != propose(SPACE, sampler, records[:-1], seed=3)
-    for params in asked:
+    proposer = Proposer(SPACE, sampler, seed=3)
+    for count in (0, 1, 60):  # one that is reused, and a new one
+        proposer.update(records[:count])
+        assert proposer.ask() == proposer.ask() == propose(SPACE, sampler, records[:count], seed=3)
+    proposals = [proposer.ask(attempt) for attempt in range(6)]
+    assert all(a != b for i, a in enumerate(proposals) for b in proposals[:i])
+    assert proposer.ask() != propose(SPACE, sampler, records, seed=4)
+    assert proposer.ask() != propose(SPACE, sampler, records[:-1], seed=3)
+    for params in proposals:
         SPACE.resolve(params)
+
+
+@pytest.mark.parametrize("name", [name for name, spec in SAMPLERS.items() if spec.module])
+def test_every_sampler_satisfies_the_protocol(name):
+    """Its row names a class that is made with a space, and whose proposals are parameters of it
+    that depend on the arguments alone, however few records there are."""
+    sampler, again = Proposer(SPACE, name)._sampler, Proposer(SPACE, name)._sampler
+    expected = inspect.signature(Sampler.ask)
+    signature = inspect.signature(type(sampler).ask)
+    assert list(signature.parameters) == list(expected.parameters)
+    assert signature.return_annotation == expected.return_annotation
+    for count in (SAMPLERS[name].startup_trials * 2, 60):
+        records = history(count)
+        before = list(records)
+        params = sampler.ask(records, 5)
+        assert params == sampler.ask(tuple(records), seed=5) == again.ask(records, 5)
+        assert records == before
+        SPACE.resolve(params)
+
+
+def test_rows_of_samplers_are_consistent():
+    for name, spec in SAMPLERS.items():
+        assert f"{name}: {spec.description}" in sampler_help()
+        assert bool(spec.module) == bool(spec.class_name) == bool(spec.max_attempts)
+    assert DEFAULT in SAMPLERS
+
+
+def test_optuna_is_imported_only_for_samplers_that_need_it():
+    code = (
+        "import sys\n"
+        "from nas.samplers.proposer import Proposer\n"
+        "from nas.search_space.space import SPACES, SearchSpace\n"
+        "space = SearchSpace.load(SPACES / 'quick.yaml')\n"
+        "for name in ('random', 'frugal'):\n"
+        "    Proposer(space, name).ask()\n"
+        "assert 'optuna' not in sys.modules\n"
+        "Proposer(space, 'tpe')\n"
+        "assert 'optuna' in sys.modules\n"
+    )
+    subprocess.run([sys.executable, "-c", code], cwd=SPACES.parent, check=True)
 
 
 def test_a_record_that_changes_is_seen():
@@ -97,7 +139,7 @@ def test_a_record_that_changes_is_seen():
 
 
 def test_tpe_sees_what_optuna_would_see(monkeypatch):
-    """The same from a study to which each record was added by Optuna's own means."""
+    """The same proposal from a study to which each record was added by Optuna's documented API."""
     records, seeds = history(80), []
     tpe = optuna.samplers.TPESampler
     monkeypatch.setattr(
@@ -127,8 +169,8 @@ def test_tpe_sees_what_optuna_would_see(monkeypatch):
         if r.status in states:
             study.add_trial(
                 optuna.create_trial(
-                    params=SPACE.coded(r.params),
-                    distributions=SPACE.distributions(r.params, coded=True),
+                    params=SPACE.to_internal(r.params),
+                    distributions=SPACE.distributions(r.params, internal=True),
                     state=states[r.status],
                     value=r.score if r.status is Status.COMPLETED else None,
                     intermediate_values=r.scores(),
@@ -140,7 +182,7 @@ def test_tpe_sees_what_optuna_would_see(monkeypatch):
 @pytest.mark.parametrize(
     ("sampler", "trials"), [("tpe", 80), ("nsga2", 160), ("gp", 45), ("frugal", 30)]
 )
-def test_models_find_what_chance_does_not(tmp_path, sampler, trials):
+def test_models_beat_random_draws(tmp_path, sampler, trials):
     """Accuracy with one best value in each of six ordered dimensions, and the exact speed."""
     path = tmp_path / "hill.yaml"
     names = ["neck.width", *(f"backbone.depth{k}" for k in range(1, 6))]

@@ -1,4 +1,4 @@
-"""Shipped spaces hold together, conditions and presets hold, a draw is a pure function."""
+"""Shipped spaces are valid, conditions and presets hold, and draws resolve by a pure function."""
 
 import pickle
 from dataclasses import replace
@@ -57,8 +57,8 @@ def test_draws_of_shipped_spaces_resolve_cost_and_hash(path):
         assert all(w % 8 == 0 for w in (*detector.backbone.widths, detector.neck.width))
         assert recipe.epochs == space.rungs[-1]
         designs.add(arch_hash(detector))
-    there_are = space.size() or 10**9
-    assert len(designs) > (min(150, there_are / 2) if space.budget is None else 15)
+    size = space.size() or 10**9
+    assert len(designs) > (min(150, size / 2) if space.budget is None else 15)
     assert space.size() is None or space.size() >= len(designs)
 
 
@@ -69,12 +69,12 @@ def test_number_of_designs_in_the_header_is_right(path):
 
 def test_flagship_is_mostly_cheap_and_seldom_infeasible():
     space = SearchSpace.load(SPACES / "retina.yaml")
-    found = [cost(space.resolve(params)[0]) for params in draws(space, 500)]
-    macs = sorted(macs for _, macs in found)
+    costs = [cost(space.resolve(params)[0]) for params in draws(space, 500)]
+    macs = sorted(macs for _, macs in costs)
     assert 0.8e9 < macs[250] < 3e9
     assert macs[440] < 12e9
     assert macs[75] < 0.8e9
-    assert 1 <= sum(params > 45e6 for params, _ in found) <= 25
+    assert 1 <= sum(params > 45e6 for params, _ in costs) <= 25
 
 
 MOBILE025 = {
@@ -168,17 +168,17 @@ IN_FLAGSHIP = {
 @pytest.mark.parametrize("preset", IN_FLAGSHIP)
 def test_presets_are_points_of_the_flagship(preset):
     space = SearchSpace.load(SPACES / "retina.yaml")
-    found, _ = space.resolve(IN_FLAGSHIP[preset])
-    assert arch_hash(found) == arch_hash(load_preset(preset)[0])
+    detector, _ = space.resolve(IN_FLAGSHIP[preset])
+    assert arch_hash(detector) == arch_hash(load_preset(preset)[0])
 
 
-def test_scrfd_05g_is_one_but_for_the_groups_of_its_normalisation():
+def test_scrfd_05g_is_one_except_for_the_groups_of_its_normalisation():
     space = SearchSpace.load(SPACES / "retina.yaml")
-    found, _ = space.resolve(
+    detector, _ = space.resolve(
         SCRFD | {"backbone": "scrfd_0.5g", "neck.width": 16, "scrfd.block": "separable"}
     )
     published, _ = load_preset("scrfd_0.5g")
-    assert arch_hash(found) == arch_hash(
+    assert arch_hash(detector) == arch_hash(
         replace(published, head=replace(published.head, norm_groups=8))
     )
 
@@ -199,7 +199,7 @@ def test_unknown_preset_lists_the_known_ones():
         load_preset("resnet")
 
 
-def test_a_bundle_sets_several_places_and_its_name_is_what_is_drawn(tmp_path):
+def test_a_bundle_has_several_settings_and_its_name_is_what_is_drawn(tmp_path):
     path = tmp_path / "bundles.yaml"
     path.write_text(
         "name: bundles\nbaseline: retinaface_mobile025\nproxy: {}\nrungs: [1]\ndimensions:\n"
@@ -299,12 +299,12 @@ def test_distributions_rebuild_a_draw(tiny):
         distributions = tiny.distributions(params)
         assert list(distributions) == list(params)
         study.add_trial(optuna.create_trial(params=params, distributions=distributions, value=0.0))
-        trial = optuna.trial.FixedTrial(tiny.coded(params))
-        assert tiny.suggest(trial) == params  # an Optuna trial's answers lead to the same
+        trial = optuna.trial.FixedTrial(tiny.to_internal(params))
+        assert tiny.suggest(trial) == params  # the same from an Optuna trial
     assert tiny.distributions({}) == {}
 
 
-def test_a_space_goes_to_another_process(tiny):
+def test_a_space_can_be_sent_to_another_process(tiny):
     assert pickle.loads(pickle.dumps(tiny)) == tiny
 
 
@@ -316,7 +316,7 @@ def test_size_counts_designs(tiny, tmp_path):
 
 
 def test_the_built_in_scenes_have_a_proxy_of_their_own(tmp_path):
-    """What it names differs, all else is the proxy's."""
+    """Its keys differ from the proxy's, all others are the same."""
     path = tmp_path / "two.yaml"
     path.write_text(
         "name: two\nbaseline: retinaface_mobile025\nrungs: [1, 3]\n"

@@ -1,4 +1,4 @@
-"""Every head of the flagship learns under each of its losses, whatever a draw puts before it."""
+"""Every head of the flagship learns under each of its losses, whatever precedes it."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ from detector.data.cache import cache_images
 from detector.data.open import open_data
 from detector.data.splits import Subset
 from detector.training.fit import fit
-from nas.engine.gate import weigh
+from nas.engine.gate import evaluate_cost
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SPACES, SearchSpace
 
@@ -25,21 +25,23 @@ def test_random_designs_of_the_flagship_learn(tmp_path):
     space = SearchSpace.load(SPACES / "retina.yaml").on(data)
     images = cache_images(Subset(data.train, range(IMAGES), "some"), tmp_path, 160)
     pairs, learnt = set(), {}
-    for number, found in enumerate(_small_draws(space)):
-        recipe = replace(found.recipe, optimizer=replace(found.recipe.optimizer, warmup_epochs=0.1))
-        totals = _totals(found.detector, recipe, images, tmp_path / str(number))
+    for number, proposal in enumerate(_small_draws(space)):
+        recipe = replace(
+            proposal.recipe, optimizer=replace(proposal.recipe.optimizer, warmup_epochs=0.1)
+        )
+        totals = _totals(proposal.detector, recipe, images, tmp_path / str(number))
         quarter = len(totals) // 4
         ratio = sum(totals[-quarter:]) / sum(totals[:quarter])
-        pairs.add(_head_and_loss(found.params))
+        pairs.add(_head_and_loss(proposal.params))
         learnt[number] = ratio
-        print(f"{number:2d} {_head_and_loss(found.params)}: loss × {ratio:.2f}")
+        print(f"{number:2d} {_head_and_loss(proposal.params)}: loss × {ratio:.2f}")
     assert len(pairs) == PAIRS
     assert all(ratio < 1 for ratio in learnt.values()), learnt
 
 
 def _totals(detector, recipe, images, workdir) -> list[float]:
     """The loss at each step of one epoch."""
-    found = []
+    losses_by_step = []
     for _ in fit(
         detector,
         recipe,
@@ -48,21 +50,21 @@ def _totals(detector, recipe, images, workdir) -> list[float]:
         workdir=workdir,
         device="cpu",
         until=1,
-        progress=lambda epoch, step, steps, losses: found.append(losses["total"]),
+        progress=lambda epoch, step, steps, losses: losses_by_step.append(losses["total"]),
     ):
         pass
-    return found
+    return losses_by_step
 
 
 def _small_draws(space):
     """Draws below LARGEST, EACH of each pair of head and loss."""
-    trial, met = RandomTrial("learns"), {}
-    while sum(met.values()) < PAIRS * EACH:
-        found = weigh(space, space.suggest(trial))
-        pair = _head_and_loss(found.params)
-        if found.cost.macs < LARGEST and met.get(pair, 0) < EACH:
-            met[pair] = met.get(pair, 0) + 1
-            yield found
+    trial, counts = RandomTrial("learns"), {}
+    while sum(counts.values()) < PAIRS * EACH:
+        proposal = evaluate_cost(space, space.suggest(trial))
+        pair = _head_and_loss(proposal.params)
+        if proposal.cost.macs < LARGEST and counts.get(pair, 0) < EACH:
+            counts[pair] = counts.get(pair, 0) + 1
+            yield proposal
 
 
 def _head_and_loss(params) -> tuple[str, str]:

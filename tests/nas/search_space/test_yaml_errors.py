@@ -1,4 +1,4 @@
-"""What is wrong with a space is said in one line: file, line, key, rule, way out."""
+"""An error in a space is reported in one line: file, line, key, rule, way out."""
 
 import pytest
 
@@ -25,7 +25,10 @@ CASES = {
     "missing key": (GOOD.replace("rungs: [1, 3]\n", ""), "rungs: missing key; add it"),
     "not yaml": (GOOD + "eta: [1\n", "not valid YAML"),
     "not a mapping": ("- 1\n", "must be a mapping"),
-    "key twice": (GOOD + "eta: 3\neta: 4\n", ":8: eta: stands twice, first in line 7; remove one"),
+    "key twice": (
+        GOOD + "eta: 3\neta: 4\n",
+        ":8: eta: is listed twice, first in line 7; remove one",
+    ),
     "unknown preset": (
         GOOD.replace("mobile025", "mobile"),
         ":2: baseline: preset 'retinaface_mobile' is unknown; there are ",
@@ -70,7 +73,7 @@ CASES = {
         ":6: dimensions → neck.width: choice: [] must be a list with at least one value",
     ),
     "a list as choice": (dimension("neck.levels: {choice: [[3, 4, 5]]}"), "written as P3-P5"),
-    "choice twice": (dimension("neck.width: {choice: [16, 16]}"), "16 stands twice"),
+    "choice twice": (dimension("neck.width: {choice: [16, 16]}"), "16 is listed twice"),
     "two kinds": (dimension("neck.width: {choice: [16], int: [1, 2]}"), "has choice and int"),
     "no kind": (dimension("neck.width: {}"), "has none of choice, int, float"),
     "unknown dimension key": (dimension("neck.width: {choise: [16]}"), "unknown key choise"),
@@ -78,8 +81,11 @@ CASES = {
     "not whole": (dimension("neck.width: {int: [16, 32.5]}"), "must be whole numbers; use float"),
     "log of 0": (dimension("recipe.optimizer.lr: {float: [0, 1], log: true}"), "must be above 0"),
     "step": (dimension("neck.width: {int: [16, 30], step: 8}"), "does not lead from 16 to 30"),
-    "no such place": (dimension("neck.widht: {choice: [16]}"), "did you mean neck.width?"),
-    "place of all": (dimension("recipe.epochs: {choice: [3]}"), "must be the same for all trials"),
+    "no such setting": (dimension("neck.widht: {choice: [16]}"), "did you mean neck.width?"),
+    "setting of all trials": (
+        dimension("recipe.epochs: {choice: [3]}"),
+        "must be the same for all trials",
+    ),
     "condition on nothing": (
         dimension("neck.width: {choice: [16], when: {backbone.knd: resnet}}"),
         "when: there is no dimension backbone.knd",
@@ -88,14 +94,14 @@ CASES = {
         dimension(
             "neck.width: {choice: [16], when: {context.kind: ssh}}", "context.kind: {choice: [ssh]}"
         ),
-        "when: context.kind stands further down; move it above",
+        "when: context.kind is listed further down; move it above",
     ),
     "condition never met": (
         dimension(
             "context.kind: {choice: [ssh]}",
             "neck.width: {choice: [16], when: {context.kind: none}}",
         ),
-        ":7: dimensions → neck.width: when: context.kind never is 'none'",
+        ":7: dimensions → neck.width: when: context.kind is never 'none'",
     ),
     "condition on a continuum": (
         dimension(
@@ -104,9 +110,9 @@ CASES = {
         ),
         "is continuous",
     ),
-    "one place twice": (
+    "two dimensions of one setting": (
         dimension("neck.width: {choice: [16]}", "wide: {sets: neck.width, choice: [64]}"),
-        "wide: fills neck.width as neck.width does",
+        "wide: sets neck.width, as neck.width does",
     ),
     "choice breaks a rule": (
         dimension("anchors.name: {choice: [retinaface, huge]}"),
@@ -125,19 +131,19 @@ CASES = {
         ":6: dimensions → head: sets does not go with a choice of bundles",
     ),
     "no bundles": (dimension("head: {choice: {}}"), "must have at least one bundle"),
-    "a bundle that is none": (
+    "a bundle without settings": (
         dimension("head: {choice: {a: softmax}}"),
-        "choice: a: 'softmax' must be a mapping of places",
+        "choice: a: 'softmax' must be a mapping of settings",
     ),
     "the name of a bundle": (
         dimension("head: {choice: {1: {head.score: softmax}}}"),
         "the name 1 of a bundle must be a word",
     ),
-    "no such place in a bundle": (
+    "no such setting in a bundle": (
         dimension(
             "head:", "  choice:", "    a: {head.score: softmax}", "    b: {head.scor: sigmoid}"
         ),
-        ":9: dimensions → head → choice → b → head.scor: there is no head.scor to fill in; did you "
+        ":9: dimensions → head → choice → b → head.scor: there is no setting head.scor; did you "
         "mean head.score?",
     ),
     "a bundle breaks a rule": (
@@ -148,7 +154,7 @@ CASES = {
     ),
     "a list outside of a bundle": (
         dimension("backbone.widths: {choice: [16]}"),
-        "there is no backbone.widths to fill in",
+        "backbone.widths is a list, which only a bundle can set, such as {choice: {narrow: {",
     ),
     "bundle and dimension": (
         dimension(
@@ -156,7 +162,7 @@ CASES = {
             "head.shared: true}}}",
             "head.shared: {choice: [true, false]}",
         ),
-        ":7: dimensions → head.shared: fills head.shared as head does",
+        ":7: dimensions → head.shared: sets head.shared, as head does",
     ),
     "budget and width": (
         dimension("backbone.width: {choice: [0.25]}") + "budget: {macs: 1e9}\n",
@@ -164,7 +170,7 @@ CASES = {
     ),
     "budget and cap": (
         GOOD + "budget: {macs: 1e9}\nconstraints: {max_macs: 5}\n",
-        ":8: constraints → max_macs: the budget says it already",
+        ":8: constraints → max_macs: the budget sets it already",
     ),
     "budget": (GOOD + "budget: {macs: -1}\n", ":7: budget → macs: -1 must be greater than 0"),
     "size of the budget": (
@@ -175,7 +181,7 @@ CASES = {
         GOOD.replace("retinaface_mobile025", "[scrfd_0.5g, scrfd_1g]"),
         ":2: baseline: ['scrfd_0.5g', 'scrfd_1g'] must be one preset",
     ),
-    "several at once, but not what hangs on them": (
+    "several at once, but not what depends on them": (
         dimension(
             "a: {sets: neck.width, choice: []}",
             "b: {sets: head.width, int: [9, 3]}",
@@ -184,7 +190,7 @@ CASES = {
         ":6: dimensions → a: choice: [] must be a list with at least one value; also {path}:7: "
         "dimensions → b: int: the lowest, 9, is above the highest, 3; swap them",
     ),
-    "only together wrong": (
+    "an invalid combination": (
         dimension(
             "context.kind: {choice: [none, ssh]}",
             "neck.width: {int: [16, 18], step: 2, when: {context.kind: none}}",

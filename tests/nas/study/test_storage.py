@@ -1,19 +1,21 @@
 """A study on disk comes back equal, has one writer, and says what is wrong with it."""
 
-import json
+from dataclasses import replace
 
+import helpers
 import optuna
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from detector.base.errors import UserError
 from detector.config.presets import load_preset
 from nas.study.storage import Study, new_name, newest
+from trials.folders import read_manifest
 from trials.record import Cost, EpochResult, Status, TrialRecord
 
 DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
-MANIFEST = {"name": "s", "space": "tiny", "created": 1.0}
+MANIFEST = helpers.manifest()
 DISTRIBUTIONS = {"width": optuna.distributions.IntDistribution(1, 8)}
 
 
@@ -204,7 +206,9 @@ def test_new_studies_are_numbered_and_the_newest_is_found(tmp_path):
         (3, "tiny-007", "tiny"),
         (5, "x", "other"),
     ):
-        Study.create(tmp_path, name, {"name": name, "space": space, "created": created})
+        Study.create(
+            tmp_path, name, replace(MANIFEST, name=name, space=space, created=float(created))
+        )
     assert new_name(tmp_path, "tiny") == "tiny-008"
     assert newest(tmp_path) == "x"
     assert newest(tmp_path, "tiny") == "tiny-007"
@@ -215,7 +219,5 @@ def test_half_made_study_does_not_exist(tmp_path):
     Study.create(tmp_path, "s", MANIFEST)
     (tmp_path / "s" / "study.json").unlink()
     assert newest(tmp_path) is None
-    assert (
-        json.loads((Study.create(tmp_path, "s", MANIFEST).folder / "study.json").read_text())
-        == MANIFEST
-    )
+    Study.create(tmp_path, "s", MANIFEST)
+    assert read_manifest(tmp_path / "s") == MANIFEST

@@ -1,9 +1,11 @@
-"""A real MLflow server, killed and started again while trials are told."""
+"""A real MLflow server, killed and restarted while trials are logged."""
 
 import os
 import signal
 import time
+from dataclasses import replace
 
+import helpers
 import pytest
 
 from nas.study.tracker_view import StudyView
@@ -12,21 +14,14 @@ from trials.record import Status
 from trials.tracking import tracker as trackers
 from trials.tracking.mlflow_store import client
 
-FACTS = {
-    "name": "tiny",
-    "space": "tiny",
-    "created": 1.0,
-    "data_name": "synthetic",
-    "data_fingerprint": "0" * 12,
-    "data": {"path": "synthetic"},
-}
+MANIFEST = helpers.manifest("tiny")
 
 
 @pytest.mark.slow
-def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatch, capsys):
+def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(trackers, "FIRST_WAIT", 0.5)
     process, address = serve(tmp_path)
-    told = tracker(address, FACTS, "python -m nas.sync")
+    told = tracker(address, MANIFEST, "python -m nas.sync")
     view = StudyView(tiny_study, told)
     view.tell(tiny_study.records[0])
     os.killpg(process.pid, signal.SIGKILL)
@@ -39,8 +34,8 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     time.sleep(1.5)
     view.tell(tiny_study.records[1])
     assert told.close(True)
-    err = capsys.readouterr().err.splitlines()
-    assert len(err) == 2 and "does not answer" in err[0] and "is back" in err[1]
+    lost, back = caplog.messages
+    assert "does not answer" in lost and "is back" in back
 
     store = client(address)
     experiment = store.get_experiment_by_name("tiny").experiment_id
@@ -53,10 +48,10 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     assert len(store.get_metric_history(parent.info.run_id, "best_score")) == done
     assert parent.info.status == "FINISHED"
 
-    # Away for good: what is missing is named at the end.
-    told = tracker(address, FACTS | {"created": 2.0}, "python -m nas.sync")
+    # Unavailable for good: what is missing is named at the end.
+    told = tracker(address, replace(MANIFEST, created=2.0), "python -m nas.sync")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     StudyView(tiny_study, told).tell_all()
     assert not told.close(True)
-    assert "MLflow lacks 3 of 3 trials" in capsys.readouterr().err
+    assert "MLflow lacks 3 of 3 trials" in caplog.text

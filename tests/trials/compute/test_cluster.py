@@ -1,4 +1,4 @@
-"""What a search asks of a cluster before it trains there; Ray itself is played."""
+"""Checks of a cluster before a search trains there, with a fake Ray."""
 
 from types import SimpleNamespace
 
@@ -6,19 +6,18 @@ import pytest
 import ray
 
 from detector.base.errors import TrainingError, UserError
-from detector.config.detector import Detector
 from detector.config.presets import load_preset
 from trials.compute import bench, cluster
 from trials.compute.bench import Bench
-from trials.compute.cluster import Stopwatch, check_nodes, connected, missing
+from trials.compute.cluster import Stopwatch, check_nodes, connected, missing_on_node
 from trials.compute.resources import Shares
 from trials.record import Cost
 
 BASELINE = load_preset("retinaface_mobile025")[0]
 
 
-class PlayedRay:
-    """Runs what it is asked for at once, in this process."""
+class FakeRay:
+    """Runs every call at once, in this process."""
 
     exceptions = ray.exceptions
 
@@ -41,17 +40,17 @@ class PlayedRay:
 
 
 class _Actor:
-    def __init__(self, made):
-        self._made = made
+    def __init__(self, instance):
+        self._instance = instance
 
     def __getattr__(self, name):
-        return SimpleNamespace(remote=lambda *args: lambda: getattr(self._made, name)(*args))
+        return SimpleNamespace(remote=lambda *args: lambda: getattr(self._instance, name)(*args))
 
 
 @pytest.fixture
-def play(monkeypatch):
-    def play(**how):
-        monkeypatch.setattr(cluster, "ray", PlayedRay(**how))
+def fake_ray(monkeypatch):
+    def install(**how):
+        monkeypatch.setattr(cluster, "ray", FakeRay(**how))
         monkeypatch.setattr(cluster, "NodeAffinitySchedulingStrategy", lambda *a, **k: None)
         monkeypatch.setattr(
             cluster,
@@ -66,46 +65,46 @@ def play(monkeypatch):
             ],
         )
 
-    return play
+    return install
 
 
-def test_nodes_that_see_the_folder_are_fine(play, tmp_path):
-    play()
+def test_nodes_that_see_the_folder_are_accepted(fake_ray, tmp_path):
+    fake_ray()
     check_nodes([tmp_path])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_node_that_does_not_see_the_folder_is_named(play, tmp_path):
+def test_a_node_that_does_not_see_the_folder_is_named(fake_ray, tmp_path):
     asked = []
 
     def second_is_blind(call):
         asked.append(call)
         return call() if len(asked) == 1 else "does not see it"
 
-    play(answer=second_is_blind)
+    fake_ray(answer=second_is_blind)
     with pytest.raises(UserError, match=r"^node host2 \(10.0.0.2, 22222222\) does not see it$"):
         check_nodes([tmp_path])
     assert not list(tmp_path.iterdir())
 
 
-def test_a_node_that_does_not_answer_is_named(play, tmp_path):
+def test_a_node_that_does_not_answer_is_named(fake_ray, tmp_path):
     def silent(call):
         raise ray.exceptions.GetTimeoutError("60 s are over")
 
-    play(answer=silent)
+    fake_ray(answer=silent)
     with pytest.raises(UserError, match=r"^node host1 .* does not answer \(60 s are over\)"):
         check_nodes([tmp_path])
 
 
-def test_what_a_node_lacks(tmp_path, monkeypatch):
+def test_a_node_that_lacks_something_says_so(tmp_path, monkeypatch):
     stamp = tmp_path / "stamp"
-    assert f"does not see {tmp_path}" in missing([str(stamp)], "text")
+    assert f"does not see {tmp_path}" in missing_on_node([str(stamp)], "text")
     stamp.write_text("of another disk")
-    assert f"does not see {tmp_path}" in missing([str(stamp)], "text")
+    assert f"does not see {tmp_path}" in missing_on_node([str(stamp)], "text")
     stamp.write_text("text")
-    assert missing([str(stamp)], "text") is None
+    assert missing_on_node([str(stamp)], "text") is None
     monkeypatch.setattr(cluster, "LIBRARIES", ("torch", "no_such_library"))
-    assert missing([str(stamp)], "text").startswith("lacks no_such_library; install")
+    assert missing_on_node([str(stamp)], "text").startswith("lacks no_such_library; install")
 
 
 @pytest.mark.parametrize(
@@ -130,7 +129,7 @@ SHARES = Shares(concurrency=1, cpus=1, gpus=0.0, stopwatch=True)
 
 @pytest.fixture
 def timed(monkeypatch):
-    """A bench on which latency is 1 ms a million MACs and other work makes all of it slower."""
+    """A bench with a latency of 1 ms per million MACs, slowed down by ever more other load."""
     from detector.inference import latency as module
 
     load = iter(range(1, 1000))
@@ -146,13 +145,11 @@ def timed(monkeypatch):
         "latency",
         lambda model, **how: latencies({"": model}, repeats=1, device="cpu", threads=1)[""],
     )
-    monkeypatch.setattr(
-        Bench, "_built", lambda self, detector: Cost.of(Detector.from_dict(detector)).macs
-    )
+    monkeypatch.setattr(Bench, "_built", lambda self, detector: Cost.of(detector).macs)
 
 
-def test_latency_does_not_see_what_else_the_machine_does(play, timed):
-    play()
+def test_latency_does_not_depend_on_other_load(fake_ray, timed):
+    fake_ray()
     stopwatch = Stopwatch(BASELINE)
     stopwatch.start(SHARES)
     baseline = stopwatch(BASELINE)
@@ -165,8 +162,8 @@ def test_latency_does_not_see_what_else_the_machine_does(play, timed):
         assert (cost.params, cost.macs) == (Cost.of(other).params, Cost.of(other).macs)
 
 
-def test_a_resumed_study_keeps_its_yardstick_and_its_machine(play, timed):
-    play()
+def test_a_resumed_study_keeps_its_baseline_and_its_machine(fake_ray, timed):
+    fake_ray()
     first = Stopwatch(BASELINE)
     first.start(SHARES)
     known = first(BASELINE)
@@ -178,8 +175,8 @@ def test_a_resumed_study_keeps_its_yardstick_and_its_machine(play, timed):
         elsewhere.start(SHARES)
 
 
-def test_a_design_that_cannot_run_is_told_as_such(play, timed, monkeypatch):
-    play()
+def test_a_design_that_cannot_run_is_a_training_error(fake_ray, timed, monkeypatch):
+    fake_ray()
     stopwatch = Stopwatch(BASELINE)
     stopwatch.start(SHARES)
 
@@ -191,8 +188,8 @@ def test_a_design_that_cannot_run_is_told_as_such(play, timed, monkeypatch):
         stopwatch(load_preset("scrfd_0.5g")[0])
 
 
-def test_a_worker_that_came_back_on_another_machine_ends_the_search(play, timed, monkeypatch):
-    play()
+def test_a_worker_that_came_back_on_another_machine_ends_the_search(fake_ray, timed, monkeypatch):
+    fake_ray()
     stopwatch = Stopwatch(BASELINE)
     stopwatch.start(SHARES)
     monkeypatch.setattr(Bench, "machine", lambda self: "Pentium")

@@ -1,4 +1,4 @@
-"""What several workers of one training get of the machines, without any of them training."""
+"""What the workers of one training get of the machines, without any training."""
 
 from types import SimpleNamespace
 
@@ -12,7 +12,7 @@ from trials.compute import distributed
 
 @pytest.fixture
 def ray_has(monkeypatch):
-    """Function: cores and GPUs that Ray says it has."""
+    """Function: sets the cores and GPUs that Ray reports."""
 
     def set_resources(**resources):
         monkeypatch.setattr(distributed.ray, "cluster_resources", lambda: resources)
@@ -32,12 +32,12 @@ def ray_has(monkeypatch):
         (0, 2, "auto", 0.0),
     ],
 )
-def test_workers_share_gpus_where_there_are_too_few(ray_has, gpus, workers, device, share):
+def test_workers_share_gpus_if_there_are_too_few(ray_has, gpus, workers, device, share):
     ray_has(CPU=8.0, GPU=float(gpus))
     assert distributed._gpu_share(device, workers) == share
 
 
-def test_too_few_of_them_is_one_line(ray_has):
+def test_too_few_cores_or_gpus_is_one_line(ray_has):
     ray_has(CPU=2.0)
     with pytest.raises(UserError, match="--workers 3: Ray sees 2 CPUs; give at most that"):
         distributed._gpu_share("auto", 3)
@@ -54,14 +54,16 @@ def test_too_few_of_them_is_one_line(ray_has):
     ],
 )
 def test_a_shared_gpu_takes_another_backend(
-    ray_has, monkeypatch, tmp_path, capsys, gpus, backend, resources
+    ray_has, monkeypatch, tmp_path, caplog, gpus, backend, resources
 ):
-    made = []
+    trainers = []
     ray_has(CPU=8.0, GPU=float(gpus))
     monkeypatch.setattr(distributed, "_start_ray", lambda workers: None)
     monkeypatch.setattr(distributed, "_listen", lambda *args: iter(()))
     monkeypatch.setattr(distributed, "Queue", lambda **options: None)
-    monkeypatch.setattr(distributed, "TorchTrainer", lambda work, **settings: made.append(settings))
+    monkeypatch.setattr(
+        distributed, "TorchTrainer", lambda work, **settings: trainers.append(settings)
+    )
     images = SimpleNamespace(folder=tmp_path)
     assert not list(
         distributed.fit_on_ray(
@@ -75,9 +77,9 @@ def test_a_shared_gpu_takes_another_backend(
             progress=lambda *step: None,
         )
     )
-    (settings,) = made
+    (settings,) = trainers
     assert settings["torch_config"].backend == backend
     assert settings["scaling_config"].resources_per_worker == resources
     assert settings["scaling_config"].use_gpu == (gpus > 0)
     assert settings["train_loop_config"]["device"] == ("cuda" if gpus else "cpu")
-    assert ("2 workers share 1 GPU," in capsys.readouterr().out) == (gpus == 1)
+    assert ("2 workers share 1 GPU " in caplog.text) == (gpus == 1)

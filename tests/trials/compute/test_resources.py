@@ -17,7 +17,7 @@ TWO_CORES, GPU_BOX = [Node(cpus=2)], [Node(cpus=16, gpus=2)]
     [
         (TWO_CORES, {}, (2, 1, 0.0)),
         (TWO_CORES, {"cpus": 2}, (1, 2, 0.0)),
-        (TWO_CORES, {"cpus": 4}, (1, 4, 0.0)),  # more threads than cores, as told
+        (TWO_CORES, {"cpus": 4}, (1, 4, 0.0)),  # more threads than cores, as requested
         (TWO_CORES, {"concurrency": 5}, (5, 1, 0.0)),
         (TWO_CORES, {"stopwatch": True}, (1, 1, 0.0)),
         ([Node(cpus=1)], {"stopwatch": True}, (1, 1, 0.0)),
@@ -34,7 +34,7 @@ TWO_CORES, GPU_BOX = [Node(cpus=2)], [Node(cpus=16, gpus=2)]
         ([Node(cpus=4), Node(cpus=4, gpus=1)], {}, (2, 2, 0.5)),  # cores without a GPU stay idle
     ],
 )
-def test_defaults_are_what_the_machines_have_room_for(nodes, flags, expected):
+def test_defaults_fit_the_machines(nodes, flags, expected):
     shares = shares_of(nodes, **flags)
     assert (shares.concurrency, shares.cpus, shares.gpus) == expected
     assert shares.device == ("cuda" if expected[2] else "cpu")
@@ -69,7 +69,7 @@ def test_trials_share_gpus_as_memory_and_cores_allow(nodes, flags, expected):
     assert shares.device == "cuda"
 
 
-def test_this_machine_asks_torch_for_its_gpus(monkeypatch, tmp_path):
+def test_gpus_of_this_machine_come_from_torch(monkeypatch, tmp_path):
     cores = len(os.sched_getaffinity(0))
     monkeypatch.setattr("trials.compute.resources.GPU_DRIVERS", (str(tmp_path),))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
@@ -84,14 +84,14 @@ def test_this_machine_asks_torch_for_its_gpus(monkeypatch, tmp_path):
     assert this_machine() == Node(cpus=cores)
 
 
-def test_the_stopwatch_has_a_core_of_its_own():
+def test_the_stopwatch_has_its_own_core():
     assert Shares(concurrency=3, cpus=2, gpus=0, stopwatch=True).cores == 7
 
 
 @pytest.mark.parametrize(
     ("nodes", "flags", "message"),
     [
-        (TWO_CORES, {"device": "cuda"}, "--device cuda: no CUDA device is seen here"),
+        (TWO_CORES, {"device": "cuda"}, "--device cuda: no CUDA device is visible here"),
         (GPU_BOX, {"gpus": 3.0}, "--gpus-per-trial 3: this machine has 2; give at most that"),
         (GPU_BOX, {"gpus": -1.0}, "--gpus-per-trial -1: must not be negative"),
         (TWO_CORES, {"cpus": 0}, "--cpus-per-trial 0: must be at least 1"),

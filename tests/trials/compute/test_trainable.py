@@ -1,4 +1,4 @@
-"""What a worker does around the training of a segment."""
+"""What a worker does besides the training of a segment."""
 
 from pathlib import Path
 
@@ -29,29 +29,29 @@ def segment(tmp_path):
     )
 
 
-def test_gpu_memory_is_given_back_when_a_segment_is_let_go(monkeypatch, segment):
-    done = []
+def test_gpu_memory_is_released_when_a_segment_is_closed(monkeypatch, segment):
+    calls = []
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
-    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: done.append("empty_cache"))
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append("empty_cache"))
     monkeypatch.setattr(run, "_train", lambda segment: iter(["report"]))
     reports = run_segment(segment)
     assert next(reports) == "report"
-    assert not done
+    assert not calls
     reports.close()
-    assert done == ["empty_cache"]
+    assert calls == ["empty_cache"]
 
 
-def test_what_a_fault_held_is_gone_when_it_is_told(monkeypatch, segment):
+def test_a_failure_report_keeps_no_tensors_alive(monkeypatch, segment):
     import weakref
 
     class Model:
         pass
 
-    held = []
+    references = []
 
     def out_of_memory(segment):
         model = Model()
-        held.append(weakref.ref(model))
+        references.append(weakref.ref(model))
         raise RuntimeError("CUDA out of memory")
         yield
 
@@ -59,7 +59,7 @@ def test_what_a_fault_held_is_gone_when_it_is_told(monkeypatch, segment):
     report = next(run_segment(segment))
     assert report.failure.is_transient
     assert "out_of_memory" in report.failure.traceback
-    assert held[0]() is None
+    assert references[0]() is None
 
 
 def test_without_a_gpu_nothing_is_collected(monkeypatch):

@@ -1,18 +1,16 @@
-"""MLflow's view of made-up records, in a sqlite store: written once, whole, and told again."""
+"""MLflow's view of made-up records, in a sqlite store: logged in steps, at once, and again."""
 
 import shutil
 import sqlite3
 
+import helpers
 import pytest
 
 from detector.base.errors import UserError
-from detector.config.presets import load_preset
-from trials.record import Cost, EpochResult, Status, TrialRecord
+from trials.record import Cost, EpochResult, Status
 from trials.tracking.mlflow_store import client
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
-from trials.tracking.tracker import CoursePoint, TrialView
-
-DESIGN, RECIPE = load_preset("retinaface_mobile025")
+from trials.tracking.tracker import ProgressPoint, TrialView
 
 FACTS = StudyFacts(
     name="one",
@@ -23,12 +21,12 @@ FACTS = StudyFacts(
         name="synthetic", fingerprint="0123456789ab", source="synthetic", images={"train": 10}
     ),
 )
-POINTS = [CoursePoint(step=n, time=1000.0 + n, values={"best_score": n / 10}) for n in (1, 2, 2)]
+POINTS = [ProgressPoint(step=n, time=1000.0 + n, values={"best_score": n / 10}) for n in (1, 2, 2)]
 
 
 @pytest.fixture(scope="module")
 def empty_store(tmp_path_factory):
-    """A fresh store's file: made once, as its schema takes seconds."""
+    """A fresh store's file, created once, as that takes seconds."""
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
     client(f"sqlite:///{path}")
     return path
@@ -40,16 +38,13 @@ def uri(empty_store, tmp_path, monkeypatch):
     return f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
 
 
-def shown(number: int, status: Status, epochs: int, on_front: bool = False, **changes) -> TrialView:
-    record = TrialRecord(
-        number=number,
+def trial_view(
+    number: int, status: Status, epochs: int, on_front: bool = False, **changes
+) -> TrialView:
+    record = helpers.trial_record(
+        number,
         status=status,
-        design=f"{number:012x}",
-        detector=DESIGN,
-        recipe=RECIPE,
-        params={},
         cost=Cost(params=1000, macs=2000),
-        speed_score=0.5,
         started=1000.0 + number,
         ended=1010.0 + number if status.ended else None,
         rung=epochs // 2 - 1,
@@ -60,7 +55,7 @@ def shown(number: int, status: Status, epochs: int, on_front: bool = False, **ch
                 lr=0.1,
                 seconds=1.0,
                 ended=1000.0 + n,
-                ap=None if n % 2 else dict.fromkeys(("easy", "medium", "hard"), n / 10),
+                ap=None if n % 2 else helpers.equal_ap(n / 10),
             )
             for n in range(1, epochs + 1)
         ),
@@ -71,10 +66,10 @@ def shown(number: int, status: Status, epochs: int, on_front: bool = False, **ch
 
 
 def content(uri: str) -> list:
-    """All that a store says, without the ids that it makes up."""
+    """All content of a store, without its generated ids."""
     store = client(uri)
     (experiment,) = [e for e in store.search_experiments() if e.name == "tiny"]
-    told = []
+    runs = []
     for run in store.search_runs([experiment.experiment_id]):
         tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
         history = {
@@ -85,7 +80,7 @@ def content(uri: str) -> list:
             for name in run.data.metrics
             if not name.startswith("system/")
         }
-        told.append(
+        runs.append(
             (
                 run.info.run_name,
                 run.info.status,
@@ -96,42 +91,42 @@ def content(uri: str) -> list:
                 history,
             )
         )
-    return sorted(told, key=lambda run: run[0])
+    return sorted(runs, key=lambda run: run[0])
 
 
-def test_told_in_steps_or_at_once_is_the_same(uri, empty_store, tmp_path):
+def test_logging_in_steps_or_at_once_gives_the_same(uri, empty_store, tmp_path):
     live = MlflowView(uri, FACTS)
-    live.trial(shown(0, Status.COMPLETED, 4, on_front=True))
-    live.trial(shown(1, Status.PAUSED, 2))
-    live.course(POINTS[:1])
-    live = MlflowView(uri, FACTS)  # the search was stopped and goes on
-    live.trial(shown(0, Status.COMPLETED, 4, on_front=True))
-    live.trial(shown(1, Status.COMPLETED, 4, on_front=True))
-    live.trial(shown(0, Status.COMPLETED, 4))  # beaten by then
-    live.trial(shown(2, Status.INFEASIBLE, 0, reason="too many parameters"))
-    live.trial(shown(3, Status.FAILED, 1, reason="loss is nan"))
-    live.course(POINTS)
+    live.log_trial(trial_view(0, Status.COMPLETED, 4, on_front=True))
+    live.log_trial(trial_view(1, Status.PAUSED, 2))
+    live.log_progress(POINTS[:1])
+    live = MlflowView(uri, FACTS)  # the search was stopped and resumed
+    live.log_trial(trial_view(0, Status.COMPLETED, 4, on_front=True))
+    live.log_trial(trial_view(1, Status.COMPLETED, 4, on_front=True))
+    live.log_trial(trial_view(0, Status.COMPLETED, 4))  # dominated by then
+    live.log_trial(trial_view(2, Status.INFEASIBLE, 0, reason="too many parameters"))
+    live.log_trial(trial_view(3, Status.FAILED, 1, reason="loss is nan"))
+    live.log_progress(POINTS)
     live.close(True)
 
     other = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'other.db')}"
     for _ in range(2):
         once = MlflowView(other, FACTS, live=False)
         for view in (
-            shown(0, Status.COMPLETED, 4),
-            shown(1, Status.COMPLETED, 4, on_front=True),
-            shown(2, Status.INFEASIBLE, 0, reason="too many parameters"),
-            shown(3, Status.FAILED, 1, reason="loss is nan"),
+            trial_view(0, Status.COMPLETED, 4),
+            trial_view(1, Status.COMPLETED, 4, on_front=True),
+            trial_view(2, Status.INFEASIBLE, 0, reason="too many parameters"),
+            trial_view(3, Status.FAILED, 1, reason="loss is nan"),
         ):
-            once.trial(view)
-        once.course(POINTS)
+            once.log_trial(view)
+        once.log_progress(POINTS)
         once.close(True)
-    found = content(uri)
-    assert found == content(other)
+    runs = content(uri)
+    assert runs == content(other)
 
-    names, states = [run[0] for run in found], [run[1] for run in found]
+    names, states = [run[0] for run in runs], [run[1] for run in runs]
     assert names == ["one", "r000 mnv1", "r001 mnv1", "r002 mnv1", "r003 mnv1"]
     assert states == ["FINISHED", "FINISHED", "FINISHED", "FINISHED", "FAILED"]
-    parent, _, winner, infeasible, failed = found
+    parent, _, winner, infeasible, failed = runs
     assert parent[2:4] == (1_000_500, 1_013_000) and parent[4]["version.torch"] == "2"
     assert parent[6]["best_score"] == [(1, 1001_000, 0.1), (2, 1002_000, 0.2)]
     assert winner[4]["on_front"] == "True" and winner[5] == {"neck.width": "16"}
@@ -140,9 +135,9 @@ def test_told_in_steps_or_at_once_is_the_same(uri, empty_store, tmp_path):
     assert (infeasible[4]["reason"], failed[4]["status"]) == ("too many parameters", "failed")
 
 
-def test_data_and_a_run_made_twice(uri):
+def test_data_and_duplicate_runs(uri):
     view = MlflowView(uri, FACTS)
-    view.trial(shown(0, Status.PAUSED, 2))
+    view.log_trial(trial_view(0, Status.PAUSED, 2))
     store = client(uri)
     experiment = store.get_experiment_by_name("tiny").experiment_id
     (parent,) = store.search_runs([experiment], "tags.role = 'study'")
@@ -152,7 +147,7 @@ def test_data_and_a_run_made_twice(uri):
     store.create_run(
         experiment, tags={"mlflow.parentRunId": parent.info.run_id, "role": "trial", "trial": "0"}
     )
-    MlflowView(uri, FACTS).trial(shown(0, Status.COMPLETED, 4))
+    MlflowView(uri, FACTS).log_trial(trial_view(0, Status.COMPLETED, 4))
     (trial,) = store.search_runs([experiment], "tags.role = 'trial'")
     assert trial.data.tags["status"] == "completed" and trial.data.tags["epochs_logged"] == "4"
     # a new study under an old name is another run
@@ -167,7 +162,7 @@ def other_version(path):
 
 
 @pytest.mark.parametrize(
-    ("damage", "told"),
+    ("damage", "message"),
     [
         (other_version, "is a store of another version of MLflow (schema ffffffffffff, here"),
         (lambda path: path.write_bytes(b"no database" * 500), "is not a readable database"),
@@ -175,24 +170,24 @@ def other_version(path):
     ],
     ids=["version", "no database", "cut"],
 )
-def test_a_store_that_cannot_be_used_is_one_line(empty_store, tmp_path, damage, told):
+def test_a_store_that_cannot_be_used_is_one_line(empty_store, tmp_path, damage, message):
     path = tmp_path / "mlflow.db"
     shutil.copy(empty_store, path)
     damage(path)
-    with pytest.raises(UserError) as found:
+    with pytest.raises(UserError) as error:
         client(f"sqlite:///{path}")
-    assert f"--tracking-uri sqlite:///{path}: {told}" in str(found.value)
-    assert "\n" not in str(found.value)
+    assert f"--tracking-uri sqlite:///{path}: {message}" in str(error.value)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
-    ("uri", "told"),
+    ("uri", "message"),
     [
         ("file:///somewhere/mlruns", "MLflow keeps no runs in folders any more"),
         ("127.0.0.1:5000", "a server by http://HOST:PORT"),
         ("http://127.0.0.1:9", "no MLflow server answers there"),
     ],
 )
-def test_what_is_no_store_is_one_line(uri, told):
-    with pytest.raises(UserError, match=f"--tracking-uri {uri}.*{told}"):
+def test_a_uri_that_is_no_store_is_one_line(uri, message):
+    with pytest.raises(UserError, match=f"--tracking-uri {uri}.*{message}"):
         client(uri)

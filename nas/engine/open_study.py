@@ -1,0 +1,195 @@
+"""The study that a search works on: a new one, or one that is resumed as it was started."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.base.errors import UserError
+from detector.base.files import write_text
+from nas.engine.enqueued import Queue, check_same_queue, queue_facts, read_queue
+from nas.engine.options import SearchOptions
+from nas.samplers.proposer import DEFAULT
+from nas.search_space.mac_budget import Budget
+from nas.search_space.space import SearchSpace
+from nas.study.versions import versions
+from trials.folders import MANIFEST, new_name, newest
+from trials.stored import Manifest
+
+if TYPE_CHECKING:
+    from detector.config.recipe import DataChoice
+    from detector.data.open import Data
+    from detector.data.prepare import Part
+    from nas.study.storage import Study
+
+TRIALS = 50
+"""Designs that a search draws where the user does not say."""
+
+
+def open_study(options: SearchOptions, space: SearchSpace) -> tuple[Study, Data]:
+    """The study to work on, and its images. Nothing is written before all checks have passed.
+
+    Raises:
+        UserError: the study exists (without --resume), was started otherwise, or cannot be made.
+    """
+    from nas.study.storage import already_there
+
+    name = options.study
+    if name is None:
+        name = newest(options.runs_dir, space.name) if options.resume else None
+        name = name or new_name(options.runs_dir, space.name)
+    if not (options.runs_dir / name / MANIFEST).exists():
+        return _new_study(options, space, name)
+    if not options.resume:
+        raise already_there(options.runs_dir, name)
+    return _resumed_study(options, space, name)
+
+
+def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[Study, Data]:
+    from detector.data.open import resolve_data
+    from detector.data.prepare import space_for_caches
+    from nas.engine.disk_space import check_disk
+    from nas.engine.gate import check_feasible
+    from nas.study.storage import Study
+
+    path, line = resolve_data(options.data)
+    print(f"study {name}: {line}")
+    data = _open_data(replace(options.data_choice, path=path))
+    check_feasible(space)
+    if space.proxy.weights:
+        from detector.weights.initialize import find_pretrained
+
+        find_pretrained(space.base, space.proxy.weights)  # a missing file is an error now
+    queue = read_queue(options, space.on(data), data)
+    folder, trials = options.runs_dir / name, options.trials or TRIALS
+    print(check_disk(folder, space, trials, options.inherit))
+    space_for_caches(shared_images(space.on(data), data), folder / "cache").check()
+    manifest = Manifest(
+        name=name,
+        space=space.name,
+        created=time.time(),
+        trials=trials,
+        seed=options.seed,
+        sampler=options.sampler or DEFAULT,
+        scheduler=options.scheduler or "halving",
+        space_hash=space_hash(space.path),
+        budget=space.budget.to_dict() if space.budget else None,
+        space_text=space.path.read_text(),
+        data=replace(options.data_choice, path=path),
+        data_name=data.name,
+        data_fingerprint=data.fingerprint,
+        images={"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
+        objective=space.objective,
+        versions=versions(),
+        inherit=options.inherit,
+        **queue_facts(options),
+    )
+    if queue != Queue():
+        queue.write(folder)
+    study = Study.create(options.runs_dir, name, manifest)
+    write_text(study.folder / "space.yaml", manifest.space_text)
+    return study, data
+
+
+def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[Study, Data]:
+    from detector.data.open import resolve_data
+    from nas.engine.disk_space import check_disk
+    from nas.study.storage import Study
+
+    study = Study.open(options.runs_dir, name)
+    manifest = study.manifest
+    check_unchanged(options, manifest, space)
+    path, line = resolve_data(options.data or manifest.data.path)
+    print(f"study {name}: {line}")
+    data = _open_data(
+        manifest.data if options.data is None else replace(options.data_choice, path=path)
+    )
+    if manifest.data_fingerprint != data.fingerprint:
+        raise UserError(
+            f"study {name} was made with other images (fingerprint {manifest.data_fingerprint}, "
+            f"now {data.fingerprint}); give the same --data, --fraction and --holdout, or start "
+            "a new study"
+        )
+    trials = options.trials or manifest.trials
+    print(check_disk(study.folder, space, trials, manifest.inherit))
+    return study, data
+
+
+def _open_data(choice: DataChoice) -> Data:
+    """The images, and what the user should know about them."""
+    from detector.data.open import open_data
+
+    data = open_data(choice)
+    for warning in data.warnings:
+        print(f"note: {warning}")
+    if not data.has_landmarks:
+        print("note: these images have no landmarks, so the landmark loss is zero")
+    if choice.select_on == "val":
+        print(
+            "note: designs are compared on the val images themselves (--select-on val); "
+            "their AP there is no longer an honest estimate"
+        )
+    return data
+
+
+def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpace) -> None:
+    """That the flags ask for the search that the study was started with.
+
+    Raises:
+        UserError: they do not.
+    """
+    if manifest.space_hash != space_hash(space.path):
+        import difflib
+
+        before, now = manifest.space_text.splitlines(), space.path.read_text().splitlines()
+        changed = [
+            line
+            for line in difflib.unified_diff(before, now, lineterm="", n=0)
+            if line[:1] in "+-" and line[:3] not in ("+++", "---")
+        ]
+        raise UserError(
+            f"study {manifest.name} was made with another {space.name} space; the first "
+            f"differences: {' | '.join(changed[:3]) or 'white space'}; undo them, or "
+            "start a new study"
+        )
+    if manifest.budget is not None and Budget.from_dict(manifest.budget) != space.budget:
+        budget = Budget.from_dict(manifest.budget)
+        raise UserError(
+            f"study {manifest.name} was started with a budget of {budget}, now it is "
+            f"{space.budget}; give --budget {budget.macs / 1e9:g}G, or start a new study"
+        )
+    for key in ("sampler", "scheduler"):
+        given, stored = getattr(options, key), getattr(manifest, key)
+        if given is not None and given != stored:
+            raise UserError(
+                f"study {manifest.name} was started with --{key} {stored}; leave the flag out, "
+                "or start a new study"
+            )
+    if options.inherit and not manifest.inherit:
+        raise UserError(
+            f"study {manifest.name} was started without --inherit; leave the flag out, or start "
+            "a new study"
+        )
+    check_same_queue(options, manifest)
+
+
+def shared_images(space: SearchSpace, data: Data) -> list[Part]:
+    """The images that all trials share: to train on, and to be compared on."""
+    from detector.data.prepare import Part
+
+    return [
+        Part(data.train, space.proxy.cache_size),
+        Part(data.selection, space.proxy.evaluation.size),
+    ]
+
+
+def space_hash(path: Path) -> str:
+    """12 hex digits over what a space's file says; comments do not count."""
+    from detector.base.yaml_file import read
+
+    text = json.dumps(read(path).data, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

@@ -1,0 +1,73 @@
+"""What the user asks of a search."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from detector.base.errors import UserError
+from detector.config.recipe import DataChoice
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchOptions:
+    """The flags of a search; None is the default, or what a resumed study was started with."""
+
+    space: str
+    """As typed, for the command that resumes the search."""
+    budget: str | None = None
+    study: str | None = None
+    runs_dir: Path = Path("runs")
+    resume: bool = False
+    trials: int | None = None
+    seed: int = 0
+    sampler: str | None = None
+    scheduler: str | None = None
+    """halving or none."""
+    inherit: bool = False
+    max_failures: float | None = None
+    """Share of failed trials in [0, 1] above which the search stops."""
+    enqueue: Path | None = None
+    from_study: str | None = None
+    data: str | None = None
+    """Folder of the images, or synthetic."""
+    data_choice: DataChoice = field(default_factory=DataChoice)
+    """Shares and seed of the split; `data` takes the place of its path."""
+    address: str | None = None
+    """Of a Ray cluster."""
+
+    @classmethod
+    def of(cls, args: Namespace) -> SearchOptions:
+        """From the parsed command line.
+
+        Raises:
+            UserError: a number out of its range.
+        """
+        if args.trials is not None and args.trials < 1:
+            raise UserError(f"--trials {args.trials}: must be at least 1")
+        if args.max_failures is not None and not 0 <= args.max_failures <= 1:
+            raise UserError(f"--max-failures {args.max_failures:g}: must be between 0 and 1")
+        return cls(
+            space=str(args.space),
+            budget=args.budget,
+            study=args.study,
+            runs_dir=args.runs_dir,
+            resume=args.resume,
+            trials=args.trials,
+            seed=args.seed,
+            sampler=args.sampler,
+            scheduler=args.scheduler,
+            inherit=args.inherit,
+            max_failures=args.max_failures,
+            enqueue=args.enqueue,
+            from_study=args.from_study,
+            data=args.data,
+            data_choice=DataChoice(
+                fraction=args.fraction,
+                holdout=args.holdout,
+                select_on=args.select_on,
+                seed=args.seed,
+            ),
+            address=args.address,
+        )

@@ -1,0 +1,175 @@
+"""A search from its study to its summary: the driver, and the Ray that trains for it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.base.cli import PartialFailure
+from detector.base.errors import UserError
+from nas.engine.enqueued import Queue
+from nas.engine.open_study import shared_images
+from nas.engine.options import SearchOptions
+from nas.search_space.space import SearchSpace
+from nas.study.storage import Study
+from trials.compute.resources import Shares
+from trials.tracking.tracker import Tracker
+
+if TYPE_CHECKING:
+    from detector.data.open import Data
+    from nas.engine.driver import Driver, TrialSetup
+    from trials.compute.cluster import Stopwatch
+
+
+def run_search(
+    options: SearchOptions,
+    study: Study,
+    space: SearchSpace,
+    data: Data,
+    tracker: Tracker,
+    shares: Shares,
+    ray_ready: Callable[[], None],
+) -> dict:
+    """Search until nothing is left to train.
+
+    Args:
+        space: for these images (`SearchSpace.on`).
+        ray_ready: waits for the Ray that is being started.
+
+    Returns:
+        The result as plain data (what --json writes).
+
+    Raises:
+        UserError: the search cannot go on; nothing is lost.
+        PartialFailure: too many trials failed, others are completed.
+    """
+    from nas.engine.driver import MAX_FAILURES, Driver
+    from nas.engine.warm_start import WarmStart
+    from nas.samplers.proposer import Proposer
+    from nas.study.summary import summarise
+
+    manifest = study.manifest
+    if manifest.scheduler == "none":
+        space = replace(space, rungs=space.rungs[-1:])
+    stopwatch = _stopwatch(study, space)
+    driver = Driver(
+        study,
+        space,
+        tracker,
+        Proposer(space, manifest.sampler, seed=manifest.seed),
+        trial_setup(study, space, data, shares),
+        trials=options.trials or manifest.trials,
+        stopwatch=stopwatch,
+        max_failures=MAX_FAILURES if options.max_failures is None else options.max_failures,
+        warm=WarmStart(
+            space, study.folder, Queue.of(study.folder, manifest), inherits=manifest.inherit
+        ),
+    )
+    driver.view.tell_all()  # what a search that was killed could no longer report
+    if manifest.inherit:
+        print(
+            "note: trials inherit weights where a neighbour is trained; the baseline starts from "
+            "scratch, so the epochs of the two are not worth the same"
+        )
+    if not driver.finished() and driver.failure() is None:
+        ray_ready()
+        _train(driver, options, shares, stopwatch)
+    if failure := driver.failure():
+        if not driver.completed():
+            raise failure
+        raise PartialFailure(str(failure), summarise(study, driver.view))
+    driver.close()
+    if driver.exhausted:
+        print(f"note: {driver.exhausted}")
+    return summarise(study, driver.view)
+
+
+def _train(
+    driver: Driver, options: SearchOptions, shares: Shares, stopwatch: Stopwatch | None
+) -> None:
+    """Run the driver's segments on Ray."""
+    from nas.engine.live_line import LiveLine
+    from trials.compute.trainable import run_on_ray
+
+    study = driver.study
+    driver.reopen()
+    if options.address:
+        from trials.compute.cluster import check_nodes
+
+        check_nodes([study.folder])
+    live = LiveLine(driver)
+
+    def tick() -> None:
+        driver.check()
+        live.tick()
+
+    resume = resume_command(options, study.name, driver.trials)
+    try:
+        run_on_ray(
+            driver,
+            shares,
+            scratch=study.folder if options.address else None,
+            stopwatch=stopwatch,
+            tick=tick,
+        )
+    except KeyboardInterrupt:
+        live.close()
+        print(f"stopped; nothing is lost. Resume with:\n  {resume}")
+        raise
+    finally:
+        live.close()
+    if not driver.finished() and driver.failure() is None:
+        raise UserError(
+            f"study {study.name}: Ray ended before the search did; nothing is lost, resume with "
+            f"{resume}"
+        )
+
+
+def trial_setup(study: Study, space: SearchSpace, data: Data, shares: Shares) -> TrialSetup:
+    """What all trials share; the images are decoded once for a study."""
+    from nas.engine.disk_space import prepare_images
+    from nas.engine.driver import TrialSetup
+
+    train, holdout = prepare_images(shared_images(space, data), study.folder / "cache", shared=True)
+    return TrialSetup(
+        train=train.folder, holdout=holdout.folder, device=shares.device, threads=shares.cpus
+    )
+
+
+def start_ray(options: SearchOptions, shares: Shares) -> AbstractContextManager:
+    """Start a Ray in the background while the rest is prepared; gives a function that waits for it.
+    A resumed search may have nothing left to train, so it starts none yet."""
+    if options.resume:
+        return nullcontext(lambda: None)
+    import trials.compute.trainable  # noqa: F401  (whole, before two threads import parts of Ray)
+    from trials.compute.cluster import starting
+
+    return starting(shares)
+
+
+def _stopwatch(study: Study, space: SearchSpace) -> Stopwatch | None:
+    """What measures latency, if the space asks for that; the baseline is the yardstick."""
+    if not space.measures_latency:
+        return None
+    from trials.compute.cluster import Stopwatch
+
+    records = study.records
+    return Stopwatch(space.baseline[0], records[0].cost if records else None)
+
+
+def resume_command(options: SearchOptions, study: str, trials: int) -> str:
+    """The command that resumes a search."""
+    flags = [f"--space {options.space}", f"--trials {trials}", f"--study {study}", "--resume"]
+    if options.budget:
+        flags.append(f"--budget {options.budget}")
+    if options.max_failures is not None:
+        flags.append(f"--max-failures {options.max_failures:g}")
+    if options.runs_dir != Path("runs"):
+        flags.append(f"--runs-dir {options.runs_dir}")
+    if options.address and options.address != os.environ.get("RAY_ADDRESS"):
+        flags.append(f"--address {options.address}")
+    return "python -m nas.search " + " ".join(flags)

@@ -1,0 +1,1 @@
+"""A model, or prediction files, scored on the val images."""

@@ -1,0 +1,187 @@
+"""A model scored on the val images: AP, cost, latency, score, the competition's rules."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from detector.base.cli import PartialFailure
+from detector.base.errors import UserError
+from detector.base.files import write_text
+from detector.config.detector import arch_hash
+from detector.config.recipe import Evaluation
+from nas.evaluation.ground_truth import (
+    ground_truth_of,
+    official_lists,
+    open_val,
+    resolve_val_data,
+)
+from nas.evaluation.options import EvaluateOptions
+from nas.evaluation.printing import print_ap, print_coco, print_model
+from nas.models.model_folder import Model, chosen_model
+from nas.terminal import tta_flags
+from nas.tracking.runs import track_evaluation
+from trials.names import describe
+from trials.objective import Objective
+from trials.record import Cost, combined_score, mean_ap
+
+if TYPE_CHECKING:
+    import torch
+
+    from detector.data.types import ImageSet
+    from detector.inference.latency import Latency
+
+
+def evaluate_model(options: EvaluateOptions) -> dict:
+    """Score a model; returns what --json writes.
+
+    Raises:
+        UserError: the model or the data cannot be used.
+        PartialFailure: some images cannot be read; the rest is done.
+    """
+    from detector.inference.predict import rows, wider_rows
+    from detector.metrics.coco import coco_ap
+    from detector.metrics.wider import wider_ap
+    from detector.training.fit import choose_device
+
+    if options.tracking_uri != "none":
+        from trials.tracking.mlflow_store import client
+
+        client(options.tracking_uri)  # report a wrong one before the work
+    device = choose_device(options.device)
+    model = chosen_model(options.model)
+    print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
+    path, line = resolve_val_data(options.data, model.origin)
+    print(line)
+    images = open_val(path)
+    truth, faces = ground_truth_of(official_lists(options.ground_truth, path), path, images)
+    print(f"  {len(images)} val images, {tta_flags.describe(options.settings)}; {faces}")
+    detections, unreadable = _detect(model, images, options.settings, device)
+    predictions = {name: wider_rows(own) for name, own in detections.items()}
+    ap = wider_ap(predictions, truth)
+    if options.output is not None:
+        _write_predictions(options.output, predictions)
+    latency = _latency(model, device)
+    objective = model.origin.objective if model.origin else Objective()
+    result = {
+        "model": model.title,
+        "checkpoint": str(model.path),
+        "describe": describe(model.config),
+        "metric": "coco" if options.coco else "wider",
+        "test_size": tta_flags.format_test_size(options.settings),
+        "flip": options.settings.flip,
+        "scales": list(options.settings.scales),
+        "ap": ap,
+        **_cost_and_score(model, latency, objective, mean_ap(ap)),
+        "finished": time.time(),
+        "data": path,
+        "images": len(images),
+        "unreadable": unreadable,
+        "ground_truth": faces,
+    }
+    print_ap(ap)
+    if options.coco:
+        result["coco"] = coco_ap({n: rows(own) for n, own in detections.items()}, images.labels)
+        print_coco(result["coco"])
+    print_model(result, objective, latency, tta_flags.num_passes(options.settings))
+    if model.folder is not None and options.settings == Evaluation():
+        _keep_with_model(model.folder, model, result, images, predictions)
+    track_evaluation(
+        options.tracking_uri,
+        options.model.runs_dir,
+        result,
+        arch_hash(model.config),
+        model.path,
+        model.origin,
+    )
+    if unreadable:
+        print("cannot be read:\n  " + "\n  ".join(unreadable))
+        raise PartialFailure(
+            f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
+            "having no detections, the rest is done",
+            result,
+        )
+    return result
+
+
+def _detect(
+    model: Model, images: ImageSet, settings: Evaluation, device: torch.device
+) -> tuple[dict, list[str]]:
+    """Detections by image, and the images that cannot be read."""
+    from detector.inference.predict import detect
+    from nas.terminal.progress_bars import ImagesBar
+
+    unreadable: list[str] = []
+    with ImagesBar("val images") as bar:
+        detections = detect(
+            model.net,
+            model.config,
+            images,
+            settings,
+            device,
+            progress=bar.update,
+            unreadable=unreadable,
+        )
+    return detections, unreadable
+
+
+def _write_predictions(folder: Path, predictions: dict) -> None:
+    from detector.metrics.wider_files import write_predictions
+
+    try:
+        write_predictions(folder, predictions)
+    except OSError as error:
+        raise UserError(
+            f"--output {folder}: cannot be written ({error.strerror}); give another folder"
+        ) from error
+    print(f"  prediction files: {folder}")
+
+
+def _latency(model: Model, device: torch.device) -> Latency:
+    """One image of 640×640, on one thread where it is a CPU."""
+    from detector.export.runtime import Exported, load_exported
+    from detector.inference.latency import latency
+
+    if isinstance(model.net, Exported):
+        measured = latency(load_exported(model.path, threads=1))
+        return replace(measured, machine=f"{measured.machine}, {model.net.runtime}")
+    return latency(model.net, device=device)
+
+
+def _cost_and_score(
+    model: Model, latency: Latency, objective: Objective, accuracy: float
+) -> dict[str, object]:
+    """Parameters, MACs, latency, scores and rules, as the result has them."""
+    from detector.network.counters import thop_cost
+    from nas.models.competition_rules import check_rules
+
+    cost = replace(Cost.of(model.config), latency_ms=latency.median_ms, machine=latency.machine)
+    speed = objective.speed_score(cost)
+    rules = check_rules(cost, thop_cost(model.config), model.recipe, model.origin)
+    return {
+        "params": cost.params,
+        "macs": cost.macs,
+        "latency_ms": latency.median_ms,
+        "latency_p10_ms": latency.p10_ms,
+        "latency_p90_ms": latency.p90_ms,
+        "machine": latency.machine,
+        "accuracy_score": accuracy,
+        "speed_score": speed,
+        "score": combined_score(accuracy, speed),
+        "rules": [rule.to_dict() for rule in rules],
+    }
+
+
+def _keep_with_model(
+    folder: Path, model: Model, result: dict, images: ImageSet, predictions: dict
+) -> None:
+    """What reports quote of an evaluation at original size."""
+    from nas.models.report_files import write_examples, write_network
+
+    write_text(folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
+    write_network(folder, model.config)
+    if result["data"] == "synthetic":  # photographs are not to be copied
+        write_examples(folder, images, predictions)

@@ -1,0 +1,58 @@
+"""--batch-size auto of a retrain: chosen once, kept when the retrain is resumed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from detector.base.files import write_text
+from detector.config.recipe import Recipe
+from detector.weights.file_names import LAST
+from nas.retraining import training
+from nas.retraining.candidate import Candidate, with_batch_size
+from nas.retraining.options import RetrainOptions
+from trials.stored import Origin, read_metrics
+
+FILE, KEY = "batch_size.json", "chosen_batch_size"
+
+
+def note_batch_size(workdir: Path, images: int) -> None:
+    """Keep the choice for a retrain that is resumed."""
+    write_text(workdir / FILE, json.dumps({KEY: images}) + "\n")
+
+
+def suitable_batch_size(
+    candidate: Candidate, recipe: Recipe, origin: Origin, options: RetrainOptions
+) -> Recipe:
+    """The recipe with a batch size that suits the device; a resumed retrain keeps the one that it
+    was started with."""
+    if options.resume:
+        stored = read_metrics(candidate.folder)
+        if stored is not None and stored.chosen_batch_size is not None:
+            same = with_batch_size(recipe, stored.chosen_batch_size)
+            if training.finished(candidate, same, origin):
+                return same
+        noted = candidate.workdir / FILE
+        if (candidate.workdir / LAST).exists() and noted.exists():
+            return with_batch_size(recipe, json.loads(noted.read_text())[KEY])
+    from detector.training.batch_size import choose_batch_size, sizes_to_try, time_step
+    from detector.training.fit import choose_device
+
+    # Each of several workers has its share of a step, so that share is what is tried; without
+    # graphs, which cannot hold the communication between workers.
+    step = partial(time_step, graph=None if options.workers == 1 else False)
+    shares = {
+        -(-size // options.workers): size for size in sizes_to_try(recipe.batch_size, origin.images)
+    }
+    each = f"; for each of {options.workers} workers" if options.workers > 1 else ""
+    share = choose_batch_size(
+        candidate.config,
+        replace(recipe, batch_size=min(shares)),
+        choose_device(options.device),
+        shares,
+        step,
+        report=lambda line: print(line + each),
+    )
+    return with_batch_size(recipe, shares[share])

@@ -1,0 +1,74 @@
+"""What a retrain prints: its plan, and its result."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detector.config.recipe import Recipe
+from detector.weights.pretrained import Start
+from nas.retraining.candidate import Candidate
+from nas.retraining.options import RetrainOptions
+from trials.stored import Metrics
+
+
+def print_plan(
+    candidate: Candidate, recipe: Recipe, start: Start | None, data, train, options: RetrainOptions
+) -> None:
+    """What will be trained, in a few lines."""
+    from trials.names import describe
+
+    batch = f"batch {recipe.batch_size}"
+    if options.workers > 1:
+        batch += f" on {options.workers} workers"
+    if recipe.accumulate > 1:
+        batch += f" in {recipe.accumulate} parts"
+    print(
+        f"retrain: {candidate.title} ({describe(candidate.config)})\n"
+        f"  {recipe.epochs} epochs, {recipe.size} px, {batch}, lr "
+        f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), "
+        + (f"from {start.source}" if start else "from scratch")
+    )
+    if start:
+        print(f"  {start}")
+    print(
+        f"  {len(train)} training images, "
+        + (
+            f"the hold-out of {len(data.holdout)} among them"
+            if options.with_holdout
+            else f"without the hold-out of {len(data.holdout)}"
+        )
+    )
+    if candidate.config.head.landmarks and not data.has_landmarks:
+        print("note: these images have no landmarks, so the landmark loss is zero")
+    if candidate.data is not None and candidate.data.select_on == "val":
+        print(
+            "note: the study compared its designs on the val images, so their AP is no longer "
+            "an honest estimate"
+        )
+
+
+def print_result(candidate: Candidate, metrics: Metrics, options: RetrainOptions) -> None:
+    """What came out of it, and the next command."""
+    from nas.terminal.format import duration
+
+    if metrics.ap:
+        levels = "  ".join(f"{level} {value:.4f}" for level, value in metrics.ap.items())
+        print(f"hold-out, original image size: AP {levels}  mean {metrics.accuracy_score:.4f}")
+        if metrics.score is not None:
+            print(
+                f"score on the hold-out: {metrics.score:.4f} (speed "
+                f"{metrics.speed_score:.4f}, {metrics.params:,} parameters, "
+                f"{metrics.macs / 1e9:.4f} G MACs)"
+            )
+    else:
+        print("trained on the hold-out, too: no AP on it to report")
+    if best := metrics.best_epoch:
+        print(
+            f"best epoch on the way: {best['epoch']} of {metrics.recipe.epochs}, mean AP "
+            f"{best['accuracy_score']:.4f} with a long side of {best['size']} px"
+        )
+    runs = f" --runs-dir {options.runs_dir}" if options.runs_dir != Path("runs") else ""
+    print(
+        f"saved to {candidate.folder} after {duration(metrics.seconds)} of training\nnext:\n"
+        f"  python -m nas.evaluate{runs}"
+    )

@@ -1,0 +1,89 @@
+"""Made-up studies, searches and models that several tests need."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from detector.config.detector import Detector, arch_hash
+from detector.config.presets import load_preset
+from detector.config.recipe import DataChoice, Recipe
+from trials.names import describe
+from trials.objective import Objective
+from trials.record import Cost, Status, TrialRecord
+from trials.stored import Manifest, Metrics, Origin
+
+
+def manifest(name: str = "s", **changes) -> Manifest:
+    """The manifest of a study of the space "tiny"."""
+    facts = {
+        "space": "tiny",
+        "created": 1.0,
+        "data": DataChoice(),
+        "data_name": "synthetic",
+        "data_fingerprint": "0" * 12,
+        "objective": Objective(),
+    }
+    return Manifest(name=name, **facts | changes)
+
+
+def driver(folder: Path, space, *, study=None, sampler="random", trials=6, setup=None, **changes):
+    """The driver of a search in `folder`/s, or of a given study, that nothing trains for yet."""
+    from nas.engine.driver import Driver, TrialSetup
+    from nas.samplers.proposer import Proposer
+    from nas.study.storage import Study
+    from trials.tracking.tracker import NullTracker
+
+    return Driver(
+        study or Study.create(folder, "s", manifest()),
+        space,
+        NullTracker(),
+        Proposer(space, sampler, seed=0),
+        setup or TrialSetup(train=Path("a"), holdout=Path("b")),
+        trials=trials,
+        **changes,
+    )
+
+
+def metrics(detector: Detector, title: str = "trial 1 of study tiny", **changes) -> Metrics:
+    """metrics.json of a retrain of a design."""
+    cost = Cost.of(detector)
+    facts = {
+        "design": arch_hash(detector),
+        "describe": describe(detector),
+        "origin": Origin(
+            title=title,
+            study="tiny",
+            space="quick",
+            data=DataChoice(),
+            data_name="synthetic",
+            data_fingerprint="0" * 12,
+            images=20,
+            objective=Objective(),
+        ),
+        "recipe": Recipe(),
+        "params": cost.params,
+        "macs": cost.macs,
+        "folder": "",
+        "finished": 1.0,
+    }
+    return Metrics(title=title, **facts | changes)
+
+
+def trial_record(number: int = 0, **changes) -> TrialRecord:
+    """A completed trial of RetinaFace mobile0.25 without epochs."""
+    detector, recipe = load_preset("retinaface_mobile025")
+    facts = {
+        "status": Status.COMPLETED,
+        "design": f"{number:012x}",
+        "detector": detector,
+        "recipe": recipe,
+        "params": {},
+        "cost": Cost(params=1, macs=1),
+        "speed_score": 0.5,
+    }
+    return TrialRecord(number=number, **facts | changes)
+
+
+def equal_ap(value: float) -> dict[str, float]:
+    """easy, medium and hard AP of the same value."""
+    return dict.fromkeys(("easy", "medium", "hard"), value)
