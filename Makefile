@@ -8,32 +8,41 @@ STAMP := $(VENV)/.installed
 # One compute thread for each test process: faster together than processes that share all cores.
 PYTEST := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
 
-.PHONY: help install search test test-slow test-gpu benchmark gpu-report lint clean
+.PHONY: help install search lint docs test test-slow test-gpu benchmark gpu-report clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make install     .venv in this folder, with the tested versions (about 2 minutes, 7 GB)"
 	@echo "make search      a search of 8 trials on the built-in data (minutes on a CPU)"
+	@echo "make lint        formatting, ruff and mypy"
+	@echo "make docs        the documentation as a site, build/site/index.html"
 	@echo "make test        the tests that a change must pass; make test-slow: the long ones"
 	@echo "make test-gpu    the tests that need a GPU"
 	@echo "make benchmark   measured rates and ratios"
 	@echo "make gpu-report  8 minutes of measuring on a GPU, written to docs/gpu.md;"
 	@echo "                 with FLAGS='--data data/widerface' on WIDER FACE"
-	@echo "make lint        ruff"
 	@echo "make clean       removes .venv and caches; studies under runs/ stay"
 
 install: $(STAMP)
 
 $(STAMP): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	$(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt -e '.[dev,docs]'
 	touch $@
 
 search: install
 	$(BIN)/python -m nas.search --space search_spaces/quick.yaml --trials 8 --data synthetic
 
+lint: install
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 test: install
-	$(PYTEST) -n $(JOBS)
+	$(PYTEST) -n $(JOBS) $(FLAGS)
 
 test-slow: install
 	$(PYTEST) -m slow
@@ -49,10 +58,6 @@ gpu-report: install
 	-$(BIN)/python tests/benchmarks/gpu_report.py --out build/gpu-report $(FLAGS)
 	$(BIN)/python tests/benchmarks/gpu_report.py --out build/gpu-report --render
 
-lint: install
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) build *.egg-info .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -6,37 +6,39 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 
-from analysis.correlation import score_deviation, tied_with_best
-from analysis.front import front_data, name_of
-from analysis.studies import StudyData, load_study
+import numpy as np
+
+from analysis.records.studies import StudyData, load_study
+from analysis.statistics.correlation import score_deviation, tied_with_best
+from analysis.statistics.front import AP_LEVELS, ap_of, best_first, front_data, name_of
 from detector.base import cli
 from detector.base.errors import UserError
-from trials.folders import add_runs_dir
+from trials.folders import add_runs_dir, runs_dir_flag
 from trials.names import describe
 from trials.record import TrialRecord
 
 DESCRIPTION = """\
-Print the designs of a study's front that keep to the limits given, best score first, how far
-their scores can be told apart, and the command that retrains one.
+Print the designs on a study's front that keep to the given limits, best score first, whether
+their scores differ significantly, and the command that retrains one.
 
   python -m analysis.choose --study retina-001 --max-macs 1G
   python -m analysis.choose --study retina-001 --max-params 2M --min-ap-hard 0.3"""
 
-LEVELS = ("easy", "medium", "hard")
-
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("analysis.choose", DESCRIPTION)
-    shared = made.add_argument_group("common to all commands")
+    parser = cli.parser("analysis.choose", DESCRIPTION)
+    shared = parser.add_argument_group("common to all commands")
     add_runs_dir(shared)
     shared.add_argument("--study", metavar="NAME", help="the study (default: the newest)")
-    limits = made.add_argument_group("limits (AP as measured in the search, on its hold-out)")
+    limits = parser.add_argument_group("limits (AP as measured in the search, on its hold-out)")
     limits.add_argument("--max-macs", metavar="N", help="at 640×640, such as 1G or 500M")
     limits.add_argument("--max-params", metavar="N", help="such as 2M")
-    limits.add_argument("--max-latency", metavar="MS", help="of one 640×640 image, such as 20")
-    for level in LEVELS:
+    limits.add_argument(
+        "--max-latency", metavar="MS", help="in ms, for one 640×640 image, such as 20"
+    )
+    for level in AP_LEVELS:
         limits.add_argument(f"--min-ap-{level}", metavar="AP", help="in [0, 1], such as 0.6")
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
@@ -45,24 +47,29 @@ def run(args: Namespace) -> dict:
     study = load_study(args.runs_dir, args.study)
     if args.max_latency is not None and all(r.cost.latency_ms is None for r in study.completed):
         raise UserError(
-            f"--max-latency: study {study.name} measured no latency; limit --max-macs "
-            "instead, or let python -m nas.evaluate measure a retrained model"
+            f"--max-latency: study {study.name} measured no latency; use --max-macs instead, "
+            "or measure a retrained model with python -m nas.evaluate"
         )
-    kept = [r for r in study.completed if all(keeps(r) for keeps in limits)]
-    if not kept:
+    allowed = [r for r in study.completed if all(is_within(r) for is_within in limits)]
+    if not allowed:
         raise UserError(
             f"study {study.name}: none of its {len(study.completed)} completed trials "
-            f"keeps to {_told(args)}; {_nearest(study, args)}"
+            f"is within {_limit_flags(args)}; {_nearest(study, args)}"
         )
-    # The front of what keeps to the limits: a design may be beaten only by ones that do not.
-    front = sorted(front_data(kept, study.metric).front, key=lambda r: (-r.score, r.number))
+    # The front of the allowed designs: only designs beyond the limits may dominate one of them.
+    front = sorted(front_data(allowed, study.metric).front, key=best_first)
     deviation, source = score_deviation(study.comparisons)
-    known = deviation == deviation
-    tied = tied_with_best([r.score for r in front], deviation) if known else 0
-    _print(study, front, deviation if known else None, source, tied, args)
+    scores = np.array([r.score for r in front], dtype=float)
+    tied = 0 if deviation is None else tied_with_best(scores, deviation)
+    _print_table(study, front, deviation, tied, args)
+    _print_verdict(study, deviation, source, tied)
+    print(f"next:\n  {_command(study, front[0], args)}")
+    if tied > 1 and not limits:
+        flags = _flags(study, args)
+        print(f"  python -m nas.retrain --top {min(tied, 4)}{flags}      (the hold-out chooses)")
     return {
         "study": study.name,
-        "score_deviation": deviation if known else None,
+        "score_deviation": deviation,
         "tied": tied,
         "candidates": [
             {
@@ -82,35 +89,35 @@ def run(args: Namespace) -> dict:
 
 
 def limits_of(args: Namespace) -> list[Callable[[TrialRecord], bool]]:
-    """The limits given, each as a test of a completed trial.
+    """The given limits, each as a test of a completed trial.
 
     Raises:
-        UserError: one is not a number, or out of its range.
+        UserError: one is not a number, or out of range.
     """
-    tests: list[Callable[[TrialRecord], bool]] = []
-    for key, value in (
-        ("macs", lambda r: r.cost.macs),
-        ("params", lambda r: r.cost.params),
-        ("latency", lambda r: r.cost.latency_ms),
-    ):
+
+    def at_most(metric: str, limit: float) -> Callable[[TrialRecord], bool]:
+        return lambda r: (cost := getattr(r.cost, metric)) is not None and cost <= limit
+
+    def ap_at_least(level: str, limit: float) -> Callable[[TrialRecord], bool]:
+        return lambda r: ap_of(r)[level] >= limit
+
+    tests = []
+    for key, metric in (("macs", "macs"), ("params", "params"), ("latency", "latency_ms")):
         text = getattr(args, f"max_{key}")
         if text is not None:
-            limit = cli.quantity(text, f"--max-{key}")
-            tests.append(
-                lambda r, value=value, limit=limit: value(r) is not None and value(r) <= limit
-            )
-    for level in LEVELS:
+            tests.append(at_most(metric, cli.quantity(text, f"--max-{key}")))
+    for level in AP_LEVELS:
         text = getattr(args, f"min_ap_{level}")
         if text is not None:
-            least = cli.quantity(text, f"--min-ap-{level}")
-            if least > 1:
+            limit = cli.quantity(text, f"--min-ap-{level}")
+            if limit > 1:
                 raise UserError(f"--min-ap-{level} {text}: must be in [0, 1], such as 0.6")
-            tests.append(lambda r, level=level, least=least: r.ap[level] >= least)
+            tests.append(ap_at_least(level, limit))
     return tests
 
 
-def _told(args: Namespace) -> str:
-    keys = ("max_macs", "max_params", "max_latency", *(f"min_ap_{level}" for level in LEVELS))
+def _limit_flags(args: Namespace) -> str:
+    keys = ("max_macs", "max_params", "max_latency", *(f"min_ap_{level}" for level in AP_LEVELS))
     return " ".join(
         f"--{key.replace('_', '-')} {getattr(args, key)}"
         for key in keys
@@ -119,7 +126,7 @@ def _told(args: Namespace) -> str:
 
 
 def _nearest(study: StudyData, args: Namespace) -> str:
-    """What the study has to offer, for whoever asked too much."""
+    """The best that the study offers for each limit."""
     completed = study.completed
     parts = [
         f"the fewest MACs are {min(r.cost.macs for r in completed) / 1e9:.3f} G, the fewest "
@@ -129,30 +136,28 @@ def _nearest(study: StudyData, args: Namespace) -> str:
         fastest = min(r.cost.latency_ms for r in completed if r.cost.latency_ms is not None)
         parts.append(f"the shortest latency {fastest:.1f} ms")
     parts += [
-        f"the highest {level} AP is {max(r.ap[level] for r in completed):.3f}"
-        for level in LEVELS
+        f"the highest {level} AP is {max(ap_of(r)[level] for r in completed):.3f}"
+        for level in AP_LEVELS
         if getattr(args, f"min_ap_{level}") is not None
     ]
     return ", ".join(parts)
 
 
-def _print(
+def _print_table(
     study: StudyData,
     front: Sequence[TrialRecord],
     deviation: float | None,
-    source: str,
     tied: int,
     args: Namespace,
 ) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    limits = _told(args)
+    limits = _limit_flags(args)
     table = Table(
         title=f"{study.name}: {len(front)} candidates"
         + (f" within {limits}" if limits else "")
-        + f", the front of {len(study.completed)} "
-        "completed trials",
+        + f", the front of {len(study.completed)} completed trials",
         title_justify="left",
         title_style="bold",
     )
@@ -161,7 +166,7 @@ def _print(
         "trial",
         "design",
         "score",
-        *LEVELS,
+        *AP_LEVELS,
         "G MACs",
         "parameters",
         *(["ms"] if latency else []),
@@ -172,15 +177,15 @@ def _print(
             justify="left" if name in ("trial", "design") else "right",
             no_wrap=name != "design",
         )
-    for place, r in enumerate(front):
+    for rank, r in enumerate(front):
         model = study.retrained.get(r.number)
-        score = model.metrics.get("score") if model else None
+        score = model.metrics.score if model else None
         spread = f" ±{deviation:.3f}" if deviation is not None else ""
         table.add_row(
-            name_of(r) + (" =" if tied > 1 and place < tied else ""),
+            name_of(r) + (" =" if tied > 1 and rank < tied else ""),
             describe(r.detector),
             f"{r.score:.3f}{spread}",
-            *(f"{r.ap[level]:.3f}" for level in LEVELS),
+            *(f"{ap_of(r)[level]:.3f}" for level in AP_LEVELS),
             f"{r.cost.macs / 1e9:.3f}",
             f"{r.cost.params:,}",
             *(
@@ -191,26 +196,26 @@ def _print(
             f"{score:.3f}" if score is not None else "–",
         )
     Console(width=None if sys.stdout.isatty() else 150).print(table)
+
+
+def _print_verdict(study: StudyData, deviation: float | None, source: str, tied: int) -> None:
+    """Whether the best scores differ significantly."""
     speed = f"the speed term is {'measured' if study.metric == 'latency_ms' else 'exact'}"
     if deviation is None:
         print(
-            "how far scores can be told apart is not known: too few designs were trained at two "
+            "whether scores differ significantly is unknown: too few designs were trained at two "
             "budgets"
         )
     elif tied > 1:
         print(
             f"the first {tied} (=) cannot be told apart at this budget: ± is one standard "
-            f"deviation, from how accuracy scatters {source}; {speed}"
+            f"deviation, from how accuracy varies {source}; {speed}"
         )
     else:
         print(
-            f"the first one stands out: ± is one standard deviation, from how accuracy scatters "
+            f"the first one stands out: ± is one standard deviation, from how accuracy varies "
             f"{source}; {speed}"
         )
-    flags = _flags(study, args)
-    print(f"next:\n  {_command(study, front[0], args)}")
-    if tied > 1 and not limits:
-        print(f"  python -m nas.retrain --top {min(tied, 4)}{flags}      (the hold-out chooses)")
 
 
 def _command(study: StudyData, record: TrialRecord, args: Namespace) -> str:
@@ -218,8 +223,7 @@ def _command(study: StudyData, record: TrialRecord, args: Namespace) -> str:
 
 
 def _flags(study: StudyData, args: Namespace) -> str:
-    runs = "" if str(args.runs_dir) == "runs" else f" --runs-dir {args.runs_dir}"
-    return f" --study {study.name}{runs}"
+    return f" --study {study.name}{runs_dir_flag(args.runs_dir)}"
 
 
 if __name__ == "__main__":

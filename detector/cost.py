@@ -11,7 +11,8 @@ from detector.architecture.cost import cost, layer_costs
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.config.detector import Detector
-from detector.config.presets import load_design, load_preset
+from detector.config.presets import load_design
+from detector.config.shipped import find_file
 from detector.network.counters import counters
 
 DESCRIPTION = """\
@@ -37,8 +38,8 @@ def make_parser() -> ArgumentParser:
         "design",
         metavar="PRESET|CONFIG",
         nargs="*",
-        help="the stem of a file in search_spaces/presets, or a .yaml file of that "
-        "form; with --table presets alone (default there: all)",
+        help="a preset by name (the files in search_spaces/presets), or a .yaml file of "
+        "that form; with --table presets alone (default there: all)",
     )
     made.add_argument(
         "--table",
@@ -81,8 +82,7 @@ def run(args: Namespace) -> dict:
             "presets side by side"
         )
     (name,) = args.design
-    is_file = name.endswith((".yaml", ".yml"))
-    config, _ = load_design(Path(name)) if is_file else load_preset(name)
+    config, _ = load_design(find_file(name, "preset"))
     height, width = args.size
     params, macs = cost(config, args.size)
     layers = layer_costs(config, args.size)
@@ -107,12 +107,18 @@ def run(args: Namespace) -> dict:
 
 
 def _table(args: Namespace) -> dict:
-    from detector.inference.preset_table import LATENCY_SIZE, all_presets, markdown, measured, rows
+    from detector.inference.preset_table import (
+        LATENCY_SIZE,
+        all_presets,
+        cost_rows,
+        markdown,
+        measure_latency,
+    )
 
     names = args.design or all_presets()
-    table, result = rows(names), {}
+    table, result = cost_rows(names), {}
     if not args.no_latency:
-        times, machine = measured(names, args.threads, args.repeats)
+        times, machine = measure_latency(names, args.threads, args.repeats)
         table = [row | {"latency": times[row["preset"]]} for row in table]
         result = {"machine": machine, "repeats": args.repeats, "latency_size": LATENCY_SIZE[::-1]}
     print(markdown(table))

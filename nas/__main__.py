@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from importlib import import_module
-from pathlib import Path
 
 COMMANDS = {
     "search": ("nas.search", "search a space: sample designs, train proxies, keep the front"),
@@ -43,18 +42,25 @@ options:
 
 def version() -> str:
     """As pyproject.toml had it when the project was installed."""
-    from importlib.metadata import PackageNotFoundError, version
+    from importlib import metadata
 
     try:
-        return version("retina-nas")
-    except PackageNotFoundError:
+        return metadata.version("retina-nas")
+    except metadata.PackageNotFoundError:
         return "(not installed)"
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run a sub-command; returns the exit code, 2 where there is none of that name."""
+def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
+    """Run a sub-command.
+
+    Args:
+        argv: what follows the program's name (default: the command line's).
+        prog: the program's name, as help and errors say it.
+
+    Returns:
+        The exit code; 2 where there is no command of that name.
+    """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
-    prog = "python -m nas" if Path(sys.argv[0]).name == "__main__.py" else "retina-nas"
     if name in ("", "-h", "--help"):
         print(help_text(prog))
         return 0 if name else 2
@@ -76,4 +82,4 @@ def main(argv: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(prog="python -m nas"))

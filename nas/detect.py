@@ -80,7 +80,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Detect as told on the command line; returns what --json writes."""
-    from detector.inference.detect_files import Finder
+    from detector.inference.detect_files import FileDetector
     from detector.inference.media import find_sources
     from detector.training.fit import choose_device
     from nas.models.model_folder import ModelChoice, chosen_model
@@ -93,7 +93,7 @@ def run(args: Namespace) -> dict:
         raise UserError("--fp16: needs a GPU and weights of torch; leave it out")
     model = chosen_model(ModelChoice.of(args))
     print(f"model: {model.title}\n  {model.path}")
-    finder = Finder(
+    detector = FileDetector(
         model.net,
         model.config,
         settings,
@@ -107,9 +107,9 @@ def run(args: Namespace) -> dict:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         with ImagesBar("files") as bar:
-            for done, found in enumerate(finder.find(sources, args.output, args.visualize), 1):
-                if found.fault:
-                    unreadable.append(found.fault)
+            for done, found in enumerate(detector.detect(sources, args.output, args.visualize), 1):
+                if found.error:
+                    unreadable.append(found.error)
                 if found.frames:
                     faces[str(found.source.path)] = found.faces
                 notes += found.notes

@@ -16,60 +16,60 @@ from detector.config.shipped import find_file
 from nas.samplers.proposer import SAMPLERS
 
 if TYPE_CHECKING:
-    from analysis.replays import Play
+    from analysis.statistics.replays import Play
     from nas.search_space.space import SearchSpace
     from nas.tabular.simulator import Schedule
     from nas.tabular.table import Table
 
 DESCRIPTION = """\
 Replay searches on a table of trained designs, by every sampler under every scheduler, with many
-seeds: the decisions are those of nas.search, the training is looked up. Tells how many epochs each
-one needs: in the terminal, as replay.md, and as a picture, replay.png.
+seeds: the decisions are those of nas.search, the results of training are looked up. Shows how many
+epochs each one needs: in the terminal, as replay.md, and as a figure, replay.png.
 
-  python -m nas.replay                       # the table that comes along
-  python -m nas.replay --record runs/table   # make it from a search that trained every design"""
+  python -m nas.replay                       # the shipped table
+  python -m nas.replay --record runs/table   # record it from a search that trained every design"""
 
 TABLE = Path("search_spaces/table.json")
 SCHEDULES = ("12", "2,6,12", "2,6,12 front")
-"""Replayed by default: rungs, then what is not as usual (eta 3, promote: score)."""
+"""Replayed by default: rungs, then what differs from eta 3 and promote: score."""
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.replay", DESCRIPTION)
-    made.add_argument(
+    parser = cli.parser("nas.replay", DESCRIPTION)
+    parser.add_argument(
         "--table",
         metavar="FILE",
         type=Path,
         default=TABLE,
         help=f"the recorded table (default: {TABLE})",
     )
-    made.add_argument(
+    parser.add_argument(
         "--record",
         metavar="FOLDER",
         type=Path,
-        help="write --table from the study in this folder, and end",
+        help="write --table from the study in this folder, and exit",
     )
-    made.add_argument(
+    parser.add_argument(
         "--space",
         metavar="FILE",
         type=Path,
-        help="with --record: the study's space, which must lie beside the table "
+        help="with --record: the study's space, which must be in the folder of the table "
         "(default: the table's name with .yaml)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--seeds",
         metavar="N",
         type=cli.count,
         default=30,
         help="searches of each kind (default: 30)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--samplers",
         metavar="NAMES",
         default=",".join(SAMPLERS),
-        help=f"with commas between them (default: {','.join(SAMPLERS)})",
+        help=f"comma-separated (default: {','.join(SAMPLERS)})",
     )
-    made.add_argument(
+    parser.add_argument(
         "--schedules",
         metavar="RUNGS",
         nargs="+",
@@ -77,25 +77,25 @@ def make_parser() -> ArgumentParser:
         help="such as 12 (all trials in full), 2,6,12 or '2,6,12 eta 2 front' "
         f"(default: {' '.join(map(repr, SCHEDULES))})",
     )
-    made.add_argument(
+    parser.add_argument(
         "--jobs",
         metavar="N",
         type=cli.count,
         default=len(os.sched_getaffinity(0)),
-        help="processes (default: one a core)",
+        help="processes (default: one per core)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
         default=Path("."),
         help="folder for replay.md and replay.png (default: here)",
     )
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Replay, or record, as told on the command line; returns what --json writes."""
+    """Replay, or record, as the command line says; returns what --json writes."""
     from nas.tabular.table import Table
 
     if args.record is not None:
@@ -111,14 +111,19 @@ def run(args: Namespace) -> dict:
     plays = replay(table, space, samplers, schedules, args.seeds, args.jobs)
     from nas.tabular.report import report
 
-    return report(table, space, plays, args.output)
+    result = report(table, space, plays, args.output)
+    print(result.caption)
+    for grid in result.grids:
+        grid.print()
+    print(f"written: {', '.join(map(str, result.files))}")
+    return result.data
 
 
 def schedule(text: str, table: Table) -> Schedule:
-    """A schedule from words such as "2,6,12 eta 2 front".
+    """A schedule from a text such as "2,6,12 eta 2 front".
 
     Raises:
-        UserError: not such words, or rungs at which the table has no AP.
+        UserError: the text has another form, or the table has no AP at a rung.
     """
     from nas.tabular.simulator import Schedule
 
@@ -128,15 +133,14 @@ def schedule(text: str, table: Table) -> Schedule:
         eta = float(words[words.index("eta") + 1]) if "eta" in words else 3.0
     except (ValueError, IndexError):
         raise UserError(
-            f"--schedules {text!r}: must be epochs with commas between them, then "
-            "maybe eta NUMBER and front, such as '2,6,12 eta 2 front'"
+            f"--schedules {text!r}: must be comma-separated epochs, optionally followed by "
+            "eta NUMBER and front, such as '2,6,12 eta 2 front'"
         ) from None
-    lacking = set(rungs) - set(table.evaluated)
-    if lacking or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or eta <= 1:
+    unknown = set(rungs) - set(table.evaluated)
+    if unknown or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or eta <= 1:
         raise UserError(
-            f"--schedules {text!r}: rungs must rise to {table.full} among the epochs "
-            f"at which the table has AP ({', '.join(map(str, table.evaluated))}), eta "
-            "must be above 1"
+            f"--schedules {text!r}: rungs must rise to {table.full} and be epochs at which the "
+            f"table has AP ({', '.join(map(str, table.evaluated))}); eta must be above 1"
         )
     return Schedule(rungs=rungs, eta=eta, promote="front" if "front" in words else "score")
 
@@ -149,7 +153,7 @@ def replay(
     seeds: int,
     jobs: int = 1,
 ) -> dict[tuple[str, Schedule], list[Play]]:
-    """All replays: (sampler, schedule) → one play a seed."""
+    """All replays: (sampler, schedule) → one for each seed."""
     tasks = [
         (sampler, schedule, seed)
         for schedule in schedules
@@ -157,14 +161,14 @@ def replay(
         for seed in range(seeds)
     ]
     plays: dict[tuple[str, Schedule], list[Play]] = {}
-    for (sampler, schedule, _), play in zip(tasks, _played(table, space, tasks, jobs)):
+    for (sampler, schedule, _), play in zip(tasks, _replays(table, space, tasks, jobs)):
         plays.setdefault((sampler, schedule), []).append(play)
         if len(plays[sampler, schedule]) == seeds:
             print(f"replayed: {sampler}, {schedule.name}", file=sys.stderr, flush=True)
     return plays
 
 
-def _played(table: Table, space: SearchSpace, tasks: list, jobs: int) -> Iterator[Play]:
+def _replays(table: Table, space: SearchSpace, tasks: list, jobs: int) -> Iterator[Play]:
     if jobs == 1:
         _prepare(table, space)
         yield from map(_play, tasks)
@@ -179,11 +183,11 @@ _prepared: tuple[Table, SearchSpace]
 
 
 def _prepare(table: Table, space: SearchSpace) -> None:
-    """What all tasks of a process share."""
+    """Set what all tasks of a process share."""
     global _prepared
-    from nas.tabular.simulator import Remembering
+    from nas.tabular.simulator import CachedSpace
 
-    _prepared = (table, Remembering.of(space))
+    _prepared = (table, CachedSpace.of(space))
 
 
 def _play(task: tuple[str, Schedule, int]) -> Play:
@@ -200,7 +204,7 @@ def _record(args: Namespace) -> dict:
 
     path = find_file(args.space or args.table.with_suffix(".yaml"), "space")
     if path.parent.resolve() != args.table.parent.resolve():
-        raise UserError(f"--space {path}: must lie beside the table, in {args.table.parent}")
+        raise UserError(f"--space {path}: must be in the folder of the table, {args.table.parent}")
     space = SearchSpace.load(path)
     table = Table.record(args.record, space)
     write_text(args.table, table.text())

@@ -1,33 +1,33 @@
-"""python -m nas.rescore: rank a finished study under another formula. Light to import."""
+"""python -m nas.rescore: rank a study by another formula. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from analysis.load import load_records
-from analysis.pareto import front_of, hypervolume_of
+from analysis.records.load import load_records
+from analysis.statistics.pareto import front_of, hypervolume_of
 from detector.base import cli
 from detector.base.errors import ConfigError, UserError
 from detector.base.struct import Struct
 from detector.base.yaml_file import read
 from detector.config.presets import section
-from trials.folders import add_runs_dir, find_study, newest
+from trials.folders import add_runs_dir, find_study, runs_dir_flag, study_or_newest
 from trials.names import describe
 from trials.objective import Objective
 from trials.record import Status, TrialRecord
 
 DESCRIPTION = """\
-Rank the completed trials of a study under another formula, without training anything. The study
-itself stays as it is: its search was steered by its own formula, and nas.retrain --best keeps to
-that; retrain another winner with --trial N.
+Rank the completed trials of a study by another formula, without training anything. The study
+itself does not change: its search was guided by its own formula, which nas.retrain --best uses,
+too; retrain another trial with --trial N.
 
   python -m nas.rescore --study retina-001 --objective params.yaml
 
-where params.yaml has an objective section as a search space does, and may have weights:
+where params.yaml has an objective section, as search spaces have, optionally with weights:
 
   objective: {metric: params, best: 50e3, worst: 45e6, weights: {accuracy: 2, speed: 1}}
 
@@ -50,65 +50,68 @@ class Weights(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Formula(Objective):
-    """An objective that may weigh accuracy and speed in another way than the competition."""
+    """An objective whose weights of accuracy and speed may differ from the competition's."""
 
     weights: Weights = field(default_factory=Weights)
 
     def of(self, record: TrialRecord) -> float:
-        """The score of a completed trial that has this formula's speed_score."""
+        """The score of a completed trial that has this formula's speed_score.
+
+        Raises:
+            ValueError: it was never evaluated.
+        """
+        if record.accuracy_score is None:
+            raise ValueError(f"trial {record.number} was never evaluated")
         return (
             self.weights.speed * record.speed_score + self.weights.accuracy * record.accuracy_score
         )
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.rescore", DESCRIPTION)
-    shared = made.add_argument_group("common to all commands")
+    parser = cli.parser("nas.rescore", DESCRIPTION)
+    shared = parser.add_argument_group("common to all commands")
     add_runs_dir(shared)
     shared.add_argument("--study", metavar="NAME", help="the study (default: the newest)")
-    made.add_argument(
+    parser.add_argument(
         "--objective",
         metavar="FILE",
         type=Path,
         required=True,
-        help="YAML with the section `objective:`; a search space will do",
+        help="YAML with the section `objective:`, such as a search space",
     )
-    made.add_argument(
+    parser.add_argument(
         "--top",
         metavar="K",
         type=cli.count,
         default=20,
         help="rows to print; --json has all (default: 20)",
     )
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
     """Print both rankings; returns what --json writes."""
     formula = read_formula(args.objective)
-    name = args.study or newest(args.runs_dir)
-    if name is None:
-        raise UserError(f"{args.runs_dir}: no study there yet; run python -m nas.search first")
+    name = study_or_newest(args.runs_dir, args.study)
     completed = [
         r for r in load_records(find_study(args.runs_dir, name)) if r.status is Status.COMPLETED
     ]
     if not completed:
         raise UserError(
-            f"study {name} has no completed trial to rank; go on with the search (--resume)"
+            f"study {name} has no completed trial to rank; resume the search (--resume)"
         )
-    rescored = under(formula, completed, name)
-    before = ranking(completed, lambda r: r.score)
+    rescored = with_formula(formula, completed, name)
+    before = ranking(completed, lambda r: r.score or 0.0)
     after = ranking(rescored, formula.of)
     front = front_of(rescored)
-    flag = "" if args.runs_dir == Path("runs") else f" --runs-dir {args.runs_dir}"
-    _print(name, flag, formula, before, after, front, args.top)
+    _print(name, runs_dir_flag(args.runs_dir), formula, before, after, front, args.top)
     old = {record.number: record for record in completed}
-    place = {record.number: rank for rank, record in enumerate(before, 1)}
+    old_rank = {record.number: rank for rank, record in enumerate(before, 1)}
     rows = [
         {
             "number": r.number,
             "rank": rank,
-            "old_rank": place[r.number],
+            "old_rank": old_rank[r.number],
             "score": formula.of(r),
             "old_score": old[r.number].score,
             "accuracy_score": r.accuracy_score,
@@ -146,23 +149,27 @@ def read_formula(path: Path) -> Formula:
     return section(document, "objective", Formula, {})
 
 
-def under(formula: Objective, records: Sequence[TrialRecord], study: str) -> list[TrialRecord]:
-    """The records with the speed_score that another formula gives them.
+def with_formula(
+    formula: Objective, records: Sequence[TrialRecord], study: str
+) -> list[TrialRecord]:
+    """The records with the speed_score of another formula.
 
     Raises:
-        UserError: what it measures speed by was not measured.
+        UserError: its metric was not measured.
     """
-    lacking = [r.number for r in records if getattr(r.cost, formula.metric) is None]
-    if lacking:
+    unmeasured = [r.number for r in records if getattr(r.cost, formula.metric) is None]
+    if unmeasured:
         raise UserError(
-            f"study {study} measured no {formula.metric} for {len(lacking)} of its "
-            f"{len(records)} completed trials (the first is {lacking[0]}); rank by "
+            f"study {study} measured no {formula.metric} for {len(unmeasured)} of its "
+            f"{len(records)} completed trials (the first is {unmeasured[0]}); rank by "
             "macs or params, or let python -m nas.evaluate measure a retrained model"
         )
     return [r.evolve(speed_score=formula.speed_score(r.cost)) for r in records]
 
 
-def ranking(records: Sequence[TrialRecord], score) -> list[TrialRecord]:
+def ranking(
+    records: Sequence[TrialRecord], score: Callable[[TrialRecord], float]
+) -> list[TrialRecord]:
     """Best first; ties by number."""
     return sorted(records, key=lambda r: (-score(r), r.number))
 
@@ -219,15 +226,11 @@ def _print(
     if len(after) > top:
         print(f"({len(after) - top} more: --top, or --json)")
     best = after[0]
-    change = (
-        "as before"
-        if best.number == before[0].number
-        else (f"before it was trial {before[0].number}")
-    )
+    change = "as before" if best.number == before[0].number else f"was trial {before[0].number}"
     print(
-        f"* on the front of accuracy and speed, which has {len(front)}\n"
-        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is as it "
-        f"was. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}"
+        f"* on the front of accuracy and speed, which has {len(front)} trials\n"
+        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study has not "
+        f"changed. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}"
     )
 
 

@@ -1,4 +1,4 @@
-"""What a design may cost at most: caps that are checked before anything is trained."""
+"""Limits on the cost of a design, which are checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -14,25 +14,26 @@ _UNITS = {"params": "parameters", "macs": "MACs at 640×640", "latency_ms": "ms 
 @dataclass(frozen=True, kw_only=True)
 class Constraints(Struct):
     max_params: int | None = 45_000_000
-    """The competition's rule; none: no cap."""
+    """The competition's rule; None means no limit."""
     min_macs: int | None = None
-    """Multiply-accumulates at 640×640 that a design has at least."""
+    """Minimum of multiply-accumulates at 640×640."""
     max_macs: int | None = None
     max_latency_ms: float | None = None
-    """Asked once the latency is measured, so after the others."""
+    """Checked when the latency has been measured, so after the others."""
 
     def __post_init__(self):
         for key in ("max_params", "min_macs", "max_macs", "max_latency_ms"):
             if getattr(self, key) is not None and getattr(self, key) <= 0:
                 raise ConfigError(f"constraints.{key}: {getattr(self, key)} must be greater than 0")
-        if None not in (self.min_macs, self.max_macs) and self.min_macs > self.max_macs:
+        least, most = self.min_macs, self.max_macs
+        if least is not None and most is not None and least > most:
             raise ConfigError(
-                f"constraints.min_macs: {self.min_macs:,} is over max_macs "
-                f"{self.max_macs:,}; swap them"
+                f"constraints.min_macs: {least:,} is over max_macs {most:,}; swap them"
             )
 
     def broken(self, cost: Cost) -> str | None:
-        """Name of the first cap that a cost breaks; what was not measured breaks none."""
+        """Name of the first limit that a cost breaks; None if it breaks none. What was not measured
+        breaks no limit."""
         for key in ("max_params", "max_macs", "min_macs", "max_latency_ms"):
             limit = getattr(self, key)
             side, _, quantity = key.partition("_")
@@ -42,7 +43,7 @@ class Constraints(Struct):
         return None
 
     def violation(self, cost: Cost) -> str | None:
-        """Why a cost is infeasible, with its numbers; none where it is feasible."""
+        """Why a cost is infeasible, with its numbers; None if it is feasible."""
         key = self.broken(cost)
         if key is None:
             return None

@@ -1,5 +1,5 @@
-"""log.txt in a trial's folder: what its workers printed, warned and logged, a line an epoch, and
-the traceback of a failure. It stays when checkpoints go."""
+"""log.txt in a trial's folder: the output, warnings and log messages of its workers, a line per
+epoch, and the traceback of a failure. It is kept when checkpoints are deleted."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ LOG = "log.txt"
 
 
 @contextlib.contextmanager
-def logged(folder: Path) -> Iterator[None]:
-    """What this process prints, warns, logs and raises meanwhile is added to the folder's log.
+def captured_in_log(folder: Path) -> Iterator[None]:
+    """Append all that this process prints, warns, logs and raises in the block to the folder's log.
 
-    Waits until no other process is within for the same folder: the worker of a search that was
-    killed may still be at its last epoch there.
+    Waits for other processes in such a block for the same folder: the worker of a killed search may
+    still be training its last epoch there.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "a", buffering=1) as log:
@@ -37,13 +37,13 @@ def logged(folder: Path) -> Iterator[None]:
             logging.getLogger().removeHandler(handler)
 
 
-def note(folder: Path, line: str) -> None:
-    """Add a line with the time to the folder's log."""
+def append_to_log(folder: Path, line: str) -> None:
+    """Append a line with the time to the folder's log."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "a") as log:
-        log.write(stamped(line) + "\n")
+        log.write(timestamped(line) + "\n")
 
 
-def stamped(line: str) -> str:
-    """The line behind the local time."""
+def timestamped(line: str) -> str:
+    """The line with the local time before it."""
     return f"{time.strftime('%Y-%m-%d %H:%M:%S')} {line}"

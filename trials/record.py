@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from functools import cached_property
@@ -124,17 +124,18 @@ class TrialRecord(Struct):
     @property
     def ap(self) -> dict | None:
         """AP of the last evaluated epoch."""
-        return self.evaluated and self.evaluated.ap
+        return self.evaluated.ap if self.evaluated else None
 
     @property
     def accuracy_score(self) -> float | None:
         """Mean of easy, medium and hard AP of the last evaluated epoch."""
-        return self.evaluated and self.evaluated.accuracy_score
+        return self.evaluated.accuracy_score if self.evaluated else None
 
     @property
     def score(self) -> float | None:
         """speed_score + 2 × accuracy_score at the budget reached so far."""
-        return self.evaluated and combined_score(self.evaluated.accuracy_score, self.speed_score)
+        accuracy = self.accuracy_score
+        return None if accuracy is None else combined_score(accuracy, self.speed_score)
 
     def scores(self, since: int = 0) -> dict[int, float]:
         """Score by epoch (1-based) of those evaluated, without the first `since` epochs."""
@@ -167,6 +168,18 @@ class TrialRecord(Struct):
     def evolve(self, **changes) -> TrialRecord:
         """The record with some fields changed."""
         return replace(self, **changes)
+
+
+def rank(record: TrialRecord) -> tuple[float, int]:
+    """Sort key of completed trials: best score first, of equal ones the first trial."""
+    assert record.score is not None, f"trial {record.number} has no score"
+    return -record.score, record.number
+
+
+def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
+    """The completed trial with the best score; None without one."""
+    completed = [record for record in records if record.status is Status.COMPLETED]
+    return min(completed, key=rank, default=None)
 
 
 def text_of(records: TrialRecord | Sequence[TrialRecord]) -> str:

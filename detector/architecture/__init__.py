@@ -1,1 +1,1 @@
-"""A design as plain layers, and the parameters and MACs that follow; no torch."""
+"""The layers of a design as plain data, its parameters and MACs; no torch."""

@@ -1,7 +1,7 @@
-"""Parameters and multiply-accumulates of a design from its configuration. Imports no torch.
+"""Parameters and multiply-accumulates (MACs) of a design from its configuration. Imports no torch.
 
-Equal to `sum(p.numel())` of the built detector and to thop 0.1.1, digit by digit; `layers.py`
-states the convention. `python -m detector.cost` prints it all.
+Exactly equal to `sum(p.numel())` of the built detector and to thop 0.1.1, whose convention is
+stated in layers.py. `python -m detector.cost` prints both.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ def cost(config: Detector, size: Size = (640, 640)) -> tuple[int, int]:
 
 
 def layer_costs(config: Detector, size: Size = (640, 640)) -> list[tuple[str, int, int]]:
-    """(module name, parameters, MACs) of each convolution with what follows it, and each pool.
+    """(module name, parameters, MACs) of each layer, a convolution with its norm and activation.
 
-    A module that several levels share comes once, with the MACs of all its uses.
+    A module that several levels share is listed once, with the MACs of all its uses.
     """
     params: dict[str, int] = {}
     macs: dict[str, int] = {}

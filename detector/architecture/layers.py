@@ -1,12 +1,11 @@
-"""The vocabulary that networks are written in: layers as plain data. Imports no torch.
+"""The layers of networks as plain data. Imports no torch.
 
-A layer knows its channels, its parameters and its multiply-accumulates, and `modules.py` turns
-it into an `nn.Module`: what is counted is what is built.
+A layer knows its channels, parameters and multiply-accumulates (MACs), and
+detector/network/modules.py turns it into an `nn.Module`: what is counted is what is built.
 
-MACs follow thop 0.1.1: a convolution counts its products (its bias does not count), batch
-normalisation counts 4 for each element, average pooling 1 for each element it gives; group
-normalisation, activations, max pooling, learnt factors and functional calls such as
-`F.interpolate` count 0.
+MACs follow thop 0.1.1: a convolution counts its products (not its bias), batch normalisation 4 for
+each element, average pooling 1 for each output element; group normalisation, activations, max
+pooling, learnt scales and functional calls such as `F.interpolate` count 0.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Conv:
-    """A convolution padded by kernel // 2, then normalisation, then an activation."""
+    """A convolution with padding kernel // 2, then normalisation, then an activation."""
 
     cin: int
     cout: int
@@ -31,7 +30,7 @@ class Conv:
     norm: bool = True
     activation: str | None = None
     norm_groups: int | None = None
-    """Group normalisation over so many groups of channels; none: batch normalisation."""
+    """Groups of group normalisation; None means batch normalisation."""
 
     @property
     def params(self) -> int:
@@ -53,8 +52,7 @@ class Conv:
 
 @dataclass(frozen=True, slots=True)
 class MaxPool:
-    """Maximum over kernel × kernel cells: 3 with a border of one cell, or 2, where a last odd row
-    or column is taken alone."""
+    """Max pooling: 3×3 with padding 1, or 2×2, rounding up at odd sizes."""
 
     cout: int
     kernel: int = 3
@@ -74,7 +72,7 @@ class MaxPool:
 
 @dataclass(frozen=True, slots=True)
 class AvgPool:
-    """Mean over 2×2 cells; a last odd row or column is taken alone."""
+    """2×2 average pooling, rounding up at odd sizes."""
 
     cout: int
 
@@ -93,7 +91,7 @@ class AvgPool:
 
 @dataclass(frozen=True, slots=True)
 class Norm:
-    """Batch normalisation alone."""
+    """Batch normalisation without a convolution."""
 
     cout: int
 
@@ -113,7 +111,7 @@ class Norm:
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """One learnt factor for a whole map."""
+    """A learnt scalar that multiplies a feature map."""
 
     cout: int
 
@@ -131,7 +129,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True)
 class Chain:
-    """Layers one after the other; at least one."""
+    """A sequence of layers, at least one."""
 
     layers: tuple[Layer, ...]
 
@@ -152,7 +150,7 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Residual:
-    """activation(body(x) + shortcut(x)); the shortcut is x itself where it is None."""
+    """activation(body(x) + shortcut(x)); None means the identity."""
 
     body: Chain
     shortcut: Conv | Chain | None = None
@@ -173,9 +171,9 @@ class Residual:
 
 @dataclass(frozen=True, slots=True)
 class SSH:
-    """Context of 3×3, 5×5 and 7×7 cells, concatenated (SSH, Najibi et al. 2017, as RetinaFace
-    has it): half of the channels see 3×3, a quarter 5×5, a quarter 7×7, by stacked 3×3
-    convolutions, of which the 5×5 and 7×7 branch share the first one. Ends with ReLU.
+    """The context module of SSH (Najibi et al. 2017), as in RetinaFace: three concatenated branches
+    of stacked 3×3 convolutions with receptive fields of 3×3 (half of the channels), 5×5 and 7×7 (a
+    quarter each), of which the latter two share their first convolution. Ends with ReLU.
     """
 
     conv3: Conv
@@ -214,7 +212,8 @@ def separable(
     activation: str | None = "relu",
     norm_groups: int | None = None,
 ) -> Chain:
-    """Depthwise 3×3, then pointwise (MobileNet, Howard et al. 2017), each normalised."""
+    """Depthwise separable convolution (MobileNet, Howard et al. 2017): depthwise 3×3, then
+    pointwise, each normalised."""
     return Chain(
         (
             Conv(cin, cin, 3, stride, groups=cin, activation=activation, norm_groups=norm_groups),
@@ -224,7 +223,7 @@ def separable(
 
 
 def unit(cin: int, cout: int, activation: str | None = "relu", norm: bool = True) -> Chain:
-    """Pointwise, then depthwise 3×3, normalised once at the end (YuNet, Wu et al. 2023)."""
+    """YuNet's unit (Wu et al. 2023): pointwise, then depthwise 3×3, normalised once at the end."""
     return Chain(
         (
             Conv(cin, cout, bias=True, norm=False),
@@ -239,12 +238,10 @@ Leaf = tuple[str, Conv | MaxPool | AvgPool | Norm | Scale, Size]
 
 
 def level_size(size: Size, level: int) -> Size:
-    """Cells of pyramid level `level` (stride 2**level) for an image of `size` pixels.
-
-    Rounded up, as each halving layer does it.
-    """
+    """Cells of pyramid level `level` (stride 2**level) for an image of `size` pixels, rounded up as
+    by each layer of stride 2."""
     stride = 2**level
-    # Nothing negative: in an exported graph division goes towards 0.
+    # Without negative numbers: in an exported graph, division rounds towards 0.
     return (size[0] + stride - 1) // stride, (size[1] + stride - 1) // stride
 
 

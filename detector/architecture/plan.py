@@ -1,13 +1,13 @@
-"""What a configuration builds, layer by layer, as plain data. Imports no torch.
+"""The layers that a configuration stands for, as plain data. Imports no torch.
 
-`model.py` builds its modules from a plan and `cost.py` counts the same plan, so the two cannot
-disagree on a layer. Each part of a plan tells its `uses`: every application of a layer, with
-the pyramid level of its input, under the name of the module in the built detector.
+The network's modules are built from a plan and cost.py counts the same plan, so the two cannot
+disagree. Each part of a plan lists its `uses`: every application of a layer, with the name of its
+module in the built detector and the pyramid level of its input.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sized
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -16,13 +16,13 @@ from detector.architecture.layers import SSH, Chain, Conv, Layer, Scale, separab
 from detector.config.detector import Detector, Head
 
 Use = tuple[str, Layer, int]
-"""Name of the module, its layers, pyramid level of the input (0 is the image)."""
+"""Name of the module, its layer, pyramid level of its input (0 is the image)."""
 
 
 @dataclass(frozen=True)
 class BackbonePlan:
     stages: tuple[Chain, ...]
-    """Stage i goes from level i to level i + 1."""
+    """Stage i maps level i to level i + 1."""
 
     def channels(self, level: int) -> int:
         return self.stages[level - 1].cout
@@ -34,25 +34,25 @@ class BackbonePlan:
 
 @dataclass(frozen=True)
 class FPNPlan:
-    """A feature pyramid (FPN, Lin et al. 2017, as RetinaFace has it).
+    """A feature pyramid network (FPN, Lin et al. 2017), as in RetinaFace.
 
-    Levels up to 5: a 1×1 lateral each; from the second-coarsest of them down, the coarser result
-    is up-sampled (nearest) and added, and a 3×3 merge follows. Levels above 5: the first is a
-    stride-2 3×3 convolution on the backbone's level 5, each further one on the one before; they
-    take no part in the way down. A level that is only passed on the way to a coarser one (6 of
-    [5, 7]) is built but not an output.
+    Levels up to 5: a 1×1 lateral convolution each; in the top-down path, the coarser result is
+    up-sampled (nearest) and added, and a 3×3 merge convolution follows. Levels above 5: the first
+    is a stride-2 3×3 convolution of the backbone's level 5, each further one of the level before;
+    they are not part of the top-down path. A skipped level below a coarser one (6 of [5, 7]) is
+    built, but is no output.
     """
 
     levels: tuple[int, ...]
     laterals: tuple[Conv, ...]
-    """One for each level up to 5, finest first."""
+    """One per level up to 5, finest first."""
     merges: tuple[Conv, ...]
-    """One for each lateral but the coarsest, finest first; a single one where shared."""
+    """One per lateral but the coarsest, finest first; a single one if shared."""
     extras: tuple[Conv, ...]
-    """To levels 6, 7 up to the coarsest."""
+    """Of levels 6 and 7, up to the coarsest."""
 
     def merge_index(self, lateral: int) -> int:
-        """Index of the merge that follows lateral number `lateral`."""
+        """Index of the merge convolution of lateral number `lateral`."""
         return min(lateral, len(self.merges) - 1)
 
     def uses(self) -> Iterator[Use]:
@@ -67,41 +67,41 @@ class FPNPlan:
 
 @dataclass(frozen=True)
 class PAFPNPlan:
-    """A path-aggregation pyramid (PANet, Liu et al. 2018, as SCRFD has it); no norms, no
-    activations.
+    """A path aggregation network (PANet, Liu et al. 2018), as in SCRFD; no norms, no activations.
 
-    A 1×1 lateral for each level; the coarser sum is up-sampled (nearest) and added on the way down,
-    a 3×3 convolution follows each sum; on the way up a stride-2 3×3 convolution of the finer level
-    is added, and a 3×3 convolution follows each level but the finest.
+    A 1×1 lateral convolution per level; in the top-down path, the coarser sum is up-sampled
+    (nearest) and added, and a 3×3 convolution follows each sum; in the bottom-up path, a stride-2
+    3×3 convolution of the finer level is added, and a 3×3 convolution follows each level but the
+    finest.
     """
 
     levels: tuple[int, ...]
     laterals: tuple[Conv, ...]
     downs: tuple[Conv, ...]
-    """After the way down, one for each level."""
+    """After the top-down path, one per level."""
     strided: tuple[Conv, ...]
-    """From each level but the coarsest to the next."""
+    """From each level but the coarsest to the next coarser one."""
     ups: tuple[Conv, ...]
-    """After the way up, one for each level but the finest."""
+    """After the bottom-up path, one per level but the finest."""
 
     def uses(self) -> Iterator[Use]:
         for index, level in enumerate(self.levels):
             yield f"neck.laterals.{index}", self.laterals[index], level
             yield f"neck.downs.{index}", self.downs[index], level
         for index, (fine, coarse) in enumerate(pairwise(self.levels)):
-            # Skipped levels are crossed at once.
+            # A single convolution crosses skipped levels.
             yield f"neck.strided.{index}", self.strided[index], fine
             yield f"neck.ups.{index}", self.ups[index], coarse
 
 
 @dataclass(frozen=True)
 class TFPNPlan:
-    """YuNet's pyramid: from the coarsest level down, a unit, then up-sampled (nearest) and added
-    to the finer level; without units the maps pass through as they are."""
+    """YuNet's tiny FPN (TFPN): in the top-down path, a unit, whose output is up-sampled (nearest)
+    and added to the finer level; without units the maps are passed through."""
 
     levels: tuple[int, ...]
     units: tuple[Chain, ...]
-    """One for each level, or none at all."""
+    """One per level, or none at all."""
 
     def uses(self) -> Iterator[Use]:
         for index, (level, layer) in enumerate(zip(self.levels, self.units)):
@@ -115,10 +115,10 @@ NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan
 class ContextPlan:
     levels: tuple[int, ...]
     blocks: tuple[SSH, ...]
-    """One for each level, a single one where shared, none where there is no context."""
+    """One per level, a single one if shared, or none without context."""
 
     def block_index(self, level_index: int) -> int:
-        """Index of the block that level number `level_index` goes through."""
+        """Index of the block of level number `level_index`."""
         return min(level_index, len(self.blocks) - 1)
 
     def uses(self) -> Iterator[Use]:
@@ -129,7 +129,7 @@ class ContextPlan:
 
 @dataclass(frozen=True)
 class Predictor:
-    """One kind of output: a layer for each level, or a shared one; `size` numbers an anchor."""
+    """The layers of one output: one per level, or a shared one; `size` values per anchor."""
 
     name: str
     size: int
@@ -140,16 +140,16 @@ class Predictor:
 class HeadPlan:
     levels: tuple[int, ...]
     towers: tuple[Chain, ...]
-    """What comes before the predictors: one for each level, a single one where shared, or none."""
+    """Convolutions before the predictors: one chain per level, a single one if shared, or none."""
     predictors: tuple[Predictor, ...]
     scales: tuple[Scale, ...]
-    """Factor of each level's box outputs where the head is shared."""
+    """Scales of each level's box outputs if the head is shared."""
     coding: str
-    """As head.coding: decides what boxes it starts with."""
+    """As head.coding; decides the initial boxes."""
 
     @staticmethod
-    def index(level_index: int, parts: tuple) -> int:
-        """Which of `parts` level number `level_index` goes through."""
+    def index(level_index: int, parts: Sized) -> int:
+        """Index of that of `parts` which level number `level_index` uses."""
         return min(level_index, len(parts) - 1)
 
     def uses(self) -> Iterator[Use]:
@@ -178,7 +178,7 @@ class DetectorPlan:
 
 
 def plan(config: Detector) -> DetectorPlan:
-    """The layers that `config` stands for."""
+    """The layers of a design."""
     levels = config.neck.levels
     backbone = BackbonePlan(stages(config.backbone, top=min(5, levels[-1])))
     return DetectorPlan(
@@ -237,7 +237,7 @@ def _context_blocks(config: Detector) -> tuple[SSH, ...]:
 def _heads(config: Detector) -> HeadPlan:
     head, levels, cin = config.head, config.neck.levels, config.neck.width
     copies = 1 if head.shared else len(levels)
-    towers = ()
+    towers: tuple[Chain, ...] = ()
     if head.layers:
         towers = (
             Chain(tuple(_tower_layer(head, head.width if i else cin) for i in range(head.layers))),
@@ -270,7 +270,7 @@ def _tower_layer(head: Head, cin: int) -> Layer:
 
 
 def _predictor(kind: str, cin: int, cout: int) -> Layer:
-    """The last convolution has a bias, and neither norm nor activation."""
+    """Its last convolution has a bias, and neither norm nor activation."""
     if kind == "unit":
         return unit(cin, cout, activation=None, norm=False)
     if kind == "depthwise":

@@ -1,1 +1,1 @@
-"""What knows no faces: errors, how commands and processes behave, plain data, YAML."""
+"""General parts: errors, files, how commands and processes behave, plain data, YAML."""

@@ -1,38 +1,43 @@
-"""How every command behaves: one-line errors, exit codes, files written whole. Light to import."""
+"""How every command behaves: one-line errors, exit codes, --json. Imports no torch."""
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import logging
 import os
 import re
 import sys
-import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NoReturn
 
 from detector.base.errors import UserError
-from detector.base.process import collect_seldom
+from detector.base.files import write_text
+from detector.base.process import relax_gc
 
 FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-EXIT_PARTLY = 1
+PACKAGES = ("detector", "trials", "nas", "analysis")
+"""Those whose log messages the user sees."""
+EXIT_PARTIAL = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
 
 
-class Partly(Exception):
-    """The command did what it could, but not all; its message is one line on stderr."""
+class PartialFailure(Exception):
+    """The command did only a part of its work; the message is one line on stderr."""
 
     def __init__(self, message: str, result: dict | None = None):
-        """`result`: what --json writes all the same."""
+        """`result`: what --json still writes."""
         super().__init__(message)
         self.result = result
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse whose error is one line (the usage stands in --help)."""
+    """argparse with one-line errors (without the usage, which --help shows)."""
 
-    def error(self, message: str):
+    def error(self, message: str) -> NoReturn:
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
@@ -43,20 +48,20 @@ def parser(prog: str, description: str) -> Parser:
         prog: as typed after `python -m`, such as "nas.search".
         description: what the command does, for a newcomer.
     """
-    made = Parser(
+    command_parser = Parser(
         prog=f"python -m {prog}",
         description=description,
         allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument(
+    command_parser.add_argument(
         "--json",
         metavar="FILE",
         type=Path,
         dest="json_file",
-        help="write the result as JSON to FILE, too",
+        help="also write the result to FILE as JSON",
     )
-    return made
+    return command_parser
 
 
 def size(text: str) -> tuple[int, int]:
@@ -70,7 +75,7 @@ def size(text: str) -> tuple[int, int]:
 
 
 def count(text: str) -> int:
-    """A whole number of at least 1, an argparse type."""
+    """A positive integer, an argparse type."""
     if not text.isdecimal() or not int(text):
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
     return int(text)
@@ -80,74 +85,75 @@ def quantity(text: str, flag: str) -> float:
     """ "1G" → 1e9, "1.5M" → 1.5e6, "20" → 20.
 
     Raises:
-        UserError: it is none of these.
+        UserError: `text` is not of this form.
     """
     match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)([kmg]?)", text.strip().lower())
     if match is None:
         raise UserError(
-            f"{flag} {text!r}: must be a number at least 0, with k, M or G where you "
-            "like, such as 1.5G"
+            f"{flag} {text!r}: must be a number of at least 0, optionally followed by k, M or G, "
+            "such as 1.5G"
         )
     return float(match[1]) * FACTORS[match[2]]
 
 
+class MessageHandler(logging.Handler):
+    """Prints log messages on stderr, over a live line that may be there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
+        print(clear + self.format(record), file=sys.stderr, flush=True)
+
+
+@contextlib.contextmanager
+def messages_on_stderr() -> Iterator[None]:
+    """Shows log messages of this project's packages, from INFO on."""
+    handler, loggers = MessageHandler(), [logging.getLogger(name) for name in PACKAGES]
+    for logger in loggers:
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+
+
 def main(
-    made: argparse.ArgumentParser,
+    command_parser: argparse.ArgumentParser,
     run: Callable[[argparse.Namespace], dict | None],
     argv: list[str] | None = None,
 ) -> int:
     """Parse, run, write the JSON result.
 
     Returns:
-        The exit code: 0; 1 where a part could not be done, 2 for what the user can mend (one line
-        on stderr each); 130 after Ctrl-C.
+        The exit code: 0; 1 if only a part was done, 2 for an error that the user can fix (each with
+        one line on stderr); 130 after Ctrl-C.
     """
-    collect_seldom()
+    relax_gc()
     try:
-        args = made.parse_args(argv)
+        args = command_parser.parse_args(argv)
         if args.json_file is not None and not args.json_file.parent.is_dir():
             raise UserError(
                 f"--json {args.json_file}: folder {args.json_file.parent} does not "
                 "exist; make it first"
             )
-        partly = None
+        failure = None
         try:
-            result = run(args)
-        except Partly as error:
-            partly, result = error, error.result
+            with messages_on_stderr():
+                result = run(args)
+        except PartialFailure as error:
+            failure, result = error, error.result
         if args.json_file is not None and result is not None:
             write_text(args.json_file, json.dumps(result, indent=2) + "\n")
-        if partly is not None:
-            print(f"error: {' '.join(str(partly).split())}", file=sys.stderr)
-            return EXIT_PARTLY
+        if failure is not None:
+            print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
+            return EXIT_PARTIAL
     except UserError as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
-    except BrokenPipeError:  # `| head`: the reader has seen enough
+    except BrokenPipeError:  # the reader of a pipe has closed it, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     return 0
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write all of `text` or nothing: aside first, then renamed.
-
-    Raises:
-        UserError: the file cannot be written.
-    """
-    try:
-        handle, aside = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        try:
-            with os.fdopen(handle, "w") as file:
-                file.write(text)
-            os.chmod(aside, 0o644)
-            os.replace(aside, path)
-        except BaseException:
-            os.unlink(aside)
-            raise
-    except OSError as error:
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
-        ) from error

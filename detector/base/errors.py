@@ -1,13 +1,13 @@
-"""Errors that the user of a command can cause and mend."""
+"""Errors, those above all that the user of a command can cause and fix."""
 
 import errno
 
 
 class UserError(Exception):
-    """One line: what was wrong, where (file, key, line), the rule, the way out.
+    """One line: what is wrong, where (file, key, line), the rule, and how to fix it.
 
-    Command lines print it without a traceback and exit with 2; a trial that
-    meets one is recorded as failed.
+    Commands print it without a traceback and exit with 2; a trial that raises one is recorded as
+    failed.
     """
 
 
@@ -16,17 +16,17 @@ class ConfigError(UserError):
 
 
 class TrainingError(Exception):
-    """Training cannot go on (a loss that is not finite, say); a search records it and goes on."""
+    """Training cannot continue (a loss is not finite, say); a search records it and continues."""
 
 
 class DiskFull(Exception):
-    """Another process met a full disk; its message is what it said."""
+    """The disk was full in another process; the message is that process's."""
 
 
 def disk_full(error: BaseException | None) -> bool:
-    """Whether an error, or one that it came from, tells of a full disk or a quota used up."""
+    """Whether an error, or one of its causes, is a full disk or an exhausted quota."""
     while error is not None:
-        if isinstance(error, DiskFull) or "disk is full" in str(error):  # as sqlite words it
+        if isinstance(error, DiskFull) or "disk is full" in str(error):  # sqlite's message
             return True
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return True
@@ -35,16 +35,21 @@ def disk_full(error: BaseException | None) -> bool:
 
 
 OUT_OF_MEMORY = ("out of memory", "allocate memory", "alloc_failed")
-"""What torch, the allocators of CPU and GPU, cuBLAS and cuDNN say, in lower case."""
+"""In messages of torch, the CPU and GPU allocators, cuBLAS and cuDNN, in lower case."""
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether an error tells that the memory of a GPU or of the machine was used up."""
+    """Whether an error is exhausted memory, of a GPU or of the machine."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":  # torch's
         return True
     return any(words in str(error).lower() for words in OUT_OF_MEMORY)
 
 
 def size_text(count: float) -> str:
-    """Bytes as messages tell them: 5_200_000 → "5.2 MB"."""
+    """A number of bytes for people: 5_200_000 → "5.2 MB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of a library's message, at most 200 characters of it."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:200]

@@ -2,14 +2,15 @@
 
 import gc
 
-YOUNG = 50_000
-"""Objects made before the garbage collector looks at them; Python's default is 700."""
+GC_THRESHOLD = 50_000
+"""Allocations between runs of the garbage collector; Python's default is 700."""
 
 
-def collect_seldom() -> None:
-    """Let the garbage collector look less often.
+def relax_gc() -> None:
+    """Run the garbage collector less often.
 
-    Imports make a million objects that stay, and torch, Ray and MLflow import a lot: looking at
-    them again and again was a sixth of their time. What has no cycles is freed at once anyway.
+    Importing torch, Ray and MLflow creates a million objects that stay; scanning them again and
+    again took a sixth of the import time. Objects without reference cycles are freed at once
+    anyway.
     """
-    gc.set_threshold(YOUNG)
+    gc.set_threshold(GC_THRESHOLD)

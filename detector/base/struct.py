@@ -1,4 +1,4 @@
-"""Frozen dataclasses to and from plain data (YAML, JSON), unknown keys and wrong types refused."""
+"""Frozen dataclasses to and from plain data (YAML, JSON); unknown keys, wrong types are errors."""
 
 from __future__ import annotations
 
@@ -8,22 +8,24 @@ import enum
 import types
 import typing
 from functools import cache
+from typing import Self
 
 from detector.base.errors import ConfigError
 
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
+@dataclasses.dataclass(frozen=True)
 class Struct:
-    """Base of the configuration dataclasses: `from_dict` and `to_dict` are each other's inverse."""
+    """Base class of the configuration dataclasses; `from_dict` is the inverse of `to_dict`."""
 
     @classmethod
-    def from_dict(cls, data: dict, where: str = ""):
+    def from_dict(cls, data: dict, where: str = "") -> Self:
         """An instance from plain data.
 
         Args:
-            data: one entry for each field; those with a default may be left out.
-            where: prefix for messages, such as "retina.yaml: detector".
+            data: an entry per field; fields with a default may be missing.
+            where: prefix of error messages, such as "retina.yaml: detector".
 
         Raises:
             ConfigError: an unknown or missing key, or a value of the wrong type.
@@ -33,23 +35,24 @@ class Struct:
             raise ConfigError(
                 f"{where or cls.__name__}: {data!r} must be a mapping of keys to values"
             )
-        hints = _hints(cls)
+        hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable: python/mypy#11470
         for key in data:
             if key not in hints:
                 close = difflib.get_close_matches(str(key), hints, n=1)
                 hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(hints)}"
                 raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
-        for key in sorted(_required(cls) - set(data)):
+        required = _required(cls)  # type: ignore[arg-type]
+        for key in sorted(required - set(data)):
             raise ConfigError(f"{prefix}{key}: missing key; add it")
         return cls(**{key: _read(hints[key], value, prefix + key) for key, value in data.items()})
 
     def to_dict(self) -> dict:
-        """Plain data (dicts, lists, scalars), every field named."""
+        """Plain data (dicts, lists, scalars) with every field."""
         return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
 
 
 @cache
-def _hints(cls) -> dict[str, object]:
+def _hints(cls) -> dict[str, typing.Any]:
     return typing.get_type_hints(cls)
 
 
@@ -76,7 +79,7 @@ def _plain(value):
 
 
 def _read(hint, value, where: str):
-    """`value` as the type `hint` says; ConfigError where it is not of that type."""
+    """`value` as the type `hint`; raises ConfigError if it is of another type."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:

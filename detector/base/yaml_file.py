@@ -1,4 +1,4 @@
-"""YAML that remembers its lines, so that a complaint can name them. Needs PyYAML alone."""
+"""YAML with line numbers for error messages. Imports only PyYAML."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from detector.base.errors import UserError
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML with the numbers of version 1.2: 1e-3 is a number here, too."""
+    """YAML with the floats of version 1.2: 1e-3 is a number, not text."""
 
 
 _Loader.add_implicit_resolver(
@@ -24,15 +24,15 @@ _Loader.add_implicit_resolver(
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML mapping and where its keys stand."""
+    """A YAML mapping and the lines of its keys."""
 
     path: Path
     data: dict
     lines: dict[tuple[str, ...], int]
-    """1-based line of each key; keys of keys as a path, entries of lists by their place."""
+    """1-based line of each key, by its path; list entries by index."""
 
     def error(self, keys: tuple[str, ...], message: str) -> UserError:
-        """A UserError that names the file, the line of the key where known, and the key."""
+        """A UserError with the file, the line of the key if known, and the key."""
         line = next(
             (self.lines[keys[:n]] for n in range(len(keys), 0, -1) if keys[:n] in self.lines), None
         )
@@ -44,7 +44,7 @@ def read(path: Path) -> Document:
     """The mapping in a YAML file.
 
     Raises:
-        UserError: it cannot be read, is no YAML, no mapping, or has a key twice.
+        UserError: it cannot be read, is not YAML or not a mapping, or lists a key twice.
     """
     try:
         text = path.read_text(encoding="utf-8")
@@ -57,25 +57,28 @@ def read(path: Path) -> Document:
     try:
         node = yaml.compose(text, Loader=_Loader)
         lines: dict[tuple[str, ...], int] = {}
-        _note_lines(path, node, (), lines)
+        _add_lines(path, node, (), lines)
         data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{path}:{mark.line + 1}" if mark else f"{path}"
         problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-        raise UserError(f"{where}: not valid YAML ({problem}); mend that line") from error
+        raise UserError(f"{where}: not valid YAML ({problem}); fix that line") from error
     if not isinstance(data, dict):
         raise UserError(f"{path}: must be a mapping of keys to values, such as `name: retina`")
     return Document(path, data, lines)
 
 
-def _note_lines(path: Path, node, keys: tuple[str, ...], lines: dict) -> None:
-    """Line of each key of a mapping and each entry of a list ("0", "1", …) into `lines`; a key that
-    stands twice is an error."""
+def _add_lines(path: Path, node, keys: tuple[str, ...], lines: dict) -> None:
+    """Add the line of each key of a mapping and each entry of a list ("0", "1", …) to `lines`.
+
+    Raises:
+        UserError: a key is listed twice.
+    """
     if isinstance(node, yaml.SequenceNode):
-        for place, entry in enumerate(node.value):
-            lines[keys + (str(place),)] = entry.start_mark.line + 1
-            _note_lines(path, entry, keys + (str(place),), lines)
+        for index, entry in enumerate(node.value):
+            lines[keys + (str(index),)] = entry.start_mark.line + 1
+            _add_lines(path, entry, keys + (str(index),), lines)
     if not isinstance(node, yaml.MappingNode):
         return
     for key, value in node.value:
@@ -83,8 +86,8 @@ def _note_lines(path: Path, node, keys: tuple[str, ...], lines: dict) -> None:
         line = key.start_mark.line + 1
         if name in lines:
             raise UserError(
-                f"{path}:{line}: {' → '.join(name)}: stands twice, first in line "
+                f"{path}:{line}: {' → '.join(name)}: is listed twice, first in line "
                 f"{lines[name]}; remove one"
             )
         lines[name] = line
-        _note_lines(path, value, name, lines)
+        _add_lines(path, value, name, lines)

@@ -1,1 +1,1 @@
-"""Anchors, box coding, post-processing (non-maximum suppression)."""
+"""Anchors, box coding, layout of the logits, post-processing (non-maximum suppression)."""

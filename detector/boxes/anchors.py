@@ -1,4 +1,4 @@
-"""Anchors: boxes laid over the image, each with a prediction of its own."""
+"""Anchors (prior boxes) of an image, one per prediction."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from detector.config.detector import Detector
 
 
 def anchors(config: Detector, size: Size, device: torch.device | str = "cpu") -> Tensor:
-    """float32 [A, 4] xyxy px for an image of `size` (height, width) px; not to be written to.
+    """float32 [A, 4] xyxy px for an image of `size` (height, width) px; must not be modified.
 
-    In the order of the detector's outputs: level by level (finest first), row by row over the
-    cells, the anchors of a cell innermost. Those of cell i of a level are centred at
-    (i + anchors.offset) · stride, which may lie outside an image whose side is no multiple of the
+    In the order of the detector's outputs: level by level (finest first), cells row by row, the
+    anchors of a cell innermost. Those of cell i of a level have their centre at
+    (i + anchors.offset) · stride, which may be outside an image whose side is no multiple of the
     stride. Not clipped.
     """
     return priors(config, size, device).anchors
@@ -25,28 +25,29 @@ def anchors(config: Detector, size: Size, device: torch.device | str = "cpu") ->
 
 @dataclass(frozen=True, eq=False)
 class Priors:
-    """Where the predictions for an image size are, and what they are relative to."""
+    """The boxes that the predictions for an image size refer to."""
 
     anchors: Tensor
-    """float32 [A, 4] xyxy px, what faces are matched with; see `anchors`."""
+    """float32 [A, 4] xyxy px, which are assigned to faces; see `anchors`."""
     references: Tensor
-    """float32 [A, 4] xyxy px, what deltas are decoded against: the anchors, or, around the same
-    centres, squares of one stride where head.coding counts in strides."""
+    """float32 [A, 4] xyxy px, which deltas are relative to: the anchors, or, if head.coding is in
+    strides, squares of one stride with the same centres."""
     cells: Tensor
-    """float32 [A, 4] xyxy px, the cell of its feature map that each prediction comes from."""
+    """float32 [A, 4] xyxy px, the cells of the feature maps that the predictions come from."""
     counts: tuple[int, ...]
-    """Anchors of each level, finest first; their sum is A."""
+    """Number of anchors of each level, finest first; their sum is A."""
     coding: str = "anchor"
     """As head.coding."""
 
 
 def priors(config: Detector, size: Size, device: torch.device | str = "cpu") -> Priors:
-    """The priors of a design for an image of `size` (height, width) px; not to be written to."""
-    return _priors(config, tuple(size), torch.device(device), _cached)
+    """The priors of a design for an image of `size` (height, width) px; must not be modified."""
+    height, width = size
+    return _priors(config, (height, width), torch.device(device), _cached)
 
 
 def symbolic_priors(config: Detector, size: Size) -> Priors:
-    """The same for a size that is not known yet, while a graph is exported."""
+    """The priors for a symbolic size, while a graph is exported."""
     return _priors(config, size, torch.device("cpu"), _boxes)
 
 

@@ -1,10 +1,10 @@
-"""Boxes as pure functions on tensors: xyxy in pixels, corners without the +1 convention.
+"""Box coding, areas and IoU as pure functions. Boxes are xyxy in pixels, without the +1 convention.
 
 Deltas are relative to a reference box, in one of three codings. `anchor`, SSD's (Liu et al. 2016):
-centre offsets in sizes of the reference over 0.1, log size ratios over 0.2. `point` (YOLOX, Ge et
-al. 2021): the same without those divisors. `distance` (FCOS, Tian et al. 2019): distances from the
-reference's centre to the left, top, right and bottom side, in sizes of the reference. Landmarks are
-offsets of points from the reference's centre, like those of centres.
+offsets of the centre in sizes of the reference, divided by 0.1, and logarithms of the size ratios,
+divided by 0.2. `point` (YOLOX, Ge et al. 2021): the same without those divisors. `distance` (FCOS,
+Tian et al. 2019): distances from the reference's centre to the left, top, right and bottom side, in
+sizes of the reference. Landmarks are offsets from the reference's centre, coded like the centre.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ ANCHOR, DISTANCE, POINT = "anchor", "distance", "point"
 
 
 def area(boxes: Tensor) -> Tensor:
-    """[N] square pixels of boxes [N, 4]; 0 where a box is turned inside out."""
+    """Areas [...] in px² of boxes [..., 4]; 0 where x2 < x1 or y2 < y1."""
     return product((boxes[..., 2:] - boxes[..., :2]).clamp(min=0))
 
 
 def product(sides: Tensor) -> Tensor:
-    """[...] of [..., 2]. The gradient of `prod` looks for zeros, for which a GPU is waited for."""
+    """Products [...] of [..., 2]; the gradient of `prod` would wait for a GPU to count zeros."""
     return sides[..., 0] * sides[..., 1]
 
 
 def iou(a: Tensor, b: Tensor) -> Tensor:
-    """Intersection over union [N, M] in [0, 1] of boxes [N, 4] and [M, 4]; 0 where both are
+    """Intersection over union (IoU) [N, M] in [0, 1] of boxes [N, 4] and [M, 4]; 0 if both are
     empty."""
-    # By coordinate and in place: a third of the time of [N, M, 2] tensors.
+    # By coordinate and in place: three times as fast as with [N, M, 2] tensors.
     x1, y1, x2, y2 = a.unbind(1)
     x1, y1, x2, y2 = x1[:, None], y1[:, None], x2[:, None], y2[:, None]
     u1, v1, u2, v2 = b.t().contiguous()
@@ -43,7 +43,7 @@ def iou(a: Tensor, b: Tensor) -> Tensor:
 
 
 def encode(boxes: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
-    """Deltas [..., 4] of boxes [..., 4] of positive size against references [..., 4]."""
+    """Deltas [..., 4] of boxes [..., 4] of positive size, relative to references [..., 4]."""
     origins, units = _center_size(references)
     if coding == DISTANCE:
         return torch.cat((origins - boxes[..., :2], boxes[..., 2:] - origins), dim=-1) / torch.cat(
@@ -60,8 +60,8 @@ def encode(boxes: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
 def decode(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
     """Boxes [..., 4] xyxy px from deltas [..., 4]: the inverse of `encode`.
 
-    No box is more than exp(MAX_LOG_SIZE) times as large as its reference, so that none is infinite.
-    By `distance`, negative ones may turn a box inside out.
+    Boxes are at most exp(MAX_LOG_SIZE) times as large as their reference, so that none is infinite.
+    With `distance`, negative deltas can give x2 < x1 or y2 < y1.
     """
     origins, units = _center_size(references)
     if coding == DISTANCE:
@@ -75,7 +75,7 @@ def decode(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
 
 
 def encode_landmarks(points: Tensor, references: Tensor, coding: str = ANCHOR) -> Tensor:
-    """Deltas [..., 10] of points [..., 5, 2] px against references [..., 4]; NaN stays NaN."""
+    """Deltas [..., 10] of points [..., 5, 2] px, relative to references [..., 4]; keeps NaN."""
     centers, sizes = _center_size(references)
     variance, _ = _variances(coding)
     deltas = (points - centers[..., None, :]) / (sizes[..., None, :] * variance)
@@ -91,7 +91,7 @@ def decode_landmarks(deltas: Tensor, references: Tensor, coding: str = ANCHOR) -
 
 
 def clip(boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Boxes [..., 4] cut off at the borders of an image of `size` (height, width) px."""
+    """Boxes [..., 4] clipped to an image of `size` (height, width) px."""
     height, width = size
     return torch.stack(
         (
@@ -110,5 +110,5 @@ def _center_size(boxes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _variances(coding: str) -> tuple[float, float]:
-    """Of centres and of log sizes."""
+    """Divisors of the offsets of centres, and of log sizes."""
     return (CENTER_VARIANCE, SIZE_VARIANCE) if coding == ANCHOR else (1.0, 1.0)

@@ -1,1 +1,1 @@
-"""What a detector is and how it is trained, as plain data that checks itself."""
+"""The design of a detector and its training recipe, as plain data that checks itself."""

@@ -1,7 +1,7 @@
-"""What a detector is: frozen dataclasses that check themselves. Imports no torch.
+"""The design of a detector: frozen dataclasses that check themselves. Imports no torch.
 
-A `Detector` says everything that gets built, in resolved numbers (channels, not
-multipliers), so that `arch_hash` is the identity of a design.
+A `Detector` describes everything that gets built, in resolved numbers (channels, not multipliers),
+so that `arch_hash` identifies a design.
 """
 
 from __future__ import annotations
@@ -13,25 +13,22 @@ from functools import lru_cache
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
+from detector.config.backbones import (
+    BACKBONES,
+    BLOCKS,
+    OPTIONS,
+    BackboneSpec,
+    published_backbone,
+)
 
 LEVELS = (2, 3, 4, 5, 6, 7)  # pyramid level k has stride 2**k pixels
-
-# Rows of each backbone kind: the pyramid level (log2 of the stride) that a row of blocks works at.
-# The last row of a level gives that level's feature map.
-BACKBONE_ROWS: dict[str, tuple[int, ...]] = {
-    "mobilenet_v1": (1, 2, 3, 4, 5),
-    "mobilenet_v2": (1, 2, 3, 4, 4, 5, 5),
-    "resnet": (2, 3, 4, 5),
-    "mobilenet_v2_s16": (1, 2, 3, 4, 4, 4, 4),  # never coarser than stride 16
-    "yunet": (1, 2, 2, 3, 4, 5),
-}
 ACTIVATIONS = ("relu", "leaky_relu", "relu6")
 
-# Square anchor sizes in pixels of the network's input, by pyramid level, and the ratios
-# (height / width) each size is drawn at.
+# Square anchor sizes in pixels of the network's input, by pyramid level, and the aspect ratios
+# (height / width) of each size.
 _THIRDS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] = {
-    # RetinaFace: 2 sizes a level, growing by 4 from level to level.
+    # RetinaFace: 2 sizes per level, 4 times as large from level to level.
     "retinaface": (
         {2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048), 7: (4096, 8192)},
         (1.0,),
@@ -41,15 +38,15 @@ ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] =
         {2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048), 7: (4096, 8192)},
         (1.25,),
     ),
-    # One size a level, 4 strides wide: the cheapest head.
+    # One size per level, 4 strides wide: the cheapest head.
     "single": ({k: (4.0 * 2**k,) for k in LEVELS}, (1.0,)),
     # The cell itself: for heads that predict from points.
     "cell": ({k: (1.0 * 2**k,) for k in LEVELS}, (1.0,)),
-    # Two sizes a level, half an octave apart, from 2 strides up.
+    # Two sizes per level, half an octave apart, from 2 strides up.
     "octave2": ({k: (2.0 * 2**k, 2.0 * 2**k * 2**0.5) for k in LEVELS}, (1.0,)),
-    # Three sizes a level, a third of an octave apart (RetinaNet's spacing).
+    # Three sizes per level, a third of an octave apart (RetinaNet's spacing).
     "octave3": ({k: tuple(2.0 * 2**k * t for t in _THIRDS) for k in LEVELS}, (1.0,)),
-    # The same with upright boxes, too: 6 anchors a cell.
+    # The same with upright boxes as well: 6 anchors per cell.
     "octave3_ratios": ({k: tuple(2.0 * 2**k * t for t in _THIRDS) for k in LEVELS}, (1.0, 2.0)),
 }
 
@@ -57,29 +54,29 @@ ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] =
 @dataclass(frozen=True, kw_only=True)
 class Backbone(Struct):
     kind: str
-    """One of BACKBONE_ROWS."""
+    """One of BACKBONES."""
     stem: int
     """Channels of the first convolution (stride 2)."""
     widths: tuple[int, ...]
-    """Channels of each row of blocks; for bottlenecks those of the 3×3 convolution (output ×4)."""
+    """Channels of each row of blocks; of bottlenecks, those of the 3×3 convolution (output ×4)."""
     depths: tuple[int, ...]
-    """Blocks in each row, at least 1; the first one carries the row's stride."""
+    """Blocks of each row, at least 1; the first one has the row's stride."""
     block: str = "basic"
-    """resnet only: basic or bottleneck."""
+    """resnet: basic or bottleneck."""
     variant: str = "plain"
-    """resnet only: plain, or d: three 3×3 convolutions as stem, 2×2 max pool, shortcuts that
-    average before they project."""
+    """resnet: plain, or d (three 3×3 convolutions as stem, 2×2 max pool, shortcuts that average
+    before they project)."""
     expansion: int = 6
-    """mobilenet_v2 kinds only: hidden channels over input channels (the first row has 1)."""
+    """mobilenet_v2 kinds: hidden channels over input channels (the first row has 1)."""
     last_expansion: int | None = None
-    """mobilenet_v2 kinds only: that of the last row; none: as the others."""
+    """mobilenet_v2 kinds: that of the last row; None means that of the others."""
     input_norm: bool = False
-    """Batch normalisation of the image itself."""
+    """Batch normalisation of the input image."""
     activation: str = "relu"
 
     def __post_init__(self):
-        _one_of("backbone.kind", self.kind, tuple(BACKBONE_ROWS))
-        rows = len(BACKBONE_ROWS[self.kind])
+        _one_of("backbone.kind", self.kind, tuple(BACKBONES))
+        rows = len(self.spec.levels)
         for key in ("widths", "depths"):
             values = getattr(self, key)
             if len(values) != rows:
@@ -93,30 +90,36 @@ class Backbone(Struct):
         _positive("backbone.expansion", self.expansion)
         if self.last_expansion is not None:
             _positive("backbone.last_expansion", self.last_expansion)
-        _one_of("backbone.block", self.block, ("basic", "bottleneck"))
+        has_blocks = "block" in self.spec.options
+        _one_of("backbone.block", self.block, tuple(self.spec.published) if has_blocks else BLOCKS)
         _one_of("backbone.variant", self.variant, ("plain", "d"))
-        if self.kind == "resnet" and self.variant == "d" and self.stem < 2:
+        if "variant" in self.spec.options and self.variant == "d" and self.stem < 2:
             raise ConfigError(f"backbone.stem: {self.stem} must be at least 2 with variant d")
         _one_of("backbone.activation", self.activation, ACTIVATIONS)
 
+    @property
+    def spec(self) -> BackboneSpec:
+        """What all backbones of this kind have in common."""
+        return BACKBONES[self.kind]
+
     def channels(self, level: int) -> int:
-        """Of the feature map at a pyramid level that has rows of blocks."""
-        row = max(i for i, at in enumerate(BACKBONE_ROWS[self.kind]) if at == level)
-        wide = self.kind == "resnet" and self.block == "bottleneck"
-        return self.widths[row] * (4 if wide else 1)
+        """Channels of the feature map of a pyramid level that has rows of blocks."""
+        row = max(row for row, own in enumerate(self.spec.levels) if own == level)
+        return self.widths[row] * published_backbone(self.kind, self.block).out_factor
 
 
 @dataclass(frozen=True, kw_only=True)
 class Neck(Struct):
     levels: tuple[int, ...]
-    """Ascending pyramid levels among 2–7; above 5 they are stride-2 convolutions on top."""
+    """Ascending pyramid levels among 2–7; those above 5 are extra stride-2 convolutions."""
     width: int
-    """Channels of every level; a multiple of 4 where a context module follows."""
+    """Channels of all levels; a multiple of 4 if a context module follows."""
     kind: str = "fpn"
-    """fpn (RetinaFace's), pafpn (a way up after the way down; no norms), tfpn (YuNet's: a unit for
-    each level) or none; the last two keep the backbone's channels, which `width` must equal."""
+    """fpn (RetinaFace's), pafpn (a bottom-up path after the top-down path; no norms), tfpn
+    (YuNet's: a unit per level) or none; the last two keep the backbone's channels, which `width`
+    must equal."""
     shared_merge: bool = False
-    """fpn: one 3×3 merge convolution for all levels instead of one each."""
+    """fpn: one 3×3 merge convolution for all levels instead of one per level."""
     activation: str = "relu"
     """fpn and tfpn."""
 
@@ -129,8 +132,7 @@ class Neck(Struct):
             )
         if levels[0] > 5:
             raise ConfigError(
-                f"neck.levels: {list(levels)} has none of the backbone's own levels; "
-                "start at 5 or finer"
+                f"neck.levels: {list(levels)} has none of the backbone's levels; start at 5 or less"
             )
         if levels[-1] > 5 and self.kind != "fpn":
             raise ConfigError(
@@ -144,9 +146,9 @@ class Neck(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Context(Struct):
     kind: str = "ssh"
-    """ssh (one module a level), ssh_shared (one for all levels) or none."""
+    """ssh (one module per level), ssh_shared (one for all levels) or none."""
     activation: str = "relu"
-    """Inside the module; it always ends with ReLU."""
+    """Inside the module, which always ends with ReLU."""
 
     def __post_init__(self):
         _one_of("context.kind", self.kind, ("ssh", "ssh_shared", "none"))
@@ -156,25 +158,26 @@ class Context(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Head(Struct):
     landmarks: bool = True
-    """Predict five landmarks beside class and box."""
+    """Whether five landmarks are predicted besides class and box."""
     layers: int = 0
-    """Convolutions before the predictors, common to all outputs."""
+    """Convolutions before the predictors, shared by all outputs."""
     width: int = 64
     """Their channels."""
     block: str = "conv"
-    """Each of them: conv (3×3), separable (depthwise, then pointwise) or unit (the other way)."""
+    """Each of them: conv (3×3), separable (depthwise, then pointwise) or unit (pointwise, then
+    depthwise)."""
     norm_groups: int | None = None
-    """conv and separable: group normalisation over so many groups; none: batch normalisation."""
+    """conv and separable: groups of group normalisation; None means batch normalisation."""
     predictor: str = "pointwise"
     """pointwise (1×1), conv3 (3×3), depthwise (3×3, norm, ReLU, then 1×1) or unit."""
     shared: bool = False
-    """The same weights at all levels, with a learnt factor for the boxes of each."""
+    """The same weights at all levels, with a learnt scale for the boxes of each level."""
     score: str = "softmax"
-    """softmax (background, face), sigmoid (face alone), or objectness: a second output, the
-    probability of an object, that the face's is multiplied by."""
+    """softmax (background, face), sigmoid (face only), or objectness (sigmoid, and a second output,
+    the probability of an object, that the score is multiplied by)."""
     coding: str = "anchor"
-    """What box and landmarks are relative to: anchor (SSD's offsets and log sizes), distance (to
-    the four sides, in strides) or point (offset and log size, in strides)."""
+    """Coding of boxes and landmarks: anchor (SSD's offsets and log sizes), distance (to the four
+    sides, in strides) or point (offset and log size, in strides)."""
 
     def __post_init__(self):
         if self.layers < 0:
@@ -191,21 +194,20 @@ class Head(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Anchors(Struct):
     name: str | None = None
-    """A set of ANCHOR_SETS; or none, and `sizes` or `shapes` given."""
+    """A set of ANCHOR_SETS; None means that `sizes` or `shapes` are given."""
     sizes: tuple[tuple[float, ...], ...] | None = None
-    """Sizes in input pixels, one tuple for each level of the neck."""
+    """Sizes in input pixels, a tuple per level of the neck."""
     ratios: tuple[float, ...] = (1.0,)
-    """Height / width, with `sizes`; a size s and ratio r give s/√r × s·√r."""
+    """Height / width, with `sizes`: size s and ratio r give an anchor of s/√r × s·√r."""
     shapes: tuple[tuple[tuple[float, float], ...], ...] | None = None
-    """(width, height) of each anchor by hand, one tuple of pairs for each level of the neck."""
+    """(width, height) of each anchor in input pixels, a tuple of pairs per level of the neck."""
     offset: float = 0.5
-    """Where in its cell an anchor is centred: 0.5 the middle, 0 the corner towards the origin."""
+    """Centre of an anchor in its cell: 0.5 is the middle, 0 the top left corner."""
 
     def __post_init__(self):
         if sum(given is not None for given in (self.name, self.sizes, self.shapes)) != 1:
             raise ConfigError(
-                f"anchors: give one of name (of {', '.join(ANCHOR_SETS)}), sizes and "
-                "shapes, no more and no less"
+                f"anchors: give exactly one of name (of {', '.join(ANCHOR_SETS)}), sizes and shapes"
             )
         if not 0 <= self.offset < 1:
             raise ConfigError(f"anchors.offset: {self.offset} must be at least 0 and below 1")
@@ -221,7 +223,7 @@ class Anchors(Struct):
             _positive("anchors.shapes", side)
         for key in ("sizes", "shapes"):
             if not all(getattr(self, key) or (True,)):
-                raise ConfigError(f"anchors.{key}: a level has none; give at least one for each")
+                raise ConfigError(f"anchors.{key}: a level has none; give each at least one")
         for ratio in self.ratios:
             _positive("anchors.ratios", ratio)
         if not self.ratios:
@@ -230,14 +232,14 @@ class Anchors(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Pixels(Struct):
-    """How raw pixels (BGR, 0–255) become the network's input; done inside the network."""
+    """Normalisation of raw pixels (BGR, 0–255), done inside the network."""
 
     order: str = "bgr"
     """bgr or rgb."""
     mean: tuple[float, float, float] = (104.0, 117.0, 123.0)
     """Subtracted, in the given order, 0–255."""
     std: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    """Divided by, after the mean."""
+    """Divided by, after subtracting the mean."""
 
     def __post_init__(self):
         _one_of("pixels.order", self.order, ("bgr", "rgb"))
@@ -271,9 +273,8 @@ class Detector(Struct):
         self._check_head()
 
     def _check_levels(self) -> None:
-        built = BACKBONE_ROWS[self.backbone.kind]
         for level in sorted({min(level, 5) for level in self.neck.levels}):
-            if level not in built:
+            if level not in self.backbone.spec.levels:
                 raise ConfigError(
                     f"neck.levels: {list(self.neck.levels)} needs level {level}, "
                     f"which backbone.kind {self.backbone.kind} does not have"
@@ -298,23 +299,24 @@ class Detector(Struct):
                     )
         if head.shared and len({len(level) for level in self.anchor_shapes()}) > 1:
             raise ConfigError(
-                "head.shared: levels have different numbers of anchors; give each "
-                "as many, or share no head"
+                "head.shared: levels have different numbers of anchors; give all levels "
+                "the same number, or set head.shared to false"
             )
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """Pixels between neighbouring cells, for each level of the neck."""
+        """Pixels between neighbouring cells, of each level of the neck."""
         return tuple(2**level for level in self.neck.levels)
 
     def anchor_shapes(self) -> tuple[tuple[tuple[float, float], ...], ...]:
-        """(width, height) in input pixels of each anchor of a cell, for each level of the neck."""
+        """(width, height) in input pixels of each anchor of a cell, of each level of the neck."""
         if self.anchors.shapes is not None:
             return self.anchors.shapes
         if self.anchors.name is not None:
             by_level, ratios = ANCHOR_SETS[self.anchors.name]
             sizes = tuple(by_level[level] for level in self.neck.levels)
         else:
+            assert self.anchors.sizes is not None  # one of the three is given
             sizes, ratios = self.anchors.sizes, self.anchors.ratios
         return tuple(
             tuple((s / r**0.5, s * r**0.5) for s in level for r in ratios) for level in sizes
@@ -322,24 +324,21 @@ class Detector(Struct):
 
 
 def canonical(detector: Detector) -> dict:
-    """The resolved configuration as plain data, without what does not get built.
+    """The resolved configuration as plain data, without fields that do not affect what is built.
 
-    What is as in RetinaFace, and not a field of the first version, is left out, too: names given
-    to designs before the field existed stay theirs.
+    Fields that the first version did not have are left out where they have RetinaFace's values, so
+    that designs keep the hashes they had before the fields existed.
     """
     design = detector.to_dict()
     backbone, neck, head = design["backbone"], detector.neck, design["head"]
-    kind = detector.backbone.kind
+    spec = detector.backbone.spec
     top = min(5, neck.levels[-1])  # rows above the coarsest level used are not built
-    rows = sum(level <= top for level in BACKBONE_ROWS[kind])
-    whole = rows == len(backbone["widths"])
+    rows = sum(level <= top for level in spec.levels)
+    if rows < len(spec.levels) or backbone["last_expansion"] == backbone["expansion"]:
+        backbone["last_expansion"] = None
     backbone["widths"], backbone["depths"] = backbone["widths"][:rows], backbone["depths"][:rows]
-    if kind != "resnet":
-        del backbone["block"], backbone["variant"]
-    if not kind.startswith("mobilenet_v2"):
-        del backbone["expansion"], backbone["last_expansion"]
-    elif not whole or backbone["last_expansion"] == backbone["expansion"]:
-        del backbone["last_expansion"]
+    for option in set(OPTIONS) - set(spec.options):
+        del backbone[option]
     if neck.kind != "fpn" or len([level for level in neck.levels if level <= 5]) < 3:
         del design["neck"]["shared_merge"]  # one merge at most
     if neck.kind in ("pafpn", "none"):
@@ -373,7 +372,7 @@ _PLAIN_BACKBONE = {"variant": "plain", "last_expansion": None, "input_norm": Fal
 
 @lru_cache(maxsize=4096)
 def arch_hash(detector: Detector) -> str:
-    """Identity of a design: 12 hex digits over `canonical`."""
+    """Identity of a design: 12 hex digits of the SHA-256 of `canonical`."""
     text = json.dumps(canonical(detector), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 

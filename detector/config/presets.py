@@ -1,26 +1,31 @@
-"""Fixed designs in YAML files, the presets above all. Imports no torch."""
+"""Fixed designs in YAML files, mainly the presets. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from pathlib import Path
+from typing import TypeVar
 
 from detector.base.errors import ConfigError, UserError
+from detector.base.struct import Struct
 from detector.base.yaml_file import Document, read
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
+from detector.config.shipped import SHIPPED
 
-PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
+PRESETS = SHIPPED / "presets"
+
+S = TypeVar("S", bound=Struct)
 
 
 def load_preset(name: str) -> tuple[Detector, Recipe]:
-    """A fixed design and the recipe it is trained by.
+    """A fixed design and its training recipe.
 
     Args:
         name: stem of a file in search_spaces/presets.
 
     Raises:
-        UserError: there is none of that name, or its file breaks a rule.
+        UserError: there is no preset of that name, or its file breaks a rule.
     """
     path = PRESETS / f"{name}.yaml"
     if not path.is_file() or Path(name).name != name:
@@ -30,8 +35,8 @@ def load_preset(name: str) -> tuple[Detector, Recipe]:
 
 
 def load_design(path: Path) -> tuple[Detector, Recipe]:
-    """A design and its recipe from a YAML file in the form of a preset: config.yaml beside
-    retrained weights is one.
+    """A design and its recipe from a YAML file in the form of a preset, such as config.yaml beside
+    retrained weights.
 
     Raises:
         UserError: the file cannot be read or breaks a rule.
@@ -45,8 +50,12 @@ def load_design(path: Path) -> tuple[Detector, Recipe]:
     return section(document, "detector", Detector, {}), section(document, "recipe", Recipe, {})
 
 
-def section(document: Document, key: str, struct, defaults: dict):
-    """A part of the file as a configuration dataclass."""
+def section(document: Document, key: str, struct: type[S], defaults: dict) -> S:
+    """A part of the file as a configuration dataclass.
+
+    Raises:
+        UserError: it breaks a rule; names the line.
+    """
     data = document.data.get(key) or {}
     if not isinstance(data, dict):
         raise document.error(
@@ -63,7 +72,7 @@ def section(document: Document, key: str, struct, defaults: dict):
 
 
 def merged(base: dict, changes: dict) -> dict:
-    """`base` with `changes` on top, mapping by mapping."""
+    """`base` updated with `changes`, recursively."""
     return base | {
         key: merged(base[key], value)
         if isinstance(value, dict) and isinstance(base.get(key), dict)

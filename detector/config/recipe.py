@@ -1,23 +1,29 @@
-"""How a detector is trained and evaluated: frozen dataclasses. Imports no torch."""
+"""The recipe to train and evaluate a detector by: frozen dataclasses. Imports no torch."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Self
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
+
+# Their functions: detector/losses/tables.py.
+ASSIGNERS = ("iou", "atss", "simota")
+CLASS_LOSSES = ("ohem", "cross_entropy", "focal", "quality_focal")
+BOX_LOSSES = ("smooth_l1", "giou", "diou", "eiou")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation(Struct):
     scales: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8, 1.0)
-    """Sides a random square crop is drawn from, as shares of the image's short side (> 0)."""
+    """Sides of random square crops, as fractions (> 0) of the image's short side."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     photometric: float = 0.5
-    """Probability of each of brightness, contrast, saturation and hue change; 0 turns them off."""
+    """Probability of each of brightness, contrast, saturation and hue jitter."""
     min_face: float = 0.0
-    """Faces whose longer side is below this many px after the resize are ignored, not learnt."""
+    """Faces whose longer side is below this many px after the resize are ignored."""
 
     def __post_init__(self):
         if not self.scales or min(self.scales) <= 0:
@@ -28,29 +34,28 @@ class Augmentation(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Optimizer(Struct):
-    """Rates are for the recipe's batch size."""
+    """Learning rates are for the recipe's batch size."""
 
     kind: str = "sgd"
-    """sgd, or adamw: learns far more in the first hundred steps, for proxies."""
+    """sgd, or adamw (learns far more in the first hundred steps: for proxies)."""
     lr: float = 1e-3
     """Learning rate after the warm-up."""
     momentum: float = 0.9
-    """adamw: its beta1."""
+    """sgd: momentum; adamw: beta1."""
     weight_decay: float = 5e-4
-    """L2 penalty (adamw: share of the weights taken off, times lr); not on biases and
-    normalisation."""
+    """L2 penalty (adamw: decoupled weight decay); not on biases and normalisation layers."""
     warmup_epochs: float = 1.0
-    """Epochs (fractions too) over which the rate rises linearly from lr / 1000."""
+    """Epochs (also fractions) of linear warm-up from lr / 1000."""
     schedule: str = "step"
     """step (× gamma at each milestone) or cosine (to 1 % of lr at the end)."""
     milestones: tuple[float, ...] = (0.76, 0.88)
-    """step: shares of all epochs after which the rate falls."""
+    """step: fractions of all epochs after which the learning rate decreases."""
     gamma: float = 0.1
     clip_norm: float = 0.0
-    """Gradients are scaled down to this L2 norm; 0 leaves them."""
+    """Gradients are clipped to this L2 norm; 0 means no clipping."""
     ema: float = 0.0
-    """Share of the running average of the weights that a step keeps, such as 0.999 (it rises to
-    that from 0.18); the average is what is evaluated and saved. 0: the weights themselves."""
+    """Decay per step of the exponential moving average of the weights, which is evaluated and
+    saved, such as 0.999 (it rises to that from 0.18); 0 means no average."""
 
     def __post_init__(self):
         if not self.lr > 0:
@@ -69,34 +74,32 @@ class Optimizer(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Loss(Struct):
     assignment: str = "iou"
-    """Which anchors learn a face: iou (RetinaFace), atss (those above the average overlap of its
-    nearest ones) or simota (those whose predictions cost least)."""
+    """Assigner of anchors to faces: iou (RetinaFace), atss (by the mean overlap of the nearest
+    anchors) or simota (by the cost of the predictions)."""
     match_iou: float = 0.35
-    """iou: an anchor learns the face it overlaps by at least this IoU."""
+    """iou: an anchor is positive from this IoU with a face on."""
     force_iou: float = 0.2
-    """iou: each face's best anchor learns it from this IoU on (RetinaFace: 0.2)."""
+    """iou: the best anchor of a face is positive from this IoU on (RetinaFace: 0.2)."""
     candidates: int = 9
-    """atss: nearest anchors of each level that a face chooses from."""
+    """atss: nearest anchors per level that are candidates for a face."""
     centre_radius: float = 2.5
-    """simota: strides around a face's centre within which cells are preferred."""
+    """simota: distance from a face's centre, in strides, within which cells are preferred."""
     class_loss: str = "ohem"
     """ohem (cross entropy over positives and the hardest negatives), cross_entropy (over all),
-    focal or quality_focal (learns the IoU of the predicted box); of objectness where predicted."""
+    focal or quality_focal (learns the IoU of the predicted box); of objectness if predicted."""
     negatives: float = 7.0
-    """ohem: hardest negatives kept for each positive anchor."""
+    """ohem: hardest negatives for each positive anchor."""
     box_loss: str = "smooth_l1"
-    """smooth_l1 (of the deltas), or giou, diou, eiou (of the boxes)."""
+    """smooth_l1 (of the deltas), or giou, diou or eiou (of the boxes)."""
     box_weight: float = 2.0
     landmark_weight: float = 1.0
     landmark_beta: float = 1.0
-    """Error of a landmark's delta below which its loss is quadratic."""
+    """Smooth L1's beta: error of a delta below which the loss is quadratic."""
 
     def __post_init__(self):
-        _one_of("loss.assignment", self.assignment, ("iou", "atss", "simota"))
-        _one_of(
-            "loss.class_loss", self.class_loss, ("ohem", "cross_entropy", "focal", "quality_focal")
-        )
-        _one_of("loss.box_loss", self.box_loss, ("smooth_l1", "giou", "diou", "eiou"))
+        _one_of("loss.assignment", self.assignment, ASSIGNERS)
+        _one_of("loss.class_loss", self.class_loss, CLASS_LOSSES)
+        _one_of("loss.box_loss", self.box_loss, BOX_LOSSES)
         _within("loss.match_iou", self.match_iou, 0, 1)
         _within("loss.force_iou", self.force_iou, 0, 1)
         for key in ("negatives", "candidates"):
@@ -110,22 +113,24 @@ class Loss(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Evaluation(Struct):
     size: int | None = None
-    """Long side in pixels to which images are scaled down before detection; none: as they are."""
+    """Long side in pixels to which images are scaled down for detection; None means original
+    size."""
     short: int | None = None
-    """Short side in pixels to which images are scaled, down or up, `size` being the most that the
-    long side gets; none: as `size` says."""
+    """Short side in pixels to which images are scaled, down or up, with a long side of at most
+    `size`; None means scaling by `size` alone."""
     flip: bool = False
-    """Look at the mirror image, too; what is seen in several views is merged by box voting."""
+    """Test-time augmentation by mirror images; several detections of a face are merged by box
+    voting."""
     scales: tuple[float, ...] = (1.0,)
-    """Factors of that size at which an image is looked at, one after the other."""
+    """Test-time augmentation by image sizes: factors of the size above."""
     score_threshold: float = 0.02
     pre_nms: int = 5000
-    """Boxes of highest score kept before NMS."""
+    """Boxes of highest score that enter non-maximum suppression (NMS)."""
     nms_iou: float = 0.4
     keep: int = 750
-    """Boxes kept for an image after NMS."""
+    """Most boxes of an image after NMS."""
     every: int = 1
-    """Epochs between evaluations while training; the last epoch always has one; 0: only that."""
+    """Epochs between evaluations in training; 0 means only after the last, which always has one."""
 
     def __post_init__(self):
         _within("evaluation.score_threshold", self.score_threshold, 0, 1)
@@ -143,31 +148,31 @@ class Recipe(Struct):
     size: int = 640
     """Side in pixels of the square training crops; a multiple of 32."""
     batch_size: int = 32
-    """Images a step, of all workers together."""
+    """Images per step, of all workers together."""
     accumulate: int = 1
-    """Parts in which a worker takes its images of a step through the network, one after the other:
-    less memory for the same gradients, but that batch normalisation sees each part alone."""
+    """Parts of a step's images that a worker processes one after the other (gradient accumulation):
+    less memory for the same gradients, except that batch normalisation sees each part alone."""
     cache_size: int | None = None
-    """Long side in pixels to which training images are scaled down once, in the cache; none: as
-    they are."""
+    """Long side in pixels to which training images are scaled down once, in the cache; None means
+    original size."""
     weights: str | None = None
-    """File of pretrained weights, or imagenet; none: from scratch."""
+    """File of pretrained weights, or imagenet; None means from scratch."""
     initialization: str = "he"
-    """Of weights that are trained from scratch: he (normal, by the fan-in; predictors near zero),
-    or torch (torch's default, uniform and 2.4 times as small, which under batch normalisation is a
-    rate 6 times as high; as RetinaFace's own code has it)."""
+    """Initial weights from scratch: he (normal, by the fan-in; predictors near zero), or torch
+    (torch's default, as in RetinaFace's own code: uniform and 2.4 times as small, which under batch
+    normalisation is equivalent to a 6 times higher learning rate)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
     evaluation: Evaluation = field(default_factory=Evaluation)
     precision: str = "auto"
-    """fp32, bf16 (autocast) or fp16 (with loss scaling); auto is bf16 where the device computes
-    in it, else fp32. All but fp32 lay images out channels-last."""
+    """fp32, bf16 (autocast) or fp16 (with loss scaling); auto is bf16 if the device supports it in
+    hardware, else fp32. Images are channels-last except with fp32."""
     norm: str = "sync"
-    """Batch normalisation by the statistics of: sync, the images of all workers on GPUs (on CPUs
-    as batch); batch, each worker's own; frozen, the initial weights."""
+    """Statistics of batch normalisation: sync (of the images of all workers on GPUs; on CPUs the
+    same as batch), batch (of each worker's images) or frozen (of the initial weights)."""
     seed: int = 0
-    """Of initial weights, order of images and augmentation."""
+    """Of the initial weights, the order of images and their augmentation."""
 
     def __post_init__(self):
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
@@ -180,9 +185,9 @@ class Recipe(Struct):
             raise ConfigError(f"size: {self.size} must be a multiple of 32")
 
     @classmethod
-    def from_dict(cls, data: dict, where: str = "") -> Recipe:
-        """As `Struct` does it; `autocast`, which checkpoints and studies had before `precision`,
-        is read as well."""
+    def from_dict(cls, data: dict, where: str = "") -> Self:
+        """As `Struct.from_dict`; also reads `autocast`, which older checkpoints and studies have in
+        the place of `precision`."""
         if isinstance(data, dict) and isinstance(data.get("autocast"), bool):
             data = {**data, "precision": "auto" if data["autocast"] else "fp32"}
             del data["autocast"]
@@ -191,18 +196,18 @@ class Recipe(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class DataChoice(Struct):
-    """Which images a study trains on and compares its trials on."""
+    """The images that a study trains on, and those that its trials are compared on."""
 
     path: str = "synthetic"
     """Folder of WIDER FACE (any layout of `detector.data.wider`), or synthetic."""
     fraction: float = 1.0
-    """Share of the training images used, stratified by event."""
+    """Fraction of the training images that is used, stratified by event."""
     holdout: float = 0.2
-    """Share of those kept out of training, stratified by event, to compare trials on."""
+    """Fraction of those that is held out, stratified by event, to compare trials on."""
     select_on: str = "holdout"
-    """holdout, or val as most competitors do (then the record says so)."""
+    """holdout, or val as most competitors do (which is then recorded)."""
     seed: int = 0
-    """Of both draws."""
+    """Of both random selections."""
 
     def __post_init__(self):
         if not 0 < self.fraction <= 1:

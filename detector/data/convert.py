@@ -1,4 +1,4 @@
-"""python -m detector.data.convert: annotation from one format to another."""
+"""python -m detector.data.convert: labels from one annotation format to another."""
 
 from __future__ import annotations
 
@@ -11,50 +11,51 @@ import numpy as np
 
 from detector.base import cli
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from detector.data.annotations.annotation import Annotation
 from detector.data.annotations.formats import FORMATS, format_of
 from detector.data.types import UnreadableImage
 from detector.data.wider import read_image
 
 DESCRIPTION = """\
-Turn an annotation file of faces into another format: wider (WIDER's text), retinaface
+Convert an annotation file of faces to another format: wider (WIDER's text), retinaface
 (RetinaFace's label.txt), json (a list of images with bbox x1 y1 x2 y2 and landmarks) or coco
-(COCO with the one class face).
+(COCO with the single class face).
 
   python -m detector.data.convert label.txt label.json --to json
   python -m detector.data.convert wider_face_val_bbx_gt.txt val.json --to coco --images FOLDER
 
-What is written is read back at once and compared: whatever the new format cannot hold is told.
-Numbers are kept to a millionth of a pixel."""
+The new file is read back and compared: what its format cannot store is reported. Numbers are
+rounded to a millionth of a pixel."""
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("detector.data.convert", DESCRIPTION)
-    made.add_argument("source", metavar="SOURCE", type=Path, help="the file to read")
-    made.add_argument("target", metavar="TARGET", type=Path, help="the file to write; a new one")
-    made.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format of TARGET")
-    made.add_argument(
+    parser = cli.parser("detector.data.convert", DESCRIPTION)
+    parser.add_argument("source", metavar="SOURCE", type=Path, help="the file to read")
+    parser.add_argument("target", metavar="TARGET", type=Path, help="the new file to write")
+    parser.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format of TARGET")
+    parser.add_argument(
         "--from",
         choices=tuple(FORMATS),
         dest="source_format",
-        help="the format of SOURCE (default: told from how it begins)",
+        help="the format of SOURCE (default: recognised by its first character)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--images",
         metavar="DIR",
         type=Path,
         help="folder of the images: their width and height are written, too (COCO "
-        "wants them); images that are missing there are told",
+        "requires them); images that are missing there are reported",
     )
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Convert as told on the command line; returns what --json writes."""
+    """Runs the command; returns what --json writes."""
     if args.target.exists():
-        raise UserError(f"{args.target}: is there already; give a new file")
+        raise UserError(f"{args.target}: exists already; give a new file")
     if not args.target.parent.is_dir():
-        raise UserError(f"{args.target.parent}: no such folder; make it first")
+        raise UserError(f"{args.target.parent}: no such folder; create it first")
     source_format = args.source_format or format_of(args.source)
     annotation = FORMATS[source_format].read(args.source)
     if not annotation.images:
@@ -66,21 +67,21 @@ def run(args: Namespace) -> dict:
     if args.images is not None:
         annotation = with_sizes(annotation, args.images, notes)
     text = FORMATS[args.to].write(annotation)
-    cli.write_text(args.target, text)
+    write_text(args.target, text)
     try:
-        losses = lost(annotation, FORMATS[args.to].read(args.target))
+        losses = find_losses(annotation, FORMATS[args.to].read(args.target))
     except UserError as error:
         args.target.unlink()
         raise UserError(
-            f"{args.source}: cannot be held by {FORMATS[args.to].title}: {error}"
+            f"{args.source}: cannot be stored as {FORMATS[args.to].title}: {error}"
         ) from error
     notes += [
-        f"{FORMATS[args.to].title} has no room for {what}: {count} left behind"
+        f"{FORMATS[args.to].title} cannot store {what}: {count} lost"
         for what, count in losses.items()
     ]
     if annotation.dropped:
         notes.append(
-            f"boxes of no size or outside their image, kept here, left out in training: "
+            f"boxes of no size or outside their image, kept here but ignored in training: "
             f"{annotation.dropped}, the first is {annotation.first_dropped}"
         )
     for note in notes:
@@ -103,10 +104,10 @@ def run(args: Namespace) -> dict:
 
 
 def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annotation:
-    """The same with the sizes of the images in `folder`; adds to `notes` which cannot be read.
+    """Adds the sizes of the images in `folder`, and to `notes` a line about unreadable ones.
 
     Raises:
-        UserError: none of them can be read.
+        UserError: no image can be read.
     """
     images, unreadable = [], []
     for image in annotation.images:
@@ -120,7 +121,7 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
     if len(unreadable) == len(images):
         raise UserError(
             f"{folder}: none of the {len(images)} images can be read there, the first "
-            f"is {images[0].name}; give the folder that their names start in"
+            f"is {images[0].name}; give the folder that their names are relative to"
         )
     if unreadable:
         notes.append(
@@ -130,8 +131,8 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
     return Annotation(images)
 
 
-def lost(before: Annotation, after: Annotation) -> dict[str, int]:
-    """How many faces or images `after` knows less of than `before`, by what it is."""
+def find_losses(before: Annotation, after: Annotation) -> dict[str, int]:
+    """What `after` lacks: the number of faces or images, by the name of the information."""
     counts: dict[str, int] = {}
 
     def count(what: str, number: int) -> None:
@@ -140,7 +141,7 @@ def lost(before: Annotation, after: Annotation) -> dict[str, int]:
 
     for old, new in zip(before.images, after.images, strict=True):
         if old.name != new.name or not np.allclose(old.boxes, new.boxes, rtol=0, atol=1.1e-6):
-            raise AssertionError(f"{old.name}: its faces changed on the way")
+            raise AssertionError(f"{old.name}: its boxes have changed")
         count("sizes of images", old.size not in ((0, 0), new.size))
         same = np.isclose(old.landmarks, new.landmarks, rtol=0, atol=1.1e-6)
         count("landmarks", (~same & np.isfinite(old.landmarks)).any(axis=(1, 2)).sum())
@@ -148,15 +149,15 @@ def lost(before: Annotation, after: Annotation) -> dict[str, int]:
             count(
                 name,
                 sum(
-                    _told(a, name) and a.get(name) != b.get(name)
+                    _is_informative(a, name) and a.get(name) != b.get(name)
                     for a, b in zip(old.attributes, new.attributes)
                 ),
             )
     return counts
 
 
-def _told(face: dict, name: str) -> bool:
-    """Whether an attribute says more than that nothing is special."""
+def _is_informative(face: dict, name: str) -> bool:
+    """Whether an attribute differs from its default."""
     return face.get(name) not in (None, 0, [0] * 5)
 
 

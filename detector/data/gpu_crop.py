@@ -1,5 +1,5 @@
-"""Random crops rendered on a GPU from images that lie in its memory: one kernel does crop, resize,
-colours and flip, as `transforms.Transforms.render` does them by OpenCV (to a grey level or so)."""
+"""Augmentation of images in a GPU's memory: one kernel crops, resizes, recolours and flips, as
+`transforms.Transforms.render` does with OpenCV (up to about one grey level)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ BLOCK = 256
 
 @triton.jit
 def _tap(position, tap, scale, side):
-    """Source pixel and weight of the tap-th neighbour of an output pixel, along one axis."""
+    """Source pixel and weight of the tap-th input of an output pixel, along one axis."""
     shrinks = scale > 1
-    # Linear: two neighbours of the middle of the pixel.
-    middle = (position + 0.5) * scale - 0.5
-    left = tl.floor(middle)
-    share = middle - left
+    # Linear interpolation: the two neighbours of the pixel's centre.
+    centre = (position + 0.5) * scale - 0.5
+    left = tl.floor(centre)
+    share = centre - left
     linear = tl.where(tap == 0, 1 - share, tl.where(tap == 1, share, 0.0))
-    # By area: the pixels that the output pixel covers, each by how much.
+    # Area interpolation: the pixels that the output pixel covers, weighted by their overlap.
     low = position * scale
     first = tl.floor(low + 1e-4)
     source = first + tap
@@ -37,7 +37,7 @@ def _tap(position, tap, scale, side):
 def _render(
     flat,
     starts,
-    places,
+    crops,
     colors,
     out,
     SIZE: tl.constexpr,
@@ -49,16 +49,16 @@ def _render(
 ):
     image = tl.program_id(1)
     pixel = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    exists = pixel < SIZE * SIZE
+    is_pixel = pixel < SIZE * SIZE
     row = pixel // SIZE
     column = pixel % SIZE
     start = tl.load(starts + image)
-    height = tl.load(places + image * 6)
-    width = tl.load(places + image * 6 + 1)
-    x = tl.load(places + image * 6 + 2)
-    y = tl.load(places + image * 6 + 3)
-    side = tl.load(places + image * 6 + 4)
-    flips = tl.load(places + image * 6 + 5)
+    height = tl.load(crops + image * 6)
+    width = tl.load(crops + image * 6 + 1)
+    x = tl.load(crops + image * 6 + 2)
+    y = tl.load(crops + image * 6 + 3)
+    side = tl.load(crops + image * 6 + 4)
+    flips = tl.load(crops + image * 6 + 5)
     column = tl.where(flips != 0, SIZE - 1 - column, column)
     scale = side.to(tl.float32) / SIZE
     blue = tl.zeros([BLOCK], tl.float32)
@@ -70,7 +70,7 @@ def _render(
             u, weight_x = _tap(column.to(tl.float32), j, scale, side)
             u = u + x
             w = v + y
-            inside = exists & (u >= 0) & (u < width) & (w >= 0) & (w < height)
+            inside = is_pixel & (u >= 0) & (u < width) & (w >= 0) & (w < height)
             source = flat + start + (w.to(tl.int64) * width + u) * 3
             weight = weight_x * weight_y
             blue += weight * tl.load(source, mask=inside, other=PAD_B).to(tl.float32)
@@ -87,25 +87,25 @@ def _render(
             + tl.load(color + channel * 4 + 3)
         )
         value = tl.minimum(tl.maximum(tl.floor(value + 0.5), 0.0), 255.0)
-        tl.store(target + channel, value.to(tl.uint8), mask=exists)
+        tl.store(target + channel, value.to(tl.uint8), mask=is_pixel)
 
 
 def render(
-    flat: Tensor, starts: Tensor, places: Tensor, colors: Tensor, size: int, taps: int
+    pixels: Tensor, starts: Tensor, crops: Tensor, colors: Tensor, size: int, taps: int
 ) -> Tensor:
-    """uint8 [B, 3, size, size] BGR, channels-last in memory: a view of each image.
+    """uint8 [B, 3, size, size] BGR, channels-last in memory: an augmented crop of each image.
 
     Args:
-        flat: uint8: all images [H, W, 3] BGR, one after the other.
-        starts: int64 [B], where in it each image of the batch begins.
-        places: int32 [B, 6]: height and width of the image, x, y and side of the square crop (px
-            of the image; it may reach beyond it), and whether it is flipped (0 or 1).
+        pixels: uint8 [N]: all images [H, W, 3] BGR, one after the other.
+        starts: int64 [B]: offset of each image of the batch in `pixels`.
+        crops: int32 [B, 6]: height and width of the image, x, y and side of the square crop (px
+            of the image; it may reach beyond it), and whether to flip it (0 or 1).
         colors: float32 [B, 3, 4], see `transforms.Transforms.colors`.
-        taps: pixels that one of the result is made of along an axis: 2, or where a crop of `side`
-            px shrinks ceil(side / size) + 1.
+        taps: input pixels of an output pixel along an axis: 2, or if a crop of `side` px shrinks,
+            ceil(side / size) + 1.
     """
-    out = torch.empty(len(starts), size, size, 3, dtype=torch.uint8, device=flat.device)
+    out = torch.empty(len(starts), size, size, 3, dtype=torch.uint8, device=pixels.device)
     _render[(triton.cdiv(size * size, BLOCK), len(starts))](
-        flat, starts, places, colors, out, size, taps, BLOCK, *PAD
+        pixels, starts, crops, colors, out, size, taps, BLOCK, *PAD
     )
     return out.permute(0, 3, 1, 2)

@@ -1,7 +1,8 @@
-"""Images made ready to train on: from caches, or decoded on demand where a disk has no room."""
+"""Images ready to train on: cached, or decoded on demand if the disk has no space."""
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -16,14 +17,16 @@ from detector.data.cache import (
     cache_folder,
     cache_images,
     decode_on_demand,
-    limited,
+    limited_size,
 )
 from detector.data.types import ImageSet, UnreadableImage
 
+logger = logging.getLogger(__name__)
+
 ANNOUNCED = 1e9
-"""Bytes of caches above which they are announced before they are made."""
+"""Larger caches (bytes) are announced before they are written."""
 MARGIN = 0.05
-"""Share of their size that must be free beyond it."""
+"""Share of the caches' size that must remain free."""
 
 
 class Part(NamedTuple):
@@ -31,7 +34,7 @@ class Part(NamedTuple):
 
     images: ImageSet
     max_side: int | None
-    """Long side in px that they are scaled down to; none: as they are."""
+    """Long side in px to which they are scaled down; None leaves them as they are."""
 
 
 def open_or_cache(
@@ -39,40 +42,40 @@ def open_or_cache(
     folder: Path,
     *,
     shared: bool,
-    report: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.info,
     progress: Progress | None = None,
 ) -> list[CachedImages | DecodedImages]:
-    """The images of each part from its cache, which is made where it is missing.
+    """The images of each part, from its cache, which is written if it is missing.
 
-    Where the disk has no room for the missing caches, their images are decoded whenever they are
-    needed: each is decoded once now to find the unreadable ones, and `folder` keeps what was found.
+    If the disk has no room for the missing caches, their images are decoded on demand
+    (`decode_on_demand`).
 
     Args:
         folder: as for `cache_images`.
-        shared: whether other processes open the caches by their folders; without room there is an
-            error instead.
-        report: takes a line for the user on a cache of more than 1 GB, or on too little room.
-        progress: called after each image that is decoded, of all that have to be.
+        shared: whether other processes open the caches by their folders; then too little room is
+            an error.
+        report: receives a line for the user about caches of more than 1 GB, or too little space.
+        progress: called after each image that is decoded, counted over all parts.
 
     Raises:
-        UserError: no room for caches that are shared; as `cache_images`.
+        UserError: no room for shared caches; as `cache_images`.
     """
-    room = room_for(parts, folder)
+    space = space_for_caches(parts, folder)
     if shared:
-        room.check()
-    if not room.enough:
+        space.check()
+    if not space.enough:
         report(
-            f"note: {room.shortage}; so they are decoded anew in every epoch, which takes "
-            f"processor time; to avoid that, {room.remedy}"
+            f"note: {space.shortage}; so they are decoded again in every epoch, which takes "
+            f"processor time; to avoid that, {space.remedy}"
         )
-    elif room.needed > ANNOUNCED:
-        report(f"caching {room.images:,} decoded images, {size_text(room.needed)}, in {folder}")
+    elif space.needed > ANNOUNCED:
+        report(f"caching {space.images:,} decoded images, {size_text(space.needed)}, in {folder}")
     opened: list[CachedImages | DecodedImages] = []
     done = 0
     for images, max_side in parts:
         cached = cache_folder(images, folder, max_side).is_dir()
-        advance = None if progress is None else _shifted(progress, done, room.images)
-        if cached or room.enough:
+        advance = None if progress is None else _shifted(progress, done, space.images)
+        if cached or space.enough:
             opened.append(cache_images(images, folder, max_side, advance))
         else:
             opened.append(decode_on_demand(images, folder, max_side, advance))
@@ -81,14 +84,14 @@ def open_or_cache(
 
 
 @dataclass(frozen=True, kw_only=True)
-class Room:
-    """What the missing caches need of a disk, and what it has."""
+class CacheSpace:
+    """Disk space that the missing caches need, and the free space."""
 
     folder: Path
     images: int
-    """Without a cache."""
+    """Number of images without a cache."""
     needed: int
-    """Bytes of their pixels; of unreadable ones none."""
+    """Bytes of their pixels, without unreadable images."""
     free: int
     """Bytes."""
 
@@ -107,20 +110,20 @@ class Room:
         )
 
     def check(self) -> None:
-        """UserError where there is not enough."""
+        """UserError if there is not enough."""
         if not self.enough:
             raise UserError(f"{self.shortage}; {self.remedy}")
 
 
-def room_for(parts: Sequence[Part], folder: Path) -> Room:
-    """What those of the parts need that have no cache in `folder`, which may be missing. Sizes are
-    those of labels, or read from the files' headers."""
+def space_for_caches(parts: Sequence[Part], folder: Path) -> CacheSpace:
+    """Disk space for the parts without a cache in `folder`, which may be missing. Sizes of images
+    come from the labels or from the files' headers."""
     folder = Path(folder)
     missing = [
         part for part in parts if not cache_folder(part.images, folder, part.max_side).is_dir()
     ]
     existing = next(path for path in (folder, *folder.resolve().parents) if path.exists())
-    return Room(
+    return CacheSpace(
         folder=folder,
         images=sum(len(part.images) for part in missing),
         needed=sum(cached_bytes(*part) for part in missing),
@@ -129,18 +132,18 @@ def room_for(parts: Sequence[Part], folder: Path) -> Room:
 
 
 def cached_bytes(images: ImageSet, max_side: int | None) -> int:
-    """Bytes of pixels that a cache of these images has; unreadable ones count for nothing."""
+    """Bytes of the pixels in a cache of these images, without unreadable ones."""
     total = 0
     for index, label in enumerate(images.labels):
         try:
             width, height = label.size if label.size[0] else images.size(index)
         except UnreadableImage:
             continue
-        width, height = limited((width, height), max_side)
+        width, height = limited_size((width, height), max_side)
         total += 3 * width * height
     return total
 
 
 def _shifted(progress: Progress, done: int, total: int) -> Progress:
-    """Progress of a part as progress of the whole: `done` images came before it."""
+    """The progress of a part as progress of all: `done` images came before it."""
     return lambda images, _: progress(done + images, total)

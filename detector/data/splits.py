@@ -1,4 +1,4 @@
-"""Seeded draws of images, stratified by event and independent of their order."""
+"""Seeded random subsets, stratified by event and independent of the order of images."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from detector.data.types import ImageLabel, ImageSet
 
 
 def stratified(names: Sequence[str], share: float, seed: int, purpose: str) -> list[bool]:
-    """Which of `names` are drawn: about `share` of them, of every event its part.
+    """A stratified random sample: for each name whether it is drawn, about `share` of each event.
 
-    Whether a name is drawn depends on the set of names, not on their order. An event of two or
-    more images has at least one drawn and one left. Draws of different `purpose` are independent.
+    Whether a name is drawn depends on the set of names, not on their order. Of an event with two or
+    more images at least one is drawn and one is not. Different purposes draw independently.
 
     Args:
-        names: `<event>/<file>`, all different.
+        names: `<event>/<file>`, without duplicates.
         share: in (0, 1); 1 draws all.
     """
     if share >= 1:
@@ -27,12 +27,12 @@ def stratified(names: Sequence[str], share: float, seed: int, purpose: str) -> l
     for name in names:
         events[name.split("/")[0]].append(name)
     drawn: set[str] = set()
-    seen = 0
+    total = 0
     for event in sorted(events):
         members = sorted(events[event], key=lambda name: _key(name, seed, purpose))
-        # rounding the running total, so that many small events do not add up their remainders
-        count = _round(share * (seen + len(members))) - _round(share * seen)
-        seen += len(members)
+        # Rounding the running total keeps the rounding errors of small events from adding up.
+        count = _round(share * (total + len(members))) - _round(share * total)
+        total += len(members)
         if len(members) > 1:
             count = min(max(count, 1), len(members) - 1)
         drawn.update(members[:count])
@@ -48,7 +48,7 @@ def _key(name: str, seed: int, purpose: str) -> bytes:
 
 
 def fingerprint(*parts: object) -> str:
-    """12 hex digits over the text of the parts."""
+    """12 hex digits of a hash of the parts: of bytes, or of the text of anything else."""
     digest = hashlib.sha256()
     for part in parts:
         digest.update(part if isinstance(part, bytes) else str(part).encode())
@@ -57,7 +57,7 @@ def fingerprint(*parts: object) -> str:
 
 
 def label_bytes(labels: Sequence[ImageLabel]) -> bytes:
-    """Names and annotations as bytes, to make a fingerprint of."""
+    """Names and labels as bytes, for a fingerprint."""
     return b"".join(
         part
         for label in labels
@@ -75,7 +75,7 @@ class Subset:
 
     def __init__(self, images: ImageSet, indices: Sequence[int], name: str):
         self.name = name
-        self.labels = [images.labels[i] for i in indices]
+        self.labels: Sequence[ImageLabel] = [images.labels[i] for i in indices]
         self.fingerprint = fingerprint(images.fingerprint, *(label.name for label in self.labels))
         self._images, self._indices = images, list(indices)
 

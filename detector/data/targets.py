@@ -1,30 +1,31 @@
-"""What a batch has to learn: the faces of all its images, in one piece."""
+"""Targets of a batch: the faces of all its images, in one set of tensors."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 SMALLEST_BUCKET = 128
+"""Least number of faces, padding included."""
 
 
 @dataclass(frozen=True, eq=False)
 class Targets:
-    """The faces of a batch of images, image by image. Boxes without area do not exist."""
+    """The faces of a batch of images, image by image. Boxes without area are padding."""
 
     boxes: Tensor
     """float32 [F, 4] xyxy px."""
     landmarks: Tensor
     """float32 [F, 5, 2] px; NaN where unknown."""
     ignore: Tensor
-    """bool [F]: neither learnt nor background."""
+    """bool [F]: neither positive nor background."""
     image: Tensor
-    """int64 [F]: the image of the batch that each face is in."""
+    """int64 [F]: index in the batch of each face's image."""
     images: int
-    """Images of the batch."""
+    """Number of images in the batch."""
 
     @classmethod
     def of(cls, targets: Sequence[Mapping[str, Tensor]] | Targets) -> Targets:
@@ -47,7 +48,7 @@ class Targets:
         )
 
     def __getitem__(self, images: slice) -> Targets:
-        """The faces of some neighbouring images (start and stop given), on the CPU alone."""
+        """The faces of consecutive images; needs start and stop, and tensors on the CPU."""
         start, stop = torch.searchsorted(self.image, torch.tensor([images.start, images.stop]))
         return Targets(
             self.boxes[start:stop],
@@ -57,12 +58,8 @@ class Targets:
             images.stop - images.start,
         )
 
-    def rows(self, kept: Tensor) -> Targets:
-        """Those of the faces for which `kept` (bool [F]) is true."""
-        return Targets(*(own[kept] for own in self.tensors), self.images)
-
     def by_image(self) -> list[dict[str, Tensor]]:
-        """As `of` takes them; on the CPU alone."""
+        """The inverse of `of`; needs tensors on the CPU."""
         counts = torch.bincount(self.image, minlength=self.images).tolist()
         return [
             {"boxes": boxes, "landmarks": landmarks, "ignore": ignore}
@@ -73,29 +70,36 @@ class Targets:
 
     @property
     def exists(self) -> Tensor:
-        """bool [F]: the box has an area."""
+        """bool [F]: a face, not padding: the box has an area."""
         return (self.boxes[:, 2:] > self.boxes[:, :2]).all(1)
 
     def padded(self) -> Targets:
-        """The same and faces that do not exist, so many that few lengths F occur: powers of two
-        from SMALLEST_BUCKET on. A graph of the step is captured for each length."""
-        more = bucket(len(self.boxes)) - len(self.boxes)
-        return Targets(
-            *(torch.cat((own, own.new_zeros(more, *own.shape[1:]))) for own in self.tensors),
-            self.images,
-        )
+        """Padded with boxes without area to a power of two of at least SMALLEST_BUCKET, so that few
+        lengths F occur: a CUDA graph of the step is captured for each length."""
+        padding = bucket(len(self.boxes)) - len(self.boxes)
+        return self.map(lambda own: torch.cat((own, own.new_zeros(padding, *own.shape[1:]))))
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return self.boxes, self.landmarks, self.ignore, self.image
 
+    def map(self, function: Callable[[Tensor], Tensor]) -> Targets:
+        """`function` applied to each of the four tensors."""
+        return Targets(
+            function(self.boxes),
+            function(self.landmarks),
+            function(self.ignore),
+            function(self.image),
+            self.images,
+        )
+
     def to(self, device: torch.device) -> Targets:
-        return Targets(*(own.to(device, non_blocking=True) for own in self.tensors), self.images)
+        return self.map(lambda own: own.to(device, non_blocking=True))
 
     def pin_memory(self) -> Targets:
-        return Targets(*(own.pin_memory() for own in self.tensors), self.images)
+        return self.map(lambda own: own.pin_memory())
 
 
 def bucket(faces: int) -> int:
-    """The length to which so many faces are padded."""
+    """The length to which this number of faces is padded."""
     return max(SMALLEST_BUCKET, 1 << (faces - 1).bit_length())

@@ -1,4 +1,4 @@
-"""The one type that all data sets, caches and evaluators share."""
+"""The image set: the interface that data sets, caches and evaluators share."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ import numpy as np
 
 @dataclass(frozen=True, eq=False)
 class ImageLabel:
-    """The truth of one image, in pixels of the original image."""
+    """The ground truth of one image, in pixels of the original image."""
 
     name: str
     """`<event>/<file name>`, unique in a set."""
     size: tuple[int, int]
-    """(width, height) of the original image; (0, 0) where not known before it is read."""
+    """(width, height) of the original image; (0, 0) if unknown before it is decoded."""
     boxes: np.ndarray
     """float32 [N, 4]: x1, y1, x2, y2. N may be 0."""
     landmarks: np.ndarray
     """float32 [N, 5, 2]: left eye, right eye, nose, left and right mouth corner as seen in the
     image; NaN where unknown."""
     ignore: np.ndarray
-    """bool [N]: neither learnt nor counted as a miss."""
+    """bool [N]: neither trained on nor counted as missed."""
 
     @property
     def event(self) -> str:
@@ -31,12 +31,12 @@ class ImageLabel:
 
 
 class ImageSet(Protocol):
-    """Labelled images, indexable and reproducible: the same index gives the same pixels."""
+    """Labelled images; the same index always returns the same pixels."""
 
     name: str
     """Shown to the user: "WIDER train", "synthetic val" …"""
     fingerprint: str
-    """12 hex digits over labels and file sizes: tells data sets apart."""
+    """12 hex digits of a hash of labels and file sizes, to distinguish data sets."""
     labels: Sequence[ImageLabel]
 
     def __len__(self) -> int: ...
@@ -46,9 +46,9 @@ class ImageSet(Protocol):
         scale by H / height. Raises `UnreadableImage` for a file that cannot be decoded."""
 
     def size(self, index: int) -> tuple[int, int]:
-        """(width, height) of the original image, not decoded where its file's header tells it.
-        Raises `UnreadableImage` as well."""
+        """(width, height) of the original image, from the file's header if possible. Raises
+        `UnreadableImage`, too."""
 
 
 class UnreadableImage(Exception):
-    """A file that is no image; skipped and counted."""
+    """A file that cannot be decoded as an image; it is skipped and counted."""

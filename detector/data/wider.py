@@ -1,4 +1,4 @@
-"""Images and annotation on disk: WIDER FACE in its official layout or RetinaFace's, or JSON."""
+"""Images and labels on disk: WIDER FACE in its official layout or RetinaFace's, or JSON."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from detector.data.annotations.text_formats import read_names
 from detector.data.splits import fingerprint, label_bytes
 from detector.data.types import ImageLabel, UnreadableImage
 
-# Where a part's annotation may be, the first one found is read, and where its images.
+# Possible paths of a part's annotation, of which the first that exists is read, and its images.
 _ANNOTATIONS = (
     "wider_face_split/wider_face_{part}_bbx_gt.txt",
     "{part}/label.txt",
@@ -29,11 +29,11 @@ _NAMES = "{part}/wider_{part}.txt"
 _IMAGES = ("WIDER_{part}/images", "{part}/images")
 _IMAGES_OF_JSON = (*_IMAGES, "{part}", "images")
 
-_HEADERS = ("JPEG", "PNG", "BMP", "WEBP")  # whose sizes Pillow and OpenCV read alike
+_HEADERS = ("JPEG", "PNG", "BMP", "WEBP")  # formats in which Pillow and OpenCV read equal sizes
 
 
 def layouts(part: str) -> str:
-    """What a folder with this part looks like, for messages."""
+    """The layouts of a folder with this part, for messages."""
     return (
         f"WIDER_{part}/images and wider_face_split/wider_face_{part}_bbx_gt.txt (official "
         f"layout), {part}/images and {part}/label.txt (RetinaFace's), or a list of images or "
@@ -42,7 +42,7 @@ def layouts(part: str) -> str:
 
 
 class FolderImages:
-    """Labelled image files below one folder."""
+    """An `ImageSet` of image files below one folder."""
 
     def __init__(self, name: str, folder: Path, labels: Sequence[ImageLabel], sizes: Sequence[int]):
         """`sizes`: bytes of each file, for the fingerprint."""
@@ -62,20 +62,20 @@ class FolderImages:
 
 
 def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3] BGR, as stored: annotations refer to pixels before any EXIF rotation.
+    """uint8 [H, W, 3] BGR, as stored: labels refer to pixels before any EXIF rotation.
 
     Args:
-        upright: turned as its EXIF says, as people see it.
+        upright: rotate by the EXIF orientation.
 
     Raises:
-        UnreadableImage: not an image, or a JPEG that ends early.
+        UnreadableImage: not an image, or a truncated JPEG.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
         raise UnreadableImage(f"{path}: {error.strerror}") from error
-    if _ends_early(data):  # OpenCV fills what is missing with grey and says nothing
-        raise UnreadableImage(f"{path}: not a readable image (a JPEG that ends early)")
+    if _is_truncated(data):  # OpenCV silently fills the missing part with grey
+        raise UnreadableImage(f"{path}: not a readable image (a truncated JPEG)")
     try:
         image = (
             None
@@ -93,50 +93,51 @@ def read_image(path: Path, upright: bool = False) -> np.ndarray:
 
 
 def read_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image as `read_image` gives it: from the file's header, or where that
-    cannot be read by decoding it.
+    """(width, height) of an image as `read_image` returns it, from the file's header, or else by
+    decoding it.
 
     Raises:
-        UnreadableImage: not an image. One whose header is intact may be damaged behind it.
+        UnreadableImage: not an image. Damage after an intact header is not detected.
     """
     try:
-        with warnings.catch_warnings():  # of very large images
+        with warnings.catch_warnings():  # about very large images
             warnings.simplefilter("ignore")
             with Image.open(path, formats=_HEADERS) as image:
                 return image.size
-    except Exception:  # of many kinds; OpenCV decides what is an image
+    except Exception:  # of any kind; OpenCV decides what is an image
         height, width = read_image(path).shape[:2]
         return width, height
 
 
-def _ends_early(data: bytes) -> bool:
-    """Whether it is a JPEG whose picture does not end; that of a thumbnail in its head may."""
+def _is_truncated(data: bytes) -> bool:
+    """Whether it is a JPEG without an end-of-image marker; one in an embedded thumbnail does not
+    count."""
     if not data.startswith(b"\xff\xd8"):
         return False
     at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # up to the picture
+    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # skip segments
         fill = data[at + 1 : at + 2] == b"\xff"
         at += 1 if fill else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
     return data.find(b"\xff\xd9", at) < 0
 
 
 def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
-    """The images of one part of WIDER FACE, and facts about them that the user should know.
+    """The images of one part of WIDER FACE, and lines of notes for the user.
 
     Args:
-        root: the data set's folder, in either layout.
+        root: the data set's folder, in any layout.
         part: train or val.
 
     Returns:
-        None where the folder has no such part.
+        None if the folder has no such part.
 
     Raises:
-        UserError: images without annotation or none of those annotated, or a bad line.
+        UserError: images without an annotation, an annotation without images, or an invalid line.
     """
-    found = _find(root, part)
-    if found is None:
+    paths = _find(root, part)
+    if paths is None:
         return None
-    text, folder, others = found
+    text, folder, others = paths
     if not text.is_file():
         raise UserError(
             f"{text}: missing annotation of {folder}; add the file from "
@@ -156,11 +157,11 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
         )
     notes = list(annotation.notes)
     if others:
-        notes.append(f"{text}: read for {part}; {others[0]} is there, too, and was not read")
+        notes.append(f"{text}: read for {part}; {others[0]} exists, too, and was not read")
     if missing:
         notes.append(
             f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
-            f"missing in {folder}, the first is {missing[0]}; going on without them"
+            f"missing in {folder}, the first is {missing[0]}; continuing without them"
         )
     if annotation.dropped:
         notes.append(
@@ -169,7 +170,7 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
         )
     if bare:
         notes.append(
-            f"{text}: lists images without boxes; they can be scored by the official "
+            f"{text}: lists images without boxes; they can be scored with the official "
             "ground truth only"
         )
     sizes = [files[label.name] for label in labels]
@@ -177,14 +178,14 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
 
 
 def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
-    """Annotation file, image folder, and annotation files that are there, too; none without
-    images. The annotation may be missing."""
+    """The annotation file, which may be missing, the image folder, and other annotation files; None
+    without images."""
 
-    def there(patterns: tuple[str, ...]) -> list[Path]:
+    def existing(patterns: tuple[str, ...]) -> list[Path]:
         return [path for path in (root / p.format(part=part) for p in patterns) if path.exists()]
 
-    texts = there((*_ANNOTATIONS, _NAMES))
-    folders = there(_IMAGES_OF_JSON if texts and texts[0].suffix == ".json" else _IMAGES)
+    texts = existing((*_ANNOTATIONS, _NAMES))
+    folders = existing(_IMAGES_OF_JSON if texts and texts[0].suffix == ".json" else _IMAGES)
     if not folders:
         return None
     if not texts:
@@ -194,7 +195,7 @@ def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
 
 
 def _file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file, by its path below `folder`."""
+    """Bytes of each file by its path relative to `folder`."""
     sizes = {}
     for directory, _, files in os.walk(folder):
         prefix = os.path.relpath(directory, folder).replace(os.sep, "/")

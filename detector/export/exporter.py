@@ -1,4 +1,4 @@
-"""A detector as an ONNX or OpenVINO graph of any batch and image size, checked on the spot."""
+"""A detector as an ONNX or OpenVINO graph for any batch and image size, compared with torch."""
 
 from __future__ import annotations
 
@@ -13,9 +13,11 @@ import torch
 from torch import Tensor, nn
 
 from detector.base.errors import UserError
+from detector.base.files import atomic_path
 from detector.boxes.anchors import symbolic_priors
 from detector.boxes.coding import decode, decode_landmarks
-from detector.boxes.postprocess import Detections, face_scores, postprocess
+from detector.boxes.logits import face_scores
+from detector.boxes.postprocess import Detections, postprocess
 from detector.config.detector import Detector
 from detector.config.recipe import Evaluation
 from detector.export.runtime import KEY, SUFFIXES, Exported, Graph, load_exported
@@ -23,26 +25,27 @@ from detector.export.runtime import KEY, SUFFIXES, Exported, Graph, load_exporte
 INPUT = "images"
 OPSET = 18
 ABSOLUTE, RELATIVE = 2e-3, 1e-3
-"""By how much outputs may differ from torch's: float32 sums in another order."""
+"""Tolerances for differences from torch's outputs: float32 sums in another order."""
 UNMATCHED = 0.02
-"""Share of faces that may be in one result of NMS only: those within rounding of a threshold."""
+"""Share of faces that may be found by only one of both: those within rounding of a threshold."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """How an exported graph compares with torch."""
+    """The comparison of an exported graph with torch."""
 
     differences: dict[str, float]
-    """Largest absolute difference of each output; with NMS over the faces found by both."""
+    """Largest absolute difference of each output; with non-maximum suppression (NMS) in the graph,
+    over the faces that both find."""
     compared: int
-    """Numbers compared; with NMS: faces that torch finds."""
+    """Number of values compared; with NMS, number of faces that torch finds."""
     unmatched: int = 0
-    """With NMS: faces that one of both finds alone."""
+    """With NMS: faces that only one of both finds."""
     passed: bool
 
 
-class _WithBoxes(nn.Module):
-    """The detector, and its outputs as boxes, scores and landmarks."""
+class _DecodedDetector(nn.Module):
+    """The detector with decoded outputs: boxes, scores and landmarks."""
 
     def __init__(self, model: nn.Module, config: Detector):
         super().__init__()
@@ -50,16 +53,17 @@ class _WithBoxes(nn.Module):
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.model(images)
-        priors = symbolic_priors(self.config, tuple(images.shape[-2:]))
-        found = {
+        height, width = images.shape[-2:]
+        priors = symbolic_priors(self.config, (height, width))
+        decoded = {
             "boxes": decode(outputs["box_deltas"], priors.references, priors.coding),
             "scores": face_scores(outputs),
         }
         if "landmark_deltas" in outputs:
-            found["landmarks"] = decode_landmarks(
+            decoded["landmarks"] = decode_landmarks(
                 outputs["landmark_deltas"], priors.references, priors.coding
             )
-        return found
+        return decoded
 
 
 def export(
@@ -69,13 +73,13 @@ def export(
     post: str = "none",
     settings: Evaluation | None = None,
 ) -> Path:
-    """Writes the graph of a detector; an older file is replaced in one step.
+    """Writes the graph of a detector atomically.
 
     Args:
         model: `build_detector(config)` with its weights, on the CPU; used in evaluation mode.
         path: ending in .onnx, or in .xml (OpenVINO; weights in the .bin beside it).
-        post: what follows the network in the graph, see `Graph.post`.
-        settings: of NMS; `pre_nms` has no place in a graph.
+        post: post-processing in the graph, see `Graph.post`.
+        settings: of non-maximum suppression (NMS); `pre_nms` has no effect in a graph.
 
     Raises:
         UserError: the file cannot be written, or onnx or openvino is missing.
@@ -83,20 +87,19 @@ def export(
     graph = Graph(detector=config, post=post, settings=settings or Evaluation())
     try:
         content = onnx_bytes(model, graph)
-        aside = path.with_name(f".{os.getpid()}.{path.name}")
-        if SUFFIXES[path.suffix] == "onnx":
-            aside.write_bytes(content)
-        else:
-            _save_openvino(content, graph, aside)
-            os.replace(aside.with_suffix(".bin"), path.with_suffix(".bin"))
-        os.replace(aside, path)
+        with atomic_path(path, suffix=path.suffix) as temporary:
+            if SUFFIXES[path.suffix] == "onnx":
+                temporary.write_bytes(content)
+            else:
+                _save_openvino(content, graph, temporary)
+                os.replace(temporary.with_suffix(".bin"), path.with_suffix(".bin"))
     except ImportError as error:
         raise UserError(
             f"{path}: {error.name} is not installed; pip install {error.name}"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free some space or choose another place"
+            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
         ) from error
     return path
 
@@ -106,10 +109,10 @@ def onnx_bytes(model: nn.Module, graph: Graph) -> bytes:
     import onnx
 
     training = model.training
-    net = model if graph.post == "none" else _WithBoxes(model, graph.detector)
-    names = [name for name in graph.outputs if name != "image"]
+    net = model if graph.post == "none" else _DecodedDetector(model, graph.detector)
+    names = [name for name in graph.outputs if name != "image"]  # which NMS adds
     any_size = torch.export.Dim.DYNAMIC
-    with warnings.catch_warnings(action="ignore"), torch.no_grad():  # about the exporter's insides
+    with warnings.catch_warnings(action="ignore"), torch.no_grad():  # from the exporter's own code
         program = torch.onnx.export(
             net.eval(),
             (torch.zeros(2, 3, 96, 128, dtype=torch.uint8),),
@@ -121,21 +124,22 @@ def onnx_bytes(model: nn.Module, graph: Graph) -> bytes:
             dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
         )
     model.train(training)
+    assert program is not None  # only without dynamo
     proto = program.model_proto
-    del proto.graph.value_info[:]  # shapes by the exporter's names of sizes
+    del proto.graph.value_info[:]  # its shapes have generated names
     _name_sizes(proto.graph.input[0], ("batch", 3, "height", "width"))
     for output in proto.graph.output:
         sizes = [d.dim_value for d in output.type.tensor_type.shape.dim]
         _name_sizes(output, ("batch", "anchors", *sizes[2:]))
     if graph.post == "nms":
         _append_nms(proto, graph)
-    onnx.helper.set_model_props(proto, {KEY: graph.to_text()})
+    onnx.helper.set_model_props(proto, {KEY: graph.to_json()})
     onnx.checker.check_model(proto)
     return proto.SerializeToString()
 
 
 def _name_sizes(value, sizes: tuple[int | str, ...]) -> None:
-    """The shape of a graph's input or output: numbers, and names of what may vary."""
+    """Sets the shape of a graph's input or output: numbers, and names of dynamic sizes."""
     dims = value.type.tensor_type.shape.dim
     del dims[:]
     for size in sizes:
@@ -143,12 +147,13 @@ def _name_sizes(value, sizes: tuple[int | str, ...]) -> None:
 
 
 def _append_nms(proto, graph: Graph) -> None:
-    """NMS on the outputs boxes, scores and landmarks; they become those of the faces it keeps."""
+    """Appends non-maximum suppression (NMS) to the outputs boxes, scores and landmarks, which then
+    are those of the remaining faces."""
     from onnx import TensorProto, helper, numpy_helper
 
     settings, body = graph.settings, proto.graph
     names = [output.name for output in body.output]
-    for node in body.node:  # make room for outputs of the same names
+    for node in body.node:  # free the names for the new outputs
         for i, name in enumerate(node.output):
             if name in names:
                 node.output[i] = f"all_{name}"
@@ -191,16 +196,16 @@ def _save_openvino(content: bytes, graph: Graph, path: Path) -> None:
     import openvino
 
     model = openvino.convert_model(io.BytesIO(content))
-    model.set_rt_info(graph.to_text(), [KEY])
+    model.set_rt_info(graph.to_json(), [KEY])
     openvino.save_model(model, path, compress_to_fp16=False)
 
 
-# -- the check --------------------------------------------------------------------------------
+# -- comparison with torch --------------------------------------------------------------------
 
 
 def check(model: nn.Module, path: Path) -> Check:
-    """Runs an exported file and its detector on the same images: batches and sizes that the graph
-    was not made with, drawn faces and odd sides among them.
+    """Compares an exported file with its detector on drawn scenes, for batch and image sizes (odd
+    ones, too) that differ from those at export.
 
     Raises:
         UserError: the file cannot be read.
@@ -222,9 +227,9 @@ def _scenes(batch: int, height: int, width: int) -> Tensor:
     """uint8 [batch, 3, height, width] of drawn scenes."""
     import cv2
 
-    from detector.data.synthetic.scenes import DrawnImages
+    from detector.data.synthetic.scenes import SyntheticImages
 
-    scenes = DrawnImages("val", batch)
+    scenes = SyntheticImages("val", batch)
     images = [
         cv2.resize(scenes.image(i), (width, height), interpolation=cv2.INTER_AREA)
         for i in range(batch)
@@ -234,21 +239,21 @@ def _scenes(batch: int, height: int, width: int) -> Tensor:
 
 def _compare_outputs(model: nn.Module, exported: Exported, batches: list[Tensor]) -> Check:
     graph = exported.graph
-    net = model if graph.post == "none" else _WithBoxes(model, graph.detector).eval()
+    net = model if graph.post == "none" else _DecodedDetector(model, graph.detector).eval()
     differences = dict.fromkeys(graph.outputs, 0.0)
     compared, passed = 0, True
     for images in batches:
-        wanted, found = net(images), exported(images)
+        expected, actual = net(images), exported(images)
         for name in graph.outputs:
-            if found[name].shape != wanted[name].shape:
+            if actual[name].shape != expected[name].shape:
                 return Check(
                     differences=differences | {name: float("inf")}, compared=compared, passed=False
                 )
-            gap = (found[name] - wanted[name]).abs()
+            gap = (actual[name] - expected[name]).abs()
             compared += gap.numel()
-            # `max` of Python would lose a NaN
+            # Python's `max` would lose a NaN
             differences[name] = float(torch.tensor([differences[name], gap.max()]).max())
-            passed &= bool((gap <= ABSOLUTE + RELATIVE * wanted[name].abs()).all())
+            passed &= bool((gap <= ABSOLUTE + RELATIVE * expected[name].abs()).all())
     return Check(differences=differences, compared=compared, passed=passed)
 
 
@@ -257,11 +262,12 @@ def _compare_faces(model: nn.Module, exported: Exported, batches: list[Tensor]) 
     differences = dict.fromkeys(("boxes", "scores"), 0.0)
     faces = unmatched = 0
     for images in batches:
-        grid = symbolic_priors(exported.config, tuple(images.shape[-2:]))
-        wanted = postprocess(model(images), grid, settings)
-        for one, other in zip(wanted, exported.detections(images, settings), strict=True):
+        height, width = images.shape[-2:]
+        priors = symbolic_priors(exported.config, (height, width))
+        expected = postprocess(model(images), priors, settings)
+        for one, other in zip(expected, exported.detections(images, settings), strict=True):
             faces += len(one)
-            unmatched += _match(one, other, differences)
+            unmatched += _count_unmatched(one, other, differences)
     return Check(
         differences=differences,
         compared=faces,
@@ -270,17 +276,20 @@ def _compare_faces(model: nn.Module, exported: Exported, batches: list[Tensor]) 
     )
 
 
-def _match(wanted: Detections, found: Detections, differences: dict[str, float]) -> int:
-    """How many faces have no equal in the other; differences of the others are noted."""
-    if not len(wanted) or not len(found):
-        return len(wanted) + len(found)
-    apart = {
-        "boxes": (wanted.boxes[:, None] - found.boxes).abs().amax(dim=2),
-        "scores": (wanted.scores[:, None] - found.scores).abs(),
+def _count_unmatched(
+    expected: Detections, actual: Detections, differences: dict[str, float]
+) -> int:
+    """The number of faces without an equal in the other result; updates `differences` with the
+    largest differences of matching faces."""
+    if not len(expected) or not len(actual):
+        return len(expected) + len(actual)
+    all_gaps = {
+        "boxes": (expected.boxes[:, None] - actual.boxes).abs().amax(dim=2),
+        "scores": (expected.scores[:, None] - actual.scores).abs(),
     }
-    allowed = ABSOLUTE + RELATIVE * wanted.boxes.abs().amax(dim=1, keepdim=True)
-    same = (apart["boxes"] <= allowed) & (apart["scores"] <= ABSOLUTE)
-    for name, gaps in apart.items():
+    allowed = ABSOLUTE + RELATIVE * expected.boxes.abs().amax(dim=1, keepdim=True)
+    same = (all_gaps["boxes"] <= allowed) & (all_gaps["scores"] <= ABSOLUTE)
+    for name, gaps in all_gaps.items():
         if same.any():
             differences[name] = max(differences[name], float(gaps[same].max()))
     return int((~same.any(dim=1)).sum() + (~same.any(dim=0)).sum())

@@ -1,4 +1,4 @@
-"""Models exported to ONNX or OpenVINO, run in the place of the detector they were made from."""
+"""Models exported to ONNX or OpenVINO, called like the detectors they were made from."""
 
 from __future__ import annotations
 
@@ -21,25 +21,26 @@ from detector.boxes.postprocess import Detections, postprocess, select
 from detector.config.detector import Detector
 from detector.config.recipe import Evaluation
 
-KEY = "retina-nas"  # of what a graph tells about itself
+KEY = "retina-nas"  # of the metadata in a graph
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 POST = ("none", "boxes", "nms")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Graph(Struct):
-    """What an exported file says of itself."""
+    """The metadata of an exported file."""
 
     detector: Detector
     post: str
-    """What follows the network in the graph.
+    """Post-processing in the graph.
 
     none: outputs of `FaceDetector`. boxes: `boxes` [B, A, 4] xyxy px, `scores` [B, A],
-    `landmarks` [B, A, 5, 2] where the head has them. nms: the faces of all images, `image` [n]
-    (index in the batch), `boxes` [n, 4], `scores` [n], `landmarks` [n, 5, 2].
+    `landmarks` [B, A, 5, 2] if the head has them. nms, after non-maximum suppression: the faces of
+    all images, `image` [n] (index in the batch), `boxes` [n, 4], `scores` [n], `landmarks`
+    [n, 5, 2].
     """
     settings: Evaluation
-    """Threshold, NMS and number of faces; fixed in the graph where post is nms."""
+    """Score threshold, NMS and number of faces; fixed in the graph if post is nms."""
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -48,7 +49,7 @@ class Graph(Struct):
         names = ("boxes", "scores", *(("landmarks",) if self.detector.head.landmarks else ()))
         return ("image", *names) if self.post == "nms" else names
 
-    def to_text(self) -> str:
+    def to_json(self) -> str:
         return json.dumps(self.to_dict())
 
 
@@ -71,18 +72,19 @@ class Exported(nn.Module):
         Args:
             images: uint8 [B, 3, H, W], raw BGR; any B, H and W.
         """
-        found = self._run(np.ascontiguousarray(images.cpu().numpy()))
-        return dict(zip(self.graph.outputs, map(torch.from_numpy, found)))
+        outputs = self._run(np.ascontiguousarray(images.cpu().numpy()))
+        return dict(zip(self.graph.outputs, map(torch.from_numpy, outputs)))
 
     def detections(self, images: Tensor, settings: Evaluation) -> list[Detections]:
-        """Faces in each image, in px of it.
+        """Faces in each image, in px of the image.
 
         Raises:
-            UserError: the graph ends with NMS, and has left out what `settings` ask for.
+            UserError: the graph ends with NMS at other settings.
         """
         outputs = self(images)
         if self.graph.post == "none":
-            return postprocess(outputs, priors(self.config, images.shape[-2:]), settings)
+            height, width = images.shape[-2:]
+            return postprocess(outputs, priors(self.config, (height, width)), settings)
         points = outputs.get("landmarks")
         if self.graph.post == "boxes":
             return [
@@ -94,27 +96,28 @@ class Exported(nn.Module):
                 )
                 for i, (scores, boxes) in enumerate(zip(outputs["scores"], outputs["boxes"]))
             ]
-        self._check_fixed(settings)
+        self._check_settings(settings)
         return [self._of_image(outputs, index, settings) for index in range(len(images))]
 
     def _of_image(self, outputs: dict[str, Tensor], index: int, settings: Evaluation) -> Detections:
-        kept = (outputs["image"] == index) & (outputs["scores"] > settings.score_threshold)
-        kept = kept.nonzero()[:, 0]
-        kept = kept[outputs["scores"][kept].argsort(descending=True, stable=True)][: settings.keep]
+        above = (outputs["image"] == index) & (outputs["scores"] > settings.score_threshold)
+        faces = above.nonzero()[:, 0]
+        order = outputs["scores"][faces].argsort(descending=True, stable=True)
+        faces = faces[order][: settings.keep]
         return Detections(
-            outputs["boxes"][kept],
-            outputs["scores"][kept],
-            outputs["landmarks"][kept] if "landmarks" in outputs else None,
+            outputs["boxes"][faces],
+            outputs["scores"][faces],
+            outputs["landmarks"][faces] if "landmarks" in outputs else None,
         )
 
-    def _check_fixed(self, settings: Evaluation) -> None:
+    def _check_settings(self, settings: Evaluation) -> None:
         fixed = self.graph.settings
-        for name, fits in (
+        for name, is_allowed in (
             ("score_threshold", settings.score_threshold >= fixed.score_threshold),
             ("nms_iou", settings.nms_iou == fixed.nms_iou),
             ("keep", settings.keep <= fixed.keep),
         ):
-            if not fits:
+            if not is_allowed:
                 raise UserError(
                     f"{self.path}: its graph ends with NMS at {name} "
                     f"{getattr(fixed, name)}, {getattr(settings, name)} is asked for; "
@@ -123,13 +126,13 @@ class Exported(nn.Module):
 
 
 def load_exported(path: Path, threads: int | None = None) -> Exported:
-    """A model from an .onnx file, or an .xml file of OpenVINO with its .bin beside it.
+    """Loads a model from an .onnx file, or from an .xml file of OpenVINO with its .bin beside it.
 
     Args:
-        threads: of the runtime; none: as many as torch has.
+        threads: of the runtime; None means as many as torch uses.
 
     Raises:
-        UserError: no such file, no model, a model of another program, or its runtime is missing.
+        UserError: no such file, not a model, a model of another program, or its runtime is missing.
     """
     path, threads = Path(path), threads or torch.get_num_threads()
     kind = SUFFIXES.get(path.suffix)
@@ -143,10 +146,10 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
         raise UserError(
             f"{path}: {error.name} is not installed; pip install {error.name}"
         ) from error
-    except Exception as error:  # the runtimes raise errors of their own for damaged files
+    except Exception as error:  # the runtimes raise their own errors for damaged files
         reason = re.sub(
             r"(Exception from|Check '[^']*' failed at) \S+:\d+: ", "", " ".join(str(error).split())
-        )[:200]  # without places in their sources
+        )[:200]  # without positions in their sources
         raise UserError(f"{path}: not a readable model ({reason}); export it again") from error
     if text is None:
         raise UserError(
@@ -155,8 +158,8 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
     graph = Graph.from_dict(json.loads(text), str(path))
     if tuple(names) != graph.outputs:
         raise UserError(
-            f"{path}: has outputs {', '.join(names)} where {', '.join(graph.outputs)} "
-            "belong; export it again"
+            f"{path}: has outputs {', '.join(names)}, but should have {', '.join(graph.outputs)}; "
+            "export it again"
         )
     return Exported(path, graph, runtime, run)
 
@@ -182,14 +185,16 @@ def _onnx(path: Path, threads: int):
 def _openvino(path: Path, threads: int):
     import openvino
 
-    if ElementTree.parse(path).getroot().tag != "net":  # OpenVINO tries all formats it knows, aloud
+    if (
+        ElementTree.parse(path).getroot().tag != "net"
+    ):  # otherwise OpenVINO tries all formats and prints errors
         raise ValueError("not OpenVINO's XML")
     if not path.with_suffix(".bin").is_file():
         raise ValueError(f"{path.with_suffix('.bin').name} is missing beside it")
     core = openvino.Core()
     model = core.read_model(path)
     text = str(model.get_rt_info([KEY]).value) if model.has_rt_info([KEY]) else None
-    # Exact rather than fast: some processors would take bf16.
+    # Exact rather than fast: on some processors the default is bf16.
     request = core.compile_model(
         model,
         "CPU",
@@ -201,8 +206,8 @@ def _openvino(path: Path, threads: int):
     ).create_infer_request()
 
     def run(images: np.ndarray) -> list[np.ndarray]:
-        found = request.infer([images])
-        return [np.array(found[output]) for output in found]
+        outputs = request.infer([images])
+        return [np.array(outputs[output]) for output in outputs]
 
     return (
         text,

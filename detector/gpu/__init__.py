@@ -1,1 +1,1 @@
-"""Triton kernels of single operations, and whether they can be built here."""
+"""Triton kernels of single operations, and a test whether they run here."""

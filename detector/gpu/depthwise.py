@@ -1,14 +1,14 @@
-"""Depthwise convolution of a channels-last tensor on a GPU, and its gradients, by kernels that are
-compiled once for all shapes: cuDNN's are built anew at the first sight of each shape, which costs
-a tenth of a second or more of the processor's time, forward and for each gradient.
+"""Depthwise convolution of a channels-last tensor on a GPU, and its gradients, by Triton kernels
+that are compiled once for all shapes: cuDNN compiles anew for each new shape, which takes a tenth
+of a second or more of CPU time, forward and for each gradient.
 
 A tensor [N, C, H, W], channels-last, is N images of pixels × channels. A tile is BLOCK_P pixels of
 one image by BLOCK_C channels; a program stays in its channels, holds their weights in registers,
-and walks over a run of consecutive tiles, so that the rows of pixels which its kernel's taps share
-are read from the cache that is nearest. The gradients are one walk: for each pixel of the input,
-the output's gradients that it has a part in, times the weights, make its gradient, and times its
-value, the weights' one. Each program sums the latter up for itself, and those sums are added up in
-a fixed order: equal bit for bit from run to run.
+and processes consecutive tiles, so that rows of pixels which the kernel's taps share are read from
+the nearest cache. One pass gives both gradients: for each pixel of the input, the gradients of the
+outputs that it contributes to, times the weights, add up to its gradient, and, times its value, to
+the weights'. Each program has its own sums for the weights, which are added up in a fixed order:
+equal bit for bit from run to run.
 """
 
 from __future__ import annotations
@@ -22,16 +22,15 @@ from torch.autograd.function import once_differentiable
 from detector.gpu.kernels import multiprocessors
 
 WARPS = 4
-# By kernel size. Of a tile, the elements for each thread, which holds as many weights times the
-# taps in its registers, and on the way back as many sums besides.
+# By kernel size. Elements of a tile for each thread, which holds as many weights times the taps in
+# its registers, and in the backward pass as many sums as well.
 FORWARD_ELEMENTS = {3: 8, 5: 4, 7: 2}
 BACKWARD_ELEMENTS = {3: 4, 5: 2, 7: 1}
-# Programs of a multiprocessor, all there at once, since the registers are shared out by them: of
-# 65536, so many for each thread.
+# Programs of a multiprocessor, all resident at once, and the registers (of 65536) of each thread.
 PROGRAMS = {3: 4, 5: 3, 7: 2}
 REGISTERS = {3: 128, 5: 168, 7: 255}
 MAX_IMAGE = 2**31 - 1  # elements, which offsets of 32 bits reach
-MAX_PIXELS = 2**21  # of an image, which are told apart in float32, see `_pixels`
+MAX_PIXELS = 2**21  # of an image, whose indices float32 distinguishes, see `_pixels`
 
 DTYPES = torch.bfloat16, torch.float16, torch.float32
 
@@ -39,14 +38,16 @@ DTYPES = torch.bfloat16, torch.float16, torch.float32
 @triton.jit
 def _share(count):
     """First, and one past the last, of the program's even share of `count` tiles."""
-    place = tl.cast(tl.program_id(1), tl.int64)
-    places = tl.num_programs(1)
-    return (place * count // places).to(tl.int32), ((place + 1) * count // places).to(tl.int32)
+    program = tl.cast(tl.program_id(1), tl.int64)
+    programs = tl.num_programs(1)
+    return (program * count // programs).to(tl.int32), ((program + 1) * count // programs).to(
+        tl.int32
+    )
 
 
 @triton.jit
 def _next(image, tile, tiles):
-    """The tile after the image's `tile`-th of `tiles`, and its image."""
+    """The image and index of the tile after the `tile`-th of an image's `tiles`."""
     last = tile + 1 == tiles
     return image + last.to(tl.int32), tl.where(last, 0, tile + 1)
 
@@ -55,11 +56,11 @@ def _next(image, tile, tiles):
 def _pixels(tile, width, inverse, BLOCK_P: tl.constexpr):
     """Row and column, each [BLOCK_P], of the pixels of an image's tile.
 
-    inverse: 1 / width. The half keeps the quotient 1 / (2 width) away from whole numbers, and
-    float32 errs by less than that where an image has at most MAX_PIXELS: cheaper than //."""
-    at = tile * BLOCK_P + tl.arange(0, BLOCK_P)
-    row = ((at.to(tl.float32) + 0.5) * inverse).to(tl.int32)
-    return row, at - row * width
+    inverse: 1 / width. Cheaper than //: the half keeps the quotient 1 / (2 width) away from
+    integers, and float32 errs by less than that if an image has at most MAX_PIXELS."""
+    pixel = tile * BLOCK_P + tl.arange(0, BLOCK_P)
+    row = ((pixel.to(tl.float32) + 0.5) * inverse).to(tl.int32)
+    return row, pixel - row * width
 
 
 @triton.jit
@@ -68,7 +69,7 @@ def _load_weights(weight, channel, exists, TAPS: tl.constexpr):
     weights = ()
     for tap in tl.static_range(TAPS):
         value = tl.load(weight + channel * TAPS + tap, mask=exists, other=0.0)
-        weights = weights + (value[None, :],)
+        weights = weights + (value[None, :],)  # type: ignore[assignment]  # Triton's tuples grow
     return weights
 
 
@@ -90,7 +91,7 @@ def _forward(
     BLOCK_P: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """y, over tiles of its pixels; C is units · VECTOR."""
+    """y, by tiles of its pixels; C is units · VECTOR."""
     PAD: tl.constexpr = K // 2
     channels = units * VECTOR
     channel = tl.program_id(0) * BLOCK_C + tl.arange(0, BLOCK_C)
@@ -103,25 +104,25 @@ def _forward(
     for _ in range(first, end):
         row, column = _pixels(tile, out_width, inverse, BLOCK_P)
         source = x + tl.cast(image, tl.int64) * (height * width) * channels
-        inside = ((row * width + column) * (STRIDE * channels))[:, None] + channel[None, :]
+        offsets = ((row * width + column) * (STRIDE * channels))[:, None] + channel[None, :]
         total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
         for tap in tl.static_range(K * K):
             down = tap // K - PAD
             right = tap % K - PAD
-            # As unsigned, what is less than 0 is more than any size.
+            # As unsigned integers, negative ones exceed any size.
             mask = ((row * STRIDE + down).to(tl.uint32) < height.to(tl.uint32)) & (
                 (column * STRIDE + right).to(tl.uint32) < width.to(tl.uint32)
             )
             value = tl.load(
-                source + (down * width + right) * channels + inside,
+                source + (down * width + right) * channels + offsets,
                 mask=mask[:, None] & exists[None, :],
                 other=0.0,
             )
             total += value.to(tl.float32) * weights[tap]
         target = y + tl.cast(image, tl.int64) * (out_height * out_width) * channels
-        inside = ((row * out_width + column) * channels)[:, None] + channel[None, :]
+        offsets = ((row * out_width + column) * channels)[:, None] + channel[None, :]
         tl.store(
-            target + inside,
+            target + offsets,
             total.to(y.dtype.element_ty),
             mask=(row < out_height)[:, None] & exists[None, :],
         )
@@ -150,9 +151,10 @@ def _backward(
     OF_X: tl.constexpr,
     OF_WEIGHT: tl.constexpr,
 ):
-    """Gradient of x, and the programs' sums for the weights': partials float32 [places, C, K·K].
+    """Gradient of x, and the programs' sums for that of the weights: partials float32
+    [programs, C, K·K].
 
-    A tile's pixels stand for STRIDE × STRIDE pixels of x each, (row, column) · STRIDE +
+    Each of a tile's pixels stands for STRIDE × STRIDE pixels of x, (row, column) · STRIDE +
     (below, beside): which taps reach a pixel depends on (below, beside) alone."""
     PAD: tl.constexpr = K // 2
     TAPS: tl.constexpr = K * K
@@ -164,7 +166,7 @@ def _backward(
     sums = ()
     if OF_WEIGHT:
         for _ in tl.static_range(TAPS):
-            sums = sums + (tl.zeros((BLOCK_P, BLOCK_C), tl.float32),)
+            sums = sums + (tl.zeros((BLOCK_P, BLOCK_C), tl.float32),)  # type: ignore[assignment]
     across = tl.cdiv(width, STRIDE)
     tiles = tl.cdiv(tl.cdiv(height, STRIDE) * across, BLOCK_P)
     first, end = _share(images * tiles)
@@ -174,8 +176,8 @@ def _backward(
         row, column = _pixels(tile, across, inverse, BLOCK_P)
         of_image = tl.cast(image, tl.int64) * (height * width) * channels
         source = grad + tl.cast(image, tl.int64) * (out_height * out_width) * channels
-        inside_x = ((row * width + column) * (STRIDE * channels))[:, None] + channel[None, :]
-        inside = ((row * out_width + column) * channels)[:, None] + channel[None, :]
+        offsets_x = ((row * width + column) * (STRIDE * channels))[:, None] + channel[None, :]
+        offsets = ((row * out_width + column) * channels)[:, None] + channel[None, :]
         for part in tl.static_range(STRIDE * STRIDE):
             below = part // STRIDE
             beside = part % STRIDE
@@ -183,10 +185,10 @@ def _backward(
             valid = (row * STRIDE + below < height) & (column * STRIDE + beside < width)
             valid = valid[:, None] & exists[None, :]
             if OF_WEIGHT:
-                value = tl.load(x + of_part + inside_x, mask=valid, other=0.0).to(tl.float32)
+                value = tl.load(x + of_part + offsets_x, mask=valid, other=0.0).to(tl.float32)
             total = tl.zeros((BLOCK_P, BLOCK_C), tl.float32)
             for tap in tl.static_range(TAPS):
-                # K · STRIDE, so that nothing negative is divided.
+                # K · STRIDE more, so that nothing negative is divided.
                 down = below + PAD - tap // K + K * STRIDE
                 right = beside + PAD - tap % K + K * STRIDE
                 if down % STRIDE == 0 and right % STRIDE == 0:
@@ -195,14 +197,16 @@ def _backward(
                     ) & ((column + (right // STRIDE - K)).to(tl.uint32) < out_width.to(tl.uint32))
                     shift = ((down // STRIDE - K) * out_width + (right // STRIDE - K)) * channels
                     dy = tl.load(
-                        source + shift + inside, mask=mask[:, None] & exists[None, :], other=0.0
+                        source + shift + offsets, mask=mask[:, None] & exists[None, :], other=0.0
                     ).to(tl.float32)
                     if OF_X:
                         total += dy * weights[tap]
                     if OF_WEIGHT:
                         sums = sums[:tap] + (sums[tap] + dy * value,) + sums[tap + 1 :]
             if OF_X:
-                tl.store(grad_x + of_part + inside_x, total.to(grad_x.dtype.element_ty), mask=valid)
+                tl.store(
+                    grad_x + of_part + offsets_x, total.to(grad_x.dtype.element_ty), mask=valid
+                )
         image, tile = _next(image, tile, tiles)
     if OF_WEIGHT:
         target = partials + (tl.program_id(1) * channels + channel) * TAPS
@@ -211,12 +215,12 @@ def _backward(
 
 
 def _vector(channels: int) -> int:
-    """Channels of one load: the largest of 8, 4, 2 and 1 that divides theirs."""
+    """Channels of one load: the largest of 8, 4, 2 and 1 that divides `channels`."""
     return next(vector for vector in (8, 4, 2, 1) if channels % vector == 0)
 
 
 def _block_channels(channels: int) -> int:
-    """Channels of a tile: as many as leave no more than a quarter of the lanes idle."""
+    """Channels of a tile: the most that leave at most a quarter of the lanes idle."""
     for block in 32, 16:
         if triton.cdiv(channels, block) * block * 3 <= 4 * channels:
             return block
@@ -232,13 +236,13 @@ def _plan(
     kernel: int,
     device: torch.device,
 ) -> tuple[tuple[int, int], tuple[int, int]]:
-    """The grid, (blocks of channels, places), and a tile's (pixels, channels)."""
+    """The grid (blocks of channels, programs), and the (pixels, channels) of a tile."""
     block = _block_channels(channels)
     pixels = elements * WARPS * 32 // block
     blocks = triton.cdiv(channels, block)
     tiles = images * triton.cdiv(height * width, pixels)
-    places = max(1, min(tiles, PROGRAMS[kernel] * multiprocessors(device) // blocks))
-    return (blocks, places), (pixels, block)
+    programs = max(1, min(tiles, PROGRAMS[kernel] * multiprocessors(device) // blocks))
+    return (blocks, programs), (pixels, block)
 
 
 class _Depthwise(torch.autograd.Function):
@@ -324,11 +328,11 @@ class _Depthwise(torch.autograd.Function):
             num_warps=WARPS,
             maxnreg=REGISTERS[kernel],
         )
-        return grad_x, partials.sum(0) if of_weight else None, None
+        return grad_x, None if partials is None else partials.sum(0), None
 
 
 def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
-    """Depthwise convolution, its zeros' padding half the kernel.
+    """Depthwise convolution, zero-padded by half the kernel.
 
     Args:
         x: [N, C, H, W] channels-last, bf16, fp16 or float32.
@@ -342,7 +346,7 @@ def convolve(x: Tensor, weight: Tensor, stride: int = 1) -> Tensor:
 
 
 def usable(x: Tensor, conv: nn.Module) -> bool:
-    """Whether `depthwise` can stand in for `conv(x)`."""
+    """Whether `depthwise` can replace `conv(x)`."""
     return (
         type(conv) is nn.Conv2d
         and conv.groups == conv.in_channels == conv.out_channels > 1
@@ -367,13 +371,13 @@ def usable(x: Tensor, conv: nn.Module) -> bool:
 
 
 def depthwise(x: Tensor, conv: nn.Conv2d) -> Tensor:
-    """`conv(x)`, where `usable`, but for its weights, which autocast does not round here.
+    """`conv(x)`, except that autocast does not round the weights here; requires `usable`.
 
     Args:
-        x: [N, C, H, W] channels-last, on a GPU; under autocast it is cast as `conv` would.
+        x: [N, C, H, W] channels-last, on a GPU; cast under autocast as by `conv`.
 
     Returns:
-        [N, C, ⌈H / stride⌉, ⌈W / stride⌉] channels-last, of the dtype of x or autocast's.
+        [N, C, ⌈H / stride⌉, ⌈W / stride⌉] channels-last, of x's dtype or autocast's.
     """
     if torch.is_autocast_enabled("cuda"):
         x = x.to(torch.get_autocast_dtype("cuda"))

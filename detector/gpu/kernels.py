@@ -1,4 +1,4 @@
-"""Whether kernels of our own can run on the GPU here, and how wide it is."""
+"""Whether our own Triton kernels run on the GPU here, and how many multiprocessors it has."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ import torch
 
 @functools.cache
 def kernels_run() -> bool:
-    """Whether Triton builds a kernel that runs on the present GPU.
+    """Whether Triton builds a kernel that runs on the current GPU.
 
-    It builds them when they are first used, by a C compiler and Python's headers, and not for every
-    GPU. Where it cannot, one line on stderr says why, and torch's own kernels do the work.
+    Triton compiles a kernel at its first use, with a C compiler and Python's headers, and not for
+    every GPU. If it fails, one line on stderr says why, and torch's own kernels are used.
     """
     if find_spec("triton") is None:
         return False
     try:
         fault = None if _built() == 1 else "a kernel gave a wrong result"
-    except Exception as error:  # of the compiler, the linker, the driver: whatever it is
+    except Exception as error:  # of any type: from the compiler, the linker or the driver
         fault = " ".join(str(error).split())[:200] or type(error).__name__
     if fault:
         print(
-            f"note: Triton cannot be used here ({fault}); training on the GPU is slower without. "
+            f"note: Triton cannot be used here ({fault}), which makes training on the GPU slower. "
             "It needs a C compiler and Python's headers, such as gcc and python3-dev",
             file=sys.stderr,
         )
@@ -32,7 +32,7 @@ def kernels_run() -> bool:
 
 
 def _built() -> int:
-    """1, by a kernel."""
+    """The 1 that a kernel wrote."""
     from detector.gpu.probe import write_one
 
     out = torch.zeros(1, dtype=torch.int32, device="cuda")
@@ -42,7 +42,7 @@ def _built() -> int:
 
 @functools.cache
 def multiprocessors(device: torch.device) -> int:
-    """Of a GPU; 1 under Triton's interpreter, on a CPU."""
+    """Number of a GPU's multiprocessors; 1 on a CPU (under Triton's interpreter)."""
     if device.type != "cuda":
         return 1
     return torch.cuda.get_device_properties(device).multi_processor_count

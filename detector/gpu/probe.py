@@ -1,4 +1,4 @@
-"""The smallest kernel, to see whether any can be built."""
+"""The smallest kernel, to test whether any can be built."""
 
 import triton
 import triton.language as tl

@@ -1,10 +1,9 @@
-"""Faces in files: pictures and videos in, JSON and drawn copies out, a file at a time."""
+"""Faces in image and video files: JSON and drawn copies come out."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -14,33 +13,34 @@ import cv2
 import torch
 from torch import nn
 
+from detector.base.files import atomic_path
 from detector.config.detector import Detector
 from detector.config.recipe import Evaluation
-from detector.data.cache import limit
+from detector.data.cache import limit_size
 from detector.data.types import UnreadableImage
 from detector.inference.drawing import draw, to_plain
 from detector.inference.media import Frame, Source, Video, batched, read_pictures
-from detector.inference.predict import detect_views
+from detector.inference.predict import detect_tta
 
 MAX_JPEG = 65_500
-"""Longest side in px that the format has room for."""
+"""Longest side in px that the JPEG format supports."""
 
 
 @dataclass
-class Found:
-    """What became of one file."""
+class FileResult:
+    """The outcome for one file."""
 
     source: Source
     faces: int = 0
     frames: int = 0
-    """Pictures that were looked at; 1 for an image."""
-    fault: str = ""
-    """Why it cannot be read."""
+    """Frames that were processed; 1 for an image."""
+    error: str = ""
+    """Why the file, or the rest of it, cannot be read."""
     notes: list[str] = field(default_factory=list)
 
 
-class Finder:
-    """A detector with all that tells how to look."""
+class FileDetector:
+    """Detects faces in files: a detector and its settings."""
 
     def __init__(
         self,
@@ -56,27 +56,27 @@ class Finder:
     ):
         """
         Args:
-            model: `build_detector(config)` with its weights, or what `load_exported` made.
-            max_size: long side in px to which pictures are scaled down; none: as they are.
-            batch_size: pictures of one shape taken at once.
-            workers: threads that read images ahead.
-            fp16: half precision; on a GPU.
+            model: `build_detector(config)` with its weights, or what `load_exported` returned.
+            max_size: long side in px to which images are scaled down; None leaves them as they are.
+            batch_size: images of one shape in a batch.
+            workers: threads that prefetch images.
+            fp16: half precision, on a GPU.
         """
         self.device = torch.device(device)
         self.model, self.config = model.to(self.device).eval(), config
         self.settings, self.max_size = settings, max_size
         self.batch_size, self.workers, self.fp16 = batch_size, workers, fp16
 
-    def find(
+    def detect(
         self,
         sources: Sequence[Source],
         output: Path,
         visualize: bool = False,
-    ) -> Iterator[Found]:
-        """Writes `<name>.json` and, on demand, `<name>.drawn.jpg` or `.drawn.mp4` of each file.
+    ) -> Iterator[FileResult]:
+        """Writes `<name>.json` and optionally `<name>.drawn.jpg` or `.drawn.mp4` of each file.
 
-        A file's JSON is written whole or not at all. It is, in px of the upright picture,
-        `{"file_name", "width", "height", "annotations": [{"bbox", "score", "landmarks"}]}`; of a
+        JSON files are written atomically. They contain, in px of the upright image,
+        `{"file_name", "width", "height", "annotations": [{"bbox", "score", "landmarks"}]}`; for a
         video `{"file_name", "width", "height", "fps", "frames": [{"index", "annotations"}]}`.
         """
         for is_video, group in groupby(sources, key=lambda source: source.is_video):
@@ -84,23 +84,23 @@ class Finder:
                 for source in group:
                     yield self._video(source, output, visualize)
             else:
-                yield from self._pictures(group, output, visualize)
+                yield from self._images(group, output, visualize)
 
-    def _pictures(
+    def _images(
         self,
         sources: Iterable[Source],
         output: Path,
         visualize: bool,
-    ) -> Iterator[Found]:
+    ) -> Iterator[FileResult]:
         frames = read_pictures(sources, self.max_size, visualize, self.workers)
         for frame, faces in self._faces(frames):
-            found = Found(frame.source, fault=frame.fault)
-            if frame.seen is not None:
+            result = FileResult(frame.source, error=frame.error)
+            if faces is not None:
                 height, width = frame.size
-                found.frames, found.faces = 1, len(faces)
-                found.notes = self._scaled(frame)
+                result.frames, result.faces = 1, len(faces)
+                result.notes = self._scaling_notes(frame)
                 _write(
-                    _place(output, frame.source, ".json"),
+                    _result_path(output, frame.source, ".json"),
                     json.dumps(
                         {
                             "file_name": frame.source.name,
@@ -110,45 +110,42 @@ class Finder:
                         }
                     ).encode(),
                 )
-                if visualize:
-                    drawn = limit(draw(frame.image, faces), MAX_JPEG)
+                if frame.original is not None:
+                    drawn = limit_size(draw(frame.original, faces), MAX_JPEG)
                     _, data = cv2.imencode(".jpg", drawn)
-                    _write(_place(output, frame.source, ".drawn.jpg"), data.tobytes())
-            yield found
+                    _write(_result_path(output, frame.source, ".drawn.jpg"), data.tobytes())
+            yield result
 
-    def _video(self, source: Source, output: Path, visualize: bool) -> Found:
-        found, rows, writer = Found(source), [], None
+    def _video(self, source: Source, output: Path, visualize: bool) -> FileResult:
+        result, rows, writer = FileResult(source), [], None
         try:
-            with Video(source) as video, contextlib.ExitStack() as closing:
+            with Video(source) as video, contextlib.ExitStack() as stack:
                 for frame, faces in self._faces(video.frames(self.max_size, visualize)):
+                    faces = faces or []
                     height, width = frame.size
                     rows.append({"index": frame.index, "annotations": faces})
-                    found.faces += len(faces)
+                    result.faces += len(faces)
                     if frame.index == 0:
-                        found.notes = self._scaled(frame)
-                    if visualize:
+                        result.notes = self._scaling_notes(frame)
+                    if frame.original is not None:
                         if writer is None:
-                            target = _place(output, source, ".drawn.mp4")
-                            writer = cv2.VideoWriter(
-                                str(target),
-                                cv2.VideoWriter_fourcc(*"mp4v"),
-                                video.fps,
-                                (width, height),
-                            )
-                            closing.callback(writer.release)
+                            target = _result_path(output, source, ".drawn.mp4")
+                            codec = cv2.VideoWriter.fourcc(*"mp4v")
+                            writer = cv2.VideoWriter(str(target), codec, video.fps, (width, height))
+                            stack.callback(writer.release)
                             if not writer.isOpened():
                                 raise OSError(0, f"OpenCV cannot write {target}")
-                        writer.write(draw(frame.image, faces))
+                        writer.write(draw(frame.original, faces))
         except UnreadableImage as error:
-            found.fault = str(error)
-            return found
-        found.frames = len(rows)
+            result.error = str(error)
+            return result
+        result.frames = len(rows)
         if len(rows) < video.count:
-            found.fault = (
+            result.error = (
                 f"{source.path}: ends after {len(rows)} of {video.count} frames; those are done"
             )
         _write(
-            _place(output, source, ".json"),
+            _result_path(output, source, ".json"),
             json.dumps(
                 {
                     "file_name": source.name,
@@ -159,35 +156,36 @@ class Finder:
                 }
             ).encode(),
         )
-        return found
+        return result
 
-    def _faces(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, list[dict]]]:
+    def _faces(self, frames: Iterable[Frame]) -> Iterator[tuple[Frame, list[dict] | None]]:
+        """Each frame with its faces, None if it cannot be read."""
         for batch in batched(frames, self.batch_size):
-            if batch[0].seen is None:
-                yield batch[0], []
+            images = [frame.resized for frame in batch if frame.resized is not None]
+            if not images:
+                yield batch[0], None
                 continue
             with torch.autocast(self.device.type, torch.float16, enabled=self.fp16):
-                found = detect_views(
-                    self.model, self.config, [f.seen for f in batch], self.settings, self.device
-                )
-            for frame, detections in zip(batch, found):
-                yield frame, to_plain(detections, frame.seen.shape[:2], frame.size)
+                detections = detect_tta(self.model, self.config, images, self.settings, self.device)
+            for frame, image, own in zip(batch, images, detections):
+                yield frame, to_plain(own, image.shape[:2], frame.size)
 
-    def _scaled(self, frame: Frame) -> list[str]:
-        """A note where a picture is too large to be looked at as it is."""
-        (height, width), (low, narrow) = frame.size, frame.seen.shape[:2]
+    def _scaling_notes(self, frame: Frame) -> list[str]:
+        """A note if a picture was scaled down because it is too large."""
+        if frame.resized is None:
+            return []
+        (height, width), (low, narrow) = frame.size, frame.resized.shape[:2]
         if (low, narrow) == (height, width) or self.max_size == max(low, narrow):
             return []
-        return [f"{frame.source.path}: {width:,}×{height:,} px, looked at in {narrow:,}×{low:,}"]
+        return [f"{frame.source.path}: {width:,}×{height:,} px, scaled down to {narrow:,}×{low:,}"]
 
 
-def _place(output: Path, source: Source, ending: str) -> Path:
-    path = output / f"{source.name}{ending}"
+def _result_path(output: Path, source: Source, suffix: str) -> Path:
+    path = output / f"{source.name}{suffix}"
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def _write(path: Path, data: bytes) -> None:
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    aside.write_bytes(data)
-    os.replace(aside, path)
+    with atomic_path(path) as temporary:
+        temporary.write_bytes(data)

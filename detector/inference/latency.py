@@ -1,4 +1,4 @@
-"""How long a network takes for one image, and on which machine."""
+"""Latency: the time a network takes for one image, and the machine it was measured on."""
 
 from __future__ import annotations
 
@@ -7,16 +7,19 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+Key = TypeVar("Key")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Latency:
-    """Time of one forward pass of one image: of the clock on the wall on a CPU, of its own on a GPU
-    (see `latencies`)."""
+    """Time of one forward pass of one image: wall-clock time on a CPU, device time on a GPU (see
+    `latencies`)."""
 
     median_ms: float
     p10_ms: float
@@ -27,7 +30,7 @@ class Latency:
 
     @property
     def spread_ms(self) -> float:
-        """Width of the middle 80 % of the repeats."""
+        """Difference between the 90th and the 10th percentile."""
         return self.p90_ms - self.p10_ms
 
 
@@ -44,50 +47,51 @@ def latency(
 
 @torch.inference_mode()
 def latencies(
-    models: Mapping[str, Callable[[Tensor], object]],
+    models: Mapping[Key, Callable[[Tensor], object]],
     size: tuple[int, int] = (640, 640),
     threads: int = 1,
     repeats: int = 30,
     device: torch.device | str = "cpu",
     *,
     warmup: int = 3,
-) -> dict[str, Latency]:
-    """Latency of several networks, taken in turns so that all meet the same state of the machine.
+) -> dict[Key, Latency]:
+    """Latency of several networks, timed in alternation: all see the same state of the machine.
 
-    On a GPU it is the device's time between two events in its queue, right before and right after
-    the pass; the image is there already. Where the host is slower to queue a network's kernels than
-    the GPU to run them, the gaps between them count: they are a part of what a small network takes.
+    On a GPU it is the device's time between two CUDA events, right before and right after the pass;
+    the image is on the GPU already. If the CPU launches kernels more slowly than the GPU runs them,
+    the gaps count: they are part of a small network's latency.
 
     Args:
         models: name → network on `device`, or any function of uint8 [1, 3, H, W] raw BGR pixels;
-            modules are timed in evaluation mode and left in the mode they were in.
+            modules are timed in evaluation mode, and their mode is restored.
         size: (height, width) of the image in pixels.
-        threads: of torch, while measuring.
-        repeats: timed passes of each, at least 1, after `warmup` untimed ones.
+        threads: of torch while measuring.
+        repeats: timed passes of each network, at least 1, after `warmup` untimed ones.
     """
     if repeats < 1 or threads < 1:
         raise ValueError(f"repeats {repeats} and threads {threads} must be at least 1")
     device = torch.device(device)
     pixels = np.random.default_rng(0).integers(0, 256, (1, *size, 3), dtype=np.uint8)
     image = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-    modes = {name: model.training for name, model in models.items() if isinstance(model, nn.Module)}
-    seconds = {name: [] for name in models}
+    modules = [model for model in models.values() if isinstance(model, nn.Module)]
+    modes = [module.training for module in modules]
+    seconds: dict[Key, list[float]] = {name: [] for name in models}
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:
-        for name in modes:
-            models[name].eval()
-        for turn in range(warmup + repeats):
+        for module in modules:
+            module.eval()
+        for repeat in range(warmup + repeats):
             for name, model in models.items():
-                spent = _timed(model, image)
-                if turn >= warmup:
-                    seconds[name].append(spent)
+                duration = _timed(model, image)
+                if repeat >= warmup:
+                    seconds[name].append(duration)
     finally:
         torch.set_num_threads(before)
-        for name, mode in modes.items():
-            models[name].train(mode)
+        for module, mode in zip(modules, modes):
+            module.train(mode)
     machine = machine_name(threads, device)
-    return {name: _summary(taken, machine) for name, taken in seconds.items()}
+    return {name: _summary(durations, machine) for name, durations in seconds.items()}
 
 
 def machine_name(threads: int, device: torch.device | str = "cpu") -> str:
@@ -118,11 +122,11 @@ def _timed(model: Callable[[Tensor], object], image: Tensor) -> float:
 
 
 def _timed_on_gpu(model: Callable[[Tensor], object], image: Tensor) -> float:
-    queue = torch.cuda.current_stream(image.device)
+    stream = torch.cuda.current_stream(image.device)
     before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-    before.record(queue)
+    before.record(stream)
     model(image)
-    after.record(queue)
+    after.record(stream)
     after.synchronize()
     return before.elapsed_time(after) / 1000
 

@@ -14,22 +14,28 @@ from detector.boxes.anchors import priors
 from detector.boxes.postprocess import Detections, postprocess
 from detector.config.detector import Detector
 from detector.config.recipe import Evaluation
-from detector.data.ahead import in_order
+from detector.data.prefetch import prefetch_map
 from detector.data.types import ImageSet, UnreadableImage
 from detector.export.runtime import Exported
-from detector.inference.tta import mirrored, resized, scaled, view_size, vote
+from detector.inference.tta import (
+    box_voting,
+    flip_detections,
+    input_size,
+    resize_image,
+    scale_detections,
+)
 from detector.metrics.wider import GroundTruth, height_ground_truth, wider_ap
 
-READERS = min(os.cpu_count() or 1, 8)
-"""Threads that read and decode images ahead of a GPU."""
+READER_THREADS = min(os.cpu_count() or 1, 8)
+"""Threads that read and decode images ahead for a GPU."""
 
-FEW_SIZES = 8
-"""Of images in one call, up to which cuDNN's plans pay."""
+MAX_CUDNN_SIZES = 8
+"""With more image sizes in one call, cuDNN is slower than torch's own kernels."""
 
-# Pixels of a batch: small images are worth batching on a CPU, large ones are not.
+# Pixels of a batch: on a CPU only small images are worth batching.
 _BATCH_PIXELS = {"cpu": 2**20, "cuda": 2**24}
 
-NOTHING = Detections(torch.zeros(0, 4), torch.zeros(0), None)
+NO_DETECTIONS = Detections(torch.zeros(0, 4), torch.zeros(0), None)
 
 
 def detect(
@@ -42,84 +48,84 @@ def detect(
     progress: Callable[[int, int], None] | None = None,
     unreadable: list[str] | None = None,
 ) -> dict[str, Detections]:
-    """Faces in each image, by its name, in the order of the set.
+    """Detects faces; returns the detections of each image by its name, in the order of the set.
 
-    Boxes and landmarks are in px of the original image, as it is stored: as annotations are.
+    Boxes and landmarks are in px of the original image as stored, like labels.
 
     Args:
         model: `build_detector(config)` with its weights, moved to `device`, used in evaluation
             mode, and left in the mode it was in; or a model that `load_exported` made.
-        settings: its sizes say in which views each image is looked at; nothing is padded.
-        progress: called with the images done and all of them, after each batch.
-        unreadable: takes the names of images that cannot be decoded; they get no detections.
+        settings: test size and test-time augmentation; images are not padded (no letterbox).
+        progress: called after each batch with the number of images done and of all.
+        unreadable: receives the names of images that cannot be decoded; they get no detections.
     """
     device = torch.device(device)
-    found = dict.fromkeys((label.name for label in images.labels), NOTHING)
+    results = dict.fromkeys((label.name for label in images.labels), NO_DETECTIONS)
     training = model.training
     model.to(device).eval()
-    done, planned = 0, _plans_pay(images, settings, device)
+    done, use_cudnn = 0, _cudnn_pays(images, settings, device)
     try:
         for indices, batch in _batches(
             images,
             settings,
             _BATCH_PIXELS.get(device.type, 2**20),
-            READERS if device.type == "cuda" else 0,
+            READER_THREADS if device.type == "cuda" else 0,
             unreadable,
         ):
-            with nullcontext() if planned else torch.backends.cudnn.flags(enabled=False):
-                detections = detect_views(model, config, batch, settings, device)
+            with nullcontext() if use_cudnn else torch.backends.cudnn.flags(enabled=False):
+                detections = detect_tta(model, config, batch, settings, device)
             for index, image, own in zip(indices, batch, detections):
                 label, (height, width) = images.labels[index], image.shape[:2]
                 if label.size[0]:  # a cache may have scaled it down
-                    own = scaled(own, (label.size[0] / width, label.size[1] / height))
-                found[label.name] = own
+                    own = scale_detections(own, (label.size[0] / width, label.size[1] / height))
+                results[label.name] = own
             done += len(batch)
             if progress:
                 progress(done, len(images))
     finally:
         model.train(training)
-    return found
+    return results
 
 
-def _plans_pay(images: ImageSet, settings: Evaluation, device: torch.device) -> bool:
-    """Whether cuDNN is worth using: it plans each convolution anew for each size of an image, which
-    takes longer than all else where images have many sizes."""
-    sizes = {view_size(label.size, settings) for label in images.labels}
+def _cudnn_pays(images: ImageSet, settings: Evaluation, device: torch.device) -> bool:
+    """Whether cuDNN is worth using: it plans each convolution again for each image size, which is
+    slow if images have many sizes."""
+    sizes = {input_size(label.size, settings) for label in images.labels}
     known = all(label.size[0] for label in images.labels)
-    return device.type != "cuda" or (known and len(sizes) <= FEW_SIZES)
+    return device.type != "cuda" or (known and len(sizes) <= MAX_CUDNN_SIZES)
 
 
-def detect_views(
+def detect_tta(
     model: nn.Module,
     config: Detector,
     images: Sequence[np.ndarray],
     settings: Evaluation,
     device: torch.device | str = "cpu",
 ) -> list[Detections]:
-    """Detections in images, in px of each, from all views that `settings` ask for.
+    """Detections with the test-time augmentation of `settings`, in px of each image.
 
     Args:
         model: on `device`, in evaluation mode; or one that `load_exported` made.
-        images: uint8 [H, W, 3], BGR, all of one `view_size`.
+        images: uint8 [H, W, 3], BGR, all with the same `input_size`.
     """
     own_size = images[0].shape[1::-1]
-    views: list[list[Detections]] = []
+    passes: list[list[Detections]] = []
     for factor in settings.scales:
-        width, height = view_size(own_size, settings, factor)
-        batch = np.stack([resized(image, (width, height)) for image in images])
-        looks = [detect_batch(model, config, batch, settings, device)]
+        width, height = input_size(own_size, settings, factor)
+        batch = np.stack([resize_image(image, (width, height)) for image in images])
+        of_scale = [detect_batch(model, config, batch, settings, device)]
         if settings.flip:
-            # `copy`: a column of 1 px would stay turned around in memory, which torch refuses.
+            # `copy`: a width of 1 px would keep its negative stride, which torch rejects
             flipped = detect_batch(model, config, batch[:, :, ::-1].copy(), settings, device)
-            looks.append([mirrored(found, width) for found in flipped])
-        views += [
+            of_scale.append([flip_detections(detections, width) for detections in flipped])
+        passes += [
             [
-                scaled(found, (image.shape[1] / width, image.shape[0] / height))
-                for image, found in zip(images, look)
+                scale_detections(detections, (image.shape[1] / width, image.shape[0] / height))
+                for image, detections in zip(images, of_pass)
             ]
-            for look in looks
+            for of_pass in of_scale
         ]
-    return views[0] if len(views) == 1 else [vote(own, settings) for own in zip(*views)]
+    return passes[0] if len(passes) == 1 else [box_voting(own, settings) for own in zip(*passes)]
 
 
 @torch.inference_mode()
@@ -130,34 +136,34 @@ def detect_batch(
     settings: Evaluation,
     device: torch.device | str = "cpu",
 ) -> list[Detections]:
-    """Detections in images of one size, in pixels of these, on the CPU.
+    """Detections in images of one size, in px of the images, on the CPU.
 
     Args:
         model: on `device`, in evaluation mode; or one that `load_exported` made.
         images: uint8 [B, H, W, 3], BGR.
     """
     device = torch.device(device)
-    # Of the order of bytes of the images themselves: channels last.
+    # The bytes stay in the order of the images: channels-last.
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
     if isinstance(model, Exported):
         return model.detections(pixels, settings)
-    found = postprocess(model(pixels), priors(config, images.shape[1:3], device), settings)
+    batch = postprocess(model(pixels), priors(config, images.shape[1:3], device), settings)
     return [
         Detections(
             d.boxes.cpu(), d.scores.cpu(), None if d.landmarks is None else d.landmarks.cpu()
         )
-        for d in found
+        for d in batch
     ]
 
 
-def rows(detections: Detections) -> np.ndarray:
-    """float64 [n, 5] x, y, w, h, score, best first, as `coco_ap` takes them."""
+def coco_rows(detections: Detections) -> np.ndarray:
+    """float64 [n, 5]: x, y, w, h, score, highest score first, for `coco_ap`."""
     return _rows(detections.boxes.numpy().astype(np.float64), detections)
 
 
 def wider_rows(detections: Detections) -> np.ndarray:
-    """The same as the usual writer of WIDER prediction files has them: corners are truncated to
-    whole pixels (towards 0), width and height are their differences."""
+    """The same with the rounding of the usual writer of WIDER prediction files: corners are
+    truncated to whole pixels (towards 0), width and height are their differences."""
     return _rows(np.trunc(detections.boxes.numpy().astype(np.float64)), detections)
 
 
@@ -183,41 +189,41 @@ def evaluate(
     progress: Callable[[int, int], None] | None = None,
     unreadable: list[str] | None = None,
 ) -> dict[str, float]:
-    """easy, medium, hard AP in [0, 1]; arguments as those of `detect`.
+    """AP of each level (easy, medium, hard) in [0, 1]; arguments as for `detect`.
 
     Args:
-        truth: which faces count; none: by their height, from the labels of `images`. Official
-            lists: `official_ground_truth(folder).only(label.name for label in images.labels)`.
+        truth: the faces that count. None: by their height, from the labels of `images`. Official
+            lists: `official_ground_truth(folder).subset(label.name for label in images.labels)`.
     """
-    found = detect(
+    detections = detect(
         model, config, images, settings, device, progress=progress, unreadable=unreadable
     )
     return wider_ap(
-        {name: wider_rows(own) for name, own in found.items()},
+        {name: wider_rows(own) for name, own in detections.items()},
         height_ground_truth(images.labels) if truth is None else truth,
     )
 
 
 def _batches(
-    images: ImageSet, settings: Evaluation, pixels: int, readers: int, unreadable: list[str] | None
+    images: ImageSet, settings: Evaluation, pixels: int, threads: int, unreadable: list[str] | None
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Neighbours of one view size together: indices, images as they are stored.
+    """Indices and stored images of batches with one input size and at most `pixels` pixels.
 
-    Images of one size come one after the other, so that few are in memory at once.
+    Images are sorted by input size, so that few are in memory at once.
     """
 
     def shape(image: np.ndarray) -> tuple[int, int]:
-        return view_size(image.shape[1::-1], settings)
+        return input_size(image.shape[1::-1], settings)
 
-    order = sorted(range(len(images)), key=lambda i: view_size(images.labels[i].size, settings))
+    order = sorted(range(len(images)), key=lambda i: input_size(images.labels[i].size, settings))
     indices: list[int] = []
     batch: list[np.ndarray] = []
-    for index, image in zip(order, _read(images, order, readers)):
+    for index, image in zip(order, _read(images, order, threads)):
         if image is None:
             if unreadable is not None:
                 unreadable.append(images.labels[index].name)
             continue
-        width, height = view_size(image.shape[1::-1], settings, max(settings.scales))
+        width, height = input_size(image.shape[1::-1], settings, max(settings.scales))
         if batch and (
             shape(image) != shape(batch[0]) or (len(batch) + 1) * width * height > pixels
         ):
@@ -229,9 +235,9 @@ def _batches(
         yield indices, batch
 
 
-def _read(images: ImageSet, order: Sequence[int], readers: int) -> Iterator[np.ndarray | None]:
-    """Images in the given order, None for one that cannot be decoded; by so many threads, which are
-    at most two images each ahead, or when they are asked for."""
+def _read(images: ImageSet, order: Sequence[int], threads: int) -> Iterator[np.ndarray | None]:
+    """Images in the given order, None for one that cannot be decoded; each thread reads at most two
+    images ahead, without threads none."""
 
     def read(index: int) -> np.ndarray | None:
         try:
@@ -239,4 +245,4 @@ def _read(images: ImageSet, order: Sequence[int], readers: int) -> Iterator[np.n
         except UnreadableImage:
             return None
 
-    return in_order(read, order, readers, ahead=2 * readers)
+    return prefetch_map(read, order, threads, ahead=2 * threads)

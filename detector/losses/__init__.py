@@ -1,1 +1,1 @@
-"""Assignment of anchors to faces, and the losses."""
+"""Assigners of anchors to faces, losses, and the criterion that combines them."""

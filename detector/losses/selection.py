@@ -1,8 +1,8 @@
-"""The few anchors of a batch that a loss is about, without waiting for a GPU.
+"""The few anchors of a batch that a loss is about, gathered without waiting for a GPU.
 
-How many are chosen is known to the device alone. A CPU looks, and computes on those alone; a GPU
-would have to be waited for, and its step could not be captured as a graph, so there all anchors are
-computed, which costs microseconds, and the others count nothing.
+Only the device knows how many are selected. On a CPU they are gathered, and computed alone. A GPU
+would have to be waited for, and its step could not be captured as a CUDA graph: there everything
+is computed for all anchors, which takes microseconds, and the others are masked.
 """
 
 from __future__ import annotations
@@ -15,47 +15,49 @@ from torch import Tensor
 
 @dataclass(frozen=True, eq=False)
 class Selection:
-    """Entries of tensors [B, A, …], in the order of `mask.nonzero()`, or all of them."""
+    """Entries of tensors [B, A, …]: the R selected ones in the order of `mask.nonzero()`, or, where
+    `indices` is None, all of them (R = B·A)."""
 
     mask: Tensor
     """bool [B, A]."""
     indices: tuple[Tensor, Tensor] | None
-    """(image, anchor), each int64 [R], of the chosen ones; none: all entries are kept."""
+    """(image, anchor), each int64 [R]; None means all."""
 
-    def of(self, values: Tensor) -> Tensor:
-        """[R, …]: the entries of [B, A, …]."""
+    def gather(self, values: Tensor) -> Tensor:
+        """[R, …] from [B, A, …]."""
         return values.flatten(0, 1) if self.indices is None else values[self.indices]
 
-    def anchors(self, values: Tensor) -> Tensor:
-        """[R, …]: for each entry that of its anchor, from [A, …]."""
+    def gather_anchors(self, values: Tensor) -> Tensor:
+        """[R, …] from [A, …], values of the anchors."""
         if self.indices is None:
             return values.expand(len(self.mask), *values.shape).flatten(0, 1)
         return values[self.indices[1]]
 
-    def only(self, values: Tensor, otherwise: Tensor | float = 0.0) -> Tensor:
-        """`values` [R, …] where chosen, else `otherwise`; gradients flow to the chosen alone."""
+    def masked(self, values: Tensor, fill: Tensor | float = 0.0) -> Tensor:
+        """`values` [R, …] where selected, else `fill`; only the selected get gradients."""
         if self.indices is not None:
             return values
         mask = self.mask.flatten()
-        return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), values, otherwise)
+        return torch.where(mask.view(-1, *[1] * (values.ndim - 1)), values, fill)
 
-    def sum(self, terms: Tensor) -> Tensor:
-        """Of the chosen entries' terms [R]."""
-        return self.only(terms).sum()
+    def sum(self, values: Tensor) -> Tensor:
+        """The sum of the selected of `values` [R]."""
+        return self.masked(values).sum()
 
-    def spread(self, values: Tensor) -> Tensor:
-        """[B, A] that has `values` [R] where chosen, else 0."""
+    def scatter(self, values: Tensor) -> Tensor:
+        """[B, A] with `values` [R] where selected, else 0."""
         if self.indices is None:
-            return self.only(values).view(self.mask.shape)
+            return self.masked(values).view(self.mask.shape)
         return values.new_zeros(self.mask.shape).index_put_(self.indices, values)
 
 
-def chosen(mask: Tensor, everything: bool | None = None) -> Selection:
+def select(mask: Tensor, all_entries: bool | None = None) -> Selection:
     """The entries where `mask` [B, A] is true.
 
     Args:
-        everything: whether to keep all entries; none: anywhere but on a CPU.
+        all_entries: whether to compute all entries; None means everywhere but on a CPU.
     """
-    if everything if everything is not None else mask.device.type != "cpu":
+    if all_entries if all_entries is not None else mask.device.type != "cpu":
         return Selection(mask, None)
-    return Selection(mask, mask.nonzero(as_tuple=True))
+    image, anchor = mask.nonzero(as_tuple=True)
+    return Selection(mask, (image, anchor))

@@ -1,1 +1,1 @@
-"""The same plan built as nn.Modules."""
+"""The built detector: the layers of a plan as nn.Modules."""

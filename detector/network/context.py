@@ -1,4 +1,4 @@
-"""Context: wider views of each cell's neighbourhood, mixed in before the heads."""
+"""Context modules (SSH): larger receptive fields for each cell, before the heads."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class SSHUnit(nn.Module):
         self.conv7_3 = build(layer.conv7_3)
 
     def forward(self, x: Tensor) -> Tensor:
-        middle = self.conv5_1(x)
-        views = [self.conv3(x), self.conv5_2(middle), self.conv7_3(self.conv7_2(middle))]
-        return F.relu(torch.cat(views, dim=1), inplace=True)
+        shared = self.conv5_1(x)
+        branches = [self.conv3(x), self.conv5_2(shared), self.conv7_3(self.conv7_2(shared))]
+        return F.relu(torch.cat(branches, dim=1), inplace=True)
 
 
 class Context(nn.Module):
-    """One SSH block a level, one for all levels, or none (then maps pass through)."""
+    """One SSH block per level, one for all levels, or none (maps are passed through)."""
 
     def __init__(self, plan: ContextPlan):
         super().__init__()

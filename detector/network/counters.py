@@ -1,4 +1,4 @@
-"""Parameters and MACs counted on the built network: by thop, and by torch's own counter."""
+"""Parameters and MACs counted on the built network, by thop and by torch's own counter."""
 
 from __future__ import annotations
 
@@ -9,17 +9,16 @@ from detector.config.detector import Detector
 
 
 def thop_cost(config: Detector, size: Size = (640, 640)) -> tuple[int, int]:
-    """The same measured: parameters of a built detector, MACs by thop. Takes about 0.1 s.
+    """(parameters, MACs) of a built detector, MACs by thop. Takes about 0.1 s.
 
-    thop leaves buffers behind on the modules, so it gets a detector of its own, on the meta
-    device.
+    thop leaves buffers on the modules, so it gets its own detector, on the meta device.
     """
     return _thop(config, size)[:2]
 
 
 def counters(config: Detector, size: Size = (640, 640)) -> dict[str, tuple[int, int]]:
-    """MACs of each kind of module, such as Conv2d, by thop and by torch's own FlopCounterMode (its
-    FLOPs are 2 × MACs). What torch counts outside of any such module is `other`.
+    """MACs of each type of module, such as Conv2d, by thop and by torch's own FlopCounterMode (its
+    FLOPs are 2 × MACs). What torch counts outside of these modules is `other`.
     """
     import torch
     from torch.utils.flop_counter import FlopCounterMode
@@ -33,20 +32,20 @@ def counters(config: Detector, size: Size = (640, 640)) -> dict[str, tuple[int, 
         model(torch.empty(1, 3, *size, device="meta"))
     flops = {name: sum(by_op.values()) for name, by_op in counter.get_flop_counts().items()}
     kinds: dict[str, tuple[int, int]] = {}
-    root, left = type(model).__name__, flops.get("Global", 0)
+    root, rest = type(model).__name__, flops.get("Global", 0)
     for name, module in model.named_modules():
         if any(True for _ in module.children()):
             continue
         own = flops.get(f"{root}.{name}", 0)
-        left -= own
+        rest -= own
         kind = type(module).__name__
         thop_sum, torch_sum = kinds.get(kind, (0, 0))
         kinds[kind] = thop_sum + thop_leaves.get(name, 0), torch_sum + own // 2
-    return kinds | ({"other": (0, left // 2)} if left else {})
+    return kinds | ({"other": (0, rest // 2)} if rest else {})
 
 
 def _thop(config: Detector, size: Size) -> tuple[int, int, dict[str, int]]:
-    """Parameters, MACs, and the MACs of each module that thop has a rule for."""
+    """Parameters, MACs, and MACs of each module without children."""
     import torch
 
     from detector.network.model import blank_detector

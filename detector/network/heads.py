@@ -1,4 +1,4 @@
-"""Heads: predict class, box and landmarks of each anchor of each cell."""
+"""Heads: class, box and landmarks of each anchor."""
 
 from __future__ import annotations
 
@@ -9,19 +9,20 @@ from torch import Tensor, nn
 
 from detector.architecture.plan import HeadPlan
 from detector.boxes.coding import DISTANCE
+from detector.boxes.logits import SOFTMAX_CHANNELS, foreground_name, prior_bias
 from detector.network.modules import build
 
 FIRST_DISTANCE = 1.0
-"""Of all four sides before training, in strides, where boxes are told by distances: a box without
-area has no overlap to improve."""
+"""Initial distance to all four sides, in strides, with coding by distances: a box without area has
+no overlap to improve."""
 
 FACE_PRIOR = 0.01
-"""Face probability of every anchor before training (focal loss paper, Lin et al. 2017): the many
-background anchors then do not swamp the first steps."""
+"""Initial face probability of every anchor (focal loss paper, Lin et al. 2017): otherwise the many
+negative anchors dominate the first steps."""
 
 
 class Heads(nn.Module):
-    """See `HeadPlan` for what is built."""
+    """Built as `HeadPlan` describes."""
 
     def __init__(self, plan: HeadPlan):
         super().__init__()
@@ -56,31 +57,34 @@ class Heads(nn.Module):
         return modules[self.plan.index(level_index, modules)]
 
     def initialise(self, generator: torch.Generator, initialization: str = "he") -> None:
-        """Small weights in the last convolutions, a bias that gives every anchor `FACE_PRIOR` (in
-        the class, or in the objectness where there is one), and `FIRST_DISTANCE`. By `torch` the
-        weights stay as they are, and so do the biases of a softmax (RetinaFace's)."""
+        """Set the last convolutions to small weights, and to biases that give every anchor
+        `FACE_PRIOR` (of the objectness if predicted, else of the class) and `FIRST_DISTANCE`. With
+        `torch` the weights are left as they are, and so are the biases of a softmax, as in
+        RetinaFace's own code."""
         is_torch = initialization == "torch"
         for predictor in self.plan.predictors:
             is_distance = predictor.name == "box_deltas" and self.plan.coding == DISTANCE
-            for unit in getattr(self, predictor.name):
-                last = _last_conv(unit)
+            for module in getattr(self, predictor.name):
+                last = _last_conv(module)
                 if not is_torch:
                     nn.init.normal_(last.weight, std=0.01, generator=generator)
                 if is_distance or not is_torch:
-                    nn.init.constant_(last.bias, FIRST_DISTANCE if is_distance else 0.0)
-        if is_torch and self.plan.predictors[0].size == 2:
+                    nn.init.constant_(_bias(last), FIRST_DISTANCE if is_distance else 0.0)
+        sizes = {predictor.name: predictor.size for predictor in self.plan.predictors}
+        name = foreground_name(sizes)
+        if is_torch and sizes[name] == SOFTMAX_CHANNELS:
             return
         log_odds = math.log(FACE_PRIOR / (1 - FACE_PRIOR))
-        names = [predictor.name for predictor in self.plan.predictors]
-        for unit in getattr(self, "objectness" if "objectness" in names else "class_logits"):
+        prior = torch.tensor(prior_bias(log_odds, sizes[name]))
+        for module in getattr(self, name):
             with torch.no_grad():
-                bias = _last_conv(unit).bias
-                if self.plan.predictors[0].size == 2:  # softmax
-                    logits = bias.view(-1, 2)  # (background, face) of each anchor
-                    logits[:, 0], logits[:, 1] = -log_odds / 2, log_odds / 2
-                else:
-                    bias.fill_(log_odds)
+                _bias(_last_conv(module)).view(-1, sizes[name]).copy_(prior)
 
 
 def _last_conv(module: nn.Module) -> nn.Conv2d:
     return [m for m in module.modules() if isinstance(m, nn.Conv2d)][-1]
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None, "the last convolution of a predictor has a bias"
+    return conv.bias

@@ -14,12 +14,12 @@ from detector.network.neck import build_neck
 
 
 def build_detector(config: Detector, seed: int = 0, initialization: str = "he") -> FaceDetector:
-    """The network of a design on the CPU, in training mode, its weights drawn from `seed`.
+    """The network of a design on the CPU, in training mode, initialised from `seed`.
 
     Args:
         initialization: he or torch, see `Recipe.initialization`.
     """
-    # Built without memory first, so that no module draws from the global generator.
+    # First on the meta device, so that no module uses torch's global random generator.
     model = blank_detector(config).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
     initialise(model, generator, initialization)
@@ -29,7 +29,7 @@ def build_detector(config: Detector, seed: int = 0, initialization: str = "he") 
 
 
 def blank_detector(config: Detector) -> FaceDetector:
-    """The network on the meta device: shapes without memory or values."""
+    """The network of a design on the meta device: shapes without values."""
     with torch.device("meta"):
         return FaceDetector(plan(config), config.pixels)
 
@@ -44,15 +44,15 @@ class FaceDetector(nn.Module):
         self.heads = Heads(plan.heads)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
-        """Predictions for every anchor, in the order of `anchors.anchors`.
+        """Predictions for every anchor, in the order of `boxes.anchors.anchors`.
 
         Args:
             images: [B, 3, H, W], uint8 or float, raw BGR in 0–255; any H and W.
 
         Returns:
             class_logits [B, A, 2] (background, face; before the softmax) or [B, A, 1] (before the
-            sigmoid), box_deltas [B, A, 4] and, where the head has them, landmark_deltas
-            [B, A, 10] (x, y of five points) and objectness [B, A, 1] (before the sigmoid).
+            sigmoid), box_deltas [B, A, 4] and, if the head has them, landmark_deltas [B, A, 10]
+            (x, y of five points) and objectness [B, A, 1] (before the sigmoid).
         """
         features = self.backbone(self.normalise(images))
         return self.heads(self.context(self.neck(features)))
@@ -64,7 +64,7 @@ class Backbone(nn.Module):
         self.stages = nn.ModuleList(map(build, plan.stages))
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """The feature map of each pyramid level from 1 up to the coarsest built."""
+        """The feature maps of the pyramid levels, from 1 up to the coarsest."""
         features = {}
         for level, stage in enumerate(self.stages, start=1):
             features[level] = x = stage(x)
@@ -72,7 +72,10 @@ class Backbone(nn.Module):
 
 
 class Normalise(nn.Module):
-    """Raw BGR pixels to the network's input, as `Pixels` says."""
+    """Raw BGR pixels to the network's input, as `Pixels` describes."""
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(self, pixels: Pixels):
         super().__init__()

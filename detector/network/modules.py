@@ -1,4 +1,4 @@
-"""Layers made into `nn.Module`s, and how their weights start."""
+"""Layers as `nn.Module`s, and their initialisation."""
 
 from __future__ import annotations
 
@@ -46,13 +46,13 @@ class ConvUnit(nn.Sequential):
         if x.is_cuda and kernels_run():
             return self._on_gpu(x)
         if self.strided_depthwise and x.device.type == "cpu":
-            # oneDNN has no fast bf16 backward for these: float32 is 5 to 20 times as fast.
+            # oneDNN's bf16 backward pass of these is slow: float32 is 5 to 20 times as fast.
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
         return super().forward(x)
 
     def _on_gpu(self, x: Tensor) -> Tensor:
-        """By kernels of our own where cuDNN's are slow or compile for each new size of an image."""
+        """By our own kernels where cuDNN's are slow or are compiled for each new image size."""
         from detector.gpu import depthwise, fused_norm
 
         conv = self.conv
@@ -97,7 +97,7 @@ class ScaleUnit(nn.Module):
 
 
 def build(layer: Layer) -> nn.Module:
-    """The module of a layer; maps [B, cin, H, W] to [B, cout, *layer.out((H, W))]."""
+    """The module of a layer, which maps [B, cin, H, W] to [B, cout, *layer.out((H, W))]."""
     match layer:
         case Conv():
             return ConvUnit(layer)
@@ -119,9 +119,9 @@ def build(layer: Layer) -> nn.Module:
 
 
 def initialise(model: nn.Module, generator: torch.Generator, initialization: str = "he") -> None:
-    """Weights to start training from: unit normalisation and factors, and convolutions over their
-    fan-in (right for depthwise ones too): by `he` normal with zero biases (He et al. 2015), by
-    `torch` uniform within ±1/√fan-in, biases too, as `nn.Conv2d.reset_parameters` draws them."""
+    """Initialise all weights: normalisation and scales with ones, convolutions by their fan-in
+    (right for depthwise ones, too): with `he` normal, zero biases (He et al. 2015); with `torch`
+    uniform within ±1/√fan-in, also the biases, as by `nn.Conv2d.reset_parameters`."""
     for module in model.modules():
         if isinstance(module, nn.Conv2d) and initialization == "torch":
             bound = module.weight[0].numel() ** -0.5

@@ -1,4 +1,4 @@
-"""The feature pyramid: one map of equal width for each level, finer ones informed by coarser."""
+"""Necks (FPN, PAFPN, TFPN): feature pyramids with a map of equal width per level."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from detector.network.modules import build
 
 
 def build_neck(plan: NeckPlan) -> nn.Module:
-    """Maps the backbone's maps, {level: [B, C, H, W]}, to a list of the neck's levels, finest
-    first, [B, width, H / 2**level, W / 2**level], rounded up."""
+    """The module that maps the backbone's feature maps {level: [B, C, H, W]} to those of the neck's
+    levels, finest first, [B, width, H / 2**level, W / 2**level], rounded up."""
     match plan:
         case FPNPlan():
             return FeaturePyramid(plan)
@@ -23,7 +23,7 @@ def build_neck(plan: NeckPlan) -> nn.Module:
 
 
 class FeaturePyramid(nn.Module):
-    """See `FPNPlan` for what is built."""
+    """FPN, as `FPNPlan` describes."""
 
     def __init__(self, plan: FPNPlan):
         super().__init__()
@@ -40,7 +40,8 @@ class FeaturePyramid(nn.Module):
         own = list(maps)
         for index in reversed(range(len(own) - 1)):
             fine, coarse = maps[own[index]], maps[own[index + 1]]
-            maps[own[index]] = self.merges[self.plan.merge_index(index)](add_up(fine, coarse))
+            merge = self.merges[self.plan.merge_index(index)]
+            maps[own[index]] = merge(add_upsampled(fine, coarse))
         top = features.get(5)
         for level, extra in enumerate(self.extras, start=6):
             maps[level] = top = extra(top)
@@ -48,7 +49,7 @@ class FeaturePyramid(nn.Module):
 
 
 class PathPyramid(nn.Module):
-    """See `PAFPNPlan` for what is built."""
+    """PAFPN, as `PAFPNPlan` describes."""
 
     def __init__(self, plan: PAFPNPlan):
         super().__init__()
@@ -61,7 +62,7 @@ class PathPyramid(nn.Module):
     def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
         sums = [lateral(features[level]) for level, lateral in zip(self.plan.levels, self.laterals)]
         for index in reversed(range(len(sums) - 1)):
-            sums[index] = add_up(sums[index], sums[index + 1])
+            sums[index] = add_upsampled(sums[index], sums[index + 1])
         maps = [down(x) for down, x in zip(self.downs, sums)]
         for index, strided in enumerate(self.strided):
             maps[index + 1] = maps[index + 1] + strided(maps[index])
@@ -69,7 +70,7 @@ class PathPyramid(nn.Module):
 
 
 class UnitPyramid(nn.Module):
-    """See `TFPNPlan` for what is built."""
+    """TFPN, as `TFPNPlan` describes."""
 
     def __init__(self, plan: TFPNPlan):
         super().__init__()
@@ -80,11 +81,11 @@ class UnitPyramid(nn.Module):
         maps = [features[level] for level in self.plan.levels]
         for index in reversed(range(len(self.units))):
             if index + 1 < len(maps):
-                maps[index] = add_up(maps[index], maps[index + 1])
+                maps[index] = add_upsampled(maps[index], maps[index + 1])
             maps[index] = self.units[index](maps[index])
         return maps
 
 
-def add_up(fine: Tensor, coarse: Tensor) -> Tensor:
-    """The sum at the finer map's size; odd sizes do not double exactly."""
+def add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
+    """`fine` plus `coarse` up-sampled (nearest) to its size, which need not be exactly double."""
     return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")

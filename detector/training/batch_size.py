@@ -1,8 +1,9 @@
-"""How many images a step should have on a device: the fewest that keep it busy."""
+"""Chooses the batch size for a device: the smallest that keeps it busy."""
 
 from __future__ import annotations
 
 import gc
+import logging
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import replace
@@ -15,32 +16,34 @@ from detector.config.recipe import Recipe
 from detector.data.loader import Batch
 from detector.network.model import build_detector
 from detector.training.optim import make_optimizer
-from detector.training.step import Precision, layout, to_train
-from detector.training.stepper import TIMED, WARM_UP, WORTH_IT, Stepper
+from detector.training.step import Precision, memory_format, set_train_mode
+from detector.training.stepper import MIN_STEPS_FOR_GRAPHS, TIMED_STEPS, WARMUP_STEPS, Stepper
 
-LARGEST = 256
-"""Images a step, at most: more of them take a schedule of their own."""
-LEAST_STEPS = 16
-"""Steps that an epoch keeps at least."""
-ENOUGH = 0.9
-"""Share of the best rate that is worth as much: of two such sizes, the smaller one learns better
-in the same number of epochs."""
-SETTLING = WARM_UP + 2 * TIMED + 1
-"""Untimed steps, in which the stepper finds out how it takes them."""
-STEPS = 10
-RATE = 1e-6
-"""The learning rate: nothing is learnt, so nothing overflows."""
+MAX_BATCH_SIZE = 256
+"""Larger batches need a learning rate schedule of their own."""
+MIN_STEPS = 16
+"""Least number of steps an epoch."""
+GOOD_RATE = 0.9
+"""Share of the best rate that is good enough: of two such sizes, the smaller one learns better in
+the same number of epochs."""
+UNTIMED = WARMUP_STEPS + 2 * TIMED_STEPS + 1
+"""Steps after which the stepper has chosen between eager and graph."""
+TIMED = 10
+LEARNING_RATE = 1e-6
+"""So small that nothing is learned and nothing overflows."""
 FACES = 12
-"""Of each image of noise, as in WIDER FACE."""
+"""Faces of each random image, as in WIDER FACE."""
+
+logger = logging.getLogger(__name__)
 
 StepTimer = Callable[[Detector, Recipe, torch.device], float]
-"""Seconds of one training step of a detector with the recipe's images a step."""
+"""Seconds of one training step of a detector with the recipe's batch size."""
 
 
-def sizes_to_try(own: int, images: int) -> list[int]:
-    """A recipe's own images a step and its doublings, for so many training images."""
-    sizes = [own]
-    while 2 * sizes[-1] <= min(LARGEST, images // LEAST_STEPS):
+def sizes_to_try(batch_size: int, images: int) -> list[int]:
+    """A recipe's batch size and its doublings, for this number of training images."""
+    sizes = [batch_size]
+    while 2 * sizes[-1] <= min(MAX_BATCH_SIZE, images // MIN_STEPS):
         sizes.append(2 * sizes[-1])
     return sizes
 
@@ -48,34 +51,36 @@ def sizes_to_try(own: int, images: int) -> list[int]:
 def time_step(
     config: Detector, recipe: Recipe, device: torch.device, graph: bool | None = None
 ) -> float:
-    """Seconds of a step on noise: forward and backward passes and the optimiser, one by one or
-    replayed from a graph as training itself does it.
+    """Seconds of a step on random images: forward pass, backward pass and optimiser, eager or
+    replayed from a CUDA graph as in training.
 
-    Batches are on the device before: training makes and moves them while the one before is learnt.
+    Batches are on the device beforehand, as training prefetches them.
 
     Args:
         graph: as for `Stepper`.
     """
     precision = Precision(recipe, device)
-    model = build_detector(config).to(device, memory_format=layout(recipe))
-    to_train(model, recipe)
+    model = build_detector(config)
+    # torch's stubs lack this overload
+    model = model.to(device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
+    set_train_mode(model, recipe)
     stepper = Stepper(
         model, make_optimizer(model, recipe.optimizer), config, recipe, precision, graph
     )
     parts = [
-        part.to(device, layout(recipe))
-        for part in _noise(recipe.batch_size, recipe.size).parts(recipe.accumulate)
+        part.to(device, memory_format(recipe))
+        for part in _random_batch(recipe.batch_size, recipe.size).parts(recipe.accumulate)
     ]
-    _wait(device)
+    _synchronize(device)
     with torch.cuda.stream(stepper.stream):  # on a CPU without effect
-        for step in range(SETTLING + STEPS):
-            if step == SETTLING:
-                _wait(device)
+        for step in range(UNTIMED + TIMED):
+            if step == UNTIMED:
+                _synchronize(device)
                 started = time.perf_counter()
-            stepper.step(step, parts, RATE, to_go=WORTH_IT)
+            stepper.step(step, parts, LEARNING_RATE, remaining=MIN_STEPS_FOR_GRAPHS)
             stepper.results()
-        _wait(device)
-    return (time.perf_counter() - started) / STEPS
+        _synchronize(device)
+    return (time.perf_counter() - started) / TIMED
 
 
 def choose_batch_size(
@@ -84,21 +89,22 @@ def choose_batch_size(
     device: torch.device,
     sizes: Iterable[int],
     step: StepTimer = time_step,
-    tell: Callable[[str], None] = print,
+    report: Callable[[str], None] = logger.info,
 ) -> int:
-    """The fewest images a step whose rate is nearly the best of all `sizes`; on a CPU, which no
-    step is too small for, the recipe's own.
+    """The smallest batch size with nearly the best rate (images/s) of all `sizes`; on a CPU, which
+    every size keeps busy, the recipe's.
 
-    Sizes are tried in ascending order, to the first that does not fit in the device's memory.
+    Sizes are tried in ascending order, up to the first that does not fit in the device's memory.
 
     Args:
-        tell: takes one line with the choice and the rates.
+        step: times a step.
+        report: receives one line with the choice and the rates.
 
     Raises:
-        UserError: not even the smallest fits.
+        UserError: not even the smallest size fits.
     """
     if device.type == "cpu":
-        tell(f"batch size: {recipe.batch_size}, the recipe's own, as on any CPU")
+        report(f"batch size: {recipe.batch_size}, the recipe's own, as on any CPU")
         return recipe.batch_size
     rates: dict[int, float] = {}
     too_large = None
@@ -109,7 +115,7 @@ def choose_batch_size(
             if not out_of_memory(error):
                 raise
             too_large = size
-        _free(device)  # not before the fault has let go of its tensors
+        _free(device)  # outside the handler: the traceback holds tensors
         if too_large:
             break
     if not rates:
@@ -118,23 +124,23 @@ def choose_batch_size(
             "of the device; give --batch-size N, or --accumulate K to take them in "
             "parts"
         )
-    chosen = min(size for size, rate in rates.items() if rate >= ENOUGH * max(rates.values()))
-    told = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
-    tell(
-        f"batch size: {chosen}, chosen by images/s ({told}"
+    chosen = min(size for size, rate in rates.items() if rate >= GOOD_RATE * max(rates.values()))
+    shown = ", ".join(f"{size}: {rate:,.0f}" for size, rate in rates.items())
+    report(
+        f"batch size: {chosen}, chosen by images/s ({shown}"
         + (f"; {too_large} does not fit in memory)" if too_large else ")")
     )
     return chosen
 
 
-def _noise(images: int, size: int) -> Batch:
+def _random_batch(images: int, size: int) -> Batch:
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (images, size, size, 3), dtype=torch.uint8, generator=generator)
     return Batch(pixels.permute(0, 3, 1, 2), [_faces(size, generator) for _ in range(images)])
 
 
 def _faces(size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
-    """Targets of one image; most of the faces are small."""
+    """Targets of one image; most faces are small."""
     side = 6 + size * 0.3 * torch.rand(FACES, 1, generator=generator) ** 3
     corner = torch.rand(FACES, 2, generator=generator) * (size - side)
     points = torch.rand(FACES, 5, 2, generator=generator) * side[:, None] + corner[:, None]
@@ -145,7 +151,7 @@ def _faces(size: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     }
 
 
-def _wait(device: torch.device) -> None:
+def _synchronize(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 

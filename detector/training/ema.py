@@ -1,4 +1,4 @@
-"""A running average of the weights, which is what an EMA training evaluates and saves."""
+"""An exponential moving average (EMA) of the weights, evaluated and saved in their place."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import torch
 from torch import nn
 
 
-class WeightAverage:
-    """Call its `update(model)` after each step; `module` then has the average.
+class ModelEMA:
+    """Call `update(model)` after each step; `module` then holds the average.
 
-    Update t (from 1) keeps min(decay, t / (9 + t)) of the average, nothing at the first: early
-    weights are forgotten sooner. Batch normalisation's statistics are the model's own. Counts by
-    itself, so that no step waits for a GPU (torch's AveragedModel keeps its count there).
+    Update t (from 1) keeps min(decay, t / (9 + t)) of the average, the first one nothing: early
+    weights are forgotten sooner. The statistics of batch normalisation are copied. The updates are
+    counted here, so that no step waits for a GPU (torch's AveragedModel counts on the device).
     """
 
     def __init__(self, model: nn.Module, decay: float):
@@ -24,7 +24,7 @@ class WeightAverage:
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         self.updates += 1
-        keep = min(self._decay, self.updates / (9 + self.updates)) if self.updates > 1 else 0.0
-        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - keep)
-        for own, buffer in zip(self.module.buffers(), model.buffers()):
-            own.copy_(buffer)
+        decay = min(self._decay, self.updates / (9 + self.updates)) if self.updates > 1 else 0.0
+        torch._foreach_lerp_(list(self.module.parameters()), list(model.parameters()), 1 - decay)
+        for averaged, buffer in zip(self.module.buffers(), model.buffers()):
+            averaged.copy_(buffer)

@@ -1,4 +1,4 @@
-"""Optimisers as detectors are trained with, and the learning rate as a function of the step."""
+"""Optimisers (SGD, AdamW), and the learning rate schedule: warm-up, then steps or a cosine."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from detector.config.recipe import Optimizer, Recipe
 
 WARMUP_START = 1e-3  # share of lr at the first step of the warm-up
 COSINE_END = 1e-2  # share of lr at the last step of the cosine
-BETA2 = 0.98  # of adamw: averages 50 steps, since a proxy has not many more
+BETA2 = 0.98  # of AdamW: averages over 50 steps, since a proxy has few more
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser; its weight decay spares biases and normalisation (all 1-d parameters).
+    """The optimiser, without weight decay on biases and normalisation (all 1-d parameters).
 
-    All parameters are updated in one kernel. On a GPU the rate is a tensor there, so that a graph
-    of the step can be replayed at another rate.
+    One kernel updates all parameters. On a GPU the learning rate is a tensor on the device, so that
+    a CUDA graph of the step can be replayed at another rate.
     """
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [
@@ -27,14 +27,15 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     ]
     groups = [group for group in groups if group["params"]]
     on_gpu = weights[0].is_cuda
+    optimizer: torch.optim.Optimizer
     if settings.kind == "adamw":
         optimizer = torch.optim.AdamW(
             groups, lr=settings.lr, betas=(settings.momentum, BETA2), fused=True, capturable=on_gpu
         )
     else:
         optimizer = torch.optim.SGD(groups, lr=settings.lr, momentum=settings.momentum, fused=True)
-        # From zeros the first step is the same; without, torch leaves the momentum undefined where
-        # loss scaling leaves that step out.
+        # Zeros give the same first step. Without them torch leaves the momentum undefined if loss
+        # scaling skips that step.
         for weight in weights if settings.momentum else ():
             optimizer.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
     if on_gpu:
@@ -45,7 +46,7 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
-    """Its state as a checkpoint keeps it: the same whatever device it is on."""
+    """The state as checkpoints store it, independent of the device."""
     state = optimizer.state_dict()
     groups = [
         group | {"lr": float(group["lr"]), "capturable": False}
@@ -57,12 +58,14 @@ def optimizer_state(optimizer: torch.optim.Optimizer) -> dict:
 
 
 def load_optimizer_state(optimizer: torch.optim.Optimizer, state: dict) -> None:
-    """Go on from what `optimizer_state` gave, on this optimiser's own device."""
-    kept = [
+    """Restores what `optimizer_state` returned, on the device of this optimiser."""
+    own = [
         {key: group[key] for key in ("lr", "fused", "capturable") if key in group}
         for group in optimizer.param_groups
     ]
-    groups = [group | own for group, own in zip(state["param_groups"], kept, strict=True)]
+    groups = [
+        stored | device_keys for stored, device_keys in zip(state["param_groups"], own, strict=True)
+    ]
     optimizer.load_state_dict(state | {"param_groups": groups})
 
 
@@ -80,8 +83,8 @@ def lr_at(step: int, steps_per_epoch: int, recipe: Recipe) -> float:
     if settings.schedule == "step":
         passed = sum(step >= round(share * total) for share in settings.milestones)
         return settings.lr * settings.gamma**passed
-    done = (step - warmup) / max(total - 1 - warmup, 1)
-    return settings.lr * (COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * done)) / 2)
+    progress = (step - warmup) / max(total - 1 - warmup, 1)
+    return settings.lr * (COSINE_END + (1 - COSINE_END) * (1 + math.cos(math.pi * progress)) / 2)
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:

@@ -1,8 +1,8 @@
-"""One step of gradient descent: its precision, its parts, and what normalisation remembers."""
+"""One optimiser step: mixed precision, gradient accumulation, and precise batch normalisation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -12,22 +12,15 @@ from detector.boxes.anchors import priors
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from detector.data.loader import Batch
-from detector.losses.detection import (
-    Counts,
-    assign,
-    by_predictions,
-    count,
-    detection_losses,
-    total_loss,
-)
+from detector.losses.criterion import Criterion, Normalizers
 from detector.training import distributed
 
-NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm)
+BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
 
 class Precision:
-    """What forward passes compute in, and the loss scaling that fp16 needs (Micikevicius et al.
-    2018): a step whose gradients overflow is left out and halves the scale."""
+    """Mixed precision: autocast for forward passes, and the loss scaling that fp16 needs
+    (Micikevicius et al. 2018). A step whose gradients overflow is skipped and halves the scale."""
 
     def __init__(self, recipe: Recipe, device: torch.device):
         kind = recipe.precision
@@ -40,20 +33,21 @@ class Precision:
 
     @property
     def scale(self) -> Tensor | None:
-        """The factor of the loss, on its device; none where losses are not scaled, or before the
-        first step."""
+        """The factor of the loss, on its device; None without loss scaling and before the first
+        step."""
         return self.scaler._scale if self.scaler.is_enabled() else None
 
 
 def fast_bf16(device: torch.device) -> bool:
-    """Whether the device computes in bf16 by hardware; without, autocast is slower than fp32."""
+    """Whether the hardware computes in bf16; if it does not, autocast is slower than fp32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     flags = torch.cpu.get_capabilities()
     return bool(flags.get("amx_bf16") or flags.get("avx512_bf16") or flags.get("bf16"))
 
 
-def layout(recipe: Recipe) -> torch.memory_format:
+def memory_format(recipe: Recipe) -> torch.memory_format:
+    """Channels-last, except in fp32."""
     return torch.contiguous_format if recipe.precision == "fp32" else torch.channels_last
 
 
@@ -65,10 +59,12 @@ def train_step(
     recipe: Recipe,
     precision: Precision,
 ) -> dict[str, float]:
-    """One step of gradient descent on a batch as the loader gives it; returns each loss term and
-    `total`. Waits for the device: `gradient_step` does not."""
+    """`gradient_step` on a batch from the loader; returns each loss term and `total` as numbers.
+
+    Waits for the device, which `gradient_step` does not.
+    """
     device = next(model.parameters()).device
-    parts = [part.to(device, layout(recipe)) for part in batch.parts(recipe.accumulate)]
+    parts = [part.to(device, memory_format(recipe)) for part in batch.parts(recipe.accumulate)]
     losses = gradient_step(model, optimizer, parts, config, recipe, precision)
     return dict(zip(losses, torch.stack(list(losses.values())).tolist()))  # one transfer
 
@@ -83,91 +79,84 @@ def gradient_step(
 ) -> dict[str, Tensor]:
     """One step of gradient descent; returns each loss term and `total`, scalars on the device.
 
-    The parts of a batch go through the network one after the other, and with several workers each
-    has its share of it. What a loss is divided by is counted over all parts of all workers, so
-    losses and gradients are those of the batch in one piece, unless normalisation takes the
-    statistics of each part. Where the counts hang on what the network predicts (see
-    `losses.by_predictions`), more parts than one take a second forward pass.
+    Gradient accumulation: the parts of a batch pass through the network one after the other, and
+    each worker takes its shard of the batch. The normalizers of the losses are summed over all
+    parts and workers, so losses and gradients equal those of the undivided batch, except that batch
+    normalisation sees each part alone. If the normalizers depend on the network's outputs (see
+    `Criterion.needs_outputs`), several parts take a second forward pass.
 
-    Never waits for a GPU, and does the same for every batch of as many images and faces, so that it
-    can be captured as a graph.
+    Never waits for a GPU, and runs the same kernels for all batches with the same numbers of images
+    and faces, so that it can be captured as a CUDA graph.
 
     Args:
         parts: on the model's device (`Batch.to`).
     """
     device = parts[0].images.device
-    boxes = priors(config, parts[0].images.shape[2:], device)
+    boxes = priors(config, parts[0].image_size, device)
+    criterion = Criterion(recipe.loss)
 
     def forward(part: Batch) -> dict[str, Tensor]:
         with precision.autocast:
             return model(part.images)
 
-    def normalizers(part: Batch, outputs: Mapping[str, Tensor] | None) -> tuple:
-        matches = assign(outputs, part.faces, boxes, recipe.loss)
-        return matches, count(outputs, part.faces, matches, recipe.loss)
-
     if len(parts) == 1:
         outputs = forward(parts[0])
-        known = [normalizers(parts[0], outputs)]
+        assignments = [criterion.assign(outputs, parts[0].faces, boxes)]
     else:
         with torch.no_grad():
-            known = [
-                normalizers(part, forward(part) if by_predictions(recipe.loss) else None)
+            assignments = [
+                criterion.assign(
+                    forward(part) if criterion.needs_outputs else None, part.faces, boxes
+                )
                 for part in parts
             ]
-    counts = Counts(
-        *distributed.total(
-            torch.stack([torch.stack([n.float() for n in own]) for _, own in known]).sum(0)
-        )
-    )
+    own = torch.stack([torch.stack(assignment.normalizers) for assignment in assignments]).sum(0)
+    normalizers = Normalizers(*distributed.all_reduce_sum(own))
 
     optimizer.zero_grad(set_to_none=True)
     shares = []
-    for part, (matches, _) in zip(parts, known):
-        losses = detection_losses(
+    for part, assignment in zip(parts, assignments):
+        losses = criterion(
             outputs if len(parts) == 1 else forward(part),
             part.faces,
             boxes,
-            recipe.loss,
-            matches,
-            counts,
+            assignment._replace(normalizers=normalizers),
         )
-        losses["total"] = total_loss(losses, recipe.loss)
         precision.scaler.scale(losses["total"]).backward()
         shares.append(torch.stack([loss.detach() for loss in losses.values()]))
-    distributed.add_gradients(model)
+    distributed.all_reduce_gradients(model)
     precision.scaler.unscale_(optimizer)
     if recipe.optimizer.clip_norm:
         nn.utils.clip_grad_norm_(model.parameters(), recipe.optimizer.clip_norm)
     precision.scaler.step(optimizer)
     precision.scaler.update()
-    return dict(zip(losses, distributed.total(torch.stack(shares).sum(0)).unbind()))
+    return dict(zip(losses, distributed.all_reduce_sum(torch.stack(shares).sum(0)).unbind()))
 
 
-def to_train(model: nn.Module, recipe: Recipe) -> None:
-    """Training mode; frozen normalisation stays as in evaluation."""
+def set_train_mode(model: nn.Module, recipe: Recipe) -> None:
+    """Training mode; frozen batch normalisation stays in evaluation mode."""
     model.train()
     if recipe.norm == "frozen":
-        for norm in _norms(model):
+        for norm in _batchnorms(model):
             norm.eval()
 
 
 @torch.no_grad()
-def settle_norms(
+def recalibrate_batchnorm(
     model: nn.Module, images: Iterable[Tensor], recipe: Recipe, precision: Precision
 ) -> None:
-    """Batch normalisation's running statistics, taken anew from the weights as they are.
+    """Precise BN: recomputes batch normalisation's running statistics with the current weights.
 
-    Running averages trail the weights by some tens of steps, more than an epoch of a proxy, and
-    would make its early evaluations measure that lag. Training itself never reads them. Several
-    workers take the mean of theirs; frozen normalisation keeps what it has.
+    Running averages lag the weights by some tens of steps, more than an epoch of a proxy, so early
+    evaluations would measure that lag. Training itself never reads them. The statistics of several
+    workers are averaged; frozen batch normalisation keeps its own.
 
     Args:
-        images: batches [B, 3, H, W] to take them from.
+        images: batches [B, 3, H, W] to compute the statistics from.
     """
     if recipe.norm == "frozen":
         return
-    norms = _norms(model)
+    norms = _batchnorms(model)
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
@@ -175,18 +164,19 @@ def settle_norms(
     device = next(model.parameters()).device
     for number, batch in enumerate(images, 1):
         for norm in norms:
-            # The plain mean over the batches; torch's own (momentum None) asks the GPU for a count.
+            # A cumulative average; torch's own (momentum None) reads a counter from the GPU.
             norm.momentum = 1 / number
         with precision.autocast:
-            model(batch.to(device, memory_format=layout(recipe)))
+            model(batch.to(device, memory_format=memory_format(recipe)))
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
-    workers = distributed.place().workers
-    if workers > 1:
+    world_size = distributed.this_worker().world_size
+    if world_size > 1:
         for norm in norms:
             for statistics in (norm.running_mean, norm.running_var):
-                distributed.total(statistics).div_(workers)
+                if statistics is not None:
+                    distributed.all_reduce_sum(statistics).div_(world_size)
 
 
-def _norms(model: nn.Module) -> list[nn.Module]:
-    return [module for module in model.modules() if isinstance(module, NORMS)]
+def _batchnorms(model: nn.Module) -> list[BatchNorm]:
+    return [module for module in model.modules() if isinstance(module, BatchNorm)]

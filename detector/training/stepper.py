@@ -1,12 +1,13 @@
-"""The steps of a training: taken one by one, or on a GPU replayed from graphs.
+"""The optimiser steps of a training: eager, or on a GPU replayed from CUDA graphs.
 
-A small network is a thousand short kernels a step, and starting each takes the CPU longer than
-running it takes the GPU. A CUDA graph starts all of them at once. It is captured once for each
-shape of a batch (`Targets.padded` keeps those few) and used where it is measured to be faster.
+A step of a small network is a thousand short kernels, each of which the CPU launches more slowly
+than the GPU runs it. A CUDA graph launches all of them at once. It is captured once for each shape
+of a batch (`Targets.padded` keeps these few) and used if it is measured to be faster.
 """
 
 from __future__ import annotations
 
+import logging
 import statistics
 from collections import deque
 from collections.abc import Sequence
@@ -21,40 +22,41 @@ from detector.boxes.anchors import Priors, priors
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from detector.data.loader import Batch
-from detector.data.targets import Targets
 from detector.training import distributed
 from detector.training.optim import set_lr
 from detector.training.step import Precision, gradient_step
 
-WARM_UP = 3
-"""Steps before anything is measured: cuDNN chooses its algorithms, memory is allocated."""
-TIMED = 5
-"""Steps measured without graphs, and as many replayed, before one of the two is chosen."""
-WORTH_IT = 40
-"""Steps to go below which graphs are not captured."""
-GAIN = 0.95
-"""A replay must take less than this share of a step without graphs."""
-LAG = 16
-"""Steps that may be under way on a GPU before the oldest is waited for."""
+logger = logging.getLogger(__name__)
+
+WARMUP_STEPS = 3
+"""Untimed first steps: cuDNN chooses its algorithms, memory is allocated."""
+TIMED_STEPS = 5
+"""Steps timed eager, and as many replayed, before the faster way is chosen."""
+MIN_STEPS_FOR_GRAPHS = 40
+"""With fewer steps remaining, no graph is captured."""
+MAX_REPLAY_TIME = 0.95
+"""Graphs are used if a replay takes less than this share of an eager step's time."""
+MAX_IN_FLIGHT = 16
+"""Steps queued on a GPU before the oldest one is waited for."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Values of one step, as soon as they are known."""
+    """The result of one step."""
 
     step: int
-    """As the caller counts them."""
+    """The number that the caller gave it."""
     losses: dict[str, float]
     """Each loss term and `total`."""
     scale: float | None
-    """Of the loss after the step, where it is scaled (fp16)."""
+    """Of the loss after the step; None without loss scaling."""
 
 
 class Stepper:
-    """Takes steps; `results` and `flush` tell what became of them.
+    """Takes steps; `results` and `flush` return their results.
 
     Args:
-        graph: whether to replay graphs; none: where it is measured to be faster.
+        graph: whether to replay CUDA graphs; None: if that is measured to be faster.
     """
 
     def __init__(
@@ -68,68 +70,68 @@ class Stepper:
     ):
         self.device = next(model.parameters()).device
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
-        """Where all its work on a GPU is queued; a graph cannot be captured on the default one."""
-        if self.stream is not None:  # the model, the optimiser and images may be on their way yet
+        """The CUDA stream of all steps; a graph cannot be captured on the default stream."""
+        if self.stream is not None:  # copies of model, optimiser and images may be pending
             self.stream.wait_stream(torch.cuda.current_stream(self.device))
         self.milliseconds: dict[str, float] = {}
-        """Of a step on the GPU, eager and graph, where both were measured."""
+        """Median time of a step on the GPU by mode, eager and graph, if both were measured."""
         self._model, self._optimizer, self._precision = model, optimizer, precision
         self._config, self._recipe = config, recipe
-        able = self.device.type == "cuda" and distributed.place().workers == 1
-        self._graph = graph if able else False
+        supported = self.device.type == "cuda" and distributed.this_worker().world_size == 1
+        self._graph = graph if supported else False
         self._graphs: dict[tuple, _Graph] = {}
         self._pool: Any = None
-        self._taken = 0
-        self._clocks: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {
+        self._steps = 0
+        self._timings: dict[str, list[tuple[torch.cuda.Event, torch.cuda.Event]]] = {
             "eager": [],
             "graph": [],
         }
         self._pending: deque[tuple[int, Tensor, torch.cuda.Event | None]] = deque()
         self._names: tuple[str, ...] = ()
 
-    def step(self, number: int, parts: Sequence[Batch], lr: float, to_go: int) -> None:
-        """Take a step (on a GPU: queue it).
+    def step(self, number: int, parts: Sequence[Batch], lr: float, remaining: int) -> None:
+        """Takes a step (on a GPU: queues it).
 
         Args:
-            number: of the step, for its result.
+            number: of the step, returned with its result.
             parts: of the batch, on the device.
-            to_go: steps that this training still takes, this one included.
+            remaining: steps until the end of this training, this one included.
         """
         set_lr(self._optimizer, lr)
-        kind = self._kind(to_go)
+        mode = self._mode(remaining)
         if self.stream is None:
             values = self._values(parts)
         else:
-            began, ended = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            began.record()
-            values = self._replay(parts) if kind == "graph" else self._values(parts)
-            ended.record()
-            if self._taken >= WARM_UP and len(self._clocks[kind]) < TIMED:
-                self._clocks[kind].append((began, ended))
-        self._taken += 1
+            start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+            start.record()
+            values = self._replay(parts) if mode == "graph" else self._values(parts)
+            end.record()
+            if self._steps >= WARMUP_STEPS and len(self._timings[mode]) < TIMED_STEPS:
+                self._timings[mode].append((start, end))
+        self._steps += 1
         self._pending.append((number, *_to_host(values)))
 
     def join(self) -> None:
-        """Let what the caller queues on a GPU from now on wait for all steps so far."""
+        """Makes what the caller queues on the GPU from now on wait for all steps so far."""
         if self.stream is not None:
             torch.cuda.current_stream(self.device).wait_stream(self.stream)
 
     def results(self) -> list[StepResult]:
-        """The steps that have ended since the last call; waits for those LAG steps ago."""
-        ended = []
+        """The steps that finished since the last call; waits for those MAX_IN_FLIGHT steps ago."""
+        finished = []
         while self._pending:
             number, values, event = self._pending[0]
-            if event is not None and len(self._pending) <= LAG and not event.query():
+            if event is not None and len(self._pending) <= MAX_IN_FLIGHT and not event.query():
                 break
-            ended.append(self._result(number, values, event))
+            finished.append(self._result(number, values, event))
             self._pending.popleft()
-        return ended
+        return finished
 
     def flush(self) -> list[StepResult]:
-        """All steps that have not been told yet, once they have ended."""
-        ended = [self._result(*pending) for pending in self._pending]
+        """Waits for all steps; returns the results that `results` has not returned yet."""
+        finished = [self._result(*pending) for pending in self._pending]
         self._pending.clear()
-        return ended
+        return finished
 
     def _result(self, number: int, values: Tensor, event: torch.cuda.Event | None) -> StepResult:
         if event is not None:
@@ -138,7 +140,7 @@ class Stepper:
         return StepResult(number, named, named.pop("scale", None))
 
     def _values(self, parts: Sequence[Batch]) -> Tensor:
-        """Take the step; losses, and the scale where there is one, in the order of `_names`."""
+        """Takes the step; returns the losses, and the scale if any, in the order of `_names`."""
         values = gradient_step(
             self._model, self._optimizer, parts, self._config, self._recipe, self._precision
         )
@@ -147,23 +149,23 @@ class Stepper:
         self._names = tuple(values)
         return torch.stack(list(values.values()))
 
-    def _kind(self, to_go: int) -> str:
-        """eager or graph: how the next step is to be taken."""
-        if self._graph is False or self._taken < WARM_UP:
+    def _mode(self, remaining: int) -> str:
+        """eager or graph: the way to take the next step."""
+        if self._graph is False or self._steps < WARMUP_STEPS:
             return "eager"
-        if self._graph is None and len(self._clocks["eager"]) < TIMED:
+        if self._graph is None and len(self._timings["eager"]) < TIMED_STEPS:
             return "eager"
-        if not self._graphs and to_go < WORTH_IT:
+        if not self._graphs and remaining < MIN_STEPS_FOR_GRAPHS:
             return "eager"
-        if self._graph is None and len(self._clocks["graph"]) == TIMED:
+        if self._graph is None and len(self._timings["graph"]) == TIMED_STEPS:
             self._choose()
         return "eager" if self._graph is False else "graph"
 
     def _choose(self) -> None:
-        for kind, clocks in self._clocks.items():
-            clocks[-1][1].synchronize()
-            self.milliseconds[kind] = statistics.median(a.elapsed_time(b) for a, b in clocks)
-        self._graph = self.milliseconds["graph"] < GAIN * self.milliseconds["eager"]
+        for mode, timings in self._timings.items():
+            timings[-1][1].synchronize()
+            self.milliseconds[mode] = statistics.median(a.elapsed_time(b) for a, b in timings)
+        self._graph = self.milliseconds["graph"] < MAX_REPLAY_TIME * self.milliseconds["eager"]
         if not self._graph:
             self._drop_graphs()
 
@@ -175,10 +177,10 @@ class Stepper:
             except Exception as error:
                 if out_of_memory(error):
                     raise
-                # Nothing has run: a graph only records. Not every design or driver allows one.
-                print(
-                    f"note: no CUDA graph of the step ({' '.join(str(error).split())[:200]}); "
-                    "training goes on without"
+                # Capturing runs nothing. Not every design or driver supports it.
+                logger.warning(
+                    "note: no CUDA graph of the step (%s); training continues without",
+                    " ".join(str(error).split())[:200],
                 )
                 self._drop_graphs()
                 return self._values(parts)
@@ -193,7 +195,7 @@ class Stepper:
         inputs = [
             Batch(
                 part.images.clone(),
-                Targets(*(own.clone() for own in part.faces.tensors), part.faces.images),
+                part.faces.map(torch.clone),
             )
             for part in parts
         ]
@@ -201,13 +203,13 @@ class Stepper:
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
         self._optimizer.zero_grad(set_to_none=True)
-        # thread_local: the threads that load images allocate pinned memory meanwhile
+        # thread_local: threads that load images allocate pinned memory at the same time
         with torch.cuda.graph(
             graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
         ):
             values = self._values(inputs)
-        held = [priors(self._config, part.images.shape[2:], self.device) for part in parts]
-        return _Graph(graph, inputs, values, held)
+        anchors = [priors(self._config, part.image_size, self.device) for part in parts]
+        return _Graph(graph, inputs, values, anchors)
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,8 @@ class _Graph:
     graph: torch.cuda.CUDAGraph
     inputs: Sequence[Batch]
     values: Tensor
-    held: Sequence[Priors]
-    """What it reads besides: their cache drops them after detection in images of many sizes."""
+    anchors: Sequence[Priors]
+    """Tensors that the graph reads, kept alive: the cache of `priors` may drop them."""
 
     def replay(self, parts: Sequence[Batch]) -> Tensor:
         for own, part in zip(self.inputs, parts):
@@ -228,7 +230,7 @@ class _Graph:
 
 
 def _to_host(values: Tensor) -> tuple[Tensor, torch.cuda.Event | None]:
-    """The values in memory of the CPU, once the event (none: now) has passed."""
+    """The values in the CPU's memory, valid after the event (None: at once)."""
     if not values.is_cuda:
         return values, None
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

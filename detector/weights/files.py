@@ -1,7 +1,7 @@
-"""Files of weights: our own checkpoints, released RetinaFace ones, ImageNet backbones.
+"""Weight files: checkpoints of this program, released RetinaFace weights, ImageNet backbones.
 
-Foreign files name their tensors differently but list them in the same order as ours (stem to
-head, finest level first), so they are matched in order, each pair checked by role and shape.
+Other programs name their tensors differently but list them in the same order (stem to head, finest
+level first), so tensors are matched by order, and each pair is checked by role and shape.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from detector.weights.pretrained import (
     RELEASED,
     TORCHVISION_BACKBONES,
     TORCHVISION_PIXELS,
-    alone,
+    backbone_only,
 )
 
 State = dict[str, Tensor]
@@ -35,7 +35,7 @@ State = dict[str, Tensor]
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
-    """What a file holds, by the names of this program."""
+    """The weights in a file, with this program's names."""
 
     source: str
     """The file."""
@@ -43,31 +43,31 @@ class Weights:
     part: str
     """detector or backbone."""
     config: Detector
-    """The design they belong to; of a backbone only that counts."""
+    """Their design; for part backbone only its backbone matters."""
     state: State
-    """Of that part of `build_detector(config)`."""
+    """State dict of that part of `build_detector(config)`."""
     sha256: str
     training: dict | None = None
-    """What training kept beside the weights, where the file is a checkpoint of this program."""
+    """`recipe` and `state` of a checkpoint of this program; None for other files."""
     pixels: Pixels | None = None
-    """The input that the first convolution expects; none: not known."""
+    """The input that the first convolution expects; None if unknown."""
 
 
 def read_weights(source: str, config: Detector) -> Weights:
-    """The weights in a file, read without running code from it.
+    """Reads the weights in a file, without running code from it.
 
     Args:
         source: one of our checkpoints, a released RetinaFace one, or an ImageNet backbone
             (MobileNetV1 ×0.25 of RetinaFace, or torchvision's ResNets and MobileNetV2).
-        config: the design they are wanted for: tensors that do not tell their design must fit it
-            where they bear our names, and are tried on it first where they are RetinaFace's.
+        config: the design to use them for. Tensors with this program's names but without a design
+            must fit it; RetinaFace's are matched with it before the released designs.
 
     Raises:
-        UserError: no such file, not a file of weights, or of no known design (names the first
+        UserError: no such file, not a file of weights, or of no known design (with the first
             difference).
     """
     state, design, training = _read(source)
-    known = {"source": source, "sha256": _sha256_of(source)}
+    sha256 = _sha256_of(source)
     first = next(iter(state))
     if design is not None:
         _check_names(source, state, design)
@@ -78,17 +78,19 @@ def read_weights(source: str, config: Detector) -> Weights:
             state=state,
             training=training,
             pixels=design.pixels,
-            **known,
+            source=source,
+            sha256=sha256,
         )
     if first.startswith("backbone.stages."):
         _check_names(source, state, config)
         return Weights(
-            title="tensors by this program's names",
+            title="tensors with this program's names",
             part="detector",
             config=config,
             state=state,
             pixels=config.pixels,
-            **known,
+            source=source,
+            sha256=sha256,
         )
     if first.startswith("body."):
         designs = {"this design": config} | {name: load_preset(name)[0] for name in RELEASED}
@@ -99,21 +101,23 @@ def read_weights(source: str, config: Detector) -> Weights:
             config=designs[name],
             state=named,
             pixels=designs[name].pixels,
-            **known,
+            source=source,
+            sha256=sha256,
         )
     if first.startswith("stage1."):
-        design = alone(MOBILENET_V1_025)
+        design = backbone_only(MOBILENET_V1_025)
         _, named = _by_order(source, state, "backbone.", {"": design})
         return Weights(
             title="MobileNetV1 ×0.25 of RetinaFace",
             part="backbone",
             config=design,
             state=named,
-            **known,
+            source=source,
+            sha256=sha256,
         )
     if first.startswith(("conv1.", "features.0.")):
         designs = {
-            name: alone(backbone, TORCHVISION_PIXELS)
+            name: backbone_only(backbone, TORCHVISION_PIXELS)
             for name, backbone in TORCHVISION_BACKBONES.items()
         }
         name, named = _by_order(source, state, "backbone.", designs)
@@ -123,7 +127,8 @@ def read_weights(source: str, config: Detector) -> Weights:
             config=designs[name],
             state=named,
             pixels=TORCHVISION_PIXELS,
-            **known,
+            source=source,
+            sha256=sha256,
         )
     raise UserError(
         f"{source}: first tensor {first} is of no known kind of weights; give a "
@@ -139,29 +144,29 @@ def load_weights(model: nn.Module, config: Detector, source: str) -> Weights:
         source: as for `read_weights`.
 
     Raises:
-        UserError: as `read_weights`, a backbone alone, or weights of another design (names the
-            first difference). The model is then as it was.
+        UserError: as `read_weights`, only a backbone, or weights of another design (with the first
+            difference); the model is unchanged.
     """
-    found = read_weights(source, config)
-    if found.part != "detector":
+    weights = read_weights(source, config)
+    if weights.part != "detector":
         raise UserError(
-            f"{source}: holds a backbone ({found.title}), not a trained detector; "
+            f"{source}: holds a backbone ({weights.title}), not a trained detector; "
             "training can start from it"
         )
-    _same_design(canonical(found.config), canonical(config), source)
-    model.load_state_dict(found.state, strict=False)  # older files lack counters that nothing uses
-    return found
+    _check_same_design(canonical(weights.config), canonical(config), source)
+    model.load_state_dict(weights.state, strict=False)  # older files lack unused counters
+    return weights
 
 
-def for_pixels(found: Weights, ours: Pixels) -> State:
-    """The weights for input as `ours` gives it.
+def adapt_input(weights: Weights, ours: Pixels) -> State:
+    """The weights converted to the input normalisation and channel order of `ours`.
 
     Both inputs are affine in the raw pixel, channel by channel: the scale goes into the first
-    convolution, what is left of the offset into the running mean behind it (at the padded border
-    that is an approximation). A design that normalises its input learns this by itself.
+    convolution, the offset into the running mean after it (an approximation at the padded border).
+    A design with input normalisation learns this by itself.
     """
-    theirs, state = found.pixels, found.state
-    if theirs in (None, ours) or found.config.backbone.input_norm:
+    theirs, state = weights.pixels, weights.state
+    if theirs is None or theirs == ours or weights.config.backbone.input_norm:
         return state
     order = [0, 1, 2] if theirs.order == ours.order else [2, 1, 0]  # their channel of each of ours
     mean, std = (torch.tensor(values)[order] for values in (theirs.mean, theirs.std))
@@ -173,19 +178,19 @@ def for_pixels(found: Weights, ours: Pixels) -> State:
 
 
 def imagenet_file(config: Detector) -> Path:
-    """The file of ImageNet-1k weights nearest to a design's backbone, from torch's folder of
-    downloads; torchvision's are downloaded into it where they lack.
+    """The file of ImageNet-1k weights nearest to a design's backbone, in torch's download folder;
+    missing files of torchvision are downloaded.
 
     Raises:
-        UserError: there are none for this kind of backbone, or the file cannot be had or is
-            damaged.
+        UserError: there are none for this kind of backbone, or the file is damaged or cannot be
+            downloaded.
     """
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     if config.backbone.kind == "mobilenet_v1":
         path, sha256 = folder / pretrained.MOBILENET_V1_FILE, pretrained.MOBILENET_V1_SHA256
         if not path.is_file():
             raise UserError(
-                f"weights: {IMAGENET} of mobilenet_v1 is no download of torchvision's; "
+                f"weights: torchvision has no {IMAGENET} weights of mobilenet_v1; "
                 f"put {path.name} of the RetinaFace repositories into {folder}, or "
                 "give its path"
             )
@@ -194,8 +199,7 @@ def imagenet_file(config: Detector) -> Path:
     if name is None:
         raise UserError(
             f"weights: {IMAGENET} has none for backbone.kind {config.backbone.kind}, "
-            "only for mobilenet_v1, mobilenet_v2 and resnet; give a file, or train "
-            "from scratch"
+            f"only for {', '.join(pretrained.IMAGENET_KINDS)}; give a file, or train from scratch"
         )
     import torchvision  # takes seconds
 
@@ -206,7 +210,10 @@ def imagenet_file(config: Detector) -> Path:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=False)
-        except (OSError, RuntimeError) as error:  # URLError is an OSError; a wrong hash the other
+        except (
+            OSError,
+            RuntimeError,
+        ) as error:  # URLError is an OSError, a wrong hash a RuntimeError
             raise UserError(
                 f"weights: {IMAGENET} of {name} could not be downloaded ({error}); "
                 f"download {url} elsewhere and put it into {folder}"
@@ -218,7 +225,7 @@ def _checked(path: Path, prefix: str) -> Path:
     if not _sha256_of(path).startswith(prefix):
         raise UserError(
             f"{path}: is damaged, its sha256 does not begin with {prefix[:8]}; remove "
-            "it and get it again"
+            "it and download it again"
         )
     return path
 
@@ -229,18 +236,20 @@ def _sha256_of(path: str | Path) -> str:
 
 
 def _read(source: str) -> tuple[State, Detector | None, dict | None]:
-    """Tensors by name (without `module.`); the design that one of our checkpoints states, and what
-    else of training it keeps: its recipe, and `state`."""
+    """Tensors by name (without `module.`); from a checkpoint of this program its design, and its
+    recipe and `state` in one dict."""
     path = Path(source)
     if not path.is_file():
         raise UserError(f"{source}: no such file of weights; give an existing file, or {IMAGENET}")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about foreign pickles; the error says more
+        with warnings.catch_warnings(
+            action="ignore"
+        ):  # about foreign pickles; the error is clearer
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file of any other kind makes the reader fail in any way
+    except Exception as error:  # other kinds of files raise any exception
         raise UserError(
             f"{source}: cannot be read as weights ({why_unreadable(error)}); "
-            "give a file written by torch.save that holds tensors alone"
+            "give a file written by torch.save that holds tensors only"
         ) from error
     state, design, training = content, None, None
     if isinstance(content, Mapping):
@@ -261,7 +270,7 @@ def _read(source: str) -> tuple[State, Detector | None, dict | None]:
     return {name.removeprefix("module."): value for name, value in state.items()}, design, training
 
 
-def _same_design(theirs: dict, ours: dict, source: str) -> None:
+def _check_same_design(theirs: dict, ours: dict, source: str) -> None:
     theirs, ours = _flat(theirs), _flat(ours)
     for key in [*ours, *(key for key in theirs if key not in ours)]:
         if theirs.get(key) != ours.get(key):
@@ -273,7 +282,7 @@ def _same_design(theirs: dict, ours: dict, source: str) -> None:
 
 
 def _flat(design: dict) -> dict:
-    flat = {}
+    flat: dict[str, object] = {}
     for part, values in design.items():
         if isinstance(values, dict):
             flat |= {f"{part}.{key}": value for key, value in values.items()}
@@ -293,43 +302,45 @@ def _check_names(source: str, state: State, design: Detector) -> None:
 def _by_order(
     source: str, state: State, part: str, designs: Mapping[str, Detector]
 ) -> tuple[str, State]:
-    """Which design the tensors are of, and the tensors by our names.
+    """The title of the design that the tensors fit, and the tensors with this program's names.
 
     Args:
         part: "backbone.", after which the file may have more (a classifier), or "" for all.
 
     Raises:
-        UserError: none of them; tells the difference to the first one.
+        UserError: they fit none; shows the difference from the first one.
     """
-    # Older files lack the counters of seen batches, which SGD's momentum form never uses.
-    given = [item for item in state.items() if not _is_counter(item[0])]
-    fault = None
+    # Older files lack num_batches_tracked, which norms with a fixed momentum never use.
+    tensors = [item for item in state.items() if not _is_counter(item[0])]
+    message = ""
     for title, design in designs.items():
         own = [
             (name, tensor)
             for name, tensor in blank_detector(design).state_dict().items()
             if name.startswith(part) and not _is_counter(name)
         ]
-        different = _first_difference(own, given, whole=not part)
-        if different is None:
-            return title, {name: there for (name, _), (_, there) in zip(own, given)}
-        fault = fault or _difference(source, *different)
-    raise UserError(fault)
+        difference = _first_difference(own, tensors, whole=not part)
+        if difference is None:
+            return title, {name: there for (name, _), (_, there) in zip(own, tensors)}
+        message = message or _difference(source, *difference)
+    raise UserError(message)
 
 
-Named = tuple[str | None, Tensor | None]
+Named = tuple[str, Tensor]
 
 
 def _first_difference(
-    own: Sequence[Named], given: Sequence[Named], whole: bool
+    own: Sequence[Named], theirs: Sequence[Named], whole: bool
 ) -> tuple[str | None, Tensor | None, str | None, Tensor | None] | None:
-    """(name there, tensor there, name here, tensor here), or none."""
-    for index in range(max(len(own), len(given)) if whole else len(own)):
+    """(name there, tensor there, name here, tensor here), or None."""
+    for index in range(max(len(own), len(theirs)) if whole else len(own)):
         name, here = own[index] if index < len(own) else (None, None)
-        foreign, there = given[index] if index < len(given) else (None, None)
+        foreign, there = theirs[index] if index < len(theirs) else (None, None)
         if (
             name is None
             or foreign is None
+            or here is None
+            or there is None
             or here.shape != there.shape
             or _role(name) != _role(foreign)
         ):

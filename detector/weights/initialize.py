@@ -1,4 +1,4 @@
-"""Where training starts: pretrained weights put into a new network, and what came from where."""
+"""Initialization from pretrained weights, and a record of what came from where."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from pathlib import Path
 
 from torch import nn
 
-from detector.base.cli import write_text
 from detector.base.errors import UserError
+from detector.base.files import write_text
 from detector.config.detector import Detector
-from detector.weights.files import Weights, for_pixels, imagenet_file, read_weights
+from detector.weights.files import Weights, adapt_input, imagenet_file, read_weights
 from detector.weights.pretrained import IMAGENET, START_FILE, Start
-from detector.weights.remap import LayerOrigin, remap, shares
+from detector.weights.remap import LayerOrigin, copied_shares, remap
 
 
-def find_start(config: Detector, source: str) -> tuple[Weights, Start]:
-    """The weights that a training of `config` may start from, and what they are.
+def find_pretrained(config: Detector, source: str) -> tuple[Weights, Start]:
+    """Pretrained weights for a training of `config`, and what they are.
 
     Args:
-        source: imagenet, or a file as for `read_weights`; of any width and depth.
+        source: imagenet, or a file as for `read_weights`; the design may have any width and depth.
 
     Raises:
-        UserError: no such file, no such weights, or not weights.
+        UserError: no such file or weights, or not a file of weights.
     """
     path = str(imagenet_file(config)) if source == IMAGENET else source
-    found = read_weights(path, config)
-    known = found.training or {}
-    recipe, origin = known.get("recipe") or {}, known.get("origin")  # of a finished retrain
-    before = known.get("start") or (origin or {}).get("start")
-    if before is None and recipe.get("weights"):  # written before starts were recorded
+    weights = read_weights(path, config)
+    training = weights.training or {}
+    recipe, origin = training.get("recipe") or {}, training.get("origin")  # of a finished retrain
+    before = training.get("start") or (origin or {}).get("start")
+    if before is None and recipe.get("weights"):  # of a version that recorded no start
         before = Start(
             source=recipe["weights"],
             title="not recorded",
@@ -41,48 +41,50 @@ def find_start(config: Detector, source: str) -> tuple[Weights, Start]:
         images = {
             key: origin[key] for key in ("title", "data_name", "data_fingerprint", "images")
         } | {"path": origin["data"]["path"]}
-    return found, Start(
+    return weights, Start(
         source=source,
-        title=origin["title"] if origin else found.title,
-        part=found.part,
-        sha256=found.sha256,
+        title=origin["title"] if origin else weights.title,
+        part=weights.part,
+        sha256=weights.sha256,
         from_here=bool(recipe),
         trained_on=images if origin else None,
         before=before and Start.from_dict(before, f"{path}: start"),
     )
 
 
-def start_from(model: nn.Module, config: Detector, source: str) -> tuple[Start, list[LayerOrigin]]:
-    """Copies what fits of pretrained weights into `model`, in place (`detector.weights.remap`).
+def copy_pretrained(
+    model: nn.Module, config: Detector, source: str
+) -> tuple[Start, list[LayerOrigin]]:
+    """Copies the pretrained weights that fit into `model`, in place (`detector.weights.remap`).
 
     Args:
-        model: `build_detector(config)`, on the CPU; what is not copied keeps its values.
-        source: as for `find_start`.
+        model: `build_detector(config)`, on the CPU; other weights keep their values.
+        source: as for `find_pretrained`.
 
     Raises:
-        UserError: as `find_start`, or nothing of it fits this design. The model is then as it was.
+        UserError: as `find_pretrained`, or no layer fits this design; the model is unchanged.
     """
-    found, start = find_start(config, source)
+    weights, start = find_pretrained(config, source)
     state, origins = remap(
-        found.config, for_pixels(found, config.pixels), config, model.state_dict()
+        weights.config, adapt_input(weights, config.pixels), config, model.state_dict()
     )
     if not any(origin.copied for origin in origins):
         raise UserError(
-            f"{source}: {found.title}; none of its layers fits this design (backbone "
-            f"{config.backbone.kind} here, {found.config.backbone.kind} there); choose "
+            f"{source}: {weights.title}; none of its layers fits this design (backbone "
+            f"{config.backbone.kind} here, {weights.config.backbone.kind} there); choose "
             "weights of the same kind of network, or train from scratch"
         )
     model.load_state_dict(state)
-    return replace(start, copied=shares(origins)), origins
+    return replace(start, copied=copied_shares(origins)), origins
 
 
-def begin(model: nn.Module, config: Detector, source: str, folder: Path) -> dict:
-    """`start_from`, with START_FILE written to `folder`; returns the `Start` as plain data."""
-    start, origins = start_from(model, config, source)
+def initialize_from(model: nn.Module, config: Detector, source: str, folder: Path) -> dict:
+    """`copy_pretrained`, recorded in START_FILE in `folder`; returns the `Start` as plain data."""
+    start, origins = copy_pretrained(model, config, source)
     folder.mkdir(parents=True, exist_ok=True)
-    told = start.to_dict()
+    record = start.to_dict()
     write_text(
         folder / START_FILE,
-        json.dumps(told | {"layers": [origin.to_dict() for origin in origins]}, indent=1) + "\n",
+        json.dumps(record | {"layers": [origin.to_dict() for origin in origins]}, indent=1) + "\n",
     )
-    return told
+    return record

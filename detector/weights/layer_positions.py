@@ -1,7 +1,7 @@
-"""Where each layer of a design stands, in words that designs of other sizes share. No torch.
+"""The position of each layer of a design, comparable between designs of other sizes. No torch.
 
-Names such as `backbone.stages.3.2` shift with depths and levels; a place ("the second block of the
-third row of a MobileNetV2, its depthwise convolution") does not.
+Names such as `backbone.stages.3.2` shift with depths and levels; a position ("the depthwise
+convolution of the second block in the third row of a MobileNetV2") does not.
 """
 
 from __future__ import annotations
@@ -11,86 +11,87 @@ from dataclasses import dataclass, replace
 
 from detector.architecture.layers import SSH, Chain, Conv, Layer, Norm, Scale
 from detector.architecture.plan import plan
-from detector.config.detector import BACKBONE_ROWS, Detector
+from detector.config.detector import Detector
 
-_ANY = (64, 64)  # places do not depend on the size of the image
+_ANY_SIZE = (64, 64)  # positions do not depend on the size of the image
 
 
 @dataclass(frozen=True)
-class Place:
+class LayerPosition:
     row: tuple
-    """Part of the detector and kind of module; what must be equal for layers to correspond."""
+    """Part of the detector and kind of module; layers correspond only if it is equal."""
     block: int
-    """Among the blocks of a row: 0 is the one that changes the channels, and the stride. Negative
-    before the first row: -1 is the stem's last layer."""
+    """Index in the row: block 0 changes the channels and the stride. Negative before the first row:
+    -1 is the last layer of the stem."""
     role: int | str
-    """In the block: -1 is its last layer, -2 the one before; or a name."""
+    """Index in the block: -1 is its last layer, -2 the one before; or a name."""
 
 
 @dataclass(frozen=True)
-class Slot:
-    """A layer with parameters, and where it stands."""
+class LayerSlot:
+    """A layer with parameters, and its position."""
 
     name: str
-    """Of its module in the built detector."""
+    """Name of its module in the built detector."""
     layer: Conv | Norm | Scale
-    places: tuple[Place, ...]
-    """Several where levels share it."""
+    positions: tuple[LayerPosition, ...]
+    """Several if pyramid levels share the layer."""
     inputs: tuple[int, ...]
-    """Channels of each map that was concatenated into its input."""
+    """Channels of each feature map that was concatenated into its input."""
     outputs: tuple[int, ...]
-    """Likewise of its output: a depthwise convolution keeps its input's."""
+    """The same for its output: a depthwise convolution keeps those of its input."""
 
 
-def slots(config: Detector) -> list[Slot]:
-    """All layers with parameters, by the order of the built detector's."""
-    found: dict[str, Slot] = {}
+def layer_slots(config: Detector) -> list[LayerSlot]:
+    """All layers with parameters, in the order of the built detector."""
+    slots: dict[str, LayerSlot] = {}
     for name, layer, row, block, inputs in _modules(config):
-        for slot in _of_module(name, layer, row, block, inputs):
-            known = found.get(slot.name)
-            found[slot.name] = (
-                slot if known is None else replace(known, places=known.places + slot.places)
+        for slot in _module_slots(name, layer, row, block, inputs):
+            shared = slots.get(slot.name)
+            slots[slot.name] = (
+                slot
+                if shared is None
+                else replace(shared, positions=shared.positions + slot.positions)
             )
-    return list(found.values())
+    return list(slots.values())
 
 
 _Module = tuple[str, Layer, tuple, int, tuple[int, ...]]
+"""Name, layer, row, block, and the channels of the parts of its input."""
 
 
 def _modules(config: Detector) -> Iterator[_Module]:
-    """Name, layers, row, block and the parts of the input of every use of a module."""
+    """Every use of a module."""
     built, width = plan(config), config.neck.width
     yield from _backbone(config, built.backbone.stages)
     for name, layer, level in built.neck.uses():
         yield name, layer, ("neck", config.neck.kind, name.split(".")[1], level), 0, ()
     for name, layer, level in built.context.uses():
         yield name, layer, ("context", level), 0, ()
-    views = (width // 2, width // 4, width // 4) if built.context.blocks else (width,)
-    yield from _heads(config, built.heads, views)
+    inputs = (width // 2, width // 4, width // 4) if built.context.blocks else (width,)
+    yield from _heads(config, built.heads, inputs)
 
 
 def _backbone(config: Detector, stages: tuple[Chain, ...]) -> Iterator[_Module]:
     backbone = config.backbone
-    kind = (
-        backbone.kind.removesuffix("_s16"),
-        *([backbone.block] if backbone.kind == "resnet" else []),
-    )
+    spec = backbone.spec
+    kind = spec.layers, *([backbone.block] if "block" in spec.options else [])
     for index, stage in enumerate(stages):
-        rows = [row for row, level in enumerate(BACKBONE_ROWS[backbone.kind]) if level == index + 1]
+        rows = [row for row, level in enumerate(spec.levels) if level == index + 1]
         blocks = [(row, block) for row in rows for block in range(backbone.depths[row])]
-        first = len(stage.layers) - len(blocks)  # stem and pooling come before
-        for place, layer in enumerate(stage.layers):
-            name = f"backbone.stages.{index}.{place}"
-            if place < first:
-                yield name, layer, ("backbone", *kind, backbone.variant, "stem"), place - first, ()
+        first = len(stage.layers) - len(blocks)  # after stem and pooling
+        for number, layer in enumerate(stage.layers):
+            name = f"backbone.stages.{index}.{number}"
+            if number < first:
+                yield name, layer, ("backbone", *kind, backbone.variant, "stem"), number - first, ()
                 continue
-            row, block = blocks[place - first]
-            if backbone.kind == "yunet":  # its last unit changes the channels
+            row, block = blocks[number - first]
+            if spec.widening_block == "last":
                 block = backbone.depths[row] - 1 - block
             yield name, layer, ("backbone", *kind, row), block, ()
 
 
-def _heads(config: Detector, heads, views: tuple[int, ...]) -> Iterator[_Module]:
+def _heads(config: Detector, heads, inputs: tuple[int, ...]) -> Iterator[_Module]:
     head = config.head
     sizes = {predictor.name: predictor.size for predictor in heads.predictors}
     kind = "dense" if head.predictor in ("pointwise", "conv3") else head.predictor
@@ -99,7 +100,7 @@ def _heads(config: Detector, heads, views: tuple[int, ...]) -> Iterator[_Module]
         if part == "towers":
             row = ("heads", part, head.block, level)
             for block, step in enumerate(layer.layers):
-                yield f"{name}.{block}", step, row, block, () if block else views
+                yield f"{name}.{block}", step, row, block, () if block else inputs
         elif part == "scales":
             yield name, layer, ("heads", part, head.coding, level), 0, ()
         else:
@@ -109,14 +110,18 @@ def _heads(config: Detector, heads, views: tuple[int, ...]) -> Iterator[_Module]
                 layer,
                 ("heads", part, sizes[part], kind, coding, level),
                 0,
-                () if head.layers else views,
+                () if head.layers else inputs,
             )
 
 
-def _of_module(
+def _module_slots(
     name: str, layer: Layer, row: tuple, block: int, inputs: tuple[int, ...]
-) -> Iterator[Slot]:
-    leaves = [(leaf_name, leaf) for leaf_name, leaf, _ in layer.leaves(_ANY, name) if leaf.params]
+) -> Iterator[LayerSlot]:
+    leaves = [
+        (leaf_name, leaf)
+        for leaf_name, leaf, _ in layer.leaves(_ANY_SIZE, name)
+        if isinstance(leaf, Conv | Norm | Scale) and leaf.params
+    ]
     body = [leaf_name for leaf_name, _ in leaves if not leaf_name.startswith(f"{name}.shortcut")]
     for leaf_name, leaf in leaves:
         if isinstance(layer, SSH):
@@ -128,7 +133,7 @@ def _of_module(
         if isinstance(leaf, Conv):
             parts = inputs if sum(inputs) == leaf.cin else (leaf.cin,)
             outputs = parts if leaf.groups > 1 else (leaf.cout,)
-            inputs = outputs  # of the next one
+            inputs = outputs  # of the next layer
         else:
             parts = outputs = (leaf.cout,) if isinstance(leaf, Norm) else ()
-        yield Slot(leaf_name, leaf, (Place(row, block, role),), parts, outputs)
+        yield LayerSlot(leaf_name, leaf, (LayerPosition(row, block, role),), parts, outputs)

@@ -1,7 +1,4 @@
-"""What training may start from: published ImageNet-1k weights, and the words for what was taken.
-
-Imports no torch.
-"""
+"""Published ImageNet-1k weights, and the record of what a training started from. No torch."""
 
 from __future__ import annotations
 
@@ -14,9 +11,9 @@ from detector.config.detector import Backbone, Detector, Neck, Pixels
 
 IMAGENET = "imagenet"
 START_FILE = "start.json"
-"""Beside a checkpoint: its `Start` and the origin of every layer."""
+"""Beside a checkpoint: its `Start`, and the origin of every layer."""
 
-_RESNETS = {  # name: block, blocks in each row
+_RESNETS = {  # name: kind of block, number of blocks in each row
     "resnet18": ("basic", (2, 2, 2, 2)),
     "resnet34": ("basic", (3, 4, 6, 3)),
     "resnet50": ("bottleneck", (3, 4, 6, 3)),
@@ -35,7 +32,7 @@ TORCHVISION_BACKBONES: dict[str, Backbone] = {
         activation="relu6",
     ),
 }
-# torchvision's mean and deviation of RGB pixels in [0, 1].
+# torchvision's mean and standard deviation of RGB pixels in [0, 1].
 TORCHVISION_PIXELS = Pixels(
     order="rgb",
     mean=(0.485 * 255, 0.456 * 255, 0.406 * 255),
@@ -49,29 +46,31 @@ MOBILENET_V1_025 = Backbone(
     depths=(1, 2, 2, 6, 2),
     activation="leaky_relu",
 )
+IMAGENET_KINDS = sorted({b.kind for b in (MOBILENET_V1_025, *TORCHVISION_BACKBONES.values())})
+"""Kinds of backbones with ImageNet weights."""
 MOBILENET_V1_FILE = "mobilenetV1X0.25_pretrain.tar"
 MOBILENET_V1_SHA256 = "75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1"
 
 RELEASED = ("retinaface_mobile025", "retinaface_resnet50")
-"""Presets whose weights the RetinaFace repositories release."""
+"""Presets whose weights the RetinaFace repositories have released."""
 
 
-def alone(backbone: Backbone, pixels: Pixels | None = None) -> Detector:
-    """A detector of which only the backbone matters, up to its coarsest level."""
+def backbone_only(backbone: Backbone, pixels: Pixels | None = None) -> Detector:
+    """A detector around a backbone, for code that needs a whole design."""
     return Detector(
         backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8), pixels=pixels or Pixels()
     )
 
 
 def torchvision_name(config: Detector) -> str | None:
-    """Which of TORCHVISION_BACKBONES is nearest to a design's backbone: of its kind of blocks, and
-    with the numbers of blocks that differ least; none where the kind is none of theirs."""
+    """The name in TORCHVISION_BACKBONES of the backbone with the same kind of blocks and the most
+    similar numbers of blocks; None if there is none of that kind."""
     backbone = config.backbone
-    kind = backbone.kind.removesuffix("_s16")
     names = [
         name
         for name, published in TORCHVISION_BACKBONES.items()
-        if published.kind == kind and (kind != "resnet" or published.block == backbone.block)
+        if published.spec.layers == backbone.spec.layers
+        and ("block" not in backbone.spec.options or published.block == backbone.block)
     ]
     return min(
         names,
@@ -84,7 +83,7 @@ def torchvision_name(config: Detector) -> str | None:
 
 
 def read_start(folder: Path) -> dict | None:
-    """What the training in a folder started from, without the layers' origins; none: scratch."""
+    """The `Start` of the training in a folder, as plain data; None means from scratch."""
     path = folder / START_FILE
     if not path.is_file():
         return None
@@ -93,25 +92,26 @@ def read_start(folder: Path) -> dict | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Start(Struct):
-    """What a training started from."""
+    """The pretrained weights that a training was initialized from."""
 
     source: str
     """The file, or imagenet."""
     title: str
-    """What it holds."""
+    """A description of the weights."""
     part: str
-    """backbone or detector: what the file has weights of."""
+    """backbone or detector: what the weights are of."""
     sha256: str
     copied: dict = field(default_factory=dict)
-    """Share of the parameters taken from it, in [0, 1], by part of the detector: backbone, neck,
-    context, heads (those that it has), all."""
+    """Share of the parameters that were copied, in [0, 1], by part of the detector: backbone, neck,
+    context, heads (if present), all."""
     trained_on: dict | None = None
-    """Of a detector of this program: title, data, fingerprint and number of images; none where the
-    file does not tell."""
+    """For a detector of this program: title, data, fingerprint and number of images; None if
+    unknown."""
     before: Start | None = None
-    """What the source itself started from; none: from scratch, where it is of this program."""
+    """What the source itself was initialized from. None means from scratch for a detector of this
+    program, otherwise unknown."""
     from_here: bool = False
-    """A detector that this program trained."""
+    """Whether this program trained the source."""
 
     def __str__(self) -> str:
         """Such as "62 % of it from torchvision's resnet18 (backbone 100 %, heads 0 %)"."""

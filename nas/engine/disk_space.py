@@ -71,7 +71,9 @@ def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
     from nas.terminal.progress_bars import ImagesBar
 
     with ImagesBar("decoding images") as bar:
-        prepared = open_or_cache(parts, folder, shared=shared, progress=bar.update)
+        prepared = open_or_cache(
+            parts, folder, shared=shared, report=print, progress=bar.update
+        )
     for (images, _), ready in zip(parts, prepared):
         if ready.skipped:
             print(

@@ -20,7 +20,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from trials.logs import append_to_log
-from trials.record import Cost, Status, TrialRecord
+from trials.record import Cost, EpochResult, Status, TrialRecord, best_of
 from trials.run import Failure, Segment, SegmentReport
 from trials.tracking.tracker import Tracker
 
@@ -171,7 +171,7 @@ class Driver:
 
     def _take(self, report: SegmentReport) -> None:
         if report.number not in self._running:
-            return  # told twice
+            return  # reported twice
         record = self.study.records[report.number]
         notes = record.notes | (report.notes or {})
         if report.failure is not None and report.failure.disk_full:
@@ -180,14 +180,18 @@ class Driver:
             self._running.discard(record.number)
             self._fail(record.evolve(notes=notes), report.failure)
             return
-        epoch = replace(report.epoch, ended=time.time())
-        record = record.evolve(epochs=record.epochs + (epoch,), notes=notes)
+        assert report.epoch is not None, "a report has an epoch or a failure"
+        self._take_epoch(record.evolve(notes=notes), report.epoch, report.ended)
+
+    def _take_epoch(self, record: TrialRecord, result: EpochResult, ended: bool) -> None:
+        """Store an epoch; at the end of its segment the trial is completed or paused."""
+        record = record.evolve(epochs=record.epochs + (replace(result, ended=time.time()),))
         rung = halving.rung_reached(record, self.rungs)
-        if not report.ended:
+        if not ended:
             self.study.put(record.evolve(rung=rung))
             return
         self._running.discard(record.number)
-        completed = report.epoch.epoch >= self.rungs[-1]
+        completed = result.epoch >= self.rungs[-1]
         self._store(
             record.evolve(
                 rung=rung,
@@ -258,7 +262,7 @@ class Driver:
 
     def _draw(self) -> TrialRecord | None:
         """A new legal design, stored; infeasible ones drawn on the way are stored before it."""
-        records, infeasible = self.records, []
+        records, infeasible = self.records, list[TrialRecord]()
         while True:
             try:
                 proposal = self._measured(
@@ -352,10 +356,9 @@ class Driver:
 
     def _drop_checkpoints(self) -> None:
         """Completed trials keep theirs while they are the best or on the front."""
-        completed = self.completed()
-        if not completed:
+        completed, best = self.completed(), best_of(self.records)
+        if best is None:
             return
-        best = max(completed, key=lambda r: r.score)
         kept = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:
             if record.number not in kept:

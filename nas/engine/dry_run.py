@@ -43,7 +43,8 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
     records: list[TrialRecord] = []
     base_detector, base_recipe = space.baseline
     base = Cost.of(base_detector)
-    macs, infeasible = [], 0
+    macs: list[int] = []
+    infeasible = 0
     print(baseline(space).line(0, "baseline"))
     while len(macs) < min(trials, DRAWN):
         proposal = warm.next(records) or next_proposal(space, proposer, records)

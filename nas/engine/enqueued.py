@@ -14,7 +14,8 @@ from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
 from nas.engine.options import SearchOptions
-from trials.record import Status, TrialRecord, identity_of
+from nas.search_space.dimensions import Value
+from trials.record import Status, TrialRecord, identity_of, rank
 from trials.stored import Manifest
 
 QUEUE = "queue.json"
@@ -119,12 +120,9 @@ def read_queue(options: SearchOptions, space, data) -> Queue:
     return Queue(entries=kept, baseline=baseline)
 
 
-def queue_facts(options: SearchOptions) -> dict[str, str | None]:
-    """What a study's manifest keeps of the queue."""
-    return {
-        "enqueue": _text(options.enqueue) if options.enqueue else None,
-        "from_study": options.from_study,
-    }
+def queue_text(options: SearchOptions) -> str | None:
+    """The content of --enqueue as a study's manifest keeps it."""
+    return _text(options.enqueue) if options.enqueue else None
 
 
 def check_same_queue(options: SearchOptions, manifest: Manifest) -> None:
@@ -133,8 +131,10 @@ def check_same_queue(options: SearchOptions, manifest: Manifest) -> None:
     Raises:
         UserError: the flags say otherwise.
     """
-    for key, given in queue_facts(options).items():
-        flag, stored = f"--{key.replace('_', '-')}", getattr(manifest, key)
+    for flag, given, stored in (
+        ("--enqueue", queue_text(options), manifest.enqueue),
+        ("--from-study", options.from_study, manifest.from_study),
+    ):
         if given is not None and given != stored:
             raise UserError(
                 f"study {manifest.name} was started with "
@@ -225,7 +225,7 @@ def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -
                 (*keys, name), f"cannot be {value!r} in this space, only {allowed}"
             )
     for attempt in range(TRIES):
-        rng, params = RandomTrial(f"{seed}/{attempt}"), {}
+        rng, params = RandomTrial(f"{seed}/{attempt}"), dict[str, Value]()
         for dimension in space.dimensions:
             if dimension.active(params):
                 drawn = dimension.suggest(rng)
@@ -263,7 +263,7 @@ def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], En
     same_images = (
         manifest.data_fingerprint == data.fingerprint and manifest.data.select_on == data.select_on
     )
-    ranked = sorted(completed, key=lambda r: (-r.score, r.number))
+    ranked = sorted(completed, key=rank)
     sampled = [r for r in ranked if r.number][: int(count) if count else None]
     entries = list(_of_records(sampled, name, space, same_images))
     baselines = [

@@ -12,7 +12,7 @@ from analysis.statistics.pareto import front_of
 from nas.engine.halving import epochs_expected
 from nas.terminal.format import duration
 from trials.names import describe
-from trials.record import Status, TrialRecord
+from trials.record import Status, TrialRecord, rank
 
 
 class LiveLine:
@@ -54,7 +54,7 @@ class LiveLine:
         if left is not None:
             parts.append(f"~{duration(left)} left")
         if completed:
-            best = max(completed, key=lambda r: r.score)
+            best = min(completed, key=rank)
             parts.append(f"best {best.score:.3f}: r{best.number:03d} {describe(best.detector)}")
         return " · ".join(parts)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
 from detector.base.files import write_text
-from nas.engine.enqueued import Queue, check_same_queue, queue_facts, read_queue
+from nas.engine.enqueued import Queue, check_same_queue, queue_text, read_queue
 from nas.engine.options import SearchOptions
 from nas.samplers.proposer import DEFAULT
 from nas.search_space.mac_budget import Budget
@@ -68,6 +68,7 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
     folder, trials = options.runs_dir / name, options.trials or TRIALS
     print(check_disk(folder, space, trials, options.inherit))
     space_for_caches(shared_images(space.on(data), data), folder / "cache").check()
+    enqueue = queue_text(options)
     manifest = Manifest(
         name=name,
         space=space.name,
@@ -86,7 +87,8 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         objective=space.objective,
         versions=versions(),
         inherit=options.inherit,
-        **queue_facts(options),
+        enqueue=enqueue,
+        from_study=options.from_study,
     )
     if queue != Queue():
         queue.write(folder)

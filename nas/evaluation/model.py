@@ -42,7 +42,7 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         UserError: the model or the data cannot be used.
         PartialFailure: some images cannot be read; the rest is done.
     """
-    from detector.inference.predict import rows, wider_rows
+    from detector.inference.predict import coco_rows, wider_rows
     from detector.metrics.coco import coco_ap
     from detector.metrics.wider import wider_ap
     from detector.training.fit import choose_device
@@ -84,8 +84,10 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     }
     print_ap(ap)
     if options.coco:
-        result["coco"] = coco_ap({n: rows(own) for n, own in detections.items()}, images.labels)
-        print_coco(result["coco"])
+        coco = result["coco"] = coco_ap(
+            {n: coco_rows(own) for n, own in detections.items()}, images.labels
+        )
+        print_coco(coco)
     print_model(result, objective, latency, tta_flags.num_passes(options.settings))
     if model.folder is not None and options.settings == Evaluation():
         _keep_with_model(model.folder, model, result, images, predictions)

@@ -41,14 +41,15 @@ def evaluate_predictions(options: EvaluateOptions) -> dict:
             "they count as having no detections"
         )
     print_ap(ap, exact=True)  # to be compared with other evaluators
-    result = {
+    result: dict[str, object] = {
         "predictions": str(options.predictions),
         "metric": "coco" if options.coco else "wider",
         "ap": ap,
     }
     if options.coco and images is not None:
-        result["coco"] = coco_ap(predictions, images.labels)
-        print_coco(result["coco"])
+        coco = coco_ap(predictions, images.labels)
+        print_coco(coco)
+        result["coco"] = coco
     return result | {
         "accuracy_score": mean_ap(ap),
         "images": len(truth),

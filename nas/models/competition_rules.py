@@ -73,13 +73,13 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
     if recipe.weights == "imagenet":
         return answer(True, "started from torchvision's ImageNet-1k weights of its backbone")
     path = Path(recipe.weights)
-    print_ = origin.weights_sha256 if origin else None
-    if print_ is None and path.is_file():
-        print_ = sha256_of(path)
-    known = imagenet_weights(print_) if print_ else None
+    sha256 = origin.weights_sha256 if origin else None
+    if sha256 is None and path.is_file():
+        sha256 = sha256_of(path)
+    shown = sha256[:12] if sha256 else "not recorded"
+    known = imagenet_weights(sha256) if sha256 else None
     if known:
-        return answer(True, f"started from {known}, sha256 {print_[:12]}")
-    shown = print_[:12] if print_ else "not recorded"
+        return answer(True, f"started from {known}, sha256 {shown}")
     return answer(
         None,
         f"started from {path.name}, sha256 {shown}, which is none of the "

@@ -70,6 +70,7 @@ def load_model(path: Path, preset: str | None = None) -> Model:
             raise UserError(f"{error}{hint if path.is_file() else ''}") from error
         saved = None
     if config is None:
+        assert saved is not None  # else it was raised
         config = saved.config
     net = build_detector(config)
     load_weights(net, config, str(path))

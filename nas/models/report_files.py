@@ -29,7 +29,7 @@ def network(config: Detector, size: Size = (640, 640)) -> dict:
         share has its params at its first use); `layers` as (name, params, macs).
     """
     seen: set[str] = set()
-    steps = []
+    steps: list[dict] = []
     for name, layer, level in plan(config).uses():
         into = level_size(size, level)
         leaves = list(layer.leaves(into, name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import ArgumentTypeError
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 from detector.base.cli import count
@@ -16,7 +17,7 @@ from detector.config.shipped import find_file
 from nas.retraining.options import AUTO, RetrainOptions
 from trials.folders import study_or_newest
 from trials.objective import Objective
-from trials.record import Cost, Status
+from trials.record import Cost, Status, best_of, rank
 
 EPOCHS = 100
 SIZE = 640
@@ -77,14 +78,15 @@ def choose(options: RetrainOptions) -> Candidate:
         )
     study = Study.open(options.runs_dir, name)
     manifest, records = study.manifest, study.records
-    shared = {
-        "proxy": True,
-        "study": name,
-        "space": manifest.space,
-        "data": manifest.data,
-        "fingerprint": manifest.data_fingerprint,
-        "objective": manifest.objective,
-    }
+    candidate = partial(
+        Candidate,
+        proxy=True,
+        study=name,
+        space=manifest.space,
+        data=manifest.data,
+        fingerprint=manifest.data_fingerprint,
+        objective=manifest.objective,
+    )
     retrained = study.folder / "retrained"
     if options.preset is not None:
         if not records:
@@ -92,12 +94,11 @@ def choose(options: RetrainOptions) -> Candidate:
                 f"study {name} has no trial yet to take the recipe from; let the "
                 "search begin, or give --data for a retrain without a study"
             )
-        return Candidate(
+        return candidate(
             config=config,
             recipe=records[0].recipe,
             title=f"preset {preset}, as study {name}",
             folder=retrained / preset,
-            **shared,
         )
     if options.trial is not None:
         record = next((r for r in records if r.number == options.trial), None)
@@ -111,20 +112,18 @@ def choose(options: RetrainOptions) -> Candidate:
             )
         folder = retrained / f"r{record.number:03d}"
     else:
-        completed = [r for r in records if r.status is Status.COMPLETED]
-        if not completed:
+        record, folder = best_of(records), study.folder / "best"
+        if record is None:
             raise UserError(
-                f"study {name} has no completed trial yet; go on with the search "
-                "(--resume), or choose one with --trial N"
+                f"study {name} has no completed trial yet; resume the search (--resume), or "
+                "choose one with --trial N"
             )
-        record, folder = max(completed, key=lambda r: r.score), study.folder / "best"
-    return Candidate(
+    return candidate(
         config=record.detector,
         recipe=record.recipe,
         title=f"trial {record.number} of study {name}",
         folder=folder,
         cost=record.cost,
-        **shared,
     )
 
 
@@ -144,9 +143,9 @@ def choose_top(options: RetrainOptions) -> list[Candidate]:
     if len(completed) < options.top:
         raise UserError(
             f"--top {options.top}: study {name} has {len(completed)} completed trials; "
-            "give a smaller number, or go on with the search (--resume)"
+            "give a smaller number, or resume the search (--resume)"
         )
-    ranked = sorted(completed, key=lambda r: (-r.score, r.number))
+    ranked = sorted(completed, key=rank)
     return [
         choose(replace(options, study=name, trial=record.number))
         for record in ranked[: options.top]
@@ -192,7 +191,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
         ),
         options,
     )
-    if options.batch_size not in (None, AUTO):
+    if isinstance(options.batch_size, int):
         base = with_batch_size(base, options.batch_size)
     optimizer = base.optimizer
     if options.ema is not None:

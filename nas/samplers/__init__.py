@@ -1,1 +1,1 @@
-"""Who proposes the next design."""
+"""Samplers, which propose the next design, and the adapter for Optuna."""

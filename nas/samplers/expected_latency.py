@@ -1,4 +1,4 @@
-"""The latency that a design will probably have, for samplers that weigh designs by their cost."""
+"""The latency that a design will probably have, for samplers that compare designs by their cost."""
 
 from __future__ import annotations
 
@@ -9,31 +9,32 @@ import numpy as np
 
 from trials.record import Cost
 
-PRIOR = 0.1
-"""Weight of the belief that latency grows with the MACs alone, in measured designs."""
+PRIOR_WEIGHT = 0.1
+"""Weight of the prior, by which latency grows with the MACs alone, in measured designs."""
 
 
 def expected_costs(costs: Sequence[Cost], measured: Sequence[Cost]) -> list[Cost]:
-    """`costs` with the latency expected from designs that were measured; as they are where none
+    """`costs` with their latency as expected from designs that were measured; without one if none
     was.
 
-    A power law of MACs and parameters, fitted to logarithms by least squares.
+    A power law of MACs and parameters, fitted to logarithms by regularised least squares.
     """
-    known = [cost for cost in measured if cost.latency_ms is not None]
-    if not known:
+    pairs = [(cost, cost.latency_ms) for cost in measured if cost.latency_ms is not None]
+    if not pairs:
         return list(costs)
-    sizes = _logs(known)
-    times = np.log([cost.latency_ms for cost in known])
+    sizes = _log_sizes([cost for cost, _ in pairs])
+    times = np.log([latency_ms for _, latency_ms in pairs])
     centre, level = sizes.mean(axis=0), times.mean()
     prior = np.array([1.0, 0.0])  # latency ~ MACs
     centred = sizes - centre
     slopes = prior + np.linalg.solve(
-        centred.T @ centred + PRIOR * np.eye(2), centred.T @ (times - level - centred @ prior)
+        centred.T @ centred + PRIOR_WEIGHT * np.eye(2),
+        centred.T @ (times - level - centred @ prior),
     )
-    told = np.exp(level + (_logs(costs) - centre) @ slopes)
-    return [replace(cost, latency_ms=float(value)) for cost, value in zip(costs, told)]
+    expected = np.exp(level + (_log_sizes(costs) - centre) @ slopes)
+    return [replace(cost, latency_ms=float(ms)) for cost, ms in zip(costs, expected)]
 
 
-def _logs(costs: Sequence[Cost]) -> np.ndarray:
-    """float [N, 2]."""
+def _log_sizes(costs: Sequence[Cost]) -> np.ndarray:
+    """Logarithms of MACs and parameters, float [N, 2]."""
     return np.log([(cost.macs, cost.params) for cost in costs])

@@ -1,34 +1,89 @@
-"""Who proposes parameters: by chance, or from what the stored records tell.
+"""Proposes parameters: at random, or by a sampler that learns from the stored records.
 
 A proposal is a function of the seed, the records and the attempt, so that a search that was
-killed goes on with the same proposals.
+killed resumes with the same proposals.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from detector.base.errors import UserError
-from nas.samplers.base import STARTUP, Sampler, teaching
+from nas.samplers.base import Sampler, informative_trials
 from nas.search_space.dimensions import Params
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SearchSpace
 from trials.record import TrialRecord
 
-SAMPLERS = ("tpe", "random", "nsga2", "gp", "frugal")
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerSpec:
+    """When a sampler is asked, and where it is."""
+
+    description: str
+    """For --help."""
+    module: str = ""
+    class_name: str = ""
+    """A `nas.samplers.base.Sampler`, imported when it is chosen; none means random draws."""
+    startup_trials: int = 0
+    """Trials with a result before it is asked; random draws until then."""
+    max_attempts: int = 0
+    """Attempts at one trial after which random draws replace a sampler that repeats itself: few
+    where all attempts have the same model and look for its best."""
+
+
+_OPTUNA = "nas.samplers.optuna_samplers"
+SAMPLERS = {
+    "tpe": SamplerSpec(
+        description="Optuna's tree-structured Parzen estimator of the score",
+        module=_OPTUNA,
+        class_name="Tpe",
+        startup_trials=10,
+        max_attempts=4,
+    ),
+    "random": SamplerSpec(description="uniform random draws"),
+    "nsga2": SamplerSpec(
+        description="Optuna's NSGA-II, a genetic algorithm for accuracy and speed",
+        module=_OPTUNA,
+        class_name="Nsga2",
+        startup_trials=20,  # its first generation
+        max_attempts=4,
+    ),
+    "gp": SamplerSpec(
+        description="Optuna's Gaussian process of the score",
+        module=_OPTUNA,
+        class_name="GaussianProcess",
+        startup_trials=10,
+        max_attempts=1,
+    ),
+    "frugal": SamplerSpec(
+        description="a Gaussian process of the accuracy alone, as cost is exact",
+        module="nas.samplers.frugal",
+        class_name="Frugal",
+        startup_trials=6,
+        max_attempts=1,
+    ),
+}
+"""All samplers by name. A new one is a file with its class, and a row here."""
 DEFAULT = "frugal"
-"""Finds most for the fewest epochs on the recorded table (docs/replay.md)."""
-STUBBORN = {"tpe": 4, "nsga2": 4, "gp": 1, "frugal": 1}
-"""Attempts after which a sampler that repeats itself is replaced by chance: soon where all attempts
-have the same model and seek its best."""
+"""Needs the fewest epochs on the recorded table (docs/replay.md)."""
+
+
+def sampler_help() -> str:
+    """The help text of --sampler."""
+    rows = "; ".join(f"{name}: {spec.description}" for name, spec in SAMPLERS.items())
+    return f"how designs are proposed. {rows} (default: {DEFAULT})"
 
 
 class Proposer:
-    """Proposes parameters; keeps what it knows of the records between calls.
+    """Proposes parameters; keeps the records, and what its sampler caches, between calls.
 
     Args:
         sampler: one of SAMPLERS.
+
     Raises:
         UserError: an unknown sampler.
     """
@@ -40,17 +95,17 @@ class Proposer:
         self._results = 0
 
     def update(self, records: Sequence[TrialRecord]) -> None:
-        """Take note of all records of the study, in their present state."""
+        """Take all records of the study in their present state."""
         self._records = list(records)
-        self._results = sum(record.evaluated is not None for record in teaching(records))
+        self._results = sum(r.evaluated is not None for r in informative_trials(records))
 
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""
-        key = f"{self.seed}/{len(self._records)}/{attempt}"
+        key, spec = f"{self.seed}/{len(self._records)}/{attempt}", SAMPLERS[self.sampler]
         if (
             self._sampler is None
-            or attempt >= STUBBORN[self.sampler]
-            or self._results < STARTUP[self.sampler]
+            or attempt >= spec.max_attempts
+            or self._results < spec.startup_trials
         ):
             return self.space.suggest(RandomTrial(key))
         seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
@@ -58,26 +113,17 @@ class Proposer:
 
 
 def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], seed: int) -> Params:
-    """One proposal, from nothing but what is stored."""
+    """One proposal, from stored records alone."""
     proposer = Proposer(space, sampler, seed=seed)
     proposer.update(records)
     return proposer.ask()
 
 
-def _make(sampler: str, space: SearchSpace) -> Sampler | None:
-    """None: chance. What a sampler needs is imported only where it is chosen."""
-    if sampler not in SAMPLERS:
-        raise UserError(f"--sampler {sampler!r}: is not one of {', '.join(SAMPLERS)}")
-    if sampler == "random":
+def _make(name: str, space: SearchSpace) -> Sampler | None:
+    """None means random draws. What a sampler needs is imported here, when it is chosen."""
+    if name not in SAMPLERS:
+        raise UserError(f"--sampler {name!r}: is not one of {', '.join(SAMPLERS)}")
+    spec = SAMPLERS[name]
+    if not spec.module:
         return None
-    if sampler == "frugal":
-        from nas.samplers.frugal import Frugal
-
-        return Frugal(space)
-    from nas.samplers import optuna_samplers
-
-    return {
-        "tpe": optuna_samplers.Tpe,
-        "nsga2": optuna_samplers.Nsga2,
-        "gp": optuna_samplers.GaussianProcess,
-    }[sampler](space)
+    return getattr(importlib.import_module(spec.module), spec.class_name)(space)

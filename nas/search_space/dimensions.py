@@ -3,70 +3,90 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
 
 from detector.base.errors import ConfigError
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
 Value = bool | int | float | str
-Settings = Mapping[str, object]
-"""What is filled in where: values by place; in a bundle they may be lists."""
+Settings = Mapping[str, Any]
+"""Values by setting, such as "neck.width" (see `resolve`); in a bundle they may be lists."""
 Params = dict[str, Value]
 KINDS = ("choice", "int", "float")
 _KEYS = (*KINDS, "log", "step", "when", "sets")
+
+
+class Trial(Protocol):
+    """What `suggest` asks for values: an Optuna trial, or anything with these methods of one."""
+
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Any: ...
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int: ...
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float: ...
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dimension:
     """A name with the values it may take.
 
-    `choice` of numbers in ascending order is an ordered one: a sampler is told the order.
+    A `choice` of numbers in ascending order is ordinal: samplers see the indices of its values.
     """
 
     name: str
     sets: str | None = None
-    """Path of what it fills in; several may fill one place under different conditions. None: it is
-    a choice of bundles."""
+    """The setting that takes its value; several dimensions may share one under different
+    conditions. None means a choice of bundles."""
     kind: str
     """One of KINDS."""
     choices: tuple[Value, ...] = ()
     """The values, or the names of the bundles."""
     bundles: Mapping[str, Settings] = field(default_factory=dict)
-    """What each name of a choice fills in, several places at once."""
+    """Name of each bundle → its settings, several at once."""
     low: float = 0
     high: float = 0
-    """int and float: the bounds, both included."""
+    """Bounds of an int or a float, both included."""
     log: bool = False
     step: float | None = None
     when: Mapping[str, tuple[Value, ...]] = field(default_factory=dict)
     """Active only where each named dimension is active and has one of these values."""
 
     @property
-    def places(self) -> dict[str, tuple[Value, ...]]:
-        """The places it fills in, and the values with which it does where not with all."""
+    def targets(self) -> dict[str, tuple[Value, ...]]:
+        """Each setting that it determines → the names of the bundles that do; empty where all of
+        its values do."""
         if self.sets is not None:
             return {self.sets: ()}
-        found: dict[str, tuple[Value, ...]] = {}
+        bundles_by_setting: dict[str, tuple[Value, ...]] = {}
         for name, settings in self.bundles.items():
-            for place in settings:
-                found[place] = (*found.get(place, ()), name)
-        return found
+            for setting in settings:
+                bundles_by_setting[setting] = (*bundles_by_setting.get(setting, ()), name)
+        return bundles_by_setting
 
     @property
     def shapes_design(self) -> bool:
         """Whether it varies what gets built, not only how that is trained."""
-        return not all(place.startswith("recipe.") for place in self.places)
+        return not all(setting.startswith("recipe.") for setting in self.targets)
 
     def settings(self, value: Value) -> Settings:
-        """What it fills in where it has this value."""
-        return self.bundles[value] if self.sets is None else {self.sets: value}
+        """The settings that follow from this value."""
+        return self.bundles[str(value)] if self.sets is None else {self.sets: value}
 
     def active(self, params: Mapping[str, Value]) -> bool:
-        return all(_among(params.get(name), values) for name, values in self.when.items())
+        """Whether its conditions hold for these parameters."""
+        return all(_is_one_of(params.get(name), values) for name, values in self.when.items())
 
     @property
     def ordered(self) -> bool:
-        """A choice of ascending numbers."""
+        """Whether it is a choice of ascending numbers."""
         return (
             self.kind == "choice"
             and len(self.choices) > 1
@@ -74,24 +94,23 @@ class Dimension:
             and list(self.choices) == sorted(self.choices)
         )
 
-    def suggest(self, trial) -> Value:
-        """A value from an Optuna trial, or from anything with the same three methods."""
+    def suggest(self, trial: Trial) -> Value:
+        """A value drawn from the trial."""
         if self.ordered:
             return self.choices[trial.suggest_int(self.name, 0, len(self.choices) - 1)]
         if self.kind == "choice":
             return trial.suggest_categorical(self.name, list(self.choices))
         if self.kind == "int":
-            return trial.suggest_int(
-                self.name, self.low, self.high, step=self.step or 1, log=self.log
-            )
+            low, high, step = self._int_range()
+            return trial.suggest_int(self.name, low, high, step=step, log=self.log)
         return trial.suggest_float(self.name, self.low, self.high, step=self.step, log=self.log)
 
-    def coded(self, value: Value) -> Value:
-        """What `suggest` asked the trial for when it returned `value`: the inverse."""
+    def to_internal(self, value: Value) -> Value:
+        """The trial's answer from which `suggest` makes `value`: an index if it is ordered."""
         return self.choices.index(value) if self.ordered else value
 
-    def distribution(self, coded: bool = False):
-        """Optuna's description of the values; `coded`: of what `suggest` asks a trial for."""
+    def distribution(self, internal: bool = False) -> BaseDistribution:
+        """Optuna's distribution of the values, or of the trial's answers (`to_internal`)."""
         from optuna.distributions import (
             CategoricalDistribution,
             FloatDistribution,
@@ -99,23 +118,28 @@ class Dimension:
         )
 
         if self.kind == "choice":
-            if coded and self.ordered:
+            if internal and self.ordered:
                 return IntDistribution(0, len(self.choices) - 1)
             return CategoricalDistribution(self.choices)
         if self.kind == "int":
-            return IntDistribution(self.low, self.high, log=self.log, step=self.step or 1)
+            low, high, step = self._int_range()
+            return IntDistribution(low, high, log=self.log, step=step)
         return FloatDistribution(self.low, self.high, log=self.log, step=self.step)
+
+    def _int_range(self) -> tuple[int, int, int]:
+        """Bounds and step of an int, which YAML gives as whole numbers."""
+        return int(self.low), int(self.high), int(self.step or 1)
 
     def has(self, value) -> bool:
         """Whether it may take this value."""
         if self.kind == "choice":
-            return _among(value, self.choices)
+            return _is_one_of(value, self.choices)
         if isinstance(value, (bool, str)) or value is None:
             return False
         return self.low <= value <= self.high and (self.kind == "float" or value == int(value))
 
     def values(self) -> tuple[Value, ...] | None:
-        """All values, or none where they cannot be counted."""
+        """All values; None if they are continuous."""
         if self.kind == "choice":
             return self.choices
         if self.kind == "float" and self.step is None:
@@ -124,36 +148,40 @@ class Dimension:
         count = math.floor((self.high - self.low) / step + 1e-9) + 1
         return tuple(self.low + i * step for i in range(count))
 
-    def ends(self) -> tuple[Value, ...]:
-        """Every choice, or both bounds: what is tried out when a space is read."""
+    def extremes(self) -> tuple[Value, ...]:
+        """Every choice, or both bounds: the values that are checked when a space is read."""
         return self.choices if self.kind == "choice" else (self.low, self.high)
 
 
-def every_design(dimensions: Iterable[Dimension], most: int | None = None) -> list[Params] | None:
-    """The parameters of all draws there can be, in the order of the values; none where they cannot
-    be counted or are more than `most`."""
-    found: list[Params] = [{}]
+def enumerate_params(
+    dimensions: Iterable[Dimension], limit: int | None = None
+) -> list[Params] | None:
+    """The parameters of all possible draws, in the order of the values.
+
+    None if a dimension is continuous, or there are more than `limit`.
+    """
+    combinations: list[Params] = [{}]
     for dimension in dimensions:
         values = dimension.values()
         if values is None:
             return None
-        found = [
-            params | added
-            for params in found
-            for added in (
+        combinations = [
+            params | extension
+            for params in combinations
+            for extension in (
                 [{dimension.name: value} for value in values] if dimension.active(params) else [{}]
             )
         ]
-        if most is not None and len(found) > most:
+        if limit is not None and len(combinations) > limit:
             return None
-    return found
+    return combinations
 
 
 def parse(name: str, data) -> Dimension:
     """A dimension from its YAML entry, such as `{int: [1, 4], when: {backbone.kind: resnet}}`.
 
     Raises:
-        ConfigError: the rule that is broken and the way out, without the dimension's name.
+        ConfigError: a broken rule and its way out, without the dimension's name.
     """
     if not isinstance(data, dict):
         raise ConfigError(f"{data!r} must be a mapping such as {{choice: [16, 32, 64]}}")
@@ -165,23 +193,26 @@ def parse(name: str, data) -> Dimension:
         raise ConfigError(
             f"has {' and '.join(kinds) or 'none'} of choice, int, float; give one of them"
         )
-    kind = kinds[0]
-    common = {"name": name, "kind": kind, "when": _when(data.get("when", {}))}
-    if kind == "choice":
-        for key in ("log", "step"):
-            if key in data:
-                raise ConfigError(f"{key} does not go with choice; use int or float, or remove it")
-    if isinstance(data.get("choice"), dict):
-        if "sets" in data:
-            raise ConfigError(
-                "sets does not go with a choice of bundles, which say themselves "
-                "what they set; remove it"
-            )
-        bundles = _bundles(data["choice"])
-        return Dimension(**common, choices=tuple(bundles), bundles=bundles)
-    common["sets"] = str(data.get("sets", name))
-    if kind == "choice":
-        return Dimension(**common, choices=_choices(data["choice"]))
+    kind, when = kinds[0], _when(data.get("when", {}))
+    return _choice(name, data, when) if kind == "choice" else _range(name, kind, data, when)
+
+
+def _choice(name: str, data: dict, when: dict[str, tuple[Value, ...]]) -> Dimension:
+    for key in ("log", "step"):
+        if key in data:
+            raise ConfigError(f"{key} does not go with choice; use int or float, or remove it")
+    if not isinstance(data["choice"], dict):
+        choices, sets = _choices(data["choice"]), str(data.get("sets", name))
+        return Dimension(name=name, sets=sets, kind="choice", choices=choices, when=when)
+    if "sets" in data:
+        raise ConfigError(
+            "sets does not go with a choice of bundles, each of which lists its settings; remove it"
+        )
+    bundles = _bundles(data["choice"])
+    return Dimension(name=name, kind="choice", choices=tuple(bundles), bundles=bundles, when=when)
+
+
+def _range(name: str, kind: str, data: dict, when: dict[str, tuple[Value, ...]]) -> Dimension:
     low, high = _bounds(kind, data[kind])
     log, step = data.get("log", False), data.get("step")
     if not isinstance(log, bool):
@@ -191,7 +222,7 @@ def parse(name: str, data) -> Dimension:
     if step is not None:
         if log:
             raise ConfigError("step does not go with log; leave one of them out")
-        if not _number(step) or step <= 0 or (kind == "int" and not isinstance(step, int)):
+        if not _is_number(step) or step <= 0 or (kind == "int" and not isinstance(step, int)):
             raise ConfigError(
                 f"step: {step!r} must be a {'whole ' if kind == 'int' else ''}number above 0"
             )
@@ -200,7 +231,10 @@ def parse(name: str, data) -> Dimension:
             raise ConfigError(
                 f"step: {step} does not lead from {low} to {high}; change a bound or the step"
             )
-    return Dimension(**common, low=low, high=high, log=log, step=step)
+    sets = str(data.get("sets", name))
+    return Dimension(
+        name=name, sets=sets, kind=kind, low=low, high=high, log=log, step=step, when=when
+    )
 
 
 def _choices(values) -> tuple[Value, ...]:
@@ -212,8 +246,8 @@ def _choices(values) -> tuple[Value, ...]:
                 f"choice: {value!r} must be a single word, number, true or false; "
                 "levels are written as P3-P5"
             )
-        if _among(value, tuple(values[:index])):
-            raise ConfigError(f"choice: {value!r} stands twice; remove one")
+        if _is_one_of(value, values[:index]):
+            raise ConfigError(f"choice: {value!r} is listed twice; remove one")
     return tuple(values)
 
 
@@ -223,7 +257,7 @@ def _bundles(choice: dict) -> dict[str, Settings]:
             raise ConfigError(f"choice: the name {name!r} of a bundle must be a word")
         if not isinstance(settings, dict) or not settings:
             raise ConfigError(
-                f"choice: {name}: {settings!r} must be a mapping of places to their "
+                f"choice: {name}: {settings!r} must be a mapping of settings to their "
                 "values, such as {head.score: sigmoid, head.shared: true}"
             )
     if not choice:
@@ -231,8 +265,8 @@ def _bundles(choice: dict) -> dict[str, Settings]:
     return {name: dict(settings) for name, settings in choice.items()}
 
 
-def _bounds(kind: str, bounds) -> tuple[Value, Value]:
-    if not isinstance(bounds, list) or len(bounds) != 2 or not all(map(_number, bounds)):
+def _bounds(kind: str, bounds) -> tuple[float, float]:
+    if not isinstance(bounds, list) or len(bounds) != 2 or not all(map(_is_number, bounds)):
         raise ConfigError(f"{kind}: {bounds!r} must be two numbers, [lowest, highest]")
     if kind == "int" and not all(isinstance(b, int) for b in bounds):
         raise ConfigError(f"int: {bounds!r} must be whole numbers; use float for others")
@@ -247,18 +281,18 @@ def _when(conditions) -> dict[str, tuple[Value, ...]]:
         raise ConfigError(
             f"when: {conditions!r} must be a mapping, such as {{backbone.kind: resnet}}"
         )
-    result = {}
+    values_by_name = {}
     for name, values in conditions.items():
-        result[str(name)] = tuple(values) if isinstance(values, list) else (values,)
-        if not result[str(name)]:
+        values_by_name[str(name)] = tuple(values) if isinstance(values, list) else (values,)
+        if not values_by_name[str(name)]:
             raise ConfigError(f"when: {name} has no values; give at least one")
-    return result
+    return values_by_name
 
 
-def _number(value) -> bool:
+def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _among(value, values: tuple) -> bool:
-    """`value in values`, with true and 1 told apart."""
+def _is_one_of(value, values: Sequence[Value]) -> bool:
+    """`value in values`, where true and 1 differ."""
     return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values)

@@ -1,7 +1,7 @@
-"""A budget of MACs that every design of a space meets: the backbone's width is what it leaves.
+"""A budget of MACs that every design of a space meets by the width of its backbone.
 
-This is how computation redistribution draws (SCRFD, Guo et al. 2021): which share of a fixed
-amount of work stem, stages, neck and head get is varied, the amount is not.
+As in computation redistribution (SCRFD, Guo et al. 2021): the share of a fixed amount of MACs that
+stem, stages, neck and head get varies, the amount does not.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from detector.base.errors import ConfigError
 from detector.base.struct import Struct
 from detector.config.detector import Detector
 
-WIDTHS = (1 / 64, 8.0)  # multipliers of the published widths between which is looked
-HALVINGS = 11  # of their ratio, 2⁹: to 0.3 %
-STEP = 8  # channels: widths are multiples
+WIDTHS = (1 / 64, 8.0)  # search range, as multipliers of the published widths
+BISECTIONS = 11  # of their ratio, 2⁹: to 0.3 %
+STEP = 8  # channels; widths are multiples of it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,7 +25,7 @@ class Budget(Struct):
     macs: int
     """Multiply-accumulates for one image of `size`."""
     tolerance: float = 0.02
-    """Designs may be over or under by this share."""
+    """Share of the budget that designs may be over or under it."""
     size: tuple[int, int] = (640, 480)
     """Width and height in px, multiples of 32."""
 
@@ -47,7 +47,7 @@ class Budget(Struct):
 
     @property
     def target(self) -> float:
-        """The budget at 640×640, where costs are told: MACs are in proportion to the area of sizes
+        """The budget at 640×640, the size of all costs: MACs are proportional to the area of sizes
         that are multiples of the coarsest stride, 32 px."""
         return self.macs * 640 * 640 / (self.size[0] * self.size[1])
 
@@ -60,54 +60,55 @@ class Budget(Struct):
         )
 
     def meet(self, at_width: Callable[[float], Detector]) -> Detector:
-        """The design of the width whose MACs are nearest to the budget.
+        """The design of the width whose MACs are closest to the budget.
 
-        Its rows are then made wider or narrower by 8 channels, one or two at a time, as long as
-        that leads into the tolerance: all widths rounded at once seldom hit it. A design whose
-        neck and head alone are over the budget is told with the narrowest backbone.
+        Rounding all widths together seldom meets the tolerance, so rows of blocks are then made 8
+        channels wider or narrower, one or two at a time, until it is met or nothing gets closer. A
+        design whose neck and head alone exceed the budget gets the narrowest backbone.
 
         Args:
-            at_width: the design with a multiplier of the published widths; MACs grow with it.
+            at_width: multiplier of the published widths → design, whose MACs grow with it.
         """
         narrow, wide = WIDTHS
-        if self._off(least := at_width(narrow)) > self.tolerance and self._macs(least) > (
-            self.target
-        ):
-            return least
-        for _ in range(HALVINGS):
+        narrowest = at_width(narrow)
+        if self._deviation(narrowest) > self.tolerance and self._macs(narrowest) > self.target:
+            return narrowest
+        for _ in range(BISECTIONS):
             middle = math.sqrt(narrow * wide)
             if self._macs(at_width(middle)) < self.target:
                 narrow = middle
             else:
                 wide = middle
-        best = min((at_width(narrow), at_width(wide)), key=self._off)
-        off = self._off(best)
-        while off > self.tolerance:
-            nearer = best
+        best = min((at_width(narrow), at_width(wide)), key=self._deviation)
+        deviation = self._deviation(best)
+        while deviation > self.tolerance:
+            closer = best
             for other in _neighbours(best):
-                if (other_off := self._off(other)) < off:
-                    nearer, off = other, other_off
-                if off <= self.tolerance:
-                    return nearer
-            if nearer is best:
+                if (other_deviation := self._deviation(other)) < deviation:
+                    closer, deviation = other, other_deviation
+                if deviation <= self.tolerance:
+                    return closer
+            if closer is best:
                 break
-            best = nearer
+            best = closer
         return best
 
     def _macs(self, detector: Detector) -> int:
         return cost(detector)[1]
 
-    def _off(self, detector: Detector) -> float:
-        """By which share of the budget it is over or under."""
+    def _deviation(self, detector: Detector) -> float:
+        """Share of the budget that a design is over or under it."""
         return abs(self._macs(detector) / self.target - 1)
 
 
 def _neighbours(detector: Detector) -> Iterator[Detector]:
-    """One row 8 channels wider or narrower; then one wider and another one narrower."""
+    """One row 8 channels wider or narrower; then one row wider and another one narrower."""
     rows = range(len(detector.backbone.widths))
-    moves = [{row: sign * STEP} for row in reversed(rows) for sign in (1, -1)]
-    moves += [{up: STEP, down: -STEP} for up in rows for down in rows if up != down]
-    for move in moves:
-        widths = tuple(w + move.get(row, 0) for row, w in enumerate(detector.backbone.widths))
+    changes = [{row: sign * STEP} for row in reversed(rows) for sign in (1, -1)]
+    changes += [
+        {wider: STEP, narrower: -STEP} for wider in rows for narrower in rows if wider != narrower
+    ]
+    for change in changes:
+        widths = tuple(w + change.get(row, 0) for row, w in enumerate(detector.backbone.widths))
         if min(widths) >= STEP:
             yield replace(detector, backbone=replace(detector.backbone, widths=widths))

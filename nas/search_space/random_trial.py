@@ -1,18 +1,21 @@
-"""Answers to the questions of a search space, drawn at random."""
+"""A trial whose values are drawn at random."""
 
 from __future__ import annotations
 
 import math
 import random
+from collections.abc import Sequence
+
+from nas.search_space.dimensions import Value
 
 
 class RandomTrial:
-    """Answers each question of `SearchSpace.suggest` by chance, uniformly on its scale."""
+    """A `nas.search_space.dimensions.Trial` that draws values uniformly on their scale."""
 
     def __init__(self, seed: str | int):
         self._random = random.Random(seed)
 
-    def suggest_categorical(self, name: str, choices):
+    def suggest_categorical(self, name: str, choices: Sequence[Value]) -> Value:
         return self._random.choice(list(choices))
 
     def suggest_int(

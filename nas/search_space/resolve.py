@@ -1,4 +1,8 @@
-"""From a space's settings ("neck.levels": "P3-P5") to the resolved configuration."""
+"""From a space's settings ("neck.levels": "P3-P5") to the resolved configuration.
+
+A setting is the dotted name of a field of the configuration ("head.width", "recipe.optimizer.lr"),
+or of a rule in _DERIVED from which several fields follow.
+"""
 
 from __future__ import annotations
 
@@ -9,24 +13,24 @@ from dataclasses import replace
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
+from detector.config.backbones import level_rows, published_backbone, scaled, spread
 from detector.config.detector import Backbone, Detector
-from detector.config.families import family, level_rows, scaled, spread
 from detector.config.recipe import Recipe
 from nas.search_space.dimensions import Settings
 
-# Places that are not fields of the configuration, but say how to fill some in.
+# Settings that are not fields of the configuration; fields follow from them.
 _DERIVED = {
-    "backbone.kind": "another kind starts from its paper's widths and depths",
-    "backbone.width": "multiplier of the published widths, the stem's too",
+    "backbone.kind": "another kind starts from its published widths and depths",
+    "backbone.width": "multiplier of the published widths, the stem included",
     **{f"backbone.width{k}": f"a further multiplier of widths at level {k}" for k in range(1, 6)},
     "backbone.depth": "multiplier of the published depths",
     **{f"backbone.depth{k}": f"blocks at level {k}" for k in range(1, 6)},
     "neck.levels": "P3-P5: pyramid levels from 3 to 5",
-    "activation": "of backbone, neck and context at once",
+    "activation": "of backbone, neck and context",
     "anchors.name": "replaces the baseline's anchors",
 }
-# Not to be varied: trials would no longer be compared under the same conditions.
-_COMMON = (
+# Never varied, as trials are compared under the same conditions.
+_SHARED = (
     "recipe.epochs",
     "recipe.seed",
     "recipe.weights",
@@ -36,60 +40,65 @@ _COMMON = (
 
 
 def _fields(struct: type[Struct], prefix: str = "") -> dict[str, bool]:
-    """Dotted paths of all fields, and whether they hold a list."""
-    found: dict[str, bool] = {}
+    """Dotted name of each field → whether it holds a list."""
+    is_list: dict[str, bool] = {}
     for name, hint in typing.get_type_hints(struct).items():
         if isinstance(hint, type) and issubclass(hint, Struct):
-            found |= _fields(hint, f"{prefix}{name}.")
+            is_list |= _fields(hint, f"{prefix}{name}.")
         else:
-            found[prefix + name] = "tuple" in str(hint)
-    return found
+            is_list[prefix + name] = "tuple" in str(hint)
+    return is_list
 
 
-_FIELDS = _fields(Detector) | _fields(Recipe, "recipe.") | dict.fromkeys(_DERIVED, False)
-PLACES = sorted(place for place, is_list in _FIELDS.items() if not is_list)
+_SETTINGS = _fields(Detector) | _fields(Recipe, "recipe.") | dict.fromkeys(_DERIVED, False)
+_SCALAR_SETTINGS = sorted(name for name, is_list in _SETTINGS.items() if not is_list)
 
 
-def check_place(place: str, in_bundle: bool = False) -> None:
-    """That a dimension can fill this place, or a bundle of values, which may be lists.
+def check_setting(setting: str, in_bundle: bool = False) -> None:
+    """Check that a dimension may determine a setting; lists are allowed in a bundle alone.
 
     Raises:
-        ConfigError: it does not exist, or must be the same for all trials.
+        ConfigError: there is no such setting, or it must be the same for all trials.
     """
-    if any(place == p or place.startswith(p + ".") for p in _COMMON):
+    if any(setting == name or setting.startswith(name + ".") for name in _SHARED):
         raise ConfigError(
-            f"{place} must be the same for all trials, to compare them fairly; set "
+            f"{setting} must be the same for all trials, to compare them fairly; set "
             "it under proxy (the epochs by rungs)"
         )
-    known = sorted(_FIELDS) if in_bundle else PLACES
-    if place not in known:
-        close = difflib.get_close_matches(place, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known places: {', '.join(known)}"
-        raise ConfigError(f"there is no {place} to fill in; {hint}")
+    if setting in _SETTINGS and _SETTINGS[setting] and not in_bundle:
+        raise ConfigError(
+            f"{setting} is a list, which only a bundle can set, such as "
+            f"{{choice: {{narrow: {{{setting}: [16, 32]}}}}}}"
+        )
+    known = sorted(_SETTINGS) if in_bundle else _SCALAR_SETTINGS
+    if setting not in known:
+        close = difflib.get_close_matches(setting, known, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"known settings: {', '.join(known)}"
+        raise ConfigError(f"there is no setting {setting}; {hint}")
 
 
 def resolve(base: Detector, proxy: Recipe, settings: Settings) -> tuple[Detector, Recipe]:
-    """The base under a proxy recipe with all settings filled in.
+    """The base design and the proxy recipe with all settings applied; a pure function.
 
-    What no setting names stays as it is in the base. A pure function.
+    Fields that no setting determines keep the values of the base and the proxy.
 
     Raises:
-        ConfigError: settings that break a rule.
+        ConfigError: the settings break a rule.
     """
     detector, recipe = base.to_dict(), proxy.to_dict()
     detector["backbone"] |= _backbone(base.backbone, settings)
-    for place, value in settings.items():
-        if place == "neck.levels":
-            detector["neck"]["levels"] = list(_levels(value))
-        elif place == "anchors.name":
+    for setting, value in settings.items():
+        if setting == "neck.levels":
+            detector["neck"]["levels"] = list(_parse_levels(value))
+        elif setting == "anchors.name":
             detector["anchors"] = {"name": value, "offset": detector["anchors"]["offset"]}
-        elif place == "activation":
+        elif setting == "activation":
             for part in ("backbone", "neck", "context"):
                 detector[part]["activation"] = settings.get(f"{part}.activation", value)
-        elif place not in _DERIVED:
-            tree, path = detector, place
-            if place.startswith("recipe."):
-                tree, path = recipe, place.removeprefix("recipe.")
+        elif setting not in _DERIVED:
+            tree, path = detector, setting
+            if setting.startswith("recipe."):
+                tree, path = recipe, setting.removeprefix("recipe.")
             *parents, leaf = path.split(".")
             for parent in parents:
                 tree = tree[parent]
@@ -97,8 +106,10 @@ def resolve(base: Detector, proxy: Recipe, settings: Settings) -> tuple[Detector
     return Detector.from_dict(detector), Recipe.from_dict(recipe, "recipe")
 
 
-def resized(base: Detector, settings: Settings, detector: Detector, width: float) -> Detector:
-    """`detector`, which `settings` gave, as they give it with backbone.width at `width`."""
+def with_backbone_width(
+    base: Detector, settings: Settings, detector: Detector, width: float
+) -> Detector:
+    """`detector`, which is `base` with `settings` applied, with backbone.width at `width`, too."""
     scaled_backbone = _backbone(base.backbone, {**settings, "backbone.width": width})
     return replace(
         detector,
@@ -111,30 +122,30 @@ def resized(base: Detector, settings: Settings, detector: Detector, width: float
 
 
 def _backbone(base: Backbone, settings: Settings) -> dict:
-    """stem, widths and depths in numbers; a base of the same kind and block is kept where nothing
-    is set."""
+    """kind, block, stem, widths and depths; those of a base of the same kind and block are the
+    defaults."""
     kind = settings.get("backbone.kind", base.kind)
     block = settings.get("backbone.block", base.block if kind == base.kind else "basic")
-    published = family(kind, block)
-    start = base if (kind, block) == (base.kind, base.block) else published
+    published = published_backbone(kind, block)
+    default = base if (kind, block) == (base.kind, base.block) else published
 
     width = settings.get("backbone.width")
     if width is None:
-        stem, widths = start.stem, list(start.widths)
+        stem, widths = default.stem, list(default.widths)
     else:
-        _above_0("backbone.width", width)
+        _check_positive("backbone.width", width)
         stem, widths = scaled(published.stem * width), [w * width for w in published.widths]
     depth = settings.get("backbone.depth")
     if depth is None:
-        depths = list(start.depths)
+        depths = list(default.depths)
     else:
-        _above_0("backbone.depth", depth)
+        _check_positive("backbone.depth", depth)
         depths = [max(1, int(d * depth + 0.5)) for d in published.depths]
     is_scaled = width is not None
     for level in range(1, 6):
         factor = settings.get(f"backbone.width{level}")
         if factor is not None:
-            _above_0(f"backbone.width{level}", factor)
+            _check_positive(f"backbone.width{level}", factor)
             is_scaled = True
             for row in level_rows(kind, level):
                 widths[row] = widths[row] * factor
@@ -158,7 +169,7 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
     }
 
 
-def _levels(text: object) -> range:
+def _parse_levels(text: object) -> range:
     """P3-P5 → 3, 4, 5."""
     match = re.fullmatch(r"P([2-7])(?:-P([2-7]))?", str(text))
     if match is None or int(match[2] or match[1]) < int(match[1]):
@@ -166,6 +177,6 @@ def _levels(text: object) -> range:
     return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
-def _above_0(place: str, value) -> None:
+def _check_positive(setting: str, value) -> None:
     if isinstance(value, (bool, str)) or value <= 0:
-        raise ConfigError(f"{place}: {value!r} must be a number above 0")
+        raise ConfigError(f"{setting}: {value!r} must be a number above 0")

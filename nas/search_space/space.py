@@ -1,7 +1,7 @@
-"""A search space: read from YAML, asked for parameters, resolved into configurations.
+"""A search space: read from YAML, sampled for parameters, resolved into configurations.
 
-Imports nothing heavy; Optuna only where its distributions are asked for. `python -m nas.space`
-tells what a space holds.
+No heavy imports; Optuna alone, by the functions that return its distributions. `python -m
+nas.space` shows what a space contains.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.base.errors import ConfigError, UserError
 from detector.base.yaml_file import Document, read
 from detector.config.detector import Detector
 from detector.config.presets import PRESETS, section
 from detector.config.recipe import Recipe
-from nas.search_space.dimensions import Dimension, Params, Value
+from nas.search_space.dimensions import Dimension, Params, Settings, Trial, Value
 from nas.search_space.mac_budget import Budget
 from nas.search_space.random_trial import RandomTrial
-from nas.search_space.resolve import resized, resolve
+from nas.search_space.resolve import resolve, with_backbone_width
 from nas.search_space.yaml_parts import (
     PROMOTE,
     all_conditions,
@@ -34,47 +35,51 @@ from nas.search_space.yaml_parts import (
 from trials.constraints import Constraints
 from trials.objective import Objective
 
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+
 SPACES = PRESETS.parent
 
-_TRIED = 100  # random draws that a space must resolve before it is believed
+_CHECKED_DRAWS = 100  # random draws that are resolved when a space is loaded
 
 
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
-    """What a search may vary, and how each design is tried."""
+    """What a search varies, and how each design is trained and compared."""
 
     name: str
     path: Path
     dimensions: tuple[Dimension, ...]
-    """In the file's order; conditions look back only."""
+    """In the file's order; conditions refer to earlier dimensions only."""
     base: Detector
-    """The baseline's design; what no dimension varies stays as it is here."""
+    """The baseline's design; designs have its values where no dimension varies them."""
     proxy: Recipe
-    """How every trial is trained, where no dimension varies that."""
+    """How all trials are trained, except for what dimensions vary."""
     proxy_synthetic: Recipe
-    """The same for the built-in scenes, which are smaller than photographs."""
+    """The proxy for the built-in scenes, which are smaller than photographs."""
     rungs: tuple[int, ...]
     """Epochs at which a trial may be paused, ascending; the last one is the full budget."""
     eta: float
-    """A trial goes on from a rung when it is among its best 1/eta."""
+    """A trial is promoted from a rung when it is among the best 1/eta there."""
     promote: str
-    """`score`: only then; `front`: also when nothing at its rung beats it in accuracy and speed."""
+    """`score`: only then; `front`: also when no trial at its rung dominates it in accuracy and
+    speed."""
     objective: Objective
     constraints: Constraints
-    """With a budget also its bounds."""
+    """Including the bounds of the budget, if there is one."""
     budget: Budget | None = None
-    """What all designs cost; their backbone.width follows from it."""
+    """MACs that all designs have; their backbone.width follows from it."""
 
     @classmethod
     def load(cls, path: Path | str, budget: float | None = None) -> SearchSpace:
         """The space in a YAML file.
 
         Args:
-            budget: MACs in place of those of the file's own budget.
+            budget: MACs that replace those of the file's own budget.
 
         Raises:
-            UserError: a rule is broken; names the file, the line, the key, and the way out. Or a
-                `budget` for a space that has none.
+            UserError: a broken rule, with file, line, key and way out; or a `budget` for a space
+                that has none.
         """
         document = read(Path(path))
         check_keys(document)
@@ -90,7 +95,7 @@ class SearchSpace:
             raise document.error(
                 ("proxy_synthetic",),
                 "must be a mapping of the proxy's keys that "
-                "differ, without epochs: the rungs are the same",
+                "differ, without epochs, as the rungs are the same",
             )
         eta = document.data.get("eta", 3)
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
@@ -105,173 +110,175 @@ class SearchSpace:
                 f"{name!r} must be letters, digits, dash and "
                 "underscore; studies are named after it",
             )
-        met = read_budget(document, budget)
+        mac_budget = read_budget(document, budget)
         space = cls(
             name=name,
             path=document.path,
-            base=read_baseline(document, met),
+            base=read_baseline(document, mac_budget),
             proxy=proxy,
             rungs=rungs,
             eta=eta,
             promote=promote,
             dimensions=read_dimensions(document),
-            budget=met,
+            budget=mac_budget,
             proxy_synthetic=section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
             objective=section(document, "objective", Objective, {}),
-            constraints=read_constraints(document, met),
+            constraints=read_constraints(document, mac_budget),
         )
-        space._try_out(document)
+        space._check_draws(document)
         return space
 
     def on(self, data) -> SearchSpace:
-        """The space with the proxy that fits the data (a `detector.data.Data`)."""
+        """The space with the proxy for these images (a `detector.data.Data`)."""
         return replace(self, proxy=self.proxy_synthetic) if data.root is None else self
 
     @property
     def baseline(self) -> tuple[Detector, Recipe]:
-        """The yardstick: the preset's design under this space's proxy recipe."""
+        """The design that a search is compared with, and this space's proxy recipe."""
         return self.base, self.proxy
 
     @property
     def measures_latency(self) -> bool:
-        """Whether the score or a cap asks for the latency of each design."""
+        """Whether the score or a cap needs the latency of each design."""
         return self.objective.metric == "latency_ms" or self.constraints.max_latency_ms is not None
 
-    def suggest(self, trial) -> Params:
-        """A draw: names that are active, and their values.
-
-        Args:
-            trial: an Optuna trial, or anything with its suggest_categorical, _int and _float.
-        """
+    def suggest(self, trial: Trial) -> Params:
+        """A draw: the names of the active dimensions and their values."""
         params: Params = {}
         for dimension in self.dimensions:
             if dimension.active(params):
                 params[dimension.name] = dimension.suggest(trial)
         return params
 
-    def resolve(self, params: Mapping) -> tuple[Detector, Recipe]:
-        """The design and the recipe that parameters stand for: a pure function.
+    def resolve(self, params: Mapping[str, Value]) -> tuple[Detector, Recipe]:
+        """The design and the recipe of some parameters; a pure function.
 
         Raises:
-            UserError: they are not parameters of this space, or break a rule together.
+            UserError: they are not parameters of this space, or their combination breaks a rule.
         """
         settings = self._settings(params)
         try:
             detector, recipe = resolve(self.base, self.proxy, settings)
             if self.budget is not None:
                 detector = self.budget.meet(
-                    lambda width: resized(self.base, settings, detector, width)
+                    lambda width: with_backbone_width(self.base, settings, detector, width)
                 )
         except ConfigError as error:
             raise UserError(f"{self.path}: {error}; drawn with {_text(params)}") from error
         return detector, recipe
 
-    def distributions(self, params: Mapping, coded: bool = False) -> dict:
+    def distributions(
+        self, params: Mapping[str, Value], internal: bool = False
+    ) -> dict[str, BaseDistribution]:
         """Optuna's distributions of the active names, for stored trials.
 
         Args:
-            params: of one draw; empty for a design that was given.
-            coded: those of what `suggest` asks a trial for: places instead of values where a
-                choice is ordered.
+            params: of one draw; empty for a design that was not drawn.
+            internal: distributions of the trial's answers (`to_internal`), not of the values.
 
         Raises:
             UserError: they are not parameters of this space.
         """
         if not params:
             return {}
-        return {d.name: d.distribution(coded) for d in self._active(params)}
+        return {d.name: d.distribution(internal) for d in self._active(params)}
 
-    def coded(self, params: Mapping) -> Params:
-        """The answers of a trial that made `suggest` return these parameters."""
-        return {d.name: d.coded(params[d.name]) for d in self._active(params)} if params else {}
+    def to_internal(self, params: Mapping[str, Value]) -> Params:
+        """The trial's answers from which `suggest` makes these parameters: indices for ordered
+        choices."""
+        if not params:
+            return {}
+        return {d.name: d.to_internal(params[d.name]) for d in self._active(params)}
 
     def size(self) -> int | None:
-        """How many designs it has at most (some may resolve to the same, some miss a budget);
-        recipes do not count.
+        """Upper bound on the number of designs (some parameters resolve to the same design, some
+        miss a budget); recipes do not count.
 
-        None where a design's dimension is continuous.
+        None if a dimension of the design is continuous.
         """
-        counted = self.design_dimensions()
-        parents = [d for d in counted if any(d.name in other.when for other in counted)]
-        others = [d for d in counted if d not in parents]
-        if any(d.values() is None for d in others):
+        dimensions = self.design_dimensions()
+        values_of = {d.name: d.values() for d in dimensions}
+        parents = [d for d in dimensions if any(d.name in other.when for other in dimensions)]
+        others = [d for d in dimensions if d not in parents]
+        parent_values = [values for d in parents if (values := values_of[d.name]) is not None]
+        counts = {d.name: len(values) for d in others if (values := values_of[d.name]) is not None}
+        if len(counts) < len(others):
             return None
         total = 0
-        cases = itertools.product(*(d.values() for d in parents))
-        met = set()
-        for case in cases:
+        seen: set[tuple] = set()
+        for combination in itertools.product(*parent_values):
             params: Params = {}
-            for dimension, value in zip(parents, case):
+            for dimension, value in zip(parents, combination):
                 if dimension.active(params):
                     params[dimension.name] = value
-            key = tuple(params.items())
-            if key not in met:
-                met.add(key)
-                total += math.prod(len(d.values()) for d in others if d.active(params))
+            branch = tuple(params.items())
+            if branch not in seen:
+                seen.add(branch)
+                total += math.prod(counts[d.name] for d in others if d.active(params))
         return total
 
     def design_dimensions(self) -> list[Dimension]:
-        """Those that shape designs, or decide whether such ones are active."""
-        found: list[Dimension] = []
+        """The dimensions that shape designs, and those on which their conditions depend."""
+        selected: list[Dimension] = []
         for dimension in reversed(self.dimensions):
-            if dimension.shapes_design or any(dimension.name in d.when for d in found):
-                found.insert(0, dimension)
-        return found
+            if dimension.shapes_design or any(dimension.name in d.when for d in selected):
+                selected.insert(0, dimension)
+        return selected
 
-    def _settings(self, params: Mapping) -> dict[str, object]:
-        """What parameters fill in, by place."""
+    def _settings(self, params: Mapping[str, Value]) -> Settings:
         return {
-            place: value
+            setting: value
             for d in self._active(params)
-            for place, value in d.settings(params[d.name]).items()
+            for setting, value in d.settings(params[d.name]).items()
         }
 
-    def _active(self, params: Mapping) -> list[Dimension]:
+    def _active(self, params: Mapping[str, Value]) -> list[Dimension]:
         """The dimensions of these parameters, whose names and values are checked."""
         active = [d for d in self.dimensions if d.active(params)]
         names = {d.name for d in active}
-        wrong = [f"{name} is missing" for name in sorted(names - set(params))] + [
+        errors = [f"{name} is missing" for name in sorted(names - set(params))] + [
             f"{name} is not active or unknown" for name in sorted(set(params) - names)
         ]
-        wrong = wrong or [
+        errors = errors or [
             f"{d.name} cannot be {params[d.name]!r}" for d in active if not d.has(params[d.name])
         ]
-        if wrong:
+        if errors:
             raise UserError(
                 f"{self.path}: the parameters {_text(params)} do not fit this space: "
-                f"{wrong[0]}; use the space they were drawn from"
+                f"{errors[0]}; use the space they were drawn from"
             )
         return active
 
-    def _try_out(self, document: Document) -> None:
-        """Resolve some draws, and alone each value that no good draw had, so that a mistake shows
-        before a search."""
-        rng = RandomTrial("try out")
-        unbound = replace(self, budget=None)  # rules do not depend on how wide a backbone is
-        good, bad = set(), None
-        for _ in range(_TRIED):
-            params = self.suggest(rng)
+    def _check_draws(self, document: Document) -> None:
+        """Resolve some draws, and each value that no valid draw has on its own, so that mistakes
+        show before a search."""
+        trial = RandomTrial("try out")
+        without_budget = replace(self, budget=None)  # no rule depends on the backbone's width
+        valid: set[tuple[str, Value]] = set()
+        first_error = None
+        for _ in range(_CHECKED_DRAWS):
+            params = self.suggest(trial)
             try:
-                unbound.resolve(params)
-                good |= set(params.items())
+                without_budget.resolve(params)
+                valid |= set(params.items())
             except UserError as error:
-                bad = bad or error
+                first_error = first_error or error
         by_name = {d.name: d for d in self.dimensions}
         for dimension in self.dimensions:
-            for value in dimension.ends():
-                if (dimension.name, value) not in good:
-                    self._try_alone(dimension, value, by_name, document)
-        if bad:
-            raise bad
+            for value in dimension.extremes():
+                if (dimension.name, value) not in valid:
+                    self._check_value(dimension, value, by_name, document)
+        if first_error:
+            raise first_error
 
-    def _try_alone(
+    def _check_value(
         self,
         dimension: Dimension,
         value: Value,
         by_name: Mapping[str, Dimension],
         document: Document,
     ) -> None:
-        """UserError with the line of a value that does not go with the baseline."""
+        """Raise a UserError, with its line, for a value that does not fit the baseline."""
         settings: dict[str, object] = {}
         for name, values in all_conditions(dimension, by_name).items():
             settings |= by_name[name].settings(values[0])  # what makes it active
@@ -285,5 +292,5 @@ class SearchSpace:
             ) from error
 
 
-def _text(params: Mapping) -> str:
+def _text(params: Mapping[str, Value]) -> str:
     return ", ".join(f"{name}={value}" for name, value in params.items()) or "(none)"

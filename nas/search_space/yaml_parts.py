@@ -1,9 +1,10 @@
-"""Reads the parts of a space's YAML file and checks them; each complaint names file and line."""
+"""Reads the parts of a space's YAML file and checks them; each error names file and line."""
 
 from __future__ import annotations
 
 import difflib
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 from detector.architecture.cost import cost
@@ -11,9 +12,9 @@ from detector.base.errors import ConfigError, UserError
 from detector.base.yaml_file import Document
 from detector.config.detector import Detector
 from detector.config.presets import load_preset, section
-from nas.search_space.dimensions import Dimension, parse
+from nas.search_space.dimensions import Dimension, Value, parse
 from nas.search_space.mac_budget import Budget
-from nas.search_space.resolve import check_place
+from nas.search_space.resolve import check_setting
 from trials.constraints import Constraints
 
 _KEYS = (
@@ -32,11 +33,11 @@ _KEYS = (
 _REQUIRED = _KEYS[:5]
 
 PROMOTE = ("score", "front")
-"""What lets a paused trial go on: the score alone, or a place on its rung's front, too."""
+"""What promotes a paused trial: its score alone, or also being on the front of its rung."""
 
 
 def check_keys(document: Document) -> None:
-    """That all keys are known, and those that must be are there."""
+    """Raise a UserError for an unknown key, or a required one that is missing."""
     for key in document.data:
         if key not in _KEYS:
             close = difflib.get_close_matches(str(key), _KEYS, n=1)
@@ -50,12 +51,12 @@ def check_keys(document: Document) -> None:
 def read_rungs(document: Document) -> tuple[int, ...]:
     """Epochs at which trials may be paused, ascending."""
     rungs = document.data["rungs"]
-    whole = (
+    are_epochs = (
         isinstance(rungs, list)
         and rungs
         and all(isinstance(r, int) and not isinstance(r, bool) and r > 0 for r in rungs)
     )
-    if not whole or rungs != sorted(set(rungs)):
+    if not are_epochs or rungs != sorted(set(rungs)):
         raise document.error(
             ("rungs",), f"{rungs!r} must be ascending numbers of epochs, such as [1, 3, 9]"
         )
@@ -63,7 +64,7 @@ def read_rungs(document: Document) -> tuple[int, ...]:
 
 
 def read_budget(document: Document, macs: float | None) -> Budget | None:
-    """The file's budget, of `macs` where they are given."""
+    """The file's budget, with `macs` in place of its own if given."""
     if document.data.get("budget") is None:
         if macs is not None:
             raise UserError(
@@ -71,126 +72,138 @@ def read_budget(document: Document, macs: float | None) -> Budget | None:
                 "backbone.width, or give it the key budget"
             )
         return None
-    if macs is not None:
+    if macs is not None and isinstance(document.data["budget"], dict):
         document.data["budget"] = {**document.data["budget"], "macs": macs}
     return section(document, "budget", Budget, {})
 
 
 def read_baseline(document: Document, budget: Budget | None) -> Detector:
-    """The baseline's design; of a list of presets the one whose MACs are nearest to the budget."""
+    """The baseline's design: of a list of presets the one whose MACs are closest to the budget."""
     given = document.data["baseline"]
     names = given if isinstance(given, list) else [given]
-    if len(names) != 1 and budget is None:
+    if not names or (len(names) > 1 and budget is None):
         raise document.error(
             ("baseline",),
-            f"{given!r} must be one preset; of a list the one "
-            "nearest to a budget is taken, and there is none",
+            f"{given!r} must be one preset; a list, of which the one closest to the budget is "
+            "taken, needs the key budget",
         )
     try:
         designs = [load_preset(str(name))[0] for name in names]
     except UserError as error:
         raise document.error(("baseline",), str(error)) from error
-    if len(designs) == 1:
+    if budget is None or len(designs) == 1:
         return designs[0]
-    return min(designs, key=lambda d: abs(math.log(cost(d)[1] / budget.target)))
+    target = budget.target
+    return min(designs, key=lambda d: abs(math.log(cost(d)[1] / target)))
 
 
 def read_constraints(document: Document, budget: Budget | None) -> Constraints:
-    """The caps, those of a budget among them."""
+    """The caps, including those of a budget."""
     if budget is None:
         return section(document, "constraints", Constraints, {})
     for key in ("min_macs", "max_macs"):
         if key in (document.data.get("constraints") or {}):
             raise document.error(
-                ("constraints", key), "the budget says it already; remove one of them"
+                ("constraints", key), "the budget sets it already; remove one of them"
             )
-    least, most = budget.caps
-    return replace(section(document, "constraints", Constraints, {}), min_macs=least, max_macs=most)
+    min_macs, max_macs = budget.caps
+    return replace(
+        section(document, "constraints", Constraints, {}), min_macs=min_macs, max_macs=max_macs
+    )
 
 
 def read_dimensions(document: Document) -> tuple[Dimension, ...]:
     """The dimensions in the file's order, checked one by one and against each other.
 
     Raises:
-        UserError: tells of all that are wrong at once.
+        UserError: lists all dimensions that are wrong.
     """
     entries = document.data["dimensions"]
     if not isinstance(entries, dict) or not entries:
         raise document.error(
             ("dimensions",),
             "must be a mapping of names to their values, such as "
-            " neck.width: {choice: [16, 32, 64]}",
+            "neck.width: {choice: [16, 32, 64]}",
         )
-    found: dict[str, Dimension] = {}
+    dimensions: dict[str, Dimension] = {}
     has_budget = document.data.get("budget") is not None
-    complaints: dict[str, UserError | None] = {}
+    errors: dict[str, UserError | None] = {}
     for name, entry in entries.items():
         keys: tuple[str, ...] = ("dimensions", str(name))
         try:
             dimension = parse(str(name), entry)
-            for place, bundles in dimension.places.items():
+            for setting, bundles in dimension.targets.items():
                 if bundles:
-                    keys = ("dimensions", str(name), "choice", str(bundles[0]), place)
-                check_place(place, in_bundle=bool(dimension.bundles))
-                if has_budget and place == "backbone.width":
+                    keys = ("dimensions", str(name), "choice", str(bundles[0]), setting)
+                check_setting(setting, in_bundle=bool(dimension.bundles))
+                if has_budget and setting == "backbone.width":
                     raise ConfigError("backbone.width follows from the budget; remove one of them")
             keys = ("dimensions", str(name))
-            if complaints.keys() & dimension.when.keys():
-                complaints[dimension.name] = None  # cannot be judged before that one is mended
+            if errors.keys() & dimension.when.keys():
+                errors[dimension.name] = None  # cannot be checked before its parent is fixed
                 continue
             for parent, values in dimension.when.items():
-                _check_condition(parent, values, found, entries)
-            for other in found.values():
-                _check_apart(dimension, other, found)
+                _check_condition(parent, values, dimensions, entries)
+            for other in dimensions.values():
+                _check_disjoint(dimension, other, dimensions)
         except ConfigError as error:
-            complaints[str(name)] = document.error(keys, str(error))
+            errors[str(name)] = document.error(keys, str(error))
             continue
-        found[dimension.name] = dimension
-    told = [str(complaint) for complaint in complaints.values() if complaint is not None]
-    if told:
-        raise UserError("; also ".join(told))
-    return tuple(found.values())
+        dimensions[dimension.name] = dimension
+    messages = [str(error) for error in errors.values() if error is not None]
+    if messages:
+        raise UserError("; also ".join(messages))
+    return tuple(dimensions.values())
 
 
 def _check_condition(
-    parent: str, values: tuple, found: dict[str, Dimension], entries: dict
+    parent: str, values: tuple[Value, ...], dimensions: Mapping[str, Dimension], entries: dict
 ) -> None:
-    if parent not in found:
+    """Raise a ConfigError if a condition on `parent` can never hold."""
+    if parent not in dimensions:
         if parent in entries:
-            raise ConfigError(f"when: {parent} stands further down; move it above")
-        close = difflib.get_close_matches(parent, found, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"above are {', '.join(found) or 'none'}"
+            raise ConfigError(f"when: {parent} is listed further down; move it above this one")
+        close = difflib.get_close_matches(parent, dimensions, n=1)
+        hint = (
+            f"did you mean {close[0]}?" if close else f"above are {', '.join(dimensions) or 'none'}"
+        )
         raise ConfigError(f"when: there is no dimension {parent}; {hint}")
-    if found[parent].values() is None:
+    possible = dimensions[parent].values()
+    if possible is None:
         raise ConfigError(f"when: {parent} is continuous and hits no value exactly; use a choice")
     for value in values:
-        if not found[parent].has(value):
+        if not dimensions[parent].has(value):
             raise ConfigError(
-                f"when: {parent} never is {value!r}; it is one of "
-                f"{', '.join(map(str, found[parent].values()))}"
+                f"when: {parent} is never {value!r}; it is one of {', '.join(map(str, possible))}"
             )
 
 
-def _check_apart(dimension: Dimension, other: Dimension, found: dict[str, Dimension]) -> None:
-    """Two dimensions of one place must never be active at once."""
-    for place in dimension.places.keys() & other.places.keys():
-        mine, theirs = (_fills(d, place, found) for d in (dimension, other))
+def _check_disjoint(
+    dimension: Dimension, other: Dimension, dimensions: Mapping[str, Dimension]
+) -> None:
+    """Raise a ConfigError if two dimensions of one setting can be active together."""
+    for setting in dimension.targets.keys() & other.targets.keys():
+        mine, theirs = (_setting_conditions(d, setting, dimensions) for d in (dimension, other))
         if not any(set(mine[name]).isdisjoint(theirs[name]) for name in mine if name in theirs):
             raise ConfigError(
-                f"fills {place} as {other.name} does; give both a `when` on the same "
+                f"sets {setting}, as {other.name} does; give both a `when` on the same "
                 "dimension with different values"
             )
 
 
-def _fills(dimension: Dimension, place: str, found: dict[str, Dimension]) -> dict[str, tuple]:
-    """The conditions under which it fills a place: `when`, and which bundle is chosen."""
-    bundles = dimension.places[place]
-    return all_conditions(dimension, found) | ({dimension.name: bundles} if bundles else {})
+def _setting_conditions(
+    dimension: Dimension, setting: str, dimensions: Mapping[str, Dimension]
+) -> dict[str, tuple[Value, ...]]:
+    """The values of other dimensions, and its own bundles, with which it determines a setting."""
+    bundles = dimension.targets[setting]
+    return all_conditions(dimension, dimensions) | ({dimension.name: bundles} if bundles else {})
 
 
-def all_conditions(dimension: Dimension, found: dict[str, Dimension]) -> dict[str, tuple]:
-    """Its own conditions and those under which they can hold."""
-    inherited: dict[str, tuple] = {}
+def all_conditions(
+    dimension: Dimension, dimensions: Mapping[str, Dimension]
+) -> dict[str, tuple[Value, ...]]:
+    """Its own conditions and those of the dimensions they refer to."""
+    conditions: dict[str, tuple[Value, ...]] = {}
     for name in dimension.when:
-        inherited |= all_conditions(found[name], found)
-    return inherited | dimension.when
+        conditions |= all_conditions(dimensions[name], dimensions)
+    return conditions | dict(dimension.when)

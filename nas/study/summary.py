@@ -12,14 +12,14 @@ from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from nas.terminal.format import count
 from trials.names import describe
-from trials.record import Status, TrialRecord
+from trials.record import Status, TrialRecord, best_of, rank
 
 
 def result(study_name: str, records: list[TrialRecord]) -> dict:
     """The search's result as plain data (what --json writes)."""
     counts = Counter(r.status for r in records)
     completed = [r for r in records if r.status is Status.COMPLETED]
-    best = max(completed, key=lambda r: r.score, default=None)
+    best = best_of(records)
     baseline = next((r for r in completed if r.number == 0), None)
     return {
         "study": study_name,
@@ -116,15 +116,14 @@ def spread_warning(completed: list[TrialRecord]) -> str | None:
     sampled = [r for r in completed if r.number]
     if len(sampled) < 3:
         return None
-    spread = [
-        max(values) - min(values)
-        for values in ([2 * r.accuracy_score for r in sampled], [r.speed_score for r in sampled])
-    ]
-    if spread[0] >= spread[1]:
+    accuracies = [2 * r.accuracy_score for r in sampled if r.accuracy_score is not None]
+    speeds = [r.speed_score for r in sampled]
+    accuracy, speed = max(accuracies) - min(accuracies), max(speeds) - min(speeds)
+    if accuracy >= speed:
         return None
     return (
-        f"among the completed trials 2 × accuracy varies by {spread[0]:.3f}, speed by "
-        f"{spread[1]:.3f}: speed decides here; give the proxies more epochs or more images"
+        f"among the completed trials 2 × accuracy varies by {accuracy:.3f}, speed by "
+        f"{speed:.3f}: speed decides here; give the proxies more epochs or more images"
     )
 
 
@@ -153,7 +152,7 @@ def print_trials(records: Sequence[TrialRecord], title: str) -> None:
             justify="left" if name in ("trial", "design") else "right",
             no_wrap=name != "design",
         )
-    for record in sorted(records, key=lambda r: -r.score):
+    for record in sorted(records, key=rank):
         note = " (baseline)" if record.number == 0 else ""
         table.add_row(
             f"r{record.number:03d}",
@@ -161,7 +160,7 @@ def print_trials(records: Sequence[TrialRecord], title: str) -> None:
             count(record.cost.params),
             count(record.cost.macs),
             *([f"{record.cost.latency_ms:.1f}"] if timed else []),
-            *(f"{record.ap[level]:.3f}" for level in ("easy", "medium", "hard")),
+            *(f"{value:.3f}" for value in (record.ap or {}).values()),
             f"{record.accuracy_score:.3f}",
             f"{record.speed_score:.3f}",
             f"{record.score:.3f}",

@@ -1,86 +1,91 @@
-"""What replays came to: printed, as Markdown, as a picture, as plain data."""
+"""Results of replays: as tables, as Markdown, as a figure, as plain data."""
 
 from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from analysis import replays
-from analysis.replay_figure import replay_png
-from analysis.replays import Outcome, Play, Rung, Truth
+from analysis.figures.png.replays import replay_png
+from analysis.statistics import replays
+from analysis.statistics.replays import Outcome, Play, Rung, Truth
 from detector.base.files import write_text
 from nas.search_space.space import SearchSpace
 from nas.tabular.simulator import BUDGET, Schedule
 from nas.tabular.table import Table
 
-DRAWN = 20
-"""Designs that random search trains in full: what it then has is the goal."""
+RANDOM_DRAWS = 20
+"""Designs that random search trains in full; its median best score is the goal."""
 PERCENTILE = 95
-GRID = 200
+GRID_POINTS = 200
 
 Plays = Mapping[tuple[str, Schedule], list[Play]]
+"""(sampler, schedule) → one replay for each seed."""
 
 
-def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> dict:
-    """Print what the replays came to, write replay.md and replay.png into `folder`; returns it as
-    plain data, where null stands for never.
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    caption: str
+    grids: tuple[Grid, ...]
+    files: tuple[Path, ...]
+    """What was written."""
+    data: dict
+    """Plain data, in which None stands for never."""
 
-    Args:
-        plays: (sampler, schedule) → one play a seed.
-    """
+
+def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> Report:
+    """The results of replays; writes replay.md and replay.png into `folder`."""
     truth = truth_of(table, space)
-    goal = replays.best_of_draws(truth.score, min(DRAWN, len(table.rows)))
+    goal = replays.best_of_draws(truth.score, min(RANDOM_DRAWS, len(table.rows)))
     percentile = float(np.quantile(truth.score, PERCENTILE / 100))
     searches = len(next(iter(plays.values())))
-    judged = {"goal": goal, "percentile": percentile, "at": DRAWN * table.full}
+    epochs = RANDOM_DRAWS * table.full
+    outcome = partial(replays.outcome, truth=truth, goal=goal, percentile=percentile, at=epochs)
     outcomes = {
-        (sampler, kind.name): replays.outcome(played, truth, **judged)
-        for (sampler, kind), played in plays.items()
+        (sampler, schedule.name): outcome(replayed)
+        for (sampler, schedule), replayed in plays.items()
     }
     outcomes |= {
-        (words, "none"): replays.outcome(
-            [replays.in_order(order[:BUDGET], table.full)], truth, **judged
-        )
-        for words, order in _by_cost(table).items()
+        (ranking, "none"): outcome([replays.in_order(order[:BUDGET], table.full)])
+        for ranking, order in _cost_rankings(table).items()
     }
-    ranked = replays.rungs(truth)
+    rungs = replays.rungs(truth)
 
     caption = (
         f"{searches} searches of each kind on {len(table.rows)} trained designs, each "
-        f"with {BUDGET * table.full} epochs to spend"
+        f"with a budget of {BUDGET * table.full} epochs"
     )
-    found = [_outcomes(outcomes, truth.full), _rungs(ranked)]
-    print(caption)
-    for grid in found:
-        grid.print()
-    picture = _picture(
+    grids = (_outcome_grid(outcomes, truth.full), _rung_grid(rungs))
+    figure = _figure(
         plays,
         truth,
         folder / "replay.png",
         title=caption,
-        goals={f"random, {DRAWN} full budgets": goal, f"{PERCENTILE}th percentile": percentile},
+        goals={
+            f"random, {RANDOM_DRAWS} full budgets": goal,
+            f"{PERCENTILE}th percentile": percentile,
+        },
     )
-    write_text(folder / "replay.md", _markdown(table, caption, found, goal, percentile))
-    print(f"written: {folder / 'replay.md'}, {picture}")
-    return _finite(
-        {
-            "table": table.made,
-            "goal": goal,
-            "percentile": percentile,
-            "at_epochs": judged["at"],
-            "searches": searches,
-            "rungs": [asdict(rung) for rung in ranked],
-            "outcomes": [
-                {"sampler": sampler, "schedule": kind, **asdict(one)}
-                for (sampler, kind), one in outcomes.items()
-            ],
-        }
-    )
+    page = folder / "replay.md"
+    write_text(page, _markdown(table, caption, grids, goal, percentile))
+    data = {
+        "table": table.made,
+        "goal": goal,
+        "percentile": percentile,
+        "at_epochs": epochs,
+        "searches": searches,
+        "rungs": [asdict(rung) for rung in rungs],
+        "outcomes": [
+            {"sampler": sampler, "schedule": schedule, **asdict(result)}
+            for (sampler, schedule), result in outcomes.items()
+        ],
+    }
+    return Report(caption=caption, grids=grids, files=(page, figure), data=_finite(data))
 
 
 def truth_of(table: Table, space: SearchSpace) -> Truth:
@@ -97,141 +102,130 @@ class Grid:
 
     title: str
     names: list[str]
-    left: int
-    """Columns of words, which come first; the others are numbers."""
+    text_columns: int
+    """The first columns, which are words; the others are numbers."""
     rows: list[list[str]] = field(default_factory=list)
 
     def print(self) -> None:
         from rich.console import Console
         from rich.table import Table as RichTable
 
-        shown = RichTable(title=self.title, title_justify="left", title_style="bold")
-        for place, name in enumerate(self.names):
-            shown.add_column(name, justify="left" if place < self.left else "right")
+        rich_table = RichTable(title=self.title, title_justify="left", title_style="bold")
+        for index, name in enumerate(self.names):
+            rich_table.add_column(name, justify="left" if index < self.text_columns else "right")
         for row in self.rows:
-            shown.add_row(*row)
-        Console(width=None if sys.stdout.isatty() else 150).print(shown)
+            rich_table.add_row(*row)
+        Console(width=None if sys.stdout.isatty() else 150).print(rich_table)
 
     def markdown(self) -> str:
-        marks = ["---"] * self.left + ["--:"] * (len(self.names) - self.left)
-        lines = ["| " + " | ".join(row) + " |" for row in (self.names, marks, *self.rows)]
+        rule = ["---"] * self.text_columns + ["--:"] * (len(self.names) - self.text_columns)
+        lines = ["| " + " | ".join(row) + " |" for row in (self.names, rule, *self.rows)]
         return f"## {self.title}\n\n" + "\n".join(lines) + "\n"
 
 
-def _outcomes(outcomes: Mapping[tuple[str, str], Outcome], full: int) -> Grid:
-    at = DRAWN * full
-    grid = Grid(
-        "Samplers and schedulers: medians with 95 % intervals",
+def _outcome_grid(outcomes: Mapping[tuple[str, str], Outcome], full: int) -> Grid:
+    epochs = RANDOM_DRAWS * full
+    rows = [
         [
-            "rungs",
-            "sampler",
-            "epochs to the goal",
-            f"epochs to the {PERCENTILE}th percentile",
-            f"best score at {at} epochs",
-            f"hypervolume at {at}",
-            f"final pick at {BUDGET * full}",
-        ],
-        left=2,
-    )
-    for (sampler, kind), one in outcomes.items():
-        grid.rows.append(
-            [
-                kind,
-                sampler,
-                one.to_goal.text(0),
-                one.to_percentile.text(0),
-                one.score.text(3),
-                one.hypervolume.text(3),
-                one.pick.text(3),
-            ]
-        )
-    return grid
+            schedule,
+            sampler,
+            outcome.to_goal.text(0),
+            outcome.to_percentile.text(0),
+            outcome.score.text(3),
+            outcome.hypervolume.text(3),
+            outcome.pick.text(3),
+        ]
+        for (sampler, schedule), outcome in outcomes.items()
+    ]
+    names = [
+        "rungs",
+        "sampler",
+        "epochs to the goal",
+        f"epochs to the {PERCENTILE}th percentile",
+        f"best score at {epochs} epochs",
+        f"hypervolume at {epochs}",
+        f"final pick at {BUDGET * full}",
+    ]
+    return Grid("Samplers and schedulers: medians with 95 % intervals", names, 2, rows)
 
 
-def _rungs(ranked: list[Rung]) -> Grid:
-    grid = Grid(
-        "What an epoch tells of the full budget",
-        ["epoch", "Kendall's τ", "Spearman's ρ", "score lost by keeping the best third"],
-        left=0,
-    )
-    for rung in ranked:
-        grid.rows.append(
-            [
-                str(rung.epoch),
-                *(
-                    f"{c.value:.2f} ({c.low:.2f}–{c.high:.2f})"
-                    for c in (rung.kendall, rung.spearman)
-                ),
-                f"{rung.lost:.3f}",
-            ]
-        )
-    return grid
+def _rung_grid(rungs: list[Rung]) -> Grid:
+    rows = [
+        [
+            str(rung.epoch),
+            *(f"{c.value:.2f} ({c.low:.2f}–{c.high:.2f})" for c in (rung.kendall, rung.spearman)),
+            f"{rung.lost:.3f}",
+        ]
+        for rung in rungs
+    ]
+    names = ["epoch", "Kendall's τ", "Spearman's ρ", "score lost by keeping the best third"]
+    return Grid("How well an epoch predicts the full budget", names, 0, rows)
 
 
-def _picture(plays: Plays, truth: Truth, path: Path, **words) -> Path:
+def _figure(
+    plays: Plays, truth: Truth, path: Path, *, title: str, goals: Mapping[str, float]
+) -> Path:
     """The first three schedules as columns."""
-    grid = np.linspace(0, BUDGET * truth.full, GRID)
-    kinds = list(dict.fromkeys(kind for _, kind in plays))[:3]
-    return replay_png(
-        grid,
-        [
-            (
-                _words(kind),
-                {
-                    sampler: replays.curves(played, truth, grid)
-                    for (sampler, other), played in plays.items()
-                    if other == kind
-                },
-            )
-            for kind in kinds
-        ],
-        path,
-        **words,
-    )
+    grid = np.linspace(0, BUDGET * truth.full, GRID_POINTS)
+    schedules = list(dict.fromkeys(schedule for _, schedule in plays))[:3]
+    columns = [
+        (
+            _describe(schedule),
+            {
+                sampler: replays.curves(replayed, truth, grid)
+                for (sampler, other), replayed in plays.items()
+                if other == schedule
+            },
+        )
+        for schedule in schedules
+    ]
+    return replay_png(grid, columns, path, title=title, goals=goals)
 
 
-def _markdown(table: Table, caption: str, found: list[Grid], goal: float, percentile: float) -> str:
+def _markdown(
+    table: Table, caption: str, grids: Sequence[Grid], goal: float, percentile: float
+) -> str:
     made = table.made
     return f"""# Searches replayed on trained designs
 
-{caption}. Made by `python -m nas.replay`; the designs by
+{caption}. Made by `python -m nas.replay`; the designs were trained by
 `{made.get("command", "a search")}` (images {made.get("data", "")}, fingerprint
-{made.get("data_fingerprint", "")}), in `search_spaces/{Path(table.space).stem}.json`.
+{made.get("data_fingerprint", "")}) and are in `search_spaces/{Path(table.space).stem}.json`.
 
-The goal, {goal:.3f}, is the median score of random search after {DRAWN} designs trained in full;
-{percentile:.3f} is the {PERCENTILE}th percentile of all designs. Only designs trained in full
-count. The final pick is what the search hands over in the end. Intervals are bootstrap percentiles
-over searches (of the rungs: over designs). "Never" means not within the epochs a search may spend.
+The goal, {goal:.3f}, is the median score of random search after {RANDOM_DRAWS} designs trained in
+full; {percentile:.3f} is the {PERCENTILE}th percentile of all designs. Only designs trained in full
+count. The final pick is the design that the search returns. Intervals are bootstrap percentiles
+over searches (of the rungs: over designs). "Never" means not within the budget of a search.
 
 ![Best score and hypervolume against epochs](replay.png)
 
-""" + "\n".join(grid.markdown() for grid in found)
+""" + "\n".join(grid.markdown() for grid in grids)
 
 
-def _words(kind: Schedule) -> str:
-    if len(kind.rungs) == 1:
-        return f"every trial {kind.rungs[0]} epochs"
+def _describe(schedule: Schedule) -> str:
+    if len(schedule.rungs) == 1:
+        return f"every trial {schedule.rungs[0]} epochs"
     return (
-        f"rungs {', '.join(map(str, kind.rungs))}: the best 1/{kind.eta:g}"
-        + (" and the front" if kind.promote == "front" else "")
-        + " go on"
+        f"rungs {', '.join(map(str, schedule.rungs))}: the best 1/{schedule.eta:g}"
+        + (" and the front" if schedule.promote == "front" else "")
+        + " promoted"
     )
 
 
-def _by_cost(table: Table) -> dict[str, list[int]]:
-    """Rankings that know nothing but the cost."""
+def _cost_rankings(table: Table) -> dict[str, list[int]]:
+    """Rankings of the rows by cost alone."""
     rows = range(len(table.rows))
     return {
-        f"{words} {name} first": sorted(
+        f"{extreme} {name} first": sorted(
             rows, key=lambda i: sign * getattr(table.rows[i].cost, quantity)
         )
         for quantity, name in (("macs", "MACs"), ("params", "parameters"))
-        for words, sign in (("fewest", 1), ("most", -1))
+        for extreme, sign in (("fewest", 1), ("most", -1))
     }
 
 
 def _finite(data):
-    """`data` with None for infinities, which JSON does not have."""
+    """`data` with None in place of infinities, which JSON does not have."""
     if isinstance(data, dict):
         return {key: _finite(value) for key, value in data.items()}
     if isinstance(data, list):

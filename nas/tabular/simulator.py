@@ -1,5 +1,5 @@
-"""A search played on a table: the driver, its gate, samplers and rungs are the real ones; what a
-worker would train is looked up."""
+"""Replays a search on a table: driver, gate, samplers and rungs are the real ones, the results of
+training are looked up."""
 
 from __future__ import annotations
 
@@ -9,33 +9,37 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import cast
 
 import numpy as np
 
-from analysis.replays import Play
+from analysis.statistics.replays import Play
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
-from nas.engine.driver import Caches, Driver
-from nas.search_space.dimensions import every_design
+from detector.weights.file_names import LAST
+from nas.engine.driver import Driver, TrialSetup
+from nas.samplers.proposer import Proposer
+from nas.search_space.dimensions import Value, enumerate_params
 from nas.search_space.space import SearchSpace
-from nas.tabular.table import Table, key_of
-from trials.record import Cost, Status, TrialRecord
+from nas.study.storage import Study
+from nas.tabular.table import Table, row_key
+from trials.record import Cost, EpochResult, Status, TrialRecord
 from trials.run import Segment, SegmentReport
 from trials.tracking.tracker import NullTracker
 
 WORKERS = 2
-"""Trials trained at once: as on two cores."""
+"""Trials trained in parallel, as on two cores."""
 
 BUDGET = 24
-"""Full budgets that each search may spend in epochs."""
+"""Epochs that each search may spend, in full budgets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Schedule:
-    """When trials are paused, and which go on."""
+    """When trials are paused, and which are promoted."""
 
     rungs: tuple[int, ...]
-    """Epochs, ascending; one alone: all trials are trained in full."""
+    """Epochs, ascending; a single one means that all trials are trained in full."""
     eta: float = 3
     promote: str = "score"
 
@@ -58,35 +62,32 @@ def play(
     budget: float = math.inf,
     workers: int = WORKERS,
 ) -> Play:
-    """One search for all designs of the table, with a clock by which every epoch takes as long.
+    """One search for all designs of the table, in simulated time in which all epochs take as long.
 
     Args:
-        space: the table's, best as a `Remembering` one.
-        budget: epochs to spend on sampled designs; then the search stops, whatever is unfinished.
+        space: the table's, preferably a `CachedSpace`.
+        budget: epochs to spend on sampled designs, after which the search stops.
     """
     space = replace(space, rungs=schedule.rungs, eta=schedule.eta, promote=schedule.promote)
-    rows = {key_of(row.params): index for index, row in enumerate(table.rows)}
-    absent = _absent(space, rows)
-    spent, clock, busy, ends = 0, 0, [], []
+    rows = {row_key(row.params): index for index, row in enumerate(table.rows)}
+    spent, clock = 0, 0
+    busy: list[tuple[int, int, int, list[EpochResult], Segment]] = []  # a heap, by time of the end
+    ends: list[tuple[int, int, int]] = []  # as the fields of Play
     with TemporaryDirectory() as name:
         folder = Path(name)
-        study = Ledger(folder, absent)
+        study = InMemoryStudy(folder, _unavailable(space, rows))
         driver = Driver(
-            study,
+            cast(Study, study),
             space,
             NullTracker(),
+            Proposer(space, sampler, seed=seed),
+            TrialSetup(train=folder, holdout=folder),
             trials=len(rows),
-            sampler=sampler,
-            seed=seed,
-            rungs=schedule.rungs,
-            caches=Caches(train=folder, holdout=folder),
-            device="cpu",
-            threads=1,
         )
         while spent < budget:
-            for segment in _hired(driver, workers - len(busy)):
+            for segment in _start(driver, workers - len(busy)):
                 record = study.records[segment.number]
-                index = rows[key_of(record.params)] if segment.number else -1
+                index = rows[row_key(record.params)] if segment.number else -1
                 row = table.rows[index] if segment.number else table.baseline
                 results = table.results(row, len(record.epochs), segment.until, segment.evaluate_at)
                 heapq.heappush(
@@ -96,18 +97,18 @@ def play(
                 break
             clock, number, index, results, segment = heapq.heappop(busy)
             Path(segment.workdir).mkdir(parents=True, exist_ok=True)
-            (Path(segment.workdir) / "last.pt").touch()  # the driver looks for it
+            (Path(segment.workdir) / LAST).touch()  # the driver looks for it
             for result in results:
                 driver.take(SegmentReport(number=number, epoch=result, ended=result is results[-1]))
-            if number:  # the baseline costs and brings the same in every search
+            if number:  # the baseline is the same in every search
                 spent += len(results)
                 ends.append((spent, index, segment.until))
     return Play(*np.array(ends, dtype=int).T)
 
 
-def _hired(driver: Driver, free: int) -> Iterator[Segment]:
-    """What `free` workers begin with now."""
-    for _ in range(free):
+def _start(driver: Driver, workers: int) -> Iterator[Segment]:
+    """The segments that free workers start now."""
+    for _ in range(workers):
         try:
             segment = driver.next_segment()
         except StopIteration:
@@ -117,18 +118,18 @@ def _hired(driver: Driver, free: int) -> Iterator[Segment]:
         yield segment
 
 
-class Ledger:
-    """Records of a search in memory: of `nas.study.storage.Study` what a driver asks for.
+class InMemoryStudy:
+    """The part of `nas.study.storage.Study` that a driver uses.
 
     Args:
-        absent: designs that the table lacks. They follow the baseline as infeasible, so that
-            nobody draws them.
+        unavailable: designs that the table lacks; infeasible records of them follow the baseline,
+            so that the gate refuses them.
     """
 
-    def __init__(self, folder: Path, absent: Sequence[TrialRecord]):
+    def __init__(self, folder: Path, unavailable: Sequence[TrialRecord]):
         self.folder, self.name = folder, "replay"
         self._records: list[TrialRecord] = []
-        self._absent = absent
+        self._unavailable = unavailable
 
     @property
     def records(self) -> list[TrialRecord]:
@@ -137,7 +138,7 @@ class Ledger:
     def add(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         self._records.append(record)
         if record.number == 0:
-            self._records += self._absent
+            self._records += self._unavailable
 
     def add_infeasible(self, records: Sequence[TrialRecord]) -> None:
         self._records += records
@@ -146,15 +147,15 @@ class Ledger:
         self._records[record.number] = record
 
 
-def _absent(space: SearchSpace, rows: Mapping[tuple, int]) -> list[TrialRecord]:
-    found = []
-    for params in every_design(space.dimensions) or ():
-        if key_of(params) not in rows:
+def _unavailable(space: SearchSpace, rows: Mapping[tuple, int]) -> list[TrialRecord]:
+    records: list[TrialRecord] = []
+    for params in enumerate_params(space.dimensions) or ():
+        if row_key(params) not in rows:
             detector, recipe = space.resolve(params)
             cost = Cost.of(detector)
-            found.append(
+            records.append(
                 TrialRecord(
-                    number=len(found) + 1,
+                    number=len(records) + 1,
                     status=Status.INFEASIBLE,
                     design=arch_hash(detector),
                     detector=detector,
@@ -165,21 +166,21 @@ def _absent(space: SearchSpace, rows: Mapping[tuple, int]) -> list[TrialRecord]:
                     reason="not in the table",
                 )
             )
-    return found
+    return records
 
 
 @dataclass(frozen=True, kw_only=True)
-class Remembering(SearchSpace):
-    """A space that resolves each design once: the few of a table are drawn again and again."""
+class CachedSpace(SearchSpace):
+    """A space that resolves each design once, as the few of a table are drawn many times."""
 
-    resolved: dict = field(default_factory=dict, compare=False)
+    cache: dict = field(default_factory=dict, compare=False)
 
     @classmethod
-    def of(cls, space: SearchSpace) -> Remembering:
+    def of(cls, space: SearchSpace) -> CachedSpace:
         return cls(**{f.name: getattr(space, f.name) for f in fields(space)})
 
-    def resolve(self, params: Mapping) -> tuple[Detector, Recipe]:
-        key = key_of(params)
-        if key not in self.resolved:
-            self.resolved[key] = super().resolve(params)
-        return self.resolved[key]
+    def resolve(self, params: Mapping[str, Value]) -> tuple[Detector, Recipe]:
+        key = row_key(params)
+        if key not in self.cache:
+            self.cache[key] = super().resolve(params)
+        return self.cache[key]

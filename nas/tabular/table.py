@@ -1,13 +1,13 @@
 """A table of trained designs: those of a small space with their learning curves.
 
-Made once by an ordinary search that trains all of them in full, then kept as JSON, so that any way
-of searching can be replayed on it without training anything.
+Recorded once, as JSON, from an ordinary search that trains all of them in full, so that any kind of
+search can be replayed on it without training.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import numpy as np
 
 from detector.base.errors import UserError
 from detector.base.struct import Struct
-from nas.search_space.dimensions import Params
+from nas.search_space.dimensions import Value
 from nas.search_space.space import SearchSpace
 from trials.folders import read_manifest
 from trials.names import describe
@@ -29,17 +29,17 @@ class Row(Struct):
     """One trained design."""
 
     params: dict
-    """What the space calls it by; empty for the baseline."""
+    """Its parameters in the space; empty for the baseline."""
     describe: str
     cost: Cost
     ap: tuple[tuple[float, float, float], ...]
-    """Easy, medium, hard AP on the hold-out, each time it was evaluated."""
+    """Easy, medium and hard AP on the hold-out at each of `Table.evaluated`."""
     seconds: tuple[float, ...]
-    """Training and evaluation of each epoch."""
+    """Time of training and evaluation in each epoch."""
 
     @classmethod
     def of(cls, record: TrialRecord) -> Row:
-        """A completed trial."""
+        """The row of a completed trial."""
         return cls(
             params=record.params,
             describe=describe(record.detector),
@@ -56,9 +56,9 @@ class Row(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Table(Struct):
     space: str
-    """File of the space, beside the table's."""
+    """File name of the space, in the same folder."""
     made: dict
-    """Command, images, versions: where the numbers come from."""
+    """How the numbers were made: command, images, versions."""
     evaluated: tuple[int, ...]
     """Epochs (1-based) after which AP was measured; the last one is the full budget."""
     baseline: Row
@@ -72,13 +72,13 @@ class Table(Struct):
 
     @property
     def accuracy(self) -> np.ndarray:
-        """float [rows, len(evaluated)], mean of the three APs."""
+        """Mean of the three APs, float [rows, len(evaluated)]."""
         return np.array([row.ap for row in self.rows]).mean(axis=2)
 
     def results(
         self, row: Row, since: int, until: int, evaluate_at: Sequence[int]
     ) -> list[EpochResult]:
-        """What a worker would tell that trains `row` on from epoch `since` to `until`.
+        """The reports of a worker that trains `row` after epoch `since` until epoch `until`.
 
         Raises:
             UserError: an epoch of `evaluate_at` has no AP.
@@ -86,8 +86,8 @@ class Table(Struct):
         unknown = set(evaluate_at) - set(self.evaluated)
         if unknown:
             raise UserError(
-                f"the table has no AP at epoch {min(unknown)}, but at "
-                f"{', '.join(map(str, self.evaluated))}; choose rungs among them"
+                f"the table has no AP at epoch {min(unknown)}, only at "
+                f"{', '.join(map(str, self.evaluated))}; choose rungs among these"
             )
         return [
             EpochResult(
@@ -107,7 +107,7 @@ class Table(Struct):
         """A recorded table and its space.
 
         Raises:
-            UserError: not a table, or its rows are not designs of its space.
+            UserError: this is not a table, or its rows are not designs of its space.
         """
         try:
             table = cls.from_dict(json.loads(path.read_text()), str(path))
@@ -123,66 +123,68 @@ class Table(Struct):
         return table, space
 
     def check(self, space: SearchSpace, where: str) -> None:
-        """That the rows are designs of the space, each once, all trained alike.
+        """Check that the rows are different designs of the space, all trained for the same epochs.
 
         Raises:
             UserError: they are not.
         """
-        if not self.rows or len({key_of(row.params) for row in self.rows}) != len(self.rows):
-            raise UserError(f"{where}: no design, or one that stands twice; record the table again")
+        if not self.rows or len({row_key(row.params) for row in self.rows}) != len(self.rows):
+            raise UserError(
+                f"{where}: has no design, or one that is listed twice; record the table again"
+            )
         if self.full != space.rungs[-1]:
             raise UserError(
                 f"{where}: designs were trained for {self.full} epochs, {space.path} "
                 f"has {space.rungs[-1]}; record the table with its own space"
             )
         for row in self.rows:
-            space.distributions(row.params)  # refuses what the space does not have
+            space.distributions(row.params)  # raises for parameters of another space
         for row in (self.baseline, *self.rows):
             if (len(row.ap), len(row.seconds)) != (len(self.evaluated), self.full):
                 raise UserError(
                     f"{where}: {row.describe} has {len(row.seconds)} epochs, "
-                    f"{len(row.ap)} of them evaluated, unlike others; train it anew"
+                    f"{len(row.ap)} of them evaluated, unlike others; train it again"
                 )
 
     @classmethod
     def record(cls, folder: Path, space: SearchSpace) -> Table:
-        """What a search of `space` has trained in full.
+        """The table of all designs that a search of `space` has trained in full.
 
         Args:
             folder: of its study.
 
         Raises:
-            UserError: the study has no baseline, or its trials were not trained alike.
+            UserError: the study has no baseline, or its trials were trained for different epochs.
         """
-        from analysis.load import load_records
+        from analysis.records.load import load_records
 
         records, manifest = load_records(folder), read_manifest(folder)
-        done = [r for r in records if r.status is Status.COMPLETED]
-        if not done or done[0].number:
-            raise UserError(f"{folder}: no baseline trained in full; go on with the search")
+        completed = [r for r in records if r.status is Status.COMPLETED]
+        if not completed or completed[0].number:
+            raise UserError(f"{folder}: no baseline trained in full; resume the search")
         made = {
             "command": f"python -m nas.search --space search_spaces/{space.path.name} "
-            f"--trials {manifest['trials']} --sampler {manifest['sampler']} "
-            f"--scheduler {manifest['scheduler']} --data data/widerface",
-            "seed": manifest["seed"],
-            "data": manifest["data_name"],
-            "data_fingerprint": manifest["data_fingerprint"],
-            "images": manifest["images"],
-            "space_hash": manifest["space_hash"],
-            "versions": manifest["versions"],
+            f"--trials {manifest.trials} --sampler {manifest.sampler} "
+            f"--scheduler {manifest.scheduler} --data data/widerface",
+            "seed": manifest.seed,
+            "data": manifest.data_name,
+            "data_fingerprint": manifest.data_fingerprint,
+            "images": manifest.images,
+            "space_hash": manifest.space_hash,
+            "versions": manifest.versions,
         }
         table = cls(
             space=space.path.name,
             made=made,
-            baseline=Row.of(done[0]),
-            evaluated=tuple(e.epoch for e in done[0].epochs if e.ap is not None),
-            rows=tuple(sorted(map(Row.of, done[1:]), key=lambda row: row.cost.macs)),
+            baseline=Row.of(completed[0]),
+            evaluated=tuple(e.epoch for e in completed[0].epochs if e.ap is not None),
+            rows=tuple(sorted(map(Row.of, completed[1:]), key=lambda row: row.cost.macs)),
         )
         table.check(space, str(folder))
         return table
 
     def text(self) -> str:
-        """As JSON, a line for each design."""
+        """As JSON, with one line for each design."""
         data = self.to_dict()
         rows = data.pop("rows")
         head = json.dumps(data, indent=1).removesuffix("\n}")
@@ -190,6 +192,6 @@ class Table(Struct):
         return f'{head},\n "rows": [\n  {lines}\n ]\n}}\n'
 
 
-def key_of(params: Params) -> tuple:
-    """Parameters as something to look rows up by."""
+def row_key(params: Mapping[str, Value]) -> tuple:
+    """Parameters as a key to look up rows by."""
     return tuple(sorted(params.items()))

@@ -1,36 +1,39 @@
-"""The flags that the commands of a study share. Light to import."""
+"""The flags that commands share. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
 import argparse
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.base import cli
 from detector.base.cli import (
     EXIT_INTERRUPTED,
-    EXIT_PARTLY,
+    EXIT_PARTIAL,
     EXIT_USER_ERROR,
-    Partly,
+    PartialFailure,
     count,
     main,
 )
 from detector.base.errors import UserError
-from detector.config.recipe import DataChoice, Evaluation
+from detector.config.recipe import Evaluation
 from detector.config.shipped import find_file
 from trials.folders import add_runs_dir
 
+if TYPE_CHECKING:
+    from nas.search_space.space import SearchSpace
+
 __all__ = [
     "EXIT_INTERRUPTED",
-    "EXIT_PARTLY",
+    "EXIT_PARTIAL",
     "EXIT_USER_ERROR",
-    "Partly",
+    "PartialFailure",
     "add_data_flags",
     "add_detection_flags",
     "add_device_flag",
     "add_model_flags",
     "count",
-    "data_choice",
     "detection_settings",
     "main",
     "parser",
@@ -38,14 +41,14 @@ __all__ = [
 
 
 def parser(prog: str, description: str) -> argparse.ArgumentParser:
-    """A parser with the flags every command of a search has.
+    """A parser with the flags that the commands of a study share.
 
     Args:
         prog: as typed after `python -m`, such as "nas.search".
         description: what the command does, for a newcomer.
     """
-    made = cli.parser(prog, description)
-    shared = made.add_argument_group("common to all commands")
+    command_parser = cli.parser(prog, description)
+    shared = command_parser.add_argument_group("common to all commands")
     add_runs_dir(shared)
     shared.add_argument(
         "--study",
@@ -64,20 +67,20 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         metavar="N",
         type=int,
         default=0,
-        help="of everything drawn by chance (default: 0)",
+        help="of everything that is random (default: 0)",
     )
-    return made
+    return command_parser
 
 
-def add_data_flags(made: argparse.ArgumentParser) -> None:
-    """Flags that choose the images; read back by `data_choice`."""
-    data = made.add_argument_group("data")
+def add_data_flags(command_parser: argparse.ArgumentParser) -> None:
+    """Add the flags that choose the images; `data_choice` reads them."""
+    data = command_parser.add_argument_group("data")
     data.add_argument(
         "--data",
         metavar="PATH",
         help="folder of WIDER FACE (official layout, RetinaFace's, or with JSON "
         "or COCO labels), or synthetic for the built-in set (default: "
-        "data/widerface where it is there, else synthetic)",
+        "data/widerface if it exists, else synthetic)",
     )
     data.add_argument(
         "--fraction",
@@ -104,20 +107,20 @@ def add_data_flags(made: argparse.ArgumentParser) -> None:
     )
 
 
-def add_budget_flag(made) -> None:
-    """--budget; read back by `load_space`."""
-    made.add_argument(
+def add_budget_flag(group: argparse._ActionsContainer) -> None:
+    """Add --budget, which `load_space` reads."""
+    group.add_argument(
         "--budget",
         metavar="MACS",
-        help="such as 0.5G, in place of that of a space which has one (search_spaces/scrfd.yaml)",
+        help="replaces the budget of a space that has one (search_spaces/scrfd.yaml), such as 0.5G",
     )
 
 
-def load_space(args: argparse.Namespace):
-    """The `SearchSpace` that --space or FILE names, under the --budget.
+def load_space(args: argparse.Namespace) -> SearchSpace:
+    """The search space that --space or FILE names, with the --budget.
 
     Raises:
-        UserError: no such file, a rule of it is broken, or the budget is no number.
+        UserError: there is no such file, it breaks a rule, or the budget is not a number.
     """
     from nas.search_space.space import SearchSpace
 
@@ -125,49 +128,49 @@ def load_space(args: argparse.Namespace):
     return SearchSpace.load(find_file(args.space, "space"), budget)
 
 
-def add_model_flags(what) -> None:
-    """Flags that choose trained weights, beside --study; `chosen_model` reads them back."""
-    what.add_argument(
+def add_model_flags(group: argparse._ActionsContainer) -> None:
+    """Add the flags that choose trained weights, besides --study; `chosen_model` reads them."""
+    group.add_argument(
         "--checkpoint",
         metavar="FILE",
         type=Path,
-        help="weights: of this program, or with --preset of another",
+        help="weights: of this program, or with --preset of another one",
     )
-    what.add_argument(
+    group.add_argument(
         "--preset",
         metavar="NAME",
-        help="the design of --checkpoint: a preset by name, or a YAML file of that form",
+        help="the design of --checkpoint: a preset by name, or a YAML file like a preset's",
     )
 
 
-def add_detection_flags(made, default: Evaluation) -> None:
-    """Flags that choose the faces to keep; read back by `detection_settings`."""
-    made.add_argument(
+def add_detection_flags(group: argparse._ActionsContainer, default: Evaluation) -> None:
+    """Add the flags that choose the faces to keep; `detection_settings` reads them."""
+    group.add_argument(
         "--confidence",
         metavar="SCORE",
         type=float,
-        help=f"faces of a higher score only, in 0–1 (default: {default.score_threshold})",
+        help=f"keep only faces with a higher score, in 0–1 (default: {default.score_threshold})",
     )
-    made.add_argument(
+    group.add_argument(
         "--nms",
         metavar="IOU",
         type=float,
-        help="of two faces that overlap by more, the better one is kept, in 0–1 "
+        help="of two faces that overlap by more, keep the one with the higher score, in 0–1 "
         f"(default: {default.nms_iou})",
     )
-    made.add_argument(
+    group.add_argument(
         "--keep-top-k",
         metavar="N",
         type=count,
-        help=f"most faces of an image (default: {default.keep})",
+        help=f"maximum number of faces in an image (default: {default.keep})",
     )
 
 
 def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluation:
-    """`default` with what the flags of `add_detection_flags` say.
+    """`default` with the values of the flags of `add_detection_flags`.
 
     Raises:
-        UserError: a number out of its range.
+        UserError: a number is out of range.
     """
     given = {"score_threshold": args.confidence, "nms_iou": args.nms, "keep": args.keep_top_k}
     for flag, value in (("--confidence", args.confidence), ("--nms", args.nms)):
@@ -176,25 +179,10 @@ def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluat
     return replace(default, **{name: value for name, value in given.items() if value is not None})
 
 
-def add_device_flag(made: argparse.ArgumentParser) -> None:
-    made.add_argument(
+def add_device_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
         "--device",
         choices=("auto", "cpu", "cuda"),
         default="auto",
-        help="auto takes a GPU where there is one (default: auto)",
-    )
-
-
-def data_choice(args: argparse.Namespace, path: str) -> DataChoice:
-    """The flags of `add_data_flags` as a `DataChoice`, with the resolved path.
-
-    Raises:
-        UserError: a share out of its range.
-    """
-    return DataChoice(
-        path=path,
-        fraction=args.fraction,
-        holdout=args.holdout,
-        select_on=args.select_on,
-        seed=args.seed,
+        help="auto uses a GPU if there is one (default: auto)",
     )

@@ -1,4 +1,4 @@
-"""Numbers as people read them."""
+"""Numbers and durations in a readable form."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal; elsewhere nothing moves. Light to import."""
+"""Progress bars, shown on a terminal only. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from nas.terminal.format import duration
 
 
 class TrainingBar(AbstractContextManager):
-    """Epochs, loss, AP and time left of a training of `epochs` epochs.
+    """Epoch, loss, AP and time left of a training of `epochs` epochs.
 
-    Call `step` after each step (it fits `detector.training.fit.fit`'s progress) and `epoch` after
-    each epoch; the latter tells an evaluated epoch in a line that stays.
+    `step`, the `progress` of `detector.training.fit.fit`, is called after each step, and `epoch`
+    after each epoch; it prints a line for each evaluated one.
     """
 
     def __init__(self, epochs: int):
@@ -44,7 +44,7 @@ class TrainingBar(AbstractContextManager):
     def step(self, epoch: int, step: int, steps: int, losses: Mapping[str, float]) -> None:
         done, total = (epoch - 1) * steps + step, self._epochs * steps
         now = time.monotonic()
-        if self._started is None:  # the first step of this run: a resumed one does not start at 0
+        if self._started is None:  # the first step of this run, which may resume an earlier one
             self._started, self._first = now, done
         left = ""
         if done > self._first:
@@ -70,7 +70,7 @@ class TrainingBar(AbstractContextManager):
 
 
 class ImagesBar(AbstractContextManager):
-    """Images done of all of them; `update` fits `detector.inference.predict.detect`'s progress."""
+    """Images processed; `update` is the `progress` of `detector.inference.predict.detect`."""
 
     def __init__(self, what: str):
         from rich.console import Console

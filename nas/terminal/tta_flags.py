@@ -1,8 +1,8 @@
-"""The flags that say at which sizes and how often a model looks at an image. Light to import."""
+"""Flags for test size and test-time augmentation. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
-from argparse import ArgumentTypeError, Namespace
+import argparse
 from dataclasses import replace
 
 from detector.config.recipe import Evaluation
@@ -11,78 +11,79 @@ SIZES = {"original": (None, None), "vga": (None, 640)}  # name → short and lon
 
 
 def test_size(text: str) -> tuple[int | None, int | None]:
-    """(short side, long side) px, none where free, from original, vga, a long side or SHORTxLONG;
-    an argparse type."""
+    """(short side, long side) in px, None where unlimited, from original, vga, a long side or
+    SHORTxLONG; an argparse type."""
     if text in SIZES:
         return SIZES[text]
     sides = [int(word) if word.isdecimal() else 0 for word in text.split("x")]
     if len(sides) > 2 or not all(sides) or sides != sorted(sides):
-        raise ArgumentTypeError(
-            f"{text!r} must be original, vga, the long side in px such as "
-            "800, or the short side and the most that the long one gets, such "
-            "as 1600x2150"
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be original, vga, the long side in px such as 800, or the short "
+            "side and the maximum of the long one, such as 1600x2150"
         )
-    return (None, *sides) if len(sides) == 1 else tuple(sides)
+    return (None, sides[0]) if len(sides) == 1 else (sides[0], sides[1])
 
 
 def factors(text: str) -> tuple[float, ...]:
-    """Numbers above 0 with commas between them, an argparse type."""
+    """Comma-separated numbers above 0, without repetitions; an argparse type."""
     try:
-        found = tuple(float(word) for word in text.split(","))
+        numbers = tuple(float(word) for word in text.split(","))
     except ValueError:
-        found = ()
-    if not found or not all(0 < factor <= 10 for factor in found):
-        raise ArgumentTypeError(
+        numbers = ()
+    if not numbers or not all(0 < factor <= 10 for factor in numbers):
+        raise argparse.ArgumentTypeError(
             f"{text!r} must be numbers above 0 and at most 10, such as 0.5,1,1.5"
         )
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(numbers))
 
 
-def add_size_flag(made) -> None:
-    made.add_argument(
+def add_size_flag(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
         "--test-size",
         metavar="SIZE",
         type=test_size,
         default=SIZES["original"],
-        help="original; vga: the long side scaled down to 640 px; a number: to that "
-        "many; 1600x2150: the short side scaled, up too, to 1600 px, the long "
-        "one to 2150 at most, as RetinaFace was tested (default: original)",
+        help="original; vga: the long side scaled down to 640 px; a number: scaled down "
+        "to that many px; 1600x2150: the short side scaled up or down to 1600 px, the long "
+        "one to at most 2150, as RetinaFace was tested (default: original)",
     )
 
 
-def add_look_flags(made) -> None:
-    made.add_argument(
-        "--flip", action="store_true", help="look at the mirror image, too, and merge by box voting"
+def add_tta_flags(group: argparse._ActionsContainer) -> None:
+    group.add_argument(
+        "--flip",
+        action="store_true",
+        help="detect in the mirrored image, too, and merge by box voting",
     )
-    made.add_argument(
+    group.add_argument(
         "--scales",
         metavar="FACTORS",
         type=factors,
         default=(1.0,),
-        help="factors of the size to look at an image at, such as 0.5,1,1.5; merged "
+        help="multiples of the test size at which to detect, such as 0.5,1,1.5; merged "
         "by box voting (default: 1)",
     )
 
 
-def look_settings(args: Namespace, settings: Evaluation) -> Evaluation:
-    """`settings` with what the flags of `add_look_flags` and, where there, `add_size_flag` say."""
+def tta_settings(args: argparse.Namespace, settings: Evaluation) -> Evaluation:
+    """`settings` with the values of the flags of `add_tta_flags` and, if added, `add_size_flag`."""
     short, long = getattr(args, "test_size", (settings.short, settings.size))
     return replace(settings, short=short, size=long, flip=args.flip, scales=args.scales)
 
 
-def looks(settings: Evaluation) -> int:
-    """How often an image is looked at."""
+def num_passes(settings: Evaluation) -> int:
+    """Forward passes of each image."""
     return len(settings.scales) * (1 + settings.flip)
 
 
-def told_size(settings: Evaluation) -> str:
-    """The test size as --test-size takes it, vga as 640."""
+def format_test_size(settings: Evaluation) -> str:
+    """The test size as --test-size takes it; vga becomes 640."""
     if settings.size is None:
         return "original"
     return f"{settings.short}x{settings.size}" if settings.short else str(settings.size)
 
 
-def described(settings: Evaluation) -> str:
+def describe(settings: Evaluation) -> str:
     """Such as "original image size" or "long side at most 640 px, mirrored too, × 0.5 and 1"."""
     parts = ["original image size"]
     if settings.short is not None:

@@ -186,7 +186,8 @@ def track_evaluation(
         return True
     from nas.models.model_folder import sha256_of
 
-    study, coco = origin and origin.study, result.get("coco", {})
+    study = origin.study if origin else None
+    coco = result.get("coco", {})
     looks = {name: result[name] for name in ("test_size", "flip", "scales") if name in result}
     standard = looks in ({}, {"test_size": "original", "flip": False, "scales": [1.0]})
     facts = RunFacts(
@@ -199,7 +200,7 @@ def track_evaluation(
             *looks.values(),
         ),
         title=f"evaluate {result['model']}",
-        space=origin and origin.space,
+        space=origin.space if origin else None,
         study=study,
         design=design,
         tags={

@@ -1,15 +1,16 @@
-"""The report of generated studies as the user makes it: page, pictures, numbers, bad input."""
+"""The report of generated studies by the command: page, pictures, numbers, bad input."""
 
 import json
 import re
 from pathlib import Path
 
 import cv2
+import helpers
 import pytest
 from plotly.offline import get_plotlyjs
 
 from analysis import choose, report
-from analysis.load import load_records
+from analysis.records.load import load_records
 from detector.base import cli
 from detector.base.cli import quantity
 from trials.record import Status
@@ -31,23 +32,17 @@ def call(tmp_path, capsys):
 
 def retrained(study, number: int, accuracy: float, folder: str) -> None:
     record = load_records(study)[number]
-    ap = dict.fromkeys(("easy", "medium", "hard"), accuracy)
     (study / folder).mkdir(parents=True)
-    (study / folder / "metrics.json").write_text(
-        json.dumps(
-            {
-                "title": f"trial {number} of study {study.name}",
-                "describe": "mnv1 w0.25",
-                "design": record.design,
-                "params": record.cost.params,
-                "macs": record.cost.macs,
-                "ap": ap,
-                "accuracy_score": accuracy,
-                "score": record.speed_score + 2 * accuracy,
-                "finished": 5.0,
-            }
-        )
+    metrics = helpers.metrics(
+        record.detector,
+        title=f"trial {number} of study {study.name}",
+        design=record.design,
+        ap=dict.fromkeys(("easy", "medium", "hard"), accuracy),
+        accuracy_score=accuracy,
+        score=record.speed_score + 2 * accuracy,
+        finished=5.0,
     )
+    metrics.write(study / folder / "metrics.json")
 
 
 def test_one_study(call, generated_study, tmp_path):
@@ -79,16 +74,16 @@ def test_one_study(call, generated_study, tmp_path):
     )
     code, out, err = call(report, "--json", str(tmp_path / "r.json"))
     assert (code, err) == (0, "")
-    told = json.loads((tmp_path / "r.json").read_text())
+    result = json.loads((tmp_path / "r.json").read_text())
     page = (study / "report.html").read_text()
-    (summary,) = told["studies"]
+    (summary,) = result["studies"]
     assert summary["best_score"] == max(r.score for r in records if r.status is Status.COMPLETED)
     assert "cannot be told apart" in out or "stands out" in out
     assert len(summary["correlations"]) == 2  # between rungs, and with the retrains
     wanted = (
         "Front",
-        "Is a low budget worth anything?",
-        "What matters",
+        "How well low budgets rank designs",
+        "Which choices matter",
         "context.kind",
         "Learning curves",
         "The winner",
@@ -130,7 +125,7 @@ def test_studies_are_compared(call, generated_study):
     wanted = (
         "attained by half of the studies",
         "hypervolume",
-        *(f"What matters · {name}" for name in ("one", "two", "three")),
+        *(f"Which choices matter · {name}" for name in ("one", "two", "three")),
     )
     assert [text for text in wanted if text not in page] == []
     assert (Path(out.split("pictures: ")[1].split(" (")[0]) / "fronts-macs.png").exists()
@@ -143,20 +138,20 @@ def test_choosing_within_limits(call, generated_study, tmp_path):
     code, out, _ = call(
         choose, "--max-macs", "1G", "--min-ap-easy", "0.1", "--json", str(tmp_path / "c.json")
     )
-    told = json.loads((tmp_path / "c.json").read_text())
-    assert code == 0 and told["candidates"]
+    result = json.loads((tmp_path / "c.json").read_text())
+    assert code == 0 and result["candidates"]
     allowed = [
         r
         for r in load_records(study)
         if r.status is Status.COMPLETED and r.cost.macs <= 1e9 and r.ap["easy"] >= 0.1
     ]
-    scores = [c["score"] for c in told["candidates"]]
+    scores = [c["score"] for c in result["candidates"]]
     assert scores == sorted(scores, reverse=True) and scores[0] == max(r.score for r in allowed)
-    assert all(c["macs"] <= 1e9 and c["ap"]["easy"] >= 0.1 for c in told["candidates"])
-    assert told["candidates"][0]["command"] in out
+    assert all(c["macs"] <= 1e9 and c["ap"]["easy"] >= 0.1 for c in result["candidates"])
+    assert result["candidates"][0]["command"] in out
     for flags, message in (
         (["--max-macs", "1"], "the fewest MACs are"),
-        (["--max-macs", "lots"], "must be a number at least 0"),
+        (["--max-macs", "lots"], "must be a number of at least 0"),
         (["--min-ap-hard", "60"], "must be in [0, 1]"),
         (["--max-latency", "20"], "measured no latency"),
     ):
@@ -178,20 +173,22 @@ def infeasible(record):
 
 
 @pytest.mark.parametrize(
-    ("trials", "change", "told"),
+    ("trials", "change", "message"),
     [
         (0, None, "study one has no trial yet"),
-        (1, None, "has one trial only"),
+        (1, None, "has only one trial"),
         (6, unfinished, "no completed trial yet (6 paused)"),
         (6, infeasible, "all 6 trials are infeasible, the last one with 50,000,000 parameters"),
     ],
     ids=["empty", "one", "none completed", "all infeasible"],
 )
 @pytest.mark.parametrize("module", [report, choose])
-def test_too_little_to_tell_is_one_line(call, generated_study, module, trials, change, told):
+def test_a_study_with_too_few_trials_is_one_line(
+    call, generated_study, module, trials, change, message
+):
     generated_study("one", trials, **({"change": change} if change else {}))
     code, _, err = call(module, "--study", "one")
-    assert code == 2 and told in err and err.count("\n") == 1
+    assert code == 2 and message in err and err.count("\n") == 1
 
 
 def test_unknown_and_damaged_studies_are_one_line(call, generated_study):

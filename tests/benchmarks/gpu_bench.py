@@ -1,4 +1,4 @@
-"""How the GPU report runs its processes, and what it keeps of them."""
+"""How the GPU report runs its processes and stores their results."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ if str(ROOT) not in sys.path:
 DEADLINES = {"tests": 90, "rates": 90, "parity": 150, "search": 150, "retrain": 200}
 """Seconds of each part, in the order in which they are measured."""
 STOPPED = "stopped at its deadline"
-GRACE = 8  # seconds between Ctrl-C and the kill
+GRACE = 8  # seconds between SIGINT and SIGKILL
 STUDY = "gpu"
 BASELINE = "retinaface_mobile025"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured."""
+    """The amount of work in each part."""
 
     size: int = 640
     """Side of the training crops, px."""
     batch: int = 32
     rate_seconds: float = 1.5
-    """For which the steps of a rate are counted; a whole training runs three times as long."""
+    """Duration of the measurement of a step's rate; a whole training runs three times as long."""
     epoch_images: int = 6400
-    """Images of an epoch whose rate is measured."""
+    """Images per epoch of a whole training."""
     parity_epochs: int = 40
     parity_batch: int = 16
     space: str = "retina"
     trials: int = 100
     fraction: float = 1.0
-    """Share of the training images that the search has."""
+    """Share of the training images that the search uses."""
     retrained: int = 4
     """How many of the search's best designs, and how many presets, are retrained."""
     retrain_epochs: int = 100
@@ -67,7 +67,7 @@ TINY = Sizes(
 
 
 class Bench:
-    """Runs commands under deadlines, and keeps results.json."""
+    """Runs commands with deadlines, and keeps results.json up to date."""
 
     def __init__(self, args: Namespace):
         self.args, self.work = args, args.work
@@ -78,13 +78,13 @@ class Bench:
         self._lock = threading.RLock()
 
     def put(self, part: str, **values: object) -> None:
-        """Record values of a part; the file is replaced in one step."""
+        """Store values of a part; the file is replaced atomically."""
         with self._lock:
             self.results.setdefault(part, {}).update(values)
             write(self.file, self.results)
 
     def row(self, part: str, name: str, **values: object) -> None:
-        """Record values of one row of a part's table."""
+        """Store values of one row of a part's table."""
         with self._lock:
             rows = self.results[part].get("rows", {})
             self.put(part, rows=rows | {name: rows.get(name, {}) | values})
@@ -98,19 +98,18 @@ class Bench:
         at_once: int = 1,
         watch: Callable[[], None] = lambda: None,
     ) -> str:
-        """Run Python until `until` at most; returns what went wrong, if anything did.
+        """Run Python, at the longest until `until`; returns what went wrong, or an empty string.
 
         Args:
-            at_once: how many processes share the cores; their threads would get in each other's
-                way if each had as many as there are cores.
+            at_once: processes that share the cores, which limits the threads of each.
             watch: called every second, and at the end.
         """
         if min(until, self.end) - time.monotonic() < 1:
             return "not started: no time was left"
-        started, stopped, printed = time.monotonic(), False, self.work / f"{name}.txt"
+        started, stopped, output_file = time.monotonic(), False, self.work / f"{name}.txt"
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
         threads = 1 if self.args.tiny else max(1, cores() // at_once)
-        with printed.open("w") as output:
+        with output_file.open("w") as output:
             process = subprocess.Popen(
                 [sys.executable, *map(str, argv)],
                 cwd=ROOT,
@@ -126,8 +125,8 @@ class Bench:
                     process.wait(1)
                 watch()
                 stopped = process.poll() is None and time.monotonic() > min(until, self.end)
-            end(process)
-        text = printed.read_text(errors="replace").strip()
+            interrupt(process)
+        text = output_file.read_text(errors="replace").strip()
         with self._lock, (self.args.out / "log.txt").open("a") as log:
             log.write(
                 f"== {self.shown(argv)}\n{text}\n== {name}: exit code {process.returncode} "
@@ -137,17 +136,17 @@ class Bench:
         return STOPPED if stopped else f"failed: {last}" if process.returncode else ""
 
     def shown(self, argv: list) -> str:
-        """The command as it is typed, with names in place of this machine's folders."""
+        """The command as typed, with names instead of this machine's folders."""
         text = " ".join(["python", *map(str, argv)]).replace(str(self.work), "WORK")
         text = text.replace(str(self.args.backbone), "BACKBONE")
         return text if self.args.data == "synthetic" else text.replace(self.args.data, "WIDER")
 
 
-def end(process: subprocess.Popen) -> None:
-    """Ctrl-C, and after a while the kill, for a process and those of its group."""
-    for sent in (signal.SIGINT, signal.SIGKILL):
+def interrupt(process: subprocess.Popen) -> None:
+    """Send SIGINT, and after a while SIGKILL, to a process and its group."""
+    for number in (signal.SIGINT, signal.SIGKILL):
         if process.poll() is None:
-            os.killpg(process.pid, sent)
+            os.killpg(process.pid, number)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(GRACE)
 
@@ -161,9 +160,9 @@ def read(file: Path) -> dict:
 
 
 def write(file: Path, content: dict) -> None:
-    aside = file.with_suffix(".tmp")
-    aside.write_text(json.dumps(content, indent=1) + "\n")
-    os.replace(aside, file)
+    temporary = file.with_suffix(".tmp")
+    temporary.write_text(json.dumps(content, indent=1) + "\n")
+    os.replace(temporary, file)
 
 
 def sizes_of(args: Namespace) -> Sizes:

@@ -8,27 +8,27 @@ SECTIONS = {
     "tests": ("Tests", "The tests that need a GPU (`make test-gpu`)."),
     "rates": (
         "Rates",
-        "A step is one of training on a fixed batch on the GPU, with four faces in each "
-        "image. A whole training has the loader and checkpoints as well (epochs of 6,400 "
-        "images, the same ones again and again), an evaluation reads the files. Ours "
-        "computes in the recipe's precision (auto: bf16 on such a GPU), the peer in fp32 as "
-        "torch has it (convolutions in TF32 on such a GPU).",
+        "A step is a training step on a fixed batch on the GPU, with four faces in each image. A "
+        "whole training includes the loader and checkpoints (epochs of 6,400 images, repeated if "
+        "there are fewer); an evaluation reads the files. Ours computes in the recipe's precision "
+        "(auto: bf16 on such a GPU), the peer in torch's default fp32 (convolutions in TF32 on "
+        "such a GPU).",
     ),
     "parity": (
-        "The baseline beside the peer's own training",
-        "RetinaFace mobile0.25 on the same images with the peer's recipe; AP on the val "
-        "images. They trained at the same time. A loss is the mean of an epoch, "
-        "whose number is in brackets. The commands are those of the first row.",
+        "The baseline compared with the peer's own training",
+        "RetinaFace mobile0.25 on the same images with the peer's recipe, trained at the same "
+        "time; AP on the val images. A loss is the mean over an epoch, whose number is in "
+        "brackets. The commands are those of the first row.",
     ),
     "search": (
         "A search",
-        "Seconds of a full proxy are those of all its epochs, with their evaluations.",
+        "Seconds of a full proxy are those of all its epochs, including their evaluations.",
     ),
     "retrain": (
-        "Designs of the search and published ones in full",
-        "All trained by the search's recipe on the images without the hold-out, and scored "
-        "on the val images. A name such as r017 is the search's trial 17. The commands are "
-        "those of the first row; a preset has `--preset NAME` in place of `--trial N`.",
+        "Designs of the search and published ones, trained in full",
+        "All are trained by the search's recipe on the images without the hold-out, and scored on "
+        "the val images. A name such as r017 is the search's trial 17. The commands are those of "
+        "the first row; for a preset, replace `--trial N` by `--preset NAME`.",
     ),
 }
 
@@ -46,7 +46,7 @@ def page(results: dict) -> str:
         "",
     ]
     if machine.get("tiny"):
-        lines += ["**This was a dry run with tiny sizes: its numbers mean nothing.**", ""]
+        lines += ["**This was a dry run with tiny sizes: its numbers are meaningless.**", ""]
     lines += [
         "Written by `python tests/benchmarks/gpu_report.py --render` from what",
         "",
@@ -59,34 +59,39 @@ def page(results: dict) -> str:
     ]
     for part in SECTIONS:
         lines += section(part, results.get(part, {}))
-    for title, text in results.get("notes", {}).items():  # written into the file by hand
+    for title, text in results.get("notes", {}).items():  # added to the file by hand
         lines += [f"## {title}", "", *text, ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
-def section(part: str, found: dict) -> list[str]:
+def section(part: str, results: dict) -> list[str]:
     """One part of the page."""
     title, text = SECTIONS[part]
     lines = [f"## {title}", "", text, ""]
-    if not found:
+    if not results:
         return [*lines, "This has not been measured.", ""]
-    state = found["state"]
+    state = results["state"]
     if state == "running":
-        lines += ["The measuring was cut off here.", ""]
+        lines += ["The measurement was interrupted here.", ""]
     elif state != "done":
         lines += [
-            f"This part was {state}; what there is by then stands here."
+            f"This part was {state}; these are the results until then."
             if state == STOPPED
             else f"This part {'was ' if state.startswith('not') else ''}{state}.",
             "",
         ]
-    lines += [f"- {note}" for note in found.get("notes", [])]
-    lines += [""] if found.get("notes") else []
-    rows = found.get("rows", {})
+    lines += [f"- {note}" for note in results.get("notes", [])]
+    lines += [""] if results.get("notes") else []
+    rows = results.get("rows", {})
     lines += table(rows) if rows else []
-    if "seconds" in found:
-        lines += [f"Measured in {found['seconds']:.0f} s on {found['on']}, {found['data']}.", ""]
-    commands = next(filter(None, (own.get("commands") for own in (found, *rows.values()))), None)
+    if "seconds" in results:
+        lines += [
+            f"Measured in {results['seconds']:.0f} s on {results['on']}, {results['data']}.",
+            "",
+        ]
+    commands = next(
+        filter(None, (entry.get("commands") for entry in (results, *rows.values()))), None
+    )
     return [*lines, *(["```sh", *commands, "```", ""] if commands else [])]
 
 
@@ -109,7 +114,7 @@ COLUMNS = (
 
 
 def table(rows: dict[str, dict]) -> list[str]:
-    """A Markdown table: a line for each row, those COLUMNS that any of them has."""
+    """A Markdown table of the rows, with the COLUMNS that any of them has."""
     keys = [key for key in COLUMNS if any(row.get(key) not in (None, "") for row in rows.values())]
     sides = ["---" if key in ("design", "loss", "note") else "--:" for key in keys]
     return [

@@ -1,4 +1,4 @@
-"""The rates of the GPU report: ours and the peer's, each measured in a process of its own."""
+"""The rates of the GPU report: ours and the peer's, each measured in its own process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from gpu_bench import BASELINE, Sizes, sizes_of, write
 
 
 def measure_rates(args: Namespace) -> None:
-    """Write one row after the other to a file; a rate that cannot be measured says why."""
+    """Write the rows to a file, one after another; a row without a rate has the reason."""
     from detector.training.fit import choose_device
 
     rows: dict[str, dict] = {}
@@ -27,7 +27,7 @@ def measure_rates(args: Namespace) -> None:
     for name, rate in measures.items():
         try:
             rows[name] = rate()
-        except Exception as error:  # the others are worth having all the same
+        except Exception as error:  # the other rates are still useful
             traceback.print_exc()
             rows[name] = {"note": f"failed: {type(error).__name__}: {error}".splitlines()[0]}
         print(f"{name}: {rows[name]}")
@@ -35,7 +35,7 @@ def measure_rates(args: Namespace) -> None:
 
 
 def our_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], dict]]:
-    """What is measured of this project, by the names of the rows."""
+    """Measurements of this project by row."""
     common = (sizes.size, sizes.batch, sizes.rate_seconds, device)
     return {
         f"step of {BASELINE}": lambda: step_rate(BASELINE, *common),
@@ -51,7 +51,7 @@ def our_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], d
 
 
 def peer_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], dict]]:
-    """What is measured of the peer, by the names of the rows."""
+    """Measurements of the peer by row."""
     common = (args.peer, sizes.size, sizes.batch, sizes.rate_seconds, device)
     rates = {
         f"step of the peer, cudnn.benchmark {choice}": lambda choice=choice: peer_step_rate(
@@ -65,7 +65,7 @@ def peer_rates(args: Namespace, sizes: Sizes, device) -> dict[str, Callable[[], 
 
 
 def rate_of(step: Callable[[], object], images: int, seconds: float, device) -> dict:
-    """Images a second of a step, after ten that are not counted."""
+    """Images per second of a step, after ten uncounted steps."""
     for _ in range(10):
         step()
     synchronize(device)
@@ -89,28 +89,28 @@ def synchronize(device) -> None:
 
 
 def examples(size: int, batch: int):
-    """uint8 images [B, 3, S, S], and of each four faces: boxes [B, 4, 4] xyxy and landmarks
+    """Random uint8 images [B, 3, S, S] with four faces each: boxes [B, 4, 4] xyxy and landmarks
     [B, 4, 5, 2] in px."""
     import torch
 
-    draw = torch.Generator().manual_seed(0)
-    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=draw)
-    side = size * (0.03 + 0.3 * torch.rand(batch, 4, 1, generator=draw) ** 3)
-    corner = torch.rand(batch, 4, 2, generator=draw) * (size - side)
-    points = corner[:, :, None] + side[..., None] * torch.rand(batch, 4, 5, 2, generator=draw)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (batch, size, size, 3), dtype=torch.uint8, generator=generator)
+    side = size * (0.03 + 0.3 * torch.rand(batch, 4, 1, generator=generator) ** 3)
+    corner = torch.rand(batch, 4, 2, generator=generator) * (size - side)
+    points = corner[:, :, None] + side[..., None] * torch.rand(batch, 4, 5, 2, generator=generator)
     return images.permute(0, 3, 1, 2), torch.cat((corner, corner + side), 2), points
 
 
 def step_rate(preset: str, size: int, batch: int, seconds: float, device, **options) -> dict:
-    """Images a second of our training step; `options` change the preset's recipe."""
+    """Images per second of our training step; `options` change the preset's recipe."""
     import torch
 
     from detector.config.presets import load_preset
     from detector.data.loader import Batch
     from detector.network.model import build_detector
     from detector.training.optim import make_optimizer
-    from detector.training.step import Precision, layout, to_train
-    from detector.training.stepper import TIMED, WARM_UP, WORTH_IT, Stepper
+    from detector.training.step import Precision, memory_format, set_train_mode
+    from detector.training.stepper import MIN_STEPS_FOR_GRAPHS, TIMED_STEPS, WARMUP_STEPS, Stepper
 
     config, recipe = load_preset(preset)
     graph = options.pop("graph", None)
@@ -121,51 +121,51 @@ def step_rate(preset: str, size: int, batch: int, seconds: float, device, **opti
         images,
         [{"boxes": own, "landmarks": marks, "ignore": ignore} for own, marks in zip(boxes, points)],
     )
-    model = build_detector(config).to(device, memory_format=layout(recipe))
-    to_train(model, recipe)
+    model = build_detector(config).to(device, memory_format=memory_format(recipe))
+    set_train_mode(model, recipe)
     optimizer = make_optimizer(model, replace(recipe.optimizer, lr=1e-5))
     stepper = Stepper(model, optimizer, config, recipe, Precision(recipe, device), graph)
-    parts = [fixed.to(device, layout(recipe))]
+    parts = [fixed.to(device, memory_format(recipe))]
 
     def step() -> None:
-        stepper.step(0, parts, 1e-5, WORTH_IT)
+        stepper.step(0, parts, 1e-5, MIN_STEPS_FOR_GRAPHS)
         stepper.results()
 
-    with torch.cuda.stream(stepper.stream):  # on a CPU without effect
-        for _ in range(WARM_UP + 2 * TIMED if device.type == "cuda" else 0):
+    with torch.cuda.stream(stepper.stream):  # no effect on a CPU
+        for _ in range(WARMUP_STEPS + 2 * TIMED_STEPS if device.type == "cuda" else 0):
             step()
         stepper.flush()
         rate = rate_of(step, batch, seconds, device)
-    chosen = ", ".join(f"{kind} {taken:.1f} ms" for kind, taken in stepper.milliseconds.items())
-    return rate | ({"note": chosen} if chosen else {})
+    timings = ", ".join(f"{kind} {value:.1f} ms" for kind, value in stepper.milliseconds.items())
+    return rate | ({"note": timings} if timings else {})
 
 
 class Repeated:
-    """Cached images, again and again: an epoch as long as that of a large data set."""
+    """Cached images, repeated so that an epoch is as long as that of a large data set."""
 
     def __init__(self, images, count: int):
-        self._images, self._own = images, [index % len(images) for index in range(count)]
+        self._images, self._indices = images, [index % len(images) for index in range(count)]
         self.name, self.fingerprint = images.name, images.fingerprint
-        self.labels = [images.labels[index] for index in self._own]
-        self.shapes = [images.shapes[index] for index in self._own]
+        self.labels = [images.labels[index] for index in self._indices]
+        self.shapes = [images.shapes[index] for index in self._indices]
         self.starts, self.pixels, self.nbytes = (
-            images.starts[self._own],
+            images.starts[self._indices],
             images.pixels,
             images.nbytes,
         )
 
     def __len__(self) -> int:
-        return len(self._own)
+        return len(self._indices)
 
     def image(self, index: int):
-        return self._images.image(self._own[index])
+        return self._images.image(self._indices[index])
 
 
 def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None = None) -> dict:
-    """Images a second of `fit`, from the end of an epoch to the next; the first is left out.
+    """Images per second of `fit`, from the end of one epoch to the next, without the first epoch.
 
     Args:
-        resident: whether the images lie in the GPU's memory; none: as training chooses.
+        resident: whether the images are in the GPU's memory; None means that training decides.
     """
     from detector.config.presets import load_preset
     from detector.config.recipe import DataChoice
@@ -203,7 +203,7 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
 
 
 def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
-    """Images a second of `evaluate` on the val images, after a few that are not counted."""
+    """Images per second of `evaluate` on the val images, after a few uncounted ones."""
     from detector.config.presets import load_preset
     from detector.config.recipe import DataChoice, Evaluation
     from detector.data.open import open_data
@@ -238,12 +238,12 @@ def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
 
 
 def peer_step(peer: Path, size: int, device) -> Callable:
-    """Its training step, a function of images and targets as its loader gives them."""
+    """The peer's training step: a function of images and targets from its loader."""
     import torch
 
     if str(peer) not in sys.path:
         sys.path.insert(0, str(peer))
-    if device.type == "cpu":  # it says .cuda() wherever it runs
+    if device.type == "cpu":  # it calls .cuda() on every machine
         torch.Tensor.cuda = lambda self, *args, **kwargs: self
     from data import cfg_mnet
     from layers.functions.prior_box import PriorBox
@@ -262,7 +262,7 @@ def peer_step(peer: Path, size: int, device) -> Callable:
         (cfg_mnet["loc_weight"] * box + score + points).backward()
         optimizer.step()
         for loss in (box, score, points):
-            loss.item()  # it prints them after each step
+            loss.item()  # the peer prints them after each step
 
     return step
 
@@ -270,10 +270,10 @@ def peer_step(peer: Path, size: int, device) -> Callable:
 def peer_step_rate(
     peer: Path, size: int, batch: int, seconds: float, device, *, benchmark: bool
 ) -> dict:
-    """Images a second of the peer's training step on the batch that ours has.
+    """Images per second of the peer's training step on the same batch as ours.
 
     Args:
-        benchmark: as train.py sets `cudnn.benchmark`, True.
+        benchmark: value of `cudnn.benchmark`; the peer's train.py sets True.
     """
     import torch
 
@@ -290,14 +290,14 @@ def peer_step_rate(
 
 
 def peer_training_rate(args: Namespace, sizes: Sizes, device) -> dict:
-    """Images a second of the peer's training from its loader, after ten steps."""
+    """Images per second of the peer's training with its loader, after ten steps."""
     import torch
 
     step = peer_step(args.peer, sizes.size, device)
     from data import WiderFaceDetection, detection_collate, preproc
 
     dataset = WiderFaceDetection(str(peer_labels(args)), preproc(sizes.size, (104, 117, 123)))
-    workers = 4  # as train.py has it
+    workers = 4  # as in its train.py
     loader = torch.utils.data.DataLoader(
         dataset,
         sizes.batch,
@@ -333,7 +333,7 @@ def peer_labels(args: Namespace) -> Path:
     lines = []
     for label in open_data(DataChoice(path=args.data)).all_train.labels:
         boxes = label.boxes[~label.ignore]
-        if len(boxes):  # it needs a face in every image
+        if len(boxes):  # the peer needs a face in every image
             lines.append(f"# {label.name}")
             lines += [
                 " ".join(f"{value:g}" for value in (x1, y1, x2 - x1, y2 - y1, *[-1.0] * 16))

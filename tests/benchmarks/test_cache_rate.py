@@ -1,4 +1,4 @@
-"""How much faster two threads decode than one, of what the machine has for two just then."""
+"""Speed-up of decoding by a second thread, relative to that of pure computing at the same time."""
 
 import hashlib
 import os
@@ -13,7 +13,7 @@ from detector.data.cache import cache_images
 from detector.data.open import open_data
 
 pytestmark = pytest.mark.benchmark
-SHARE = 0.6  # of the ratio that pure computing reaches; on two idle cores it is 0.75
+SHARE = 0.6  # of the speed-up of pure computing; on two idle cores it is 0.75
 
 
 def _cache(images, folder, threads: int) -> float:
@@ -25,7 +25,7 @@ def _cache(images, folder, threads: int) -> float:
 
 
 def _compute(threads: int) -> float:
-    """Seconds for the same hashes, which are computed outside Python's lock."""
+    """Seconds for hashes, which are computed outside the GIL."""
     data = bytes(2**24)
     start = time.perf_counter()
     with ThreadPoolExecutor(threads) as pool:
@@ -37,7 +37,7 @@ def _compute(threads: int) -> float:
 def test_two_threads_against_one(wider_root, tmp_path):
     images = open_data(DataChoice(path=str(wider_root), fraction=0.4), ("train",)).all_train
     cached, computed = {1: [], 2: []}, {1: [], 2: []}
-    for _ in range(4):  # in turn, so that what else the machine does meets all alike
+    for _ in range(4):  # in turns, so that other load affects all alike
         for threads in (1, 2):
             cached[threads].append(_cache(images, tmp_path / "cache", threads))
             computed[threads].append(_compute(threads))

@@ -1,4 +1,4 @@
-"""How fast designs are costed: a search asks this before it trains anything."""
+"""Designs per second whose cost is computed, which a search does before it trains anything."""
 
 import time
 from dataclasses import replace

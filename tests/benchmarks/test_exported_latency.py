@@ -1,4 +1,4 @@
-"""The exported baseline in ONNX Runtime against torch, in one run, taken in turns."""
+"""The exported baseline in ONNX Runtime against torch, measured in turns in the same run."""
 
 import pytest
 

@@ -1,21 +1,21 @@
-"""How many designs a core can look at, and how long each sampler thinks about one."""
+"""Designs that a core checks per second, and the time each sampler takes for a suggestion."""
 
 import statistics
 import time
 from collections import Counter
 from dataclasses import replace
 
+import helpers
 import pytest
 
 from nas.engine import gate
-from nas.engine.driver import Caches, Driver
-from nas.engine.gate import weigh
+from nas.engine.driver import Driver
+from nas.engine.gate import evaluate_cost
 from nas.samplers.proposer import Proposer
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SPACES, SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status, TrialRecord
-from trials.tracking.tracker import NullTracker
 
 
 @pytest.mark.benchmark
@@ -24,50 +24,41 @@ def test_50_designs_a_second_pass_the_gate():
     trial = RandomTrial("benchmark")
     draws = [space.suggest(trial) for _ in range(500)]
     started = time.process_time()
-    found = [weigh(space, params) for params in draws]
+    proposals = [evaluate_cost(space, params) for params in draws]
     rate = len(draws) / (time.process_time() - started)
-    print(f"{rate:.0f} designs/s, {sum(f.violation is not None for f in found)} of 500 infeasible")
+    print(
+        f"{rate:.0f} designs/s, {sum(p.violation is not None for p in proposals)} of 500 infeasible"
+    )
     assert rate > 50
 
 
 @pytest.mark.benchmark
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_where_the_time_of_drawing_goes(tmp_path, monkeypatch, sampler):
-    """A space of which nearly all designs are over a cap, drawn from by the search's own steps."""
+def test_where_the_time_of_sampling_goes(tmp_path, monkeypatch, sampler):
+    """A space of which nearly all designs are infeasible, sampled by the search's own code."""
     calls, seconds, busy = Counter(), Counter(), Counter()
 
     def timed(owner, name, part):
         inner = getattr(owner, name)
 
         def call(*args, **kwargs):
-            started, began = time.perf_counter(), time.process_time()
+            wall, cpu = time.perf_counter(), time.process_time()
             try:
                 return inner(*args, **kwargs)
             finally:
-                seconds[part] += time.perf_counter() - started
-                busy[part] += time.process_time() - began
+                seconds[part] += time.perf_counter() - wall
+                busy[part] += time.process_time() - cpu
                 calls[part] += 1
 
         monkeypatch.setattr(owner, name, call)
 
     space = SearchSpace.load(SPACES / "retina.yaml")
     space = replace(space, constraints=replace(space.constraints, max_macs=250_000_000))
-    study = Study.create(tmp_path, "s", {"name": "s", "space": "retina", "created": 1.0})
-    driver = Driver(
-        study,
-        space,
-        NullTracker(),
-        trials=1000,
-        sampler=sampler,
-        seed=0,
-        rungs=space.rungs,
-        caches=Caches(train=tmp_path, holdout=tmp_path),
-        device="cpu",
-        threads=1,
-    )
+    driver = helpers.driver(tmp_path, space, sampler=sampler, trials=1000)
+    study = driver.study
     for record in history(SearchSpace.load(SPACES / "retina.yaml"), 30):
         study.add(record, {})
-    timed(gate, "weigh", "gate")
+    timed(gate, "evaluate_cost", "gate")
     timed(Proposer, "ask", "sampler")
     timed(Study, "add", "storage")
     timed(Study, "add_infeasible", "storage")
@@ -101,8 +92,8 @@ def test_where_the_time_of_drawing_goes(tmp_path, monkeypatch, sampler):
     ],
 )
 def test_a_sampler_suggests_in_time(sampler, trials, limit):
-    """Each suggestion is seconds that a worker may wait, and the study grows by a trial each time;
-    the first one also imports."""
+    """A worker may wait for each suggestion. The study grows by a trial each time; the first
+    suggestion includes imports."""
     space = SearchSpace.load(SPACES / "retina.yaml")
     records = history(space, trials + 5)
     proposer = Proposer(space, sampler)
@@ -120,23 +111,23 @@ def test_a_sampler_suggests_in_time(sampler, trials, limit):
 
 
 def history(space, count):
-    """Legal designs, all with a result at the first rung, a third in full."""
+    """Feasible designs, all with a result at the first rung, a third of them in full."""
     trial, records = RandomTrial("benchmark"), []
     while len(records) < count:
-        found = weigh(space, space.suggest(trial))
-        if found.violation is None:
+        proposal = evaluate_cost(space, space.suggest(trial))
+        if proposal.violation is None:
             number = len(records)
             epochs = space.rungs if number % 3 == 0 else space.rungs[:1]
             records.append(
                 TrialRecord(
                     number=number,
                     status=Status.PRUNED if number % 3 else Status.COMPLETED,
-                    design=found.design,
-                    detector=found.detector.to_dict(),
-                    recipe=found.recipe.to_dict(),
-                    params=found.params,
-                    cost=found.cost,
-                    speed_score=space.objective.speed_score(found.cost),
+                    design=proposal.design,
+                    detector=proposal.detector,
+                    recipe=proposal.recipe,
+                    params=proposal.params,
+                    cost=proposal.cost,
+                    speed_score=space.objective.speed_score(proposal.cost),
                     epochs=tuple(
                         EpochResult(
                             epoch=e, losses={}, lr=0.1, seconds=1.0, ap={"hard": number % 7 / 10}

@@ -33,7 +33,7 @@ def rendered(out: Path) -> str:
 
 @pytest.fixture(scope="module")
 def out(tmp_path_factory) -> Path:
-    """The folder of a dry run; its time is ample, for a machine that is busy."""
+    """The folder of a dry run, with ample time for a busy machine."""
     folder = tmp_path_factory.mktemp("gpu") / "out"
     done = report(
         "--tiny",

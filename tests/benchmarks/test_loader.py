@@ -1,4 +1,4 @@
-"""Images a second that one core augments from the cache."""
+"""Images per second that one core augments from the cache."""
 
 import time
 
@@ -15,7 +15,7 @@ RATE = 200  # images/s at 640 px; the usual code reaches 98 on the same images
 
 
 def _rate(images, recipe: Recipe) -> float:
-    """Best of three epochs, by CPU time of this process."""
+    """Best images per second of three epochs, by CPU time of this process."""
     threads = cv2.getNumThreads()
     cv2.setNumThreads(1)
     try:

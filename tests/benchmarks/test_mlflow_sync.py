@@ -1,36 +1,29 @@
-"""What telling MLflow of a study costs a trial, beside a plain run with the same content."""
+"""Time per trial to sync a study with MLflow, relative to a plain run with the same content."""
 
 import statistics
 import time
 
+import helpers
 import pytest
 
-from analysis.load import load_records
+from analysis.records.load import load_records
 from nas.study.tracker_view import StudyView
 from nas.tracking.runs import tracker
 from trials.names import describe
 from trials.tracking.mlflow_store import client, experiment_id, milliseconds
 
 TRIALS, ROUNDS = 60, 5
-FACTS = {
-    "name": "one",
-    "space": "retina",
-    "created": 1.0,
-    "data_name": "generated",
-    "data_fingerprint": "0" * 12,
-    "data": {"path": "synthetic"},
-}
 
 
 class Records:
-    """As much of a study as a view needs."""
+    """The part of a study that a view needs."""
 
     def __init__(self, records):
         self.records = records
 
 
 def plain(store, experiment: str, record) -> None:
-    """A run as anyone would write it by MLflow's own calls: made, one batch, ended."""
+    """A run written by MLflow's own calls: created, one batch, ended."""
     from mlflow.entities import Metric, Param, RunTag
 
     run = store.create_run(
@@ -77,14 +70,15 @@ def test_sync_costs_at_most_1_3_plain_runs(generated_study, tmp_path):
     store = client(uri)
     experiment = experiment_id(store, "plain")
     ratios = []
-    for turn in range(ROUNDS):  # in turns, so that what else the machine does hits both
+    for turn in range(ROUNDS):  # in turns, so that other load affects both
         started = time.perf_counter()
         for record in records:
             plain(store, experiment, record)
         middle = time.perf_counter()
-        told = tracker(uri, FACTS | {"created": float(turn)}, "", live=False)
-        StudyView(Records(records), told).tell_all()
-        assert told.close(True)
+        manifest = helpers.manifest("one", space="retina", created=float(turn))
+        sync = tracker(uri, manifest, "", live=False)
+        StudyView(Records(records), sync).tell_all()
+        assert sync.close(True)
         ended = time.perf_counter()
         ratios.append((ended - middle) / (middle - started))
         print(

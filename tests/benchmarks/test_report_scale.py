@@ -1,4 +1,4 @@
-"""A report of a long search: time, memory and size of the page, measured in its own process."""
+"""Time, memory and size of the page of a long search's report, measured in its own process."""
 
 import json
 import os
@@ -12,8 +12,8 @@ import pytest
 PROJECT = Path(__file__).resolve().parents[2]
 
 
-# The peak is asked of the process itself: getrusage's also holds what its parent had at the fork.
-WRAPPED = """
+# Peak memory is read in the process itself: getrusage's includes the parent's memory at the fork.
+SCRIPT = """
 import sys
 from analysis import report
 from detector.base import cli
@@ -28,11 +28,11 @@ sys.exit(code)
 def test_10_000_trials_in_60_s_1_gb_and_10_mb(generated_study, tmp_path):
     study = generated_study("big", 10_000)
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    told = subprocess.run(
+    output = subprocess.run(
         [
             sys.executable,
             "-c",
-            WRAPPED,
+            SCRIPT,
             "--runs-dir",
             str(study.parent),
             "--json",
@@ -47,7 +47,7 @@ def test_10_000_trials_in_60_s_1_gb_and_10_mb(generated_study, tmp_path):
     ).stdout
     used = resource.getrusage(resource.RUSAGE_CHILDREN)
     seconds = used.ru_utime + used.ru_stime - before.ru_utime - before.ru_stime
-    memory = int(told.split()[-1]) * 1024
+    memory = int(output.split()[-1]) * 1024
     page = Path(json.loads((tmp_path / "r.json").read_text())["page"]).stat().st_size
     print(f"{seconds:.0f} s of CPU, {memory / 1e9:.2f} GB, page {page / 1e6:.1f} MB")
     assert seconds <= 60 and memory <= 1e9 and page <= 10e6

@@ -1,4 +1,4 @@
-"""What a search costs beside training: each trial, and the time before the first one trains."""
+"""Overhead of a search: per trial, and before the first one trains."""
 
 import json
 import os
@@ -23,16 +23,16 @@ TRIALS = 20
 
 
 class Trained:
-    """A SegmentSource of trials whose only epoch is trained already, so that nothing is left to do
-    but hand them out, open their data and checkpoint, and take down the result."""
+    """A SegmentSource of trials whose only epoch is trained already: all that remains is to send
+    them to a worker, open their data and checkpoint, and take the report."""
 
     def __init__(self, segments):
-        self._left, self.times = list(segments), []
+        self._remaining, self.times = list(segments), []
 
     def next_segment(self):
-        if not self._left:
+        if not self._remaining:
             raise StopIteration
-        return self._left.pop(0)
+        return self._remaining.pop(0)
 
     def take(self, report):
         assert report.ended
@@ -52,8 +52,8 @@ def test_a_no_op_trial_costs_half_a_second(tmp_path, tiny_data):
     source = Trained(
         Segment(
             number=number,
-            detector=detector.to_dict(),
-            recipe=recipe.to_dict(),
+            detector=detector,
+            recipe=recipe,
             until=1,
             evaluate_at=(1,),
             told=0,
@@ -71,34 +71,35 @@ def test_a_no_op_trial_costs_half_a_second(tmp_path, tiny_data):
     assert spent <= 0.5
 
 
-# Runs the command and prints, as its last line, when each part of it had ended.
+# Runs the command, and prints as its last line when each part of it ended.
 TIMED = """
 import json, os, sys, time
-parts, began = [], float(sys.argv.pop(1))
+parts, start = [], float(sys.argv.pop(1))
 def ended(name):
-    parts.append((name, time.time() - began))
+    parts.append((name, time.time() - start))
 ended("python")
-import detector.data, nas.driver
+import detector.data.open, nas.engine.driver
 from nas import search
+from nas.engine import run_search
 from nas.search_space import space
 from nas.terminal import cli
 ended("first imports")
-def part(place, attribute, name):
-    function = getattr(place, attribute)
+def part(owner, attribute, name):
+    function = getattr(owner, attribute)
     def timed(*args, **kwargs):
-        found = function(*args, **kwargs)
+        result = function(*args, **kwargs)
         ended(name)
-        return found
-    setattr(place, attribute, timed)
+        return result
+    setattr(owner, attribute, timed)
 part(space.SearchSpace, "load", "space")
-part(search, "_open_study", "data and study")
-part(search, "_ray_on_its_way", "imports of Ray")
-part(search, "_caches", "tracker, cache")
+part(search, "open_study", "data and study")
+part(run_search, "start_ray", "imports of Ray")
+part(run_search, "trial_setup", "tracker, cache")
 part(nas.engine.driver.Driver, "next_segment", "rest of Ray, first design")
 take = nas.engine.driver.Driver.take
 def first_report(driver, report):
     if not any(name == "worker start" for name, _ in parts):
-        parts.append(("worker start", time.time() - report.epoch.seconds - began))
+        parts.append(("worker start", time.time() - report.epoch.seconds - start))
     return take(driver, report)
 nas.engine.driver.Driver.take = first_report
 code = cli.main(search.make_parser(), search.run, sys.argv[1:])
@@ -140,7 +141,7 @@ def test_the_first_trial_trains_within_15_seconds(tmp_path):
             if part[0] not in {name for name, _ in parts[:index]}
         ]
 
-    run("first")  # makes the cache, which is a part of its own
+    run("first")  # creates the cache, which is not part of the measurement
     shutil.copytree(tmp_path / "runs" / "first" / "cache", tmp_path / "runs" / "second" / "cache")
     parts, before = run("second"), 0.0
     print()

@@ -13,11 +13,11 @@ from detector.boxes.anchors import priors
 from detector.config.detector import Detector
 from detector.config.recipe import Optimizer, Recipe
 from detector.data.loader import Batch
-from detector.losses.detection import detection_losses, total_loss
+from detector.losses.criterion import Criterion
 from detector.network.model import build_detector
-from detector.training.ema import WeightAverage
+from detector.training.ema import ModelEMA
 from detector.training.optim import make_optimizer
-from detector.training.step import Precision, fast_bf16, layout, train_step
+from detector.training.step import Precision, fast_bf16, memory_format, train_step
 
 PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 CPU = torch.device("cpu")
@@ -40,8 +40,8 @@ def baseline():
     return Detector.from_dict(preset["detector"])
 
 
-def drawn_batch(size):
-    """Noise with WIDER's twelve faces an image, most of them small."""
+def random_batch(size):
+    """Random images with twelve faces each, as in WIDER FACE, most of them small."""
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(0, 256, (BATCH, size, size, 3), dtype=torch.uint8, generator=generator)
     targets = []
@@ -56,28 +56,25 @@ def drawn_batch(size):
     return Batch(images.permute(0, 3, 1, 2), targets)
 
 
+def step_arguments(config, recipe, batch) -> tuple:
+    """Arguments of `train_step` for a new network."""
+    model = build_detector(config).to(memory_format=memory_format(recipe))
+    optimizer = make_optimizer(model, recipe.optimizer)
+    return model, optimizer, batch, config, recipe, Precision(recipe, CPU)
+
+
 @pytest.mark.parametrize("size", [320, 640])
 def test_step_takes_three_quarters_of_plain_float32(baseline, size, record_property):
     if not fast_bf16(CPU):
         pytest.skip("this CPU has no bf16 instructions")
-    batch = drawn_batch(size)
+    batch = random_batch(size)
     contenders = []
     for kind in ("auto", "fp32"):
         recipe = Recipe(size=size, batch_size=BATCH, precision=kind, optimizer=Optimizer(lr=1e-4))
-        model = build_detector(baseline).to(memory_format=layout(recipe))
-        contenders.append(
-            (
-                model,
-                make_optimizer(model, recipe.optimizer),
-                batch,
-                baseline,
-                recipe,
-                Precision(recipe, CPU),
-            )
-        )
+        contenders.append(step_arguments(baseline, recipe, batch))
     times = ([], [])
     for repeat in range(REPEATS + 2):
-        for contender, taken in zip(contenders, times):  # in turns: they share the noise
+        for contender, taken in zip(contenders, times):  # in turns, so that noise affects all alike
             start = time.process_time()
             train_step(*contender)
             if repeat >= 2:
@@ -93,9 +90,9 @@ def test_step_takes_three_quarters_of_plain_float32(baseline, size, record_prope
 
 @pytest.mark.parametrize("size", [320, 640])
 def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
-    batch, recipe = drawn_batch(size), Recipe(size=size, batch_size=BATCH)
+    batch, recipe = random_batch(size), Recipe(size=size, batch_size=BATCH)
     recipe = replace(recipe, optimizer=Optimizer(lr=1e-4))
-    model = build_detector(baseline).to(memory_format=layout(recipe))
+    model = build_detector(baseline).to(memory_format=memory_format(recipe))
     optimizer, precision = make_optimizer(model, recipe.optimizer), Precision(recipe, CPU)
     boxes = priors(baseline, (size, size))
     with torch.no_grad(), precision.autocast:
@@ -106,9 +103,7 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
         train_step(model, optimizer, batch, baseline, recipe, precision)
         middle = time.process_time()
         leaves = {name: value.clone().requires_grad_() for name, value in outputs.items()}
-        total_loss(
-            detection_losses(leaves, batch.targets, boxes, recipe.loss), recipe.loss
-        ).backward()
+        Criterion(recipe.loss)(leaves, batch.targets, boxes)["total"].backward()
         if repeat >= 2:
             whole.append(middle - start)
             part.append(time.process_time() - middle)
@@ -117,26 +112,16 @@ def test_matching_and_losses_are_a_twentieth_of_a_step(baseline, size):
     assert share <= 0.05
 
 
-def test_an_average_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
-    batch, size = drawn_batch(320), 320
+def test_an_ema_of_the_weights_costs_at_most_a_tenth_of_a_step(baseline):
+    batch, size = random_batch(320), 320
     plain = Recipe(size=size, batch_size=BATCH, optimizer=Optimizer(lr=1e-4))
     contenders = []
     for recipe in (plain, plain, replace(plain, accumulate=4)):
-        model = build_detector(baseline).to(memory_format=layout(recipe))
-        contenders.append(
-            (
-                model,
-                make_optimizer(model, recipe.optimizer),
-                batch,
-                baseline,
-                recipe,
-                Precision(recipe, CPU),
-            )
-        )
-    average = WeightAverage(contenders[1][0], 0.999)
+        contenders.append(step_arguments(baseline, recipe, batch))
+    average = ModelEMA(contenders[1][0], 0.999)
     times = ([], [], [])
     for repeat in range(REPEATS + 2):
-        for index, contender in enumerate(contenders):  # in turns: they share the noise
+        for index, contender in enumerate(contenders):  # in turns, so that noise affects all alike
             start = time.process_time()
             train_step(*contender)
             if index == 1:

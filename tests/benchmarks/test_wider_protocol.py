@@ -15,7 +15,7 @@ LIMIT = 2.5
 @pytest.mark.benchmark
 @pytest.mark.parametrize("spread", ["by face", "by image"])
 def test_full_val_takes_at_most_2_5_s_of_cpu(spread, wider_root, tmp_path, record_property, capsys):
-    """Each box is a face of the official lists with noise; crowds get most of them, or not."""
+    """Each box is a face of the official lists plus noise: as many for each face, or each image."""
     truth = official_ground_truth(wider_root / "ground_truth")
     predictions = noisy(truth, spread)
     assert sum(map(len, predictions.values())) >= BOXES

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
+from detector.config.backbones import BACKBONES, published_backbone
 from detector.config.detector import (
     ACTIVATIONS,
     ANCHOR_SETS,
-    BACKBONE_ROWS,
     Anchors,
     Backbone,
     Context,
@@ -25,7 +25,7 @@ PRESETS = Path(__file__).resolve().parents[2] / "search_spaces" / "presets"
 
 @pytest.fixture
 def one_thread():
-    """Torch on one thread: equal bit for bit from run to run, and fastest for tiny networks."""
+    """Torch with one thread: equal bit for bit from run to run, and fastest for tiny networks."""
     import torch
 
     before = torch.get_num_threads()
@@ -47,8 +47,8 @@ def preset():
 
 @pytest.fixture(scope="session")
 def random_design():
-    """Function: seed → a small Detector; seeds go round backbones, levels, contexts and necks,
-    heads differ."""
+    """Function: seed → a small Detector; seeds cycle through backbones, levels, contexts and necks,
+    with random heads."""
     return _random_design
 
 
@@ -71,19 +71,20 @@ _LEVELS = (
 
 def _random_design(seed: int) -> Detector:
     rng = random.Random(seed)
-    kind = tuple(BACKBONE_ROWS)[seed % len(BACKBONE_ROWS)]
-    rows = len(BACKBONE_ROWS[kind])
+    kind = tuple(BACKBONES)[seed % len(BACKBONES)]
+    rows = len(BACKBONES[kind].levels)
     neck = ("fpn", "fpn", "pafpn", "tfpn", "none")[seed // 2 % 5]
     levels = tuple(
         level for level in _LEVELS[seed % len(_LEVELS)] if level <= (7 if neck == "fpn" else 5)
     ) or (4, 5)
-    if kind == "mobilenet_v2_s16":
-        levels = tuple(level for level in levels if level <= 4) or (3, 4)
+    coarsest = max(BACKBONES[kind].levels)
+    if coarsest < 5:
+        levels = tuple(level for level in levels if level <= coarsest) or (3, 4)
     width = 4 * rng.randint(1, 6)
     bottleneck = rng.random() < 0.5
-    if neck in ("tfpn", "none"):  # all maps as wide as each other
+    if neck in ("tfpn", "none"):  # all maps have the same width
         widths = (width,) * rows
-        width *= 4 if kind == "resnet" and bottleneck else 1
+        width *= published_backbone(kind, "bottleneck" if bottleneck else "basic").out_factor
     else:
         widths = tuple(rng.randint(3, 24) for _ in range(rows))
     backbone = Backbone(

@@ -117,7 +117,7 @@ def test_a_damaged_image_is_told_by_its_path(tmp_path, name):
     (tmp_path / name).write_bytes(DAMAGED[name])
     with pytest.raises(UnreadableImage) as error:
         read_image(tmp_path / name)
-    says = "a JPEG that ends early" if name.endswith("jpg") and "cut" in name else ""
+    says = "a truncated JPEG" if name.endswith("jpg") and "cut" in name else ""
     assert str(error.value).startswith(f"{tmp_path / name}: not a readable image")
     assert says in str(error.value)
 

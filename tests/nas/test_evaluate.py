@@ -87,7 +87,7 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kep
     )
     other = json.loads((tmp_path / "v.json").read_text())
     assert code == 0 and "8 val images, long side at most 640 px, at × 0.5, 1, mirrored too" in out
-    assert "looked at 4 times" in out and "COCO     AP 0" in out and "AR100" in out
+    assert "made 4 passes over every image" in out and "COCO     AP 0" in out and "AR100" in out
     assert [other[k] for k in ("metric", "test_size", "flip", "scales")] == [
         "coco",
         "640",

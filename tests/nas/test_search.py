@@ -6,6 +6,7 @@ import re
 import signal
 import time
 
+import helpers
 import pytest
 
 from analysis.records.load import load_records
@@ -257,7 +258,7 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
 def test_an_existing_study_needs_resume(run_here):
     from nas.study.storage import Study
 
-    Study.create(run_here.folder / "runs", "one", {"name": "one", "space": "tiny", "created": 1})
+    Study.create(run_here.folder / "runs", "one", helpers.manifest("one"))
     code, _, err = run_here(*SEARCH[1:], "--trials", "2", "--study", "one")
     assert code == 2
     assert "study one exists in runs; add --resume" in err

@@ -214,8 +214,6 @@ def test_a_report_finds_the_same(stored, call):
         assert found[key] == expected[key]
     for key in ("best_score", "baseline_score", "hypervolume"):
         assert found[key] == pytest.approx(expected[key])
-    found = call(report, "--study", "first", "--study", "second")["studies"]
-    assert [one["study"] for one in found] == ["first", "second"]
 
 
 def test_candidates_are_the_same(stored, call):

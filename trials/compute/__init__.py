@@ -1,1 +1,1 @@
-"""Shares of machines, and the Ray that trains on them."""
+"""Training on the machines at hand, by Ray, and the share of them that each trial gets."""

@@ -1,8 +1,9 @@
-"""The Ray that a search runs on: one of its own on this machine, or an existing cluster."""
+"""The Ray that a search runs on: a local one on this machine, or an existing cluster."""
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import trials.compute.settings  # isort: skip  (before Ray itself)
 
@@ -22,31 +24,31 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import detector
 import trials
-from detector.base.errors import TrainingError, UserError
+from detector.base.errors import TrainingError, UserError, first_line
 from detector.config.detector import Detector
 from trials.compute.bench import Bench
 from trials.compute.resources import Node, Shares
 from trials.record import Cost
 
 LIBRARIES = ("torch", "torchvision", "cv2", "numpy", "thop", "scipy")
-"""What a node needs to train; the project's own packages are sent there."""
-ANSWER_S = 120.0
-"""Time a node has to answer."""
-KNOCK_S = 10.0
-"""Time in which the head of a cluster must take a connection."""
+"""Libraries that a node needs for training; the project's own packages are sent to it."""
+ANSWER_TIMEOUT_S = 120.0
+"""Seconds for a node to answer."""
+CONNECT_TIMEOUT_S = 10.0
+"""Seconds for the head of a cluster to accept a connection."""
 
 
 @contextlib.contextmanager
 def connected(address: str) -> Iterator[list[Node]]:
-    """Be a part of an existing cluster meanwhile; what its machines have.
+    """Connects to an existing cluster for the duration of the block; yields its machines.
 
-    The packages `detector` and `trials` travel to the workers as they are here.
+    The packages `detector` and `trials` are sent to the workers.
 
     Args:
         address: as `ray.init` takes it: auto, or HOST:PORT of the head node.
 
     Raises:
-        UserError: it does not answer, or cannot be driven from here.
+        UserError: it does not answer, or cannot run a search from here.
     """
     if "://" in address:
         raise UserError(
@@ -58,9 +60,7 @@ def connected(address: str) -> Iterator[list[Node]]:
         address,
         "--address",
         "leave the flag out (and RAY_ADDRESS unset)",
-        runtime_env={
-            "py_modules": [str(Path(package.__file__).parent) for package in (detector, trials)]
-        },
+        runtime_env={"py_modules": [package.__path__[0] for package in (detector, trials)]},
     )
     try:
         yield [
@@ -71,52 +71,52 @@ def connected(address: str) -> Iterator[list[Node]]:
         ray.shutdown()
 
 
-def join(address: str, named: str, otherwise: str, **settings) -> None:
-    """`ray.init` with an existing cluster.
+def join(address: str, source: str, alternative: str, **settings) -> None:
+    """Connects to an existing cluster by `ray.init`.
 
     Args:
         address: as `ray.init` takes it.
-        named: what the user gave it by.
-        otherwise: how to do without a cluster, for the user.
-        settings: more of `ray.init`.
+        source: the flag or variable that the user gave it by, for the message.
+        alternative: how to do without a cluster, for the message.
+        settings: more arguments of `ray.init`.
 
     Raises:
         UserError: it does not answer.
     """
     try:
-        _knock(address)
+        _check_reachable(address)
         ray.init(
-            **{"address": address, "log_to_driver": False, "logging_level": "ERROR"} | settings
+            address=address, log_to_driver=False, **{"logging_level": logging.ERROR} | settings
         )
-    except Exception as error:  # whatever Ray has to say, the address did not do
-        line = (str(error).splitlines() or [type(error).__name__])[0][:200]
+    except Exception as error:  # whatever Ray raises, this address is unusable
         raise UserError(
-            f"{named} {address}: no Ray cluster that this machine is part of ({line}); "
+            f"{source} {address}: no Ray cluster that this machine is part of "
+            f"({first_line(error)}); "
             "start one with ray start --head, join it here with ray start "
-            f"--address=HOST:6379, or {otherwise}"
+            f"--address=HOST:6379, or {alternative}"
         ) from error
 
 
-def _knock(address: str) -> None:
-    """Raises OSError where nothing listens at HOST:PORT; Ray itself tries for many minutes."""
+def _check_reachable(address: str) -> None:
+    """Raises OSError if nothing listens at HOST:PORT; Ray itself retries for many minutes."""
     host, _, port = address.rpartition(":")
     if port.isdecimal() and "://" not in address:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=KNOCK_S).close()
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_TIMEOUT_S).close()
 
 
 @contextlib.contextmanager
 def running(shares: Shares) -> Iterator[None]:
-    """A Ray on this machine meanwhile; where one is connected to, that one."""
-    with soon_running(shares) as ready:
+    """Runs Ray on this machine for the duration of the block, unless a cluster is connected."""
+    with starting(shares) as ready:
         ready()
         yield
 
 
 @contextlib.contextmanager
-def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
-    """As `running`, but the Ray starts while the block goes on, until that calls what it is given.
+def starting(shares: Shares) -> Iterator[Callable[[], None]]:
+    """As `running`, but Ray starts in the background; the yielded function waits until it runs.
 
-    Ray's processes end with the thread that started them, so that lives as long as they do.
+    Ray's processes end with the thread that started them, so the thread lives as long as they do.
     """
     if ray.is_initialized():
         yield lambda: None
@@ -128,7 +128,7 @@ def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
             num_cpus=shares.cores,
             include_dashboard=False,
             log_to_driver=False,
-            logging_level="ERROR",
+            logging_level=logging.ERROR,
             _node_ip_address="127.0.0.1",
         )
 
@@ -144,7 +144,7 @@ def soon_running(shares: Shares) -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _orderly_sigterm() -> Iterator[None]:
-    """End as a program that exits; Ray sees to that only where it starts in the main thread."""
+    """Makes SIGTERM exit the program normally; Ray does so only if it starts in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -156,66 +156,66 @@ def _orderly_sigterm() -> Iterator[None]:
 
 
 def check_nodes(folders: Sequence[Path]) -> None:
-    """That every machine of the cluster can train: it has the libraries, and sees the folders
+    """Check that every machine of the cluster can train: it has the libraries, and sees the folders
     under the same path as this one.
 
     Raises:
-        UserError: names the first that does not, and why.
+        UserError: the first machine that cannot, and why.
     """
-    stamp, text = f".seen-{uuid.uuid4().hex}", uuid.uuid4().hex
+    marker, text = f".seen-{uuid.uuid4().hex}", uuid.uuid4().hex
     try:
         for folder in folders:
-            (folder / stamp).write_text(text)
-        look = ray.remote(missing)
-        asked = {
-            look.options(
-                num_cpus=0,
-                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False),
-            ).remote(
-                [str(f.resolve() / stamp) for f in folders], text
-            ): f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, "
-            f"{node['NodeID'][:8]})"
-            for node in _alive()
-        }
-        for reply, name in asked.items():
+            (folder / marker).write_text(text)
+        markers = [str(folder.resolve() / marker) for folder in folders]
+        check = ray.remote(missing_on_node)
+        replies = []
+        for node in _alive():
+            name = (
+                f"node {node['NodeManagerHostname']} ({node['NodeManagerAddress']}, "
+                f"{node['NodeID'][:8]})"
+            )
+            here = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            remote = check.options(num_cpus=0, scheduling_strategy=here)
+            replies.append((name, remote.remote(markers, text)))
+        for name, reply in replies:
             try:
-                fault = ray.get(reply, timeout=ANSWER_S)
+                fault = ray.get(reply, timeout=ANSWER_TIMEOUT_S)
             except (ray.exceptions.GetTimeoutError, ray.exceptions.RayError) as error:
-                line = (str(error).splitlines() or [type(error).__name__])[0][:200]
                 raise UserError(
-                    f"{name} does not answer ({line}); mend it or take it out of the cluster"
+                    f"{name} does not answer ({first_line(error)}); fix it or remove it from the "
+                    "cluster"
                 ) from error
             if fault:
                 raise UserError(f"{name} {fault}")
     finally:
         for folder in folders:
-            (folder / stamp).unlink(missing_ok=True)
+            (folder / marker).unlink(missing_ok=True)
 
 
-def missing(stamps: Sequence[str], text: str) -> str | None:
-    """What the machine that this runs on lacks to train; none: nothing.
+def missing_on_node(markers: Sequence[str], text: str) -> str | None:
+    """What this machine lacks for training; None if nothing.
 
     Args:
-        stamps: files of the shared folders, which say `text`.
+        markers: files in the shared folders, which contain `text`.
     """
     lacking = [name for name in LIBRARIES if find_spec(name) is None]
     if lacking:
         return f"lacks {', '.join(lacking)}; install the same environment there"
-    for stamp in map(Path, stamps):
+    for path in map(Path, markers):
         try:
-            seen = stamp.read_text() == text and os.access(stamp.parent, os.W_OK)
+            shared = path.read_text() == text and os.access(path.parent, os.W_OK)
         except OSError:
-            seen = False
-        if not seen:
+            shared = False
+        if not shared:
             return (
-                f"does not see {stamp.parent} as this machine does, or may not write there; "
+                f"does not see {path.parent} as this machine does, or may not write there; "
                 "choose a --runs-dir that all machines share under one path"
             )
     return None
 
 
 def dead_nodes() -> set[str]:
-    """Ids of machines that were part of the cluster and are no more."""
+    """Ids of machines that have left the cluster."""
     return {node["NodeID"] for node in ray.nodes() if not node["Alive"]}
 
 
@@ -224,23 +224,23 @@ def _alive() -> list[dict]:
 
 
 class Stopwatch:
-    """Latency of designs, from a `Bench` on a worker that does nothing else; it is on this machine
-    where that is a part of the cluster with room for it.
+    """Latency of designs, from a `Bench` on a worker of its own: on this machine if it has room,
+    else on another one of the cluster.
 
     Args:
         baseline: the design that others are timed with.
-        known: its cost, where the study has measured it already.
+        baseline_cost: its cost, if the study has measured it already.
     """
 
-    def __init__(self, baseline: Detector, known: Cost | None = None):
-        self._baseline, self._known = baseline, known
-        self._bench = None
+    def __init__(self, baseline: Detector, baseline_cost: Cost | None = None):
+        self._baseline, self._baseline_cost = baseline, baseline_cost
+        self._bench: Any = None
 
     def start(self, shares: Shares) -> None:
-        """Set the worker apart; to be called once Ray runs, before anything trains on it.
+        """Reserve the worker. Call it when Ray runs, before anything trains there.
 
         Raises:
-            UserError: the cluster has no room for it, or it is not the machine that it was.
+            UserError: the cluster has no room for it, or it is on another machine than before.
         """
         here = ray.get_runtime_context().get_node_id()
         self._bench = (
@@ -252,49 +252,53 @@ class Stopwatch:
                 max_task_retries=1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
             )
-            .remote(self._baseline.to_dict(), shares.device)
+            .remote(self._baseline, shares.device)
         )
         try:
-            machine = ray.get(self._bench.machine.remote(), timeout=ANSWER_S)
+            machine = ray.get(self._bench.machine.remote(), timeout=ANSWER_TIMEOUT_S)
         except ray.exceptions.GetTimeoutError as error:
             raise UserError(
-                "no node has a core (and GPU share) free to measure latency on; add "
-                "one, or end what else runs on the cluster"
+                "no node has a free core (and GPU share) to measure latency on; add a node, or "
+                "stop other jobs on the cluster"
             ) from error
-        if self._known is None:
-            self._known = replace(
+        if self._baseline_cost is None:
+            self._baseline_cost = replace(
                 Cost.of(self._baseline),
                 machine=machine,
                 latency_ms=ray.get(self._bench.baseline_ms.remote()),
             )
-        self._check(machine)
+        self._check_machine(machine)
 
     def __call__(self, detector: Detector) -> Cost:
-        """What a design costs, latency included. Takes some seconds.
+        """The cost of a design, latency included. Takes some seconds.
 
         Raises:
-            TrainingError: it cannot be run there.
-            UserError: the worker had to be started again, and is on another machine now.
+            TrainingError: the design cannot run there.
+            UserError: the worker was restarted on another machine.
         """
+        baseline = self._started()
         if detector == self._baseline:
-            return self._known
+            return baseline
         try:
             ratio, machine = ray.get(
-                [self._bench.ratio.remote(detector.to_dict()), self._bench.machine.remote()]
+                [self._bench.ratio.remote(detector), self._bench.machine.remote()]
             )
         except ray.exceptions.RayError as error:
             raise TrainingError(
                 f"latency could not be measured: {str(error).strip().splitlines()[-1][:200]}"
             ) from error
-        self._check(machine)
-        return replace(
-            Cost.of(detector), machine=machine, latency_ms=ratio * self._known.latency_ms
-        )
+        self._check_machine(machine)
+        assert baseline.latency_ms is not None
+        return replace(Cost.of(detector), machine=machine, latency_ms=ratio * baseline.latency_ms)
 
-    def _check(self, machine: str) -> None:
-        if machine != self._known.machine:
+    def _started(self) -> Cost:
+        assert self._baseline_cost is not None, "call start first"
+        return self._baseline_cost
+
+    def _check_machine(self, machine: str) -> None:
+        before = self._started().machine
+        if machine != before:
             raise UserError(
-                f"the latencies of this study were measured on {self._known.machine}, "
-                f"now it would be {machine}: they cannot be compared; go on there, "
-                "or start a new study"
+                f"the latencies of this study were measured on {before}, now it would be "
+                f"{machine}: they cannot be compared; continue there, or start a new study"
             )

@@ -1,4 +1,4 @@
-"""What each trial gets of the machines, and how many train at once. Light to import."""
+"""What each trial gets of the machines, and how many train at once. No heavy imports."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from pathlib import Path
 from detector.base.errors import UserError
 
 GPU_DRIVERS = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
-"""One of them is there where Linux has a GPU that torch can use: NVIDIA's, AMD's, one of WSL's."""
+"""Linux has one of these where torch can use a GPU: of NVIDIA, of AMD, of WSL."""
 TRIAL_GPU_GB = 6.0
 """GPU memory for each trial, in 10⁹ bytes: its CUDA context, the network and a batch of a proxy.
-One that needs more runs out of it and is tried again with fewer images at a time."""
+One that runs out of memory is retried with fewer images at a time."""
 UNKNOWN_GPU_GB = 16.0
-"""Memory that a GPU is taken to have where nobody tells: on another machine of a Ray cluster."""
-MOST_PER_GPU = 8
-"""Trials on one GPU, at most: its kernels take turns, so more of them gain nothing."""
-MOST_CPUS = 4
-"""Cores of a trial on a GPU, unless told otherwise: they prepare its batches."""
+"""Assumed memory of a GPU where it is unknown: on another machine of a Ray cluster."""
+MAX_TRIALS_PER_GPU = 8
+"""Kernels of one GPU take turns, so more trials at once gain nothing."""
+MAX_CPUS_PER_TRIAL = 4
+"""Default limit of a trial's cores on a GPU; they prepare its batches."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +32,7 @@ class Node:
     """Cores."""
     gpus: float = 0.0
     gpu_gb: float = UNKNOWN_GPU_GB
-    """Memory of each GPU, in 10⁹ bytes; of the smallest, where they differ."""
+    """Memory of each GPU, in 10⁹ bytes; of the smallest if they differ."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,11 +40,11 @@ class Shares:
     concurrency: int
     """Trials at once."""
     cpus: int
-    """Cores of each, and so threads."""
+    """Cores, and so threads, of each trial."""
     gpus: float
-    """Of each; 0: trained on the CPU."""
+    """GPUs of each trial; 0 means that they train on the CPU."""
     stopwatch: bool = False
-    """One more core (and share of a GPU) is set apart to measure latency."""
+    """Whether one more core (and share of a GPU) is reserved for measuring latency."""
 
     @property
     def device(self) -> str:
@@ -52,14 +52,14 @@ class Shares:
 
     @property
     def cores(self) -> int:
-        """That the search uses in all."""
+        """All cores that the search uses."""
         return self.concurrency * self.cpus + self.stopwatch
 
 
 def this_machine(device: str = "auto") -> Node:
-    """What this machine has; its GPUs only where `device` does not rule them out.
+    """What this machine has; without GPUs if `device` is cpu.
 
-    Importing torch takes seconds, so it is not asked where there is no driver of any GPU.
+    Importing torch takes seconds, so it is not imported if there is no driver of a GPU.
     """
     node = Node(cpus=len(os.sched_getaffinity(0)))
     driver = sys.platform != "linux" or any(Path(driver).exists() for driver in GPU_DRIVERS)
@@ -83,16 +83,15 @@ def shares_of(
     concurrency: int | None = None,
     stopwatch: bool = False,
 ) -> Shares:
-    """The shares that flags ask for, and sensible ones where they say nothing: on GPUs as many
-    trials at once as their memory and the cores allow (see `_crowd`), and the cores shared out
-    among them; else a core for each trial, as many at once as all nodes have room for.
+    """The shares that flags ask for, with defaults for the others: on GPUs as many trials at once
+    as memory and cores allow (see `_trials_per_gpu`), which divide the cores among them; on CPUs a
+    core for each trial, and as many trials as fit on all nodes.
 
-    With a stopwatch one core stays free for it where there is more than one, and a share of a GPU.
-    So that few others disturb it, that and the trials' is by default a whole GPU (half of it where
-    there is one alone).
+    With a stopwatch, one core (if there are several) and a share of a GPU stay free for it. To keep
+    its measurements undisturbed, the default share is then a whole GPU (half if there is only one).
 
     Args:
-        device: auto (GPUs where there are any), cpu or cuda.
+        device: auto (GPUs if there are any), cpu or cuda.
 
     Raises:
         UserError: no node has that much.
@@ -100,7 +99,7 @@ def shares_of(
     most = max(node.gpus for node in nodes) if device != "cpu" else 0.0
     where = "this machine" if len(nodes) == 1 else "no machine"
     if device == "cuda" and not most:
-        raise UserError("--device cuda: no CUDA device is seen here; use --device cpu or auto")
+        raise UserError("--device cuda: no CUDA device is visible here; use --device cpu or auto")
     if cpus is not None and cpus < 1:
         raise UserError(f"--cpus-per-trial {cpus}: must be at least 1")
     if concurrency is not None and concurrency < 1:
@@ -126,59 +125,60 @@ def shares_of(
         )
     cpus = cpus or (_default_cpus(nodes, share, concurrency, stopwatch) if share else 1)
     if concurrency is None:
-        rooms = [_room(node, cpus, share) for node in nodes]
-        if stopwatch:  # where it costs the fewest trials
-            rooms[0] -= min(
-                _room(node, cpus, share)
-                - _room(Node(cpus=node.cpus - 1, gpus=node.gpus - share), cpus, share)
+        total = sum(_capacity(node, cpus, share) for node in nodes)
+        if stopwatch:  # on the node where it costs the fewest trials
+            total -= min(
+                _capacity(node, cpus, share)
+                - _capacity(Node(cpus=node.cpus - 1, gpus=node.gpus - share), cpus, share)
                 for node in nodes
             )
-        concurrency = max(1, sum(rooms))
+        concurrency = max(1, total)
     return Shares(concurrency=concurrency, cpus=cpus, gpus=share, stopwatch=stopwatch)
 
 
 def _default_share(
     nodes: Sequence[Node], cpus: int, concurrency: int | None, stopwatch: bool
 ) -> float:
-    """Of a GPU for each trial, where there are any."""
+    """Share of a GPU for each trial."""
     gpus, most = sum(node.gpus for node in nodes), max(node.gpus for node in nodes)
     if stopwatch:
         return min(most, 0.5 if gpus <= 1 else 1.0)
-    crowd = min(_crowd(node, cpus) for node in nodes if node.gpus)
+    trials = min(_trials_per_gpu(node, cpus) for node in nodes if node.gpus)
     if concurrency is not None:
-        crowd = min(crowd, math.ceil(concurrency / gpus))
-    return min(most, gpu_share(crowd))
+        trials = min(trials, math.ceil(concurrency / gpus))
+    return min(most, gpu_share(trials))
 
 
-def gpu_share(crowd: int) -> float:
-    """What each of so many gets of a GPU; rounded down, as Ray counts in ten-thousandths."""
-    return math.floor(1e4 / crowd) / 1e4
+def gpu_share(count: int) -> float:
+    """Share of each of `count` users of a GPU, rounded down: Ray counts in ten-thousandths."""
+    return math.floor(1e4 / count) / 1e4
 
 
-def _crowd(node: Node, cpus: int) -> int:
+def _trials_per_gpu(node: Node, cpus: int) -> int:
     """Trials at once on one GPU of a node: as many as its memory, the node's cores and
-    MOST_PER_GPU allow, but one at least."""
-    return max(
-        1, min(int(node.gpu_gb / TRIAL_GPU_GB), int(node.cpus / node.gpus / cpus), MOST_PER_GPU)
-    )
+    MAX_TRIALS_PER_GPU allow, at least one."""
+    by_memory, by_cores = int(node.gpu_gb / TRIAL_GPU_GB), int(node.cpus / node.gpus / cpus)
+    return max(1, min(by_memory, by_cores, MAX_TRIALS_PER_GPU))
 
 
 def _default_cpus(
     nodes: Sequence[Node], share: float, concurrency: int | None, stopwatch: bool
 ) -> int:
-    """Cores for each trial on GPUs: those of a node among the trials that it has room for."""
+    """Cores for each trial on GPUs: a node's cores divided by the trials that fit on it."""
 
-    def fair(node: Node) -> int:
-        trials = max(_room(node, 1, share), 1)
+    def cores_per_trial(node: Node) -> int:
+        trials = max(_capacity(node, 1, share), 1)
         if concurrency is not None:
             trials = min(trials, math.ceil(concurrency * node.gpus / gpus))
         return int((node.cpus - stopwatch) // trials)
 
     gpus = sum(node.gpus for node in nodes)
-    return min(max(1, min(fair(node) for node in nodes if node.gpus)), MOST_CPUS)
+    return min(
+        max(1, min(cores_per_trial(node) for node in nodes if node.gpus)), MAX_CPUS_PER_TRIAL
+    )
 
 
-def _room(node: Node, cpus: int, share: float) -> int:
-    """Trials at once."""
-    room = max(int(node.cpus // cpus), 0)
-    return min(room, max(int(node.gpus / share + 1e-9), 0)) if share else room
+def _capacity(node: Node, cpus: int, share: float) -> int:
+    """Trials at once that fit on a node."""
+    by_cores = max(int(node.cpus // cpus), 0)
+    return min(by_cores, max(int(node.gpus / share + 1e-9), 0)) if share else by_cores

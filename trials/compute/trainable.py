@@ -1,8 +1,8 @@
 """Segments on Ray Tune.
 
 A Ray Tune "trial" is one segment: one design, from its last rung to its next. So a pause is
-simply the end of a segment, a promotion the start of another in a reused worker, and Ray keeps
-no state that a search would need after a crash: that is all in the study's storage and in the
+simply the end of a segment, a promotion is the start of another one in a reused worker, and Ray
+keeps no state that a search would need after a crash: that is all in the study's storage and the
 trials' folders.
 """
 
@@ -18,7 +18,7 @@ from typing import Protocol
 
 # Tune reads these when it is imported.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")  # the study is the record
-os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # Ctrl-C is the command's to handle
+os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")  # the command handles Ctrl-C
 os.environ.setdefault("TUNE_GLOBAL_CHECKPOINT_S", "100000")
 os.environ.setdefault("TUNE_RESULT_BUFFER_LENGTH", "0")
 os.environ.setdefault("TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S", "0")
@@ -34,22 +34,25 @@ from trials.compute.resources import Shares
 from trials.run import Failure, Segment, SegmentReport, run_segment
 
 NODE_SILENCE = 20.0
-"""Seconds in which a cluster notices that a machine is gone; a worker's death shows at once."""
+"""Seconds until a cluster notices that a machine is gone; a worker's death shows at once."""
 
 
 class SegmentSource(Protocol):
-    """Who decides what is trained next and takes down what came of it (the driver)."""
+    """Decides what is trained next and stores the results (the driver)."""
 
     def next_segment(self) -> Segment | None:
-        """The next segment; none where nothing can start before a running one ends.
+        """The next segment; None if none can start before a running one ends.
 
-        Raises StopIteration when the search has ended."""
+        Raises:
+            StopIteration: the search has ended.
+        """
 
-    def take(self, report: SegmentReport) -> None: ...
+    def take(self, report: SegmentReport) -> None:
+        """Store a worker's report."""
 
 
 class SegmentTrainable(tune.Trainable):
-    """Trains a segment, one epoch a step."""
+    """Trains a segment, one epoch per step."""
 
     def setup(self, config: dict):
         self._start(config)
@@ -63,7 +66,7 @@ class SegmentTrainable(tune.Trainable):
 
     def step(self) -> dict:
         report = next(self._reports)
-        if report.ended:  # the worker may idle from here on: let go of the model
+        if report.ended:  # free the model, as the worker may be idle from now on
             self._reports.close()
         return {
             "report": json.dumps(report.to_dict()),
@@ -72,21 +75,21 @@ class SegmentTrainable(tune.Trainable):
         }
 
     def save_checkpoint(self, checkpoint_dir: str):
-        """Nothing: `fit` has its own, in the trial's folder."""
+        """Does nothing: `fit` writes its own checkpoints into the trial's folder."""
 
     def load_checkpoint(self, checkpoint):
-        """Nothing to load."""
+        """Does nothing, see `save_checkpoint`."""
 
 
-class _Hand(Searcher):
-    """Ray's questions, answered by a SegmentSource."""
+class SegmentSearcher(Searcher):
+    """A Ray Tune search algorithm that takes its segments from a SegmentSource."""
 
     def __init__(self, source: SegmentSource):
-        super().__init__(metric="training_iteration", mode="max")  # not looked at
+        super().__init__(metric="training_iteration", mode="max")  # unused
         self._source = source
         self._running: dict[str, int] = {}
-        self._nodes: dict[str, str] = {}  # where a segment runs, once it has told
-        self._dead: dict[str, set[str]] = {}  # nodes that were dead when it began
+        self._nodes: dict[str, str] = {}  # node of a segment, known after its first report
+        self._dead: dict[str, set[str]] = {}  # nodes that were dead when it started
 
     def suggest(self, trial_id: str):
         try:
@@ -111,47 +114,47 @@ class _Hand(Searcher):
         if number is not None and result and "report" in result and not error:
             self._source.take(_read(result))
         elif number is not None:
-            died = self._node_died(trial_id)
+            node_died = self._node_died(trial_id)
             self._source.take(
                 SegmentReport(
                     number=number,
                     ended=True,
                     failure=Failure(
                         reason="the node it ran on died"
-                        if died
+                        if node_died
                         else "the worker process died (killed, or out of memory)",
                         is_transient=True,
-                        node_died=died,
+                        node_died=node_died,
                     ),
                 )
             )
 
     def _node_died(self, trial_id: str) -> bool:
-        """Whether the node of a lost segment went with it; where that segment had not told yet
-        where it ran: whether any went since it began."""
-        node, before = self._nodes.get(trial_id), self._dead[trial_id]
+        """Whether the node of a lost segment died; if its node is not known yet, whether any node
+        has died since it started."""
+        node, dead_before = self._nodes.get(trial_id), self._dead[trial_id]
         until = time.monotonic() + (NODE_SILENCE if len(ray.nodes()) > 1 else 0)
         while True:
             dead = dead_nodes()
-            if node in dead if node else dead - before:
+            if node in dead if node else dead - dead_before:
                 return True
             if time.monotonic() >= until:
                 return False
             time.sleep(0.5)
 
     def save(self, checkpoint_path: str):
-        """Nothing: the source stores what it decides."""
+        """Does nothing: the source stores its state."""
 
     def restore(self, checkpoint_path: str):
-        """Nothing to restore."""
+        """Does nothing, see `save`."""
 
 
 def _read(result: dict) -> SegmentReport:
     return SegmentReport.from_dict(json.loads(result["report"]))
 
 
-class _Watch(tune.Callback):
-    """Calls `tick` as often as Tune's loop turns, for the live line."""
+class _TickCallback(tune.Callback):
+    """Calls `tick` in every turn of Tune's loop, for the live line."""
 
     def __init__(self, tick):
         self._tick = tick
@@ -173,15 +176,15 @@ def run_on_ray(
     Starts a local Ray and ends it again, unless a cluster is connected.
 
     Args:
-        scratch: folder for what Ray Tune insists on writing, removed again; on a cluster one that
-            all nodes see. None: a temporary one.
-        stopwatch: started before the first segment is asked for.
-        tick: called as often as Tune's loop turns.
+        scratch: folder for Ray Tune's temporary files; on a cluster one that all nodes see. None
+            means the system's temporary folder.
+        stopwatch: started before the first segment is requested.
+        tick: called in every turn of Tune's loop.
 
     Raises:
-        UserError: the stopwatch cannot be had.
+        UserError: the stopwatch cannot be started.
     """
-    aside = Path(tempfile.mkdtemp(prefix="tune-", dir=scratch))
+    folder = Path(tempfile.mkdtemp(prefix="tune-", dir=scratch))
     try:
         with running(shares):
             if stopwatch is not None:
@@ -189,19 +192,19 @@ def run_on_ray(
             tuner = tune.Tuner(
                 tune.with_resources(SegmentTrainable, {"cpu": shares.cpus, "gpu": shares.gpus}),
                 tune_config=tune.TuneConfig(
-                    search_alg=_Hand(source),
+                    search_alg=SegmentSearcher(source),
                     num_samples=-1,
                     max_concurrent_trials=shares.concurrency,
                     reuse_actors=True,
                 ),
                 run_config=tune.RunConfig(
-                    storage_path=str(aside.resolve()),
+                    storage_path=str(folder.resolve()),
                     name="segments",
                     verbose=0,
-                    callbacks=[_Watch(tick)],
+                    callbacks=[_TickCallback(tick)],
                     failure_config=tune.FailureConfig(max_failures=0),
                 ),
             )
             tuner.fit()
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,1 +1,1 @@
-"""What of a search is shown in MLflow: its store, the view of a study, runs linked to it."""
+"""A search in MLflow: the store, the view of a study, runs linked to it."""

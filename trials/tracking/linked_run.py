@@ -1,38 +1,42 @@
-"""Runs beside the trials of a study in MLflow: a retrain or an evaluation, linked to its trial."""
+"""Other runs of a study in MLflow: retrains and evaluations, linked to their trials."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from trials.tracking.mlflow_store import (
+    MetricPoint,
     client,
     experiment_id,
     find_runs,
     log,
     milliseconds,
-    reaching,
+    translated_errors,
 )
-from trials.tracking.study_view import DataFacts, log_data, watch
-from trials.tracking.tracker import Away, Patience, tell
+from trials.tracking.study_view import DataFacts, log_data, monitor_system
+from trials.tracking.tracker import RetryBackoff, TrackerUnavailable
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RunFacts:
-    """What such a run is."""
+    """What the run is."""
 
     role: str
     """retrain or evaluate."""
     key: str
-    """Tells it from others of its role: the same retrain again is the same run."""
+    """Identifies it among the runs of its role: the same retrain again is the same run."""
     title: str
     space: str | None
-    """The experiment; none: "presets"."""
+    """Name of the experiment; None means "presets"."""
     study: str | None
     design: str
-    """`arch_hash`, by which its trial is found."""
+    """`arch_hash`, which identifies its trial."""
     tags: Mapping[str, object] = field(default_factory=dict)
     params: Mapping[str, object] = field(default_factory=dict)
     data: DataFacts | None = None
@@ -40,73 +44,86 @@ class RunFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """How it ended."""
+    """The results, and when they were complete."""
 
     metrics: Mapping[str, float]
     step: int
     time: float
     """Unix seconds."""
     files: Sequence[Path] = ()
-    linked: Mapping[str, object] = field(default_factory=dict)
-    """Tags for the trial's run, beside its role's with the run's id."""
+    trial_tags: Mapping[str, object] = field(default_factory=dict)
+    """Tags of the trial's run, besides the role → this run's id."""
 
 
 class LinkedRun(AbstractContextManager):
-    """A run that lasts; MLflow may be away meanwhile.
+    """A run with progress; MLflow may be unavailable for a while.
 
     Args:
         uri: MLflow store or server.
-        doing: what goes on meanwhile, such as "the retrain".
-        again: the command that tells MLflow what it missed.
-        live: metrics of the system are taken while it lasts.
+        activity: what continues meanwhile, such as "the retrain".
+        sync_command: the command that sends MLflow what it missed.
+        live: record system metrics during the run.
 
     Raises:
         UserError: the store cannot be used from the start.
     """
 
-    def __init__(self, uri: str, facts: RunFacts, *, doing: str, again: str, live: bool = True):
-        self._uri, self._facts, self._again, self._live = uri, facts, again, live
+    def __init__(
+        self, uri: str, facts: RunFacts, *, activity: str, sync_command: str, live: bool = True
+    ):
+        self._uri, self._facts, self._sync_command, self._live = uri, facts, sync_command, live
         self._client = client(uri)
-        self._patience = Patience(doing)
+        self._backoff = RetryBackoff(activity)
         self._monitor = None
-        self._points: list[tuple[str, float, float, int]] = []
-        self._told = 0
+        self._points: list[MetricPoint] = []
+        self._epochs_logged = 0
         """Epochs that MLflow has, or will have with `_points`."""
         self.id: str | None = None
-        """The run's id; none while MLflow does not answer."""
+        """The run's id; None as long as MLflow does not answer."""
         self.finished = False
-        """Whether MLflow has it from its beginning to its end already."""
-        self._ask(self._open)
+        """Whether MLflow has the complete run already."""
+        self._attempt(lambda run: None)
 
-    def epoch(self, number: int, values: Mapping[str, float], at: float) -> None:
-        """Metrics after an epoch, 1-based; one that MLflow has already is left out."""
-        if number > self._told:
+    def log_epoch(self, number: int, values: Mapping[str, float], at: float) -> None:
+        """Metrics of an epoch, 1-based; skipped if MLflow has it already."""
+        if number > self._epochs_logged:
             self._points += [(name, value, at, number) for name, value in values.items()]
-            self._told = number
-        self._ask(self._send)
+            self._epochs_logged = number
+        self._attempt(self._send)
 
-    def end(self, result: Result, after: Callable[[str], None] = lambda run: None) -> bool:
-        """Whether MLflow has all of it. `after` is called with the run's id before it ends."""
+    def finish(self, result: Result, after: Callable[[str], None] = lambda run: None) -> bool:
+        """Log the results and end the run.
 
-        def told() -> None:
-            self._send()
-            values = [
+        Args:
+            after: called with the run's id before it ends.
+
+        Returns:
+            Whether MLflow has the complete run.
+        """
+
+        def send(run: str) -> None:
+            self._send(run)
+            values: list[MetricPoint] = [
                 (name, value, result.time, result.step)
                 for name, value in result.metrics.items()
                 if value is not None
             ]
-            log(self._client, self.id, values)
+            log(self._client, run, values)
             for path in result.files:
-                self._client.log_artifact(self.id, str(path))
-            trial = self._client.get_run(self.id).data.tags.get("trial_run")
+                self._client.log_artifact(run, str(path))
+            trial = self._client.get_run(run).data.tags.get("trial_run")
             if trial:
-                log(self._client, trial, tags={self._facts.role: self.id} | dict(result.linked))
-            after(self.id)
-            self._client.set_terminated(self.id, "FINISHED", milliseconds(result.time))
+                log(self._client, trial, tags={self._facts.role: run} | dict(result.trial_tags))
+            after(run)
+            self._client.set_terminated(run, "FINISHED", milliseconds(result.time))
             self.finished = True
 
-        if not self._ask(told, last=True):
-            tell(f"note: MLflow lacks the {self._facts.role}; when it is back: {self._again}")
+        if not self._attempt(send, last=True):
+            logger.warning(
+                "note: MLflow lacks the %s; when it is back: %s",
+                self._facts.role,
+                self._sync_command,
+            )
         return self.finished
 
     def __exit__(self, kind, *error) -> None:
@@ -114,40 +131,42 @@ class LinkedRun(AbstractContextManager):
             self._monitor.finish()
         if not self.finished and self.id is not None:
             state = "KILLED" if kind is KeyboardInterrupt else "FAILED"
-            self._ask(lambda: self._client.set_terminated(self.id, state), last=True)
+            self._attempt(lambda run: self._client.set_terminated(run, state), last=True)
 
-    def _ask(self, question: Callable[[], None], last: bool = False) -> bool:
-        """Whether MLflow answered."""
-        if not (last or self._patience.asks):
+    def _attempt(self, request: Callable[[str], None], last: bool = False) -> bool:
+        """Open the run if that has not succeeded yet, and call `request` with its id; returns
+        whether MLflow answered."""
+        if not (last or self._backoff.due):
             return False
         try:
-            with reaching():
-                if self.id is None and question != self._open:
-                    self._open()
-                question()
-        except Away as error:
-            self._patience.failed(error)
+            with translated_errors():
+                if self.id is None:
+                    self.id = self._open()
+                request(self.id)
+        except TrackerUnavailable as error:
+            self._backoff.failed(error)
             return False
-        self._patience.answered()
+        self._backoff.succeeded()
         return True
 
-    def _open(self) -> None:
+    def _open(self) -> str:
+        """Find or create the run; returns its id."""
         facts, store = self._facts, self._client
         experiment = experiment_id(store, facts.space or "presets")
         own = {"role": facts.role, "key": facts.key}
-        found = next(find_runs(store, experiment, own), None)
-        if found is None:
+        existing = next(find_runs(store, experiment, own), None)
+        if existing is None:
             trial, study = _linked(store, experiment, facts)
             parent = trial or study
             links = {"mlflow.parentRunId": parent} if parent else {}
-            found = store.create_run(
+            existing = store.create_run(
                 experiment,
                 run_name=facts.title,
                 tags=own | links | ({"trial_run": trial} if trial else {}),
             )
-        run, tags = found.info.run_id, found.data.tags
-        self.finished = found.info.status == "FINISHED" and not self._live
-        self._told = max(self._told, int(tags.get("epochs_logged", 0)))
+        run, tags = existing.info.run_id, existing.data.tags
+        self.finished = existing.info.status == "FINISHED" and not self._live
+        self._epochs_logged = max(self._epochs_logged, int(tags.get("epochs_logged", 0)))
         log(
             store,
             run,
@@ -158,12 +177,12 @@ class LinkedRun(AbstractContextManager):
             log_data(store, run, facts.data)
         if self._live:
             store.update_run(run, status="RUNNING")
-            self._monitor = watch(self._uri, run)
-        self.id = run
+            self._monitor = monitor_system(self._uri, run)
+        return run
 
-    def _send(self) -> None:
+    def _send(self, run: str) -> None:
         if self._points:
-            log(self._client, self.id, self._points, tags={"epochs_logged": self._told})
+            log(self._client, run, self._points, tags={"epochs_logged": self._epochs_logged})
             self._points = []
 
 

@@ -1,5 +1,4 @@
-"""An MLflow store or server: opened and checked, its faults told in one line, runs written to it in
-as few calls as its limits allow."""
+"""An MLflow store or server: opening and checking it, one-line errors, logging in few calls."""
 
 from __future__ import annotations
 
@@ -10,22 +9,25 @@ import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
 
-from detector.base.errors import UserError
-from trials.tracking.tracker import Away
+from detector.base.errors import UserError, first_line
+from trials.tracking.tracker import TrackerUnavailable
 
-SECONDS = 5
-"""That one request to a server may take, artifacts aside."""
+REQUEST_TIMEOUT_S = 5
+"""Seconds for one request to a server, artifacts aside."""
 
-# MLflow's own defaults wait for minutes; set by the user they stay.
-os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(SECONDS))
+MetricPoint = tuple[str, float, float | None, int]
+"""Name, value, Unix seconds (None: now) and step of a metric."""
+
+# MLflow's own defaults wait for minutes; the user's settings take precedence.
+os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every trial
 
-_CAUSES = (  # what MLflow says, what it means and the way out
+_CAUSES = (  # pattern of MLflow's message; what it means and how to fix it
     (
         r"out-of-date database schema \(found version (\w+), but expected (\w+)",
-        "is a store of another version of MLflow (schema {0}, here {1}); bring an older one up to "
-        "date by `mlflow db upgrade {uri}`, use the MLflow that made it, or name another store",
+        "is a store of another version of MLflow (schema {0}, here {1}); upgrade an older one "
+        "by `mlflow db upgrade {uri}`, use the MLflow that created it, or name another store",
     ),
     (
         r"file is not a database|database disk image is malformed",
@@ -38,7 +40,7 @@ _CAUSES = (  # what MLflow says, what it means and the way out
     ),
     (
         r"table \w+ already exists",
-        "is being made by another process just now; try again when that has begun",
+        "is being created by another process; try again in a moment",
     ),
     (
         r"HTTPConnectionPool|HTTPSConnectionPool|Connection refused|timed out",
@@ -56,42 +58,42 @@ def client(uri: str):
     """
     import mlflow
 
-    for name in ("mlflow", "alembic"):  # they tell every table they make
+    for name in ("mlflow", "alembic"):  # they log every table that they create
         logging.getLogger(name).setLevel(logging.ERROR)
     try:
-        made = mlflow.MlflowClient(tracking_uri=uri)
-        made.search_experiments(max_results=1)
-    except Exception as error:  # whatever SQLAlchemy, alembic, requests or MLflow make of it
+        mlflow_client = mlflow.MlflowClient(tracking_uri=uri)
+        mlflow_client.search_experiments(max_results=1)
+    except Exception as error:  # whatever SQLAlchemy, alembic, requests or MLflow raise
         raise UserError(f"--tracking-uri {uri}: {cause(error, uri)}") from error
-    return made
+    return mlflow_client
 
 
 def cause(error: Exception, uri: str) -> str:
-    """What is the matter with a store, and the way out, in one line."""
+    """What is wrong with a store, and how to fix it, in one line."""
     for pattern, meaning in _CAUSES:
-        if found := re.search(pattern, str(error)):
-            return meaning.format(*found.groups(), uri=uri)
-    return f"MLflow cannot use it ({_line(error)}); name another store or server, or none"
+        if match := re.search(pattern, str(error)):
+            return meaning.format(*match.groups(), uri=uri)
+    return f"MLflow cannot use it ({first_line(error)}); name another store or server, or none"
 
 
 @contextlib.contextmanager
-def reaching() -> Iterator[None]:
-    """Raises `Away` for what a store raises that cannot be used now."""
+def translated_errors() -> Iterator[None]:
+    """Raises `TrackerUnavailable` for the errors of a store that cannot be used at the moment."""
     from mlflow.exceptions import MlflowException
 
     try:
         yield
     except (MlflowException, OSError) as error:  # requests' errors are OSErrors
-        raise Away(_line(error)) from error
+        raise TrackerUnavailable(first_line(error)) from error
 
 
 def experiment_id(store, name: str) -> str:
-    """The experiment's id; made where it is not there yet."""
-    found = store.get_experiment_by_name(name)
-    # the kind makes the UI open with runs and metrics, not with traces of language models
+    """The id of an experiment, which is created if missing."""
+    experiment = store.get_experiment_by_name(name)
+    # with this kind, the UI opens with runs and metrics, not with traces of language models
     return (
-        found.experiment_id
-        if found
+        experiment.experiment_id
+        if experiment
         else store.create_experiment(
             name, tags={"mlflow.experimentKind": "custom_model_development"}
         )
@@ -99,11 +101,11 @@ def experiment_id(store, name: str) -> str:
 
 
 def find_runs(store, experiment: str, tags: Mapping[str, object]) -> Iterator:
-    """All runs of an experiment that have these tags, the latest first."""
-    wanted = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
+    """All runs of an experiment that have these tags, newest first."""
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in tags.items())
     token = None
     while True:
-        page = store.search_runs([experiment], wanted, max_results=1000, page_token=token)
+        page = store.search_runs([experiment], query, max_results=1000, page_token=token)
         yield from page
         token = page.token
         if not token:
@@ -113,41 +115,33 @@ def find_runs(store, experiment: str, tags: Mapping[str, object]) -> Iterator:
 def log(
     store,
     run: str,
-    points: Sequence[tuple[str, float, int, float]] = (),
+    points: Sequence[MetricPoint] = (),
     *,
     tags: Mapping[str, object] | None = None,
     params: Mapping[str, object] | None = None,
 ) -> None:
-    """All of a run in as few calls as MLflow's limits allow (1,000 entries, 100 of them params).
-
-    Args:
-        points: (name, value, Unix seconds, step) of each metric. The same one again changes
-            nothing.
-    """
+    """Log metrics, tags and params of a run in as few calls as MLflow's limits allow (1,000
+    entries, 100 of them params). Logging the same point again changes nothing."""
     from mlflow.entities import Metric, Param, RunTag
 
     metrics = [Metric(name, value, milliseconds(at), step) for name, value, at, step in points]
-    texts = [Param(key, value) for key, value in as_texts(params or {}).items()]
-    labels = [RunTag(key, value) for key, value in as_texts(tags or {}).items()]
+    run_params = [Param(key, value) for key, value in as_texts(params or {}).items()]
+    run_tags = [RunTag(key, value) for key, value in as_texts(tags or {}).items()]
     for start in range(0, max(len(metrics), 1), 800):
         first = start == 0
         store.log_batch(
             run,
             metrics=metrics[start : start + 800],
-            params=texts if first else [],
-            tags=labels if first else [],
+            params=run_params if first else [],
+            tags=run_tags if first else [],
         )
 
 
 def milliseconds(seconds: float | None) -> int:
-    """Of Unix seconds, of now where there are none."""
+    """Unix milliseconds of Unix seconds, or of now for None."""
     return int(1000 * (time.time() if seconds is None else seconds))
 
 
 def as_texts(values: Mapping[str, object]) -> dict[str, str]:
-    """Tags and params as MLflow takes them."""
+    """Tags and params as MLflow takes them: text of at most 500 characters."""
     return {key: str(value)[:500] for key, value in values.items()}
-
-
-def _line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:200]

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.base.errors import UserError
-from trials.record import Status, TrialRecord
+from trials.record import Status, TrialRecord, combined_score, mean_ap
 from trials.tracking.mlflow_store import (
+    MetricPoint,
     as_texts,
     cause,
     client,
@@ -19,46 +20,46 @@ from trials.tracking.mlflow_store import (
     find_runs,
     log,
     milliseconds,
-    reaching,
+    translated_errors,
 )
-from trials.tracking.tracker import Away, CoursePoint, TrialView
+from trials.tracking.tracker import ProgressPoint, TrackerUnavailable, TrialView
 
-SAMPLED_EVERY = 15
-"""Seconds between two looks at processor, memory, disk and network."""
+SYSTEM_METRICS_INTERVAL_S = 15
+"""Seconds between two samples of processor, memory, disk and network."""
 _STATES = {Status.FAILED: "FAILED"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """The images that a run learned from."""
+    """The images that a run was trained on."""
 
     name: str
     fingerprint: str
     source: str
     """A folder, or synthetic."""
     images: Mapping[str, int] = field(default_factory=dict)
-    """Of each part."""
+    """Number in each part of the data."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StudyFacts:
-    """What the parent run tells of its study."""
+    """What the parent run says of its study."""
 
     name: str
     space: str
     """The experiment's name."""
     created: float
-    """Unix seconds; with the name it tells studies apart."""
+    """Unix seconds; identifies the study, together with its name."""
     tags: Mapping[str, object]
     data: DataFacts | None = None
 
 
 class MlflowView:
-    """See `trials.tracking.tracker.View`. What MLflow has already is not told it again.
+    """A study in MLflow, see `trials.tracking.tracker.View`. Skips what MLflow has already.
 
     Args:
         uri: MLflow store or server.
-        live: the study is being searched: its run shows as running, with system metrics.
+        live: the search is going on: its run is shown as running, with system metrics.
 
     Raises:
         UserError: the store cannot be used.
@@ -67,39 +68,39 @@ class MlflowView:
     def __init__(self, uri: str, facts: StudyFacts, live: bool = True):
         self._client = client(uri)
         self._facts, self._uri, self._monitor = facts, uri, None
-        self._ended: float | None = None  # when the last trial did
+        self._ended: float | None = None  # end of the last trial
         try:
-            with reaching():
+            with translated_errors():
                 self._experiment = experiment_id(self._client, facts.space)
-                self._parent, self._course_logged = self._open_parent(live)
+                self._parent, self._points_logged = self._open_parent(live)
                 self._runs: dict[int, _Run] = {}
                 for run in self._children():
                     self._runs[int(run.data.tags["trial"])] = _Run(
                         run.info.run_id, dict(run.data.tags), run.info.status
                     )
                 if live:
-                    self._monitor = watch(uri, self._parent)
-        except Away as error:
+                    self._monitor = monitor_system(uri, self._parent)
+        except TrackerUnavailable as error:
             raise UserError(f"--tracking-uri {uri}: {cause(error, uri)}") from error
 
     @staticmethod
-    def _reaches(method):
-        """Faults of the store end as `Away`, and nothing of this view goes on behind one's back."""
+    def _translates_errors(method):
+        """Errors of the store become `TrackerUnavailable`, and the monitor's thread ends."""
 
         @functools.wraps(method)
-        def reached(self, *args):
+        def wrapper(self, *args):
             try:
-                with reaching():
+                with translated_errors():
                     return method(self, *args)
-            except Away:
-                if self._monitor is not None:  # ends in a thread: it asks the store once more
+            except TrackerUnavailable:
+                if self._monitor is not None:  # in a thread: `finish` calls the store once more
                     threading.Thread(target=self._monitor.finish, daemon=True).start()
                 raise
 
-        return reached
+        return wrapper
 
-    @_reaches
-    def trial(self, view: TrialView) -> None:
+    @_translates_errors
+    def log_trial(self, view: TrialView) -> None:
         record, known = view.record, self._runs.get(view.record.number)
         self._ended = max(self._ended or 0.0, record.ended or 0.0) or None
         logged = int(known.tags.get("epochs_logged", 0)) if known else 0
@@ -128,25 +129,27 @@ class MlflowView:
                     },
                 ).info.run_id
             )
-        new = {key: text for key, text in as_texts(tags).items() if known.tags.get(key, "") != text}
-        if new:
+        changed = {
+            key: text for key, text in as_texts(tags).items() if known.tags.get(key, "") != text
+        }
+        if changed:
             log(
                 self._client,
                 known.id,
                 _points(record, logged),
-                tags=new,
+                tags=changed,
                 params={} if "status" in known.tags else view.params,
             )
-            known.tags |= new
-        if known.state != state and state == "RUNNING":  # a longer search took it up again
+            known.tags |= changed
+        if known.state != state and state == "RUNNING":  # resumed by a longer search
             self._client.update_run(known.id, status=state)
         elif known.state != state:
             self._client.set_terminated(known.id, state, milliseconds(record.ended))
         known.state = state
 
-    @_reaches
-    def course(self, points: Sequence[CoursePoint]) -> None:
-        new = points[self._course_logged :]
+    @_translates_errors
+    def log_progress(self, points: Sequence[ProgressPoint]) -> None:
+        new = points[self._points_logged :]
         if new:
             log(
                 self._client,
@@ -158,14 +161,14 @@ class MlflowView:
                 ],
                 tags={"course_logged": len(points)},
             )
-            self._course_logged = len(points)
+            self._points_logged = len(points)
 
-    @_reaches
-    def files(self, paths: Sequence[Path]) -> None:
+    @_translates_errors
+    def log_files(self, paths: Sequence[Path]) -> None:
         for path in paths:
             self._client.log_artifact(self._parent, str(path))
 
-    @_reaches
+    @_translates_errors
     def close(self, ended: bool) -> None:
         if self._monitor is not None:
             self._monitor.finish()
@@ -174,32 +177,33 @@ class MlflowView:
         )
 
     def _open_parent(self, live: bool) -> tuple[str, int]:
-        """The parent run's id, and how many points of the study's course it has."""
-        facts, begun = self._facts, f"{self._facts.created:.3f}"
-        found = next(
+        """The parent run's id, and how many progress points it has."""
+        facts = self._facts
+        own = {"study": facts.name, "role": "study", "begun": f"{facts.created:.3f}"}
+        run = next(
             find_runs(
                 self._client,
                 self._experiment,
-                {"study": facts.name, "role": "study", "begun": begun},
+                own,
             ),
             None,
         )
-        if found is None:
-            found = self._client.create_run(
+        if run is None:
+            run = self._client.create_run(
                 self._experiment,
                 run_name=facts.name,
                 start_time=milliseconds(facts.created),
-                tags={"study": facts.name, "role": "study", "begun": begun} | as_texts(facts.tags),
+                tags=own | as_texts(facts.tags),
             )
         elif live:
-            self._client.update_run(found.info.run_id, status="RUNNING")
+            self._client.update_run(run.info.run_id, status="RUNNING")
         if facts.data is not None:
-            log_data(self._client, found.info.run_id, facts.data)
-        return found.info.run_id, int(found.data.tags.get("course_logged", 0))
+            log_data(self._client, run.info.run_id, facts.data)
+        return run.info.run_id, int(run.data.tags.get("course_logged", 0))
 
     def _children(self):
-        """The trials' runs, one each: a request that timed out may have been carried out after
-        the one that repeated it."""
+        """The runs of the trials, one each. Duplicates are deleted: a request that timed out may
+        have been carried out after its repetition."""
         seen = set()
         for run in find_runs(
             self._client, self._experiment, {"mlflow.parentRunId": self._parent, "role": "trial"}
@@ -213,38 +217,39 @@ class MlflowView:
 
 @dataclass
 class _Run:
-    """What MLflow has of a trial."""
+    """The run of a trial, as MLflow has it."""
 
     id: str
     tags: dict[str, str] = field(default_factory=dict)
     state: str = "RUNNING"
 
 
-def _points(record: TrialRecord, logged: int) -> list[tuple[str, float, float | None, int]]:
+def _points(record: TrialRecord, logged: int) -> list[MetricPoint]:
     """A trial's cost, and its epochs after the first `logged`, as metrics."""
     cost = record.cost
-    values = {
+    costs: dict[str, float | None] = {
         "params": cost.params,
         "macs": cost.macs,
         "speed_score": record.speed_score,
         "latency_ms": cost.latency_ms,
     }
-    points = [
-        (name, value, record.started, 0) for name, value in values.items() if value is not None
+    points: list[MetricPoint] = [
+        (name, value, record.started, 0) for name, value in costs.items() if value is not None
     ]
     for epoch in record.epochs[logged:]:
         values = {f"loss_{name}": value for name, value in epoch.losses.items()}
         if epoch.ap is not None:
+            accuracy = mean_ap(epoch.ap)
             values |= {f"ap_{name}": value for name, value in epoch.ap.items()}
-            values["accuracy_score"] = epoch.accuracy_score
-            values["score"] = record.speed_score + 2 * epoch.accuracy_score
+            values["accuracy_score"] = accuracy
+            values["score"] = combined_score(accuracy, record.speed_score)
         at = record.started if epoch.ended is None else epoch.ended
         points += [(name, value, at, epoch.epoch) for name, value in values.items()]
     return points
 
 
 def log_data(store, run: str, data: DataFacts) -> None:
-    """The images as the run's data set; once however often it is called."""
+    """Log the images as the run's data set; idempotent."""
     from mlflow.entities import Dataset, DatasetInput, InputTag
 
     store.log_inputs(
@@ -264,12 +269,12 @@ def log_data(store, run: str, data: DataFacts) -> None:
     )
 
 
-def watch(uri: str, run: str):
-    """Started system metrics of a run, in a thread; call `finish` in the end."""
+def monitor_system(uri: str, run: str):
+    """Record system metrics of a run in a thread; call `finish` of the result at the end."""
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
     monitor = SystemMetricsMonitor(
-        run, sampling_interval=SAMPLED_EVERY, resume_logging=True, tracking_uri=uri
+        run, sampling_interval=SYSTEM_METRICS_INTERVAL_S, resume_logging=True, tracking_uri=uri
     )
     monitor.start()
     return monitor

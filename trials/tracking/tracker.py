@@ -1,9 +1,9 @@
-"""What a search tells of itself, and to whom. A view can be made anew from the study, so it may
-miss things for a while, and a search never waits for it."""
+"""What a search reports, and to whom. A view can be rebuilt from the study at any time, so it may
+miss reports for a while, and a search never waits for it."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +14,11 @@ from detector.base.errors import UserError
 from trials.record import TrialRecord
 
 FIRST_WAIT, LONGEST_WAIT = 10.0, 300.0
-"""Seconds until a view that is away is asked again; the wait doubles each time."""
-PATIENCE = 2.0
-"""Seconds of a call within which missed facts are handed on."""
+"""Seconds until the next attempt to reach an unavailable view; the wait doubles each time."""
+CATCH_UP_SECONDS = 2.0
+"""Time within one call for sending missed reports."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,198 +27,191 @@ class TrialView:
 
     record: TrialRecord
     title: str
-    """Tells the design."""
+    """Number and design in a few words."""
     params: Mapping[str, object]
-    """The choices that matter."""
+    """The sampler's choices."""
     on_front: bool
 
 
 @dataclass(frozen=True, kw_only=True)
-class CoursePoint:
-    """The study's own numbers at one moment."""
+class ProgressPoint:
+    """The study's own metrics at one moment."""
 
     step: int
-    """Trials begun by then."""
+    """Trials started by then."""
     time: float
     """Unix seconds."""
     values: Mapping[str, float]
 
 
-class Away(Exception):
-    """A view cannot be reached now; its message is one line."""
+class TrackerUnavailable(Exception):
+    """A view cannot be reached at the moment; the message is one line."""
 
 
 class View(Protocol):
-    """What others keep of a study. Told the same again, it stays the same.
+    """A copy of a study; its methods are idempotent and may raise `TrackerUnavailable`."""
 
-    Every method may raise `Away`.
-    """
+    def log_trial(self, view: TrialView) -> None:
+        """A trial's current state."""
 
-    def trial(self, view: TrialView) -> None:
-        """A trial's new state."""
+    def log_progress(self, points: Sequence[ProgressPoint]) -> None:
+        """The study's metrics from its start until now."""
 
-    def course(self, points: Sequence[CoursePoint]) -> None:
-        """The study's numbers from its beginning to now."""
-
-    def files(self, paths: Sequence[Path]) -> None:
+    def log_files(self, paths: Sequence[Path]) -> None:
         """The study's tables and pictures."""
 
     def close(self, ended: bool) -> None:
-        """Nothing more is told. `ended`: nothing is left to train either."""
+        """No more reports follow. `ended`: the search is complete, too."""
 
 
 class Tracker(Protocol):
-    """Whom a search tells what happened; see `View`. Never raises `Away`."""
+    """Takes the reports of a search, see `View`. Never raises `TrackerUnavailable`."""
 
-    def trials(self, views: Sequence[TrialView]) -> None: ...
+    def log_trials(self, views: Sequence[TrialView]) -> None: ...
 
-    def course(self, points: Sequence[CoursePoint]) -> None: ...
+    def log_progress(self, points: Sequence[ProgressPoint]) -> None: ...
 
-    def files(self, paths: Sequence[Path]) -> None: ...
+    def log_files(self, paths: Sequence[Path]) -> None: ...
 
     def close(self, ended: bool) -> bool:
-        """Whether the view has all of it."""
+        """Whether the view is complete."""
 
 
 class NullTracker:
-    """Takes down nothing."""
+    """Discards all reports."""
 
-    def trials(self, views):
+    def log_trials(self, views: Sequence[TrialView]) -> None:
         pass
 
-    def course(self, points):
+    def log_progress(self, points: Sequence[ProgressPoint]) -> None:
         pass
 
-    def files(self, paths):
+    def log_files(self, paths: Sequence[Path]) -> None:
         pass
 
-    def close(self, ended):
+    def close(self, ended: bool) -> bool:
         return True
 
 
-class Patience:
-    """When to ask a view that was away again, and what the user is told of it: a line when it
-    goes away and one when it is back.
+class RetryBackoff:
+    """When to try an unavailable view again; logs when it becomes unavailable and when it is back.
 
     Args:
-        doing: what goes on meanwhile, such as "the search".
+        activity: what continues meanwhile, such as "the search".
     """
 
-    def __init__(self, doing: str, clock: Callable[[], float] = time.monotonic):
-        self._doing, self._clock = doing, clock
-        self._wait, self._again_at = FIRST_WAIT, 0.0
-        self.away = False
+    def __init__(self, activity: str, clock: Callable[[], float] = time.monotonic):
+        self._activity, self._clock = activity, clock
+        self._wait, self._next_attempt = FIRST_WAIT, 0.0
+        self.available = True
 
     @property
-    def asks(self) -> bool:
-        """Whether it is time to try."""
-        return not self.away or self._clock() >= self._again_at
+    def due(self) -> bool:
+        """Whether it is time for an attempt."""
+        return self.available or self._clock() >= self._next_attempt
 
     def failed(self, error: Exception) -> None:
-        if not self.away:
-            tell(
-                f"note: MLflow does not answer ({error}); {self._doing} goes on and keeps "
-                "everything"
+        if self.available:
+            logger.warning(
+                "note: MLflow does not answer (%s); %s continues and keeps everything",
+                error,
+                self._activity,
             )
-        self.away = True
-        self._again_at = self._clock() + self._wait
+        self.available = False
+        self._next_attempt = self._clock() + self._wait
         self._wait = min(2 * self._wait, LONGEST_WAIT)
 
-    def answered(self) -> None:
-        if self.away:
-            tell("note: MLflow is back; it is told what it missed")
-        self.away, self._wait = False, FIRST_WAIT
+    def succeeded(self) -> None:
+        if not self.available:
+            logger.warning("note: MLflow is back; it gets the reports that it missed")
+        self.available, self._wait = True, FIRST_WAIT
 
 
-class PatientTracker:
-    """Hands on to a view that may be away for a while and is told what it missed when it is back.
+class RetryingTracker:
+    """Passes reports to a view that may be unavailable for a while and gets what it missed later.
 
-    A call lasts as long as one question that fails, or hands on for PATIENCE seconds; `close`
-    takes the time it needs while it is answered.
+    A call takes as long as one failing request, or sends for CATCH_UP_SECONDS; `close` takes the
+    time it needs as long as the view answers.
 
     Args:
-        open: makes the view; raises UserError where it cannot be used.
-        again: the command that makes the view anew.
+        open_view: opens the view; raises UserError if it cannot be used.
+        sync_command: the command that rebuilds the view.
 
     Raises:
-        UserError: it cannot be used from the start.
+        UserError: the view cannot be used from the start.
     """
 
     def __init__(
         self,
-        open: Callable[[], Tracker],
-        again: str,
+        open_view: Callable[[], View],
+        sync_command: str,
         *,
         clock: Callable[[], float] = time.monotonic,
     ):
-        self._open, self._again, self._clock = open, again, clock
-        self._inner: View | None = open()
-        self._patience = Patience("the search", clock)
+        self._open_view, self._sync_command, self._clock = open_view, sync_command, clock
+        self._view: View | None = open_view()
+        self._backoff = RetryBackoff("the search", clock)
         self._trials: dict[int, TrialView] = {}
-        self._due: dict[int, None] = {}  # numbers of trials, in the order they were told
-        self._course: Sequence[CoursePoint] = ()
+        self._pending: dict[int, None] = {}  # numbers of trials, in the order of their reports
+        self._points: Sequence[ProgressPoint] = ()
         self._files: Sequence[Path] = ()
-        self._course_due = self._files_due = False
+        self._points_pending = self._files_pending = False
 
     def __reduce__(self):
-        """Ray pickles all that a search holds, but reads nothing of it again."""
+        """Ray pickles all that a search holds, but never uses the copy."""
         return NullTracker, ()
 
-    def trials(self, views: Sequence[TrialView]) -> None:
-        found = {view.record.number: view for view in views}
-        self._trials |= found
-        self._due |= dict.fromkeys(found)
-        self._catch_up(PATIENCE)
+    def log_trials(self, views: Sequence[TrialView]) -> None:
+        by_number = {view.record.number: view for view in views}
+        self._trials |= by_number
+        self._pending |= dict.fromkeys(by_number)
+        self._catch_up(CATCH_UP_SECONDS)
 
-    def course(self, points: Sequence[CoursePoint]) -> None:
-        self._course, self._course_due = points, True
-        self._catch_up(PATIENCE)
+    def log_progress(self, points: Sequence[ProgressPoint]) -> None:
+        self._points, self._points_pending = points, True
+        self._catch_up(CATCH_UP_SECONDS)
 
-    def files(self, paths: Sequence[Path]) -> None:
-        self._files, self._files_due = paths, True
-        self._catch_up(PATIENCE)
+    def log_files(self, paths: Sequence[Path]) -> None:
+        self._files, self._files_pending = paths, True
+        self._catch_up(CATCH_UP_SECONDS)
 
     def close(self, ended: bool) -> bool:
         self._catch_up(float("inf"), last=True)
-        if self._inner is not None:
+        if self._view is not None:
             try:
-                self._inner.close(ended)
+                self._view.close(ended)
                 return True
-            except Away as error:
-                self._patience.failed(error)
-        missing = [f"{len(self._due)} of {len(self._trials)} trials"] if self._due else []
+            except TrackerUnavailable as error:
+                self._backoff.failed(error)
+        missing = [f"{len(self._pending)} of {len(self._trials)} trials"] if self._pending else []
         missing.append("the study's own numbers and pictures")
-        tell(f"note: MLflow lacks {' and '.join(missing)}; when it is back: {self._again}")
+        logger.warning(
+            "note: MLflow lacks %s; when it is back: %s", " and ".join(missing), self._sync_command
+        )
         return False
 
     def _catch_up(self, seconds: float, last: bool = False) -> None:
-        if not (last or self._patience.asks):
+        if not (last or self._backoff.due):
             return
         until = self._clock() + seconds
         try:
-            if self._inner is None:
-                self._inner = self._open()
-                # It knows itself what it has of them, also if a call was half done, or it is a
-                # new one.
-                self._due = dict.fromkeys(self._trials)
-                self._course_due, self._files_due = bool(self._course), bool(self._files)
-            self._patience.answered()
-            while self._due and self._clock() < until:
-                number = next(iter(self._due))
-                self._inner.trial(self._trials[number])
-                del self._due[number]
-            if self._course_due and not self._due:
-                self._inner.course(self._course)
-                self._course_due = False
-            if self._files_due and not self._due:
-                self._inner.files(self._files)
-                self._files_due = False
-        except (Away, UserError) as error:
-            self._inner = None
-            self._patience.failed(error)
-
-
-def tell(line: str) -> None:
-    """A line on stderr, where a live line may stand."""
-    clear = "\r\033[K" if sys.stderr.isatty() else ""
-    print(clear + line, file=sys.stderr, flush=True)
+            if self._view is None:
+                self._view = self._open_view()
+                # Send everything: the view skips what it has. The last call may have been carried
+                # out in part, and the store may be a new one.
+                self._pending = dict.fromkeys(self._trials)
+                self._points_pending, self._files_pending = bool(self._points), bool(self._files)
+            self._backoff.succeeded()
+            while self._pending and self._clock() < until:
+                number = next(iter(self._pending))
+                self._view.log_trial(self._trials[number])
+                del self._pending[number]
+            if self._points_pending and not self._pending:
+                self._view.log_progress(self._points)
+                self._points_pending = False
+            if self._files_pending and not self._pending:
+                self._view.log_files(self._files)
+                self._files_pending = False
+        except (TrackerUnavailable, UserError) as error:
+            self._view = None
+            self._backoff.failed(error)

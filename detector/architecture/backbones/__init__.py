@@ -1,1 +1,1 @@
-"""Backbones: each is a table and a loop that writes its layers down; no torch."""
+"""Backbones: each is a table and a loop that yields its layers; no torch."""

@@ -1,18 +1,17 @@
-"""MobileNetV1 (Howard et al. 2017): depthwise 3×3 and pointwise 1×1 convolutions in turn."""
+"""MobileNetV1 (Howard et al. 2017): alternating depthwise 3×3 and pointwise convolutions."""
 
 from __future__ import annotations
 
 from detector.architecture.layers import Conv, Layer, separable
-from detector.config.detector import BACKBONE_ROWS, Backbone
+from detector.config.detector import Backbone
 
 
 def stages(config: Backbone, top: int) -> list[list[Layer]]:
-    """Rows at strides 2, 4, 8, 16, 32; the stem does the halving of the first."""
+    """Rows at strides 2, 4, 8, 16, 32; the stem has the stride of the first."""
     act = config.activation
     channels = config.stem
     result: list[list[Layer]] = [[Conv(3, channels, 3, stride=2, activation=act)]]
-    rows = zip(BACKBONE_ROWS["mobilenet_v1"], config.widths, config.depths)
-    for level, width, depth in rows:
+    for level, width, depth in zip(config.spec.levels, config.widths, config.depths):
         if level > top:
             break
         if level > 1:

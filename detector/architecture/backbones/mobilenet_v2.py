@@ -1,20 +1,20 @@
-"""MobileNetV2 (Sandler et al. 2018): inverted residuals, laid out as torchvision's
+"""MobileNetV2 (Sandler et al. 2018): inverted residuals, as in torchvision's
 `mobilenet_v2.features` without its last 1×1 convolution."""
 
 from __future__ import annotations
 
 from detector.architecture.layers import Chain, Conv, Layer, Residual
-from detector.config.detector import BACKBONE_ROWS, Backbone
+from detector.config.detector import Backbone
 
 
 def stages(config: Backbone, top: int) -> list[list[Layer]]:
-    """Seven rows; the first row of a level halves the resolution, for level 1 the stem does.
+    """Seven rows; the first row of a level has stride 2 (of level 1, the stem has).
 
     The first row has no expansion, the last one may have its own.
     """
     channels = config.stem
     result: list[list[Layer]] = [[Conv(3, channels, 3, stride=2, activation=config.activation)]]
-    levels = BACKBONE_ROWS[config.kind]
+    levels = config.spec.levels
     expansions = [1, *[config.expansion] * (len(levels) - 1)]
     expansions[-1] = config.last_expansion or config.expansion
     for level, width, depth, expansion in zip(levels, config.widths, config.depths, expansions):

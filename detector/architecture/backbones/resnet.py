@@ -1,19 +1,17 @@
-"""ResNet (He et al. 2015) with basic or bottleneck blocks, laid out as torchvision's: the stride
-of a bottleneck is in its 3×3 convolution. Its variant d (He et al. 2018, "Bag of Tricks") as SCRFD
-has it."""
+"""ResNet (He et al. 2015) with basic or bottleneck blocks, as in torchvision: a bottleneck has its
+stride in the 3×3 convolution. Variant d (He et al. 2018, "Bag of Tricks") as in SCRFD."""
 
 from __future__ import annotations
 
 from detector.architecture.layers import AvgPool, Chain, Conv, Layer, MaxPool, Residual
-from detector.config.detector import BACKBONE_ROWS, Backbone
+from detector.config.detector import Backbone
 
 
 def stages(config: Backbone, top: int) -> list[list[Layer]]:
-    """Stem (level 1), max pool and first row (level 2), then a row for each level."""
+    """Stem (level 1), max pool and first row (level 2), then a row per level."""
     channels = config.stem
     result: list[list[Layer]] = [_stem(config)]
-    rows = zip(BACKBONE_ROWS["resnet"], config.widths, config.depths)
-    for level, width, depth in rows:
+    for level, width, depth in zip(config.spec.levels, config.widths, config.depths):
         if level > top:
             break
         pool = MaxPool(channels, kernel=2 if config.variant == "d" else 3)
@@ -50,7 +48,9 @@ def _block(config: Backbone, cin: int, width: int, stride: int) -> Residual:
     else:
         cout = width
         body = Chain((Conv(cin, width, 3, stride, activation=act), Conv(width, width, 3)))
-    shortcut = Conv(cin, cout, stride=stride) if stride != 1 or cin != cout else None
+    shortcut: Conv | Chain | None = None
+    if stride != 1 or cin != cout:
+        shortcut = Conv(cin, cout, stride=stride)
     if config.variant == "d" and stride != 1:
         shortcut = Chain((AvgPool(cin), Conv(cin, cout)))
     return Residual(body, shortcut, act)

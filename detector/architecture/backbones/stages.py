@@ -1,27 +1,21 @@
-"""Backbones: each is a table and a loop that writes its layers down. Imports no torch."""
+"""The layers of any backbone, by the file that its kind names. Imports no torch."""
 
 from __future__ import annotations
 
-from detector.architecture.backbones import mobilenet_v1, mobilenet_v2, resnet, yunet
-from detector.architecture.layers import Chain, Norm
-from detector.config.detector import Backbone
+from importlib import import_module
 
-_STAGES = {
-    "mobilenet_v1": mobilenet_v1.stages,
-    "mobilenet_v2": mobilenet_v2.stages,
-    "mobilenet_v2_s16": mobilenet_v2.stages,
-    "resnet": resnet.stages,
-    "yunet": yunet.stages,
-}
+from detector.architecture.layers import Chain, Layer, Norm
+from detector.config.detector import Backbone
 
 
 def stages(config: Backbone, top: int) -> tuple[Chain, ...]:
     """The layers from the image up to pyramid level `top` (1–5).
 
-    Stage i halves the resolution once: its input is at level i (0 is the image, 3 channels), its
-    output is the feature map of level i + 1, with `stages[i].cout` channels.
+    Stage i has a stride of 2: its input is at level i (0 is the image, 3 channels), its output is
+    the feature map of level i + 1, with `stages[i].cout` channels.
     """
-    layers = _STAGES[config.kind](config, top)
+    module = import_module(f"detector.architecture.backbones.{config.spec.layers}")
+    layers: list[list[Layer]] = module.stages(config, top)
     if config.input_norm:
         layers[0].insert(0, Norm(3))
     return tuple(Chain(tuple(stage)) for stage in layers)

@@ -1,4 +1,4 @@
-"""What annotation files of any format say, before anything is left out or rounded."""
+"""The content of annotation files of any format, before anything is dropped or rounded."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ import numpy as np
 from detector.base.errors import UserError
 from detector.data.types import ImageLabel
 
-LARGEST = 1e9  # px: what is beyond is no coordinate
+MAX_COORDINATE = 1e9  # px; larger numbers are errors
 
 
 @dataclass(frozen=True, eq=False)
 class ImageFaces:
-    """The faces of one image as its file has them, in px of the image."""
+    """The faces of one image as in the file, in px of the image."""
 
     name: str
     boxes: np.ndarray
@@ -25,10 +25,10 @@ class ImageFaces:
     landmarks: np.ndarray
     """float64 [N, 5, 2] in the order of `ImageLabel`; NaN where unknown."""
     attributes: tuple[dict, ...]
-    """What else is known of each face, plain data: WIDER's six flags by name, `blur_score` and
-    `landmark_flags` (five; 1 where hidden) of RetinaFace."""
+    """Other information on each face, as plain data: WIDER's six flags by name, `blur_score` and
+    `landmark_flags` (five; 1 if hidden) of RetinaFace."""
     size: tuple[int, int] = (0, 0)
-    """(width, height); (0, 0) where not known."""
+    """(width, height); (0, 0) if unknown."""
 
     @property
     def ignore(self) -> np.ndarray:
@@ -38,55 +38,60 @@ class ImageFaces:
 
 @dataclass(eq=False)
 class Annotation:
-    """What an annotation file says."""
+    """The content of an annotation file."""
 
     images: list[ImageFaces] = field(default_factory=list)
-    """Names are different; all numbers are finite, but for unknown landmarks."""
+    """Without duplicate names; all numbers are finite except unknown landmarks."""
     notes: list[str] = field(default_factory=list)
-    """Facts about what the reader left out, a line each."""
+    """What the reader left out, a line each."""
 
     @cached_property
     def labels(self) -> list[ImageLabel]:
-        """To train and evaluate on: boxes have area and reach into the image's upper left."""
-        return [_label(image, kept) for image, kept in zip(self.images, self._kept)]
+        """Labels for training and evaluation, without invalid boxes; see `dropped`."""
+        return [_label(image, valid) for image, valid in zip(self.images, self._valid)]
 
     @property
     def dropped(self) -> int:
-        """Boxes that the labels lack: of no width or height, or wholly left of or above the
-        image."""
-        return sum(int((~kept).sum()) for kept in self._kept)
+        """Number of boxes that the labels lack: without width or height, or completely left of or
+        above the image."""
+        return sum(int((~valid).sum()) for valid in self._valid)
 
     @property
     def first_dropped(self) -> str:
         """Such as "face 2 of 0--Parade/a.jpg (5 6 0 8)"; needs a dropped box."""
-        image, kept = next((i, k) for i, k in zip(self.images, self._kept) if not k.all())
-        at = int(np.argmin(kept))
-        return f"face {at + 1} of {image.name} ({' '.join(f'{v:g}' for v in image.boxes[at])})"
+        image, valid = next((i, v) for i, v in zip(self.images, self._valid) if not v.all())
+        index = int(np.argmin(valid))
+        box = " ".join(f"{value:g}" for value in image.boxes[index])
+        return f"face {index + 1} of {image.name} ({box})"
 
     @cached_property
-    def _kept(self) -> list[np.ndarray]:
+    def _valid(self) -> list[np.ndarray]:
         return [
             (i.boxes[:, 2:] > 0).all(axis=1) & (i.boxes[:, :2] + i.boxes[:, 2:] > 0).all(axis=1)
             for i in self.images
         ]
 
 
-def _label(image: ImageFaces, kept: np.ndarray) -> ImageLabel:
-    corner, extent = image.boxes[kept, :2], image.boxes[kept, 2:]
+def _label(image: ImageFaces, valid: np.ndarray) -> ImageLabel:
+    corner, extent = image.boxes[valid, :2], image.boxes[valid, 2:]
     boxes = np.concatenate([corner, corner + extent], axis=1).clip(0).astype(np.float32)
     return ImageLabel(
-        image.name, image.size, boxes, image.landmarks[kept].astype(np.float32), image.ignore[kept]
+        image.name,
+        image.size,
+        boxes,
+        image.landmarks[valid].astype(np.float32),
+        image.ignore[valid],
     )
 
 
-def faces(
+def image_faces(
     name: str,
     boxes: Sequence,
     landmarks: Sequence | None = None,
     attributes: Sequence[dict] | None = None,
     size: tuple[int, int] = (0, 0),
 ) -> ImageFaces:
-    """An `ImageFaces` from lists; what is not given is unknown."""
+    """An `ImageFaces` from lists; missing arguments are unknown."""
     count = len(boxes)
     points = (
         np.full((count, 5, 2), np.nan)
@@ -106,7 +111,7 @@ def read_text(path: Path) -> str:
     """The text of a file.
 
     Raises:
-        UserError: it cannot be read, or is no text.
+        UserError: it cannot be read, or is not text.
     """
     try:
         return path.read_text(encoding="utf-8-sig")
@@ -117,6 +122,6 @@ def read_text(path: Path) -> str:
 
 
 def number(value: float) -> int | float:
-    """As files have it: a millionth of a pixel, whole numbers without a point."""
+    """A number for files: rounded to a millionth, whole numbers as int."""
     rounded = round(float(value), 6)
     return int(rounded) if rounded == int(rounded) else rounded

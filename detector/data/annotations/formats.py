@@ -1,4 +1,4 @@
-"""The annotation formats by name, and which of them a file is in."""
+"""The annotation formats by name, and which of them a file has."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def read_any(path: Path) -> Annotation:
     """The annotation in a file of any of the formats.
 
     Raises:
-        UserError: it cannot be read, or breaks a rule of its format.
+        UserError: it cannot be read, or violates its format.
     """
     return FORMATS[format_of(path)].read(path)
 
 
 def format_of(path: Path) -> str:
-    """The name of a file's format, told from how it begins; text that is none passes as wider."""
+    """The name of a file's format by its first character; wider if that is of no other format."""
     text = read_text(path).lstrip()
     return {"#": "retinaface", "[": "json", "{": "coco"}.get(text[:1], "wider")

@@ -1,4 +1,4 @@
-"""The two JSON formats that faces come in, read and written: a list of images, and COCO."""
+"""The two JSON formats, a list of images and COCO: read and written."""
 
 from __future__ import annotations
 
@@ -6,55 +6,59 @@ import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
 from detector.base.errors import UserError
 from detector.data.annotations.annotation import (
-    LARGEST,
+    MAX_COORDINATE,
     Annotation,
     ImageFaces,
-    faces,
+    image_faces,
     number,
     read_text,
 )
 
-FACE = "face"  # COCO's one class
+FACE = "face"  # the single class in COCO's format
 LANDMARKS = ("left_eye", "right_eye", "nose", "left_mouth", "right_mouth")
 
 
 def read_list(path: Path) -> Annotation:
-    """A list of images: `{"file_name", "annotations": [{"bbox": [x1, y1, x2, y2], "landmarks":
-    [[x, y] × 5]}]}` in px.
+    """Reads a list of images in px: `{"file_name", "annotations": [{"bbox": [x1, y1, x2, y2],
+    "landmarks": [[x, y] × 5]}]}`.
 
-    Landmarks may be missing, empty or null, a point null or [-1, -1] where unknown. `attributes`
-    of a face (plain data) and `width` and `height` of an image may stand there, too.
+    Unknown landmarks are missing, empty or null, an unknown point null or [-1, -1]. `attributes` of
+    a face (plain data) and `width` and `height` of an image are optional.
 
     Raises:
-        UserError: anything else, named by image and face.
+        UserError: anything else, with the image and face.
     """
     data = _json(path)
     if not isinstance(data, list):
         raise UserError(f"{path}: must be a list of images with file_name and annotations")
-    annotation, names = Annotation(), set()
-    for at, entry in enumerate(data, start=1):
-        name = _name(path, f"image {at}", entry, names)
+    annotation = Annotation()
+    names: set[str] = set()
+    for number_, entry in enumerate(data, start=1):
+        name = _name(path, f"image {number_}", entry, names)
         boxes, landmarks, attributes = [], [], []
-        found = entry.get("annotations") or []
-        if not isinstance(found, list):
+        rows = entry.get("annotations") or []
+        if not isinstance(rows, list):
             raise UserError(f"{path}: {name}: annotations must be a list of faces")
-        for nth, face in enumerate(found, start=1):
-            where = f"{path}: {name}: face {nth}"
+        for face_number, face in enumerate(rows, start=1):
+            where = f"{path}: {name}: face {face_number}"
             x1, y1, x2, y2 = _box(where, face, "x1 y1 x2 y2")
             boxes.append((x1, y1, x2 - x1, y2 - y1))
             landmarks.append(_points(where, face.get("landmarks")))
             attributes.append(_attributes(where, face))
-        annotation.images.append(faces(name, boxes, landmarks, attributes, _size(path, entry)))
+        annotation.images.append(
+            image_faces(name, boxes, landmarks, attributes, _size(path, entry))
+        )
     return annotation
 
 
 def write_list(annotation: Annotation) -> str:
-    """The text of the format that `read_list` reads, an image a line; holds all there is."""
+    """The text for `read_list`, one image a line; contains all information."""
     rows = []
     for image in annotation.images:
         entry: dict = {"file_name": image.name, **_size_keys(image)}
@@ -72,25 +76,28 @@ def write_list(annotation: Annotation) -> str:
 
 
 def read_coco(path: Path) -> Annotation:
-    """COCO's object format with the class `face`: `images`, `annotations` (`bbox` x y w h in px,
-    maybe five `keypoints` x y v), `categories`.
+    """Reads COCO's object format with the class `face`: `images`, `annotations` (`bbox` x y w h in
+    px, optionally five `keypoints` x y v), `categories`.
 
-    Annotations of other classes are left out and told; those with iscrowd 1 or ignore 1 are
-    ignored faces. Without `annotations` (a test set) no image has known faces; that is told, too.
-    Keypoints have v 0 where unknown, 1 where hidden.
+    Annotations of other classes are left out, with a note; those with iscrowd 1 or ignore 1 are
+    ignored faces. Without `annotations` (a test set) images count as without faces, with a note.
+    Keypoints have v 0 if unknown, 1 if hidden.
 
     Raises:
-        UserError: anything else, named by image or annotation id.
+        UserError: anything else, with the image or annotation id.
     """
     data = _json(path)
-    parts = [data.get(key) if isinstance(data, dict) else None for key in ("images", "categories")]
-    found = data.get("annotations", []) if isinstance(data, dict) else None
-    if not all(isinstance(part, list) for part in (*parts, found)):
+    content = {"annotations": [], **data} if isinstance(data, dict) else {}
+    images, categories, annotations = (
+        content.get(key) for key in ("images", "categories", "annotations")
+    )
+    if not (
+        isinstance(images, list) and isinstance(categories, list) and isinstance(annotations, list)
+    ):
         raise UserError(
             f"{path}: must be a mapping with the lists images, annotations and "
             "categories, as COCO has it"
         )
-    images, categories = parts
     named = {
         c["id"]: c.get("name")
         for c in categories
@@ -102,15 +109,17 @@ def read_coco(path: Path) -> Annotation:
             f"{', '.join(map(str, named.values())) or 'none'}; rename the class of "
             f"faces to {FACE}"
         )
-    annotation, names, rows = Annotation(), set(), {}
+    annotation = Annotation()
+    names: set[str] = set()
+    rows: dict[int | str, tuple[dict, list, list, list]] = {}
     for at, entry in enumerate(images, start=1):
         _name(path, f"image {at}", entry, names)
         key = _id(path, f"image {at}", entry, "id")
         if key in rows:
-            raise UserError(f"{path}: image {at}: id {key!r} is taken; give each its own")
+            raise UserError(f"{path}: image {at}: duplicate id {key!r}; give each image its own")
         rows[key] = (entry, [], [], [])
     others = 0
-    for at, face in enumerate(found, start=1):
+    for at, face in enumerate(annotations, start=1):
         where = f"{path}: annotation {face.get('id', at) if isinstance(face, dict) else at}"
         box = _box(where, face, "x y width height")
         key = _id(path, f"annotation {at}", face, "image_id")
@@ -123,10 +132,10 @@ def read_coco(path: Path) -> Annotation:
             others += 1
             continue
         points, flags = _keypoints(where, face.get("keypoints"))
-        attributes = _attributes(where, face)
-        attributes |= {"landmark_flags": flags} if any(flags) else {}
-        attributes |= {"invalid": 1} if 1 in (face.get("iscrowd"), face.get("ignore")) else {}
-        for values, value in zip(rows[key][1:], (box, points, attributes)):
+        extra = _attributes(where, face)
+        extra |= {"landmark_flags": flags} if any(flags) else {}
+        extra |= {"invalid": 1} if 1 in (face.get("iscrowd"), face.get("ignore")) else {}
+        for values, value in zip(rows[key][1:], (box, points, extra)):
             values.append(value)
     if others:
         annotation.notes.append(
@@ -137,14 +146,16 @@ def read_coco(path: Path) -> Annotation:
         annotation.notes.append(f"{path}: has no annotations: its images count as without faces")
     for entry, boxes, landmarks, attributes in rows.values():
         annotation.images.append(
-            faces(entry["file_name"], boxes, landmarks, attributes, _size(path, entry))
+            image_faces(entry["file_name"], boxes, landmarks, attributes, _size(path, entry))
         )
     return annotation
 
 
 def write_coco(annotation: Annotation) -> str:
-    """The text of COCO's format, ids from 1 in the order of the file; holds all there is."""
-    images, found = [], []
+    """The text in COCO's format, with ids from 1 in the order of the file; contains all
+    information."""
+    images: list[dict] = []
+    annotations: list[dict] = []
     for number_, image in enumerate(annotation.images, start=1):
         images.append({"id": number_, "file_name": image.name, **_size_keys(image)})
         for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
@@ -152,7 +163,7 @@ def write_coco(annotation: Annotation) -> str:
             known = np.isfinite(points).all(axis=1)
             flags = face.get("landmark_flags") or [0] * 5
             row: dict = {
-                "id": len(found) + 1,
+                "id": len(annotations) + 1,
                 "image_id": number_,
                 "category_id": 1,
                 "bbox": [number(v) for v in box],
@@ -163,19 +174,19 @@ def write_coco(annotation: Annotation) -> str:
                 row["num_keypoints"] = int(known.sum())
                 row["keypoints"] = [
                     value
-                    for point, there, flag in zip(points, known, flags)
+                    for point, is_known, flag in zip(points, known, flags)
                     for value in (
                         (number(point[0]), number(point[1]), 1 if flag else 2)
-                        if there
+                        if is_known
                         else (0, 0, 0)
                     )
                 ]
-            found.append(row | ({"attributes": own} if own else {}))
+            annotations.append(row | ({"attributes": own} if own else {}))
     return (
         json.dumps(
             {
                 "images": images,
-                "annotations": found,
+                "annotations": annotations,
                 "categories": [{"id": 1, "name": FACE, "keypoints": LANDMARKS, "skeleton": []}],
             }
         )
@@ -187,7 +198,7 @@ def _json(path: Path):
     try:
         return json.loads(read_text(path))
     except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); mend it there") from error
+        raise UserError(f"{path}: not valid JSON ({error}); fix it there") from error
 
 
 def _name(path: Path, where: str, entry, names: set[str]) -> str:
@@ -199,7 +210,7 @@ def _name(path: Path, where: str, entry, names: set[str]) -> str:
             "folder, such as event/file.jpg"
         )
     if name in names:
-        raise UserError(f"{path}: {where}: {name} is listed twice; leave one")
+        raise UserError(f"{path}: {where}: {name} is listed twice; remove one")
     names.add(name)
     return name
 
@@ -213,7 +224,7 @@ def _id(path: Path, where: str, entry: dict, key: str) -> int | str:
 
 def _box(where: str, face, meaning: str) -> list[float]:
     box = face.get("bbox") if isinstance(face, dict) else None
-    if not _numbers(box, 4):
+    if not isinstance(box, list) or not _numbers(box, 4):
         raise UserError(f"{where}: bbox {box!r} must be four finite numbers, {meaning}")
     return box
 
@@ -226,14 +237,14 @@ def _numbers(value, count: int) -> bool:
             isinstance(v, (int, float))
             and not isinstance(v, bool)
             and math.isfinite(v)
-            and abs(v) < LARGEST
+            and abs(v) < MAX_COORDINATE
             for v in value
         )
     )
 
 
 def _points(where: str, value) -> Sequence:
-    """Landmarks [5, 2] of a face."""
+    """Landmarks [5, 2] of a face; NaN if unknown."""
     unknown = [math.nan, math.nan]
     if not value:
         return [unknown] * 5
@@ -249,8 +260,8 @@ def _points(where: str, value) -> Sequence:
     return [unknown if point is None or point == [-1, -1] else point for point in value]
 
 
-def _keypoints(where: str, value) -> tuple[Sequence, list[int]]:
-    """Landmarks [5, 2], and for each of them whether it is hidden."""
+def _keypoints(where: str, value) -> tuple[Sequence | np.ndarray, list[int]]:
+    """Landmarks [5, 2], NaN if unknown, and whether each is hidden (0 or 1)."""
     if not value:
         return [[math.nan, math.nan]] * 5, [0] * 5
     if not _numbers(value, 15):
@@ -270,15 +281,19 @@ def _attributes(where: str, face: dict) -> dict:
 
 
 def _size(path: Path, entry: dict) -> tuple[int, int]:
-    size = entry.get("width"), entry.get("height")
-    if size == (None, None):
+    width, height = entry.get("width"), entry.get("height")
+    if width is None and height is None:
         return 0, 0
-    if not all(isinstance(v, int) and not isinstance(v, bool) and v > 0 for v in size):
+    if not (_is_size(width) and _is_size(height)):
         raise UserError(
-            f"{path}: {entry['file_name']}: width {size[0]!r} and height {size[1]!r} "
+            f"{path}: {entry['file_name']}: width {width!r} and height {height!r} "
             "must be whole numbers above 0, or both left out"
         )
-    return size
+    return width, height
+
+
+def _is_size(value: object) -> TypeGuard[int]:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
 
 
 def _size_keys(image: ImageFaces) -> dict:

@@ -1,4 +1,4 @@
-"""The two text formats that WIDER FACE's faces come in, read and written."""
+"""The two text formats of WIDER FACE's labels, its own and RetinaFace's: read and written."""
 
 from __future__ import annotations
 
@@ -7,23 +7,30 @@ from pathlib import Path
 import numpy as np
 
 from detector.base.errors import UserError
-from detector.data.annotations.annotation import LARGEST, Annotation, faces, number, read_text
+from detector.data.annotations.annotation import (
+    MAX_COORDINATE,
+    Annotation,
+    image_faces,
+    number,
+    read_text,
+)
 
 WIDER_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
 def read_wider(path: Path) -> Annotation:
-    """WIDER's own format: the image's path, the number of faces, then a row for each.
+    """Reads WIDER's own format: the image's path, the number of faces, then a row for each face.
 
     A row is `x y w h blur expression illumination invalid occlusion pose` in px; faces flagged
-    invalid are ignored. An image without faces has the number 0 and a row of zeros (which some
-    copies lack).
+    invalid are ignored. An image without faces has the number 0 and a row of zeros (missing in
+    some copies).
 
     Raises:
-        UserError: a bad line, named as file:line.
+        UserError: an invalid line, named as file:line.
     """
     lines = _lines(path)
-    annotation, names = Annotation(), set()
+    annotation = Annotation()
+    names: set[str] = set()
     at = 0
     while at < len(lines):
         name = lines[at]
@@ -33,7 +40,7 @@ def read_wider(path: Path) -> Annotation:
         _check_name(path, at, name, names)
         if at + 1 >= len(lines) or not lines[at + 1].isdecimal():
             got = repr(lines[at + 1]) if at + 1 < len(lines) else "the end of the file"
-            raise _bad(path, at + 1, f"{got} where the number of faces of {name} belongs")
+            raise _bad_line(path, at + 1, f"{got} instead of the number of faces of {name}")
         count = int(lines[at + 1])
         at += 2
         rows = []
@@ -41,44 +48,48 @@ def read_wider(path: Path) -> Annotation:
             numbers = _numbers(lines[i]) if i < len(lines) else None
             if numbers is None or len(numbers) not in (4, 10):
                 got = repr(lines[i]) if i < len(lines) else "the end of the file"
-                raise _bad(
+                raise _bad_line(
                     path,
                     i,
-                    f"{got} where face {i - at + 1} of {count} of {name} belongs; "
+                    f"{got} instead of face {i - at + 1} of {count} of {name}; "
                     "a face is x y w h and six flags",
                 )
             rows.append(numbers)
         at += count
         if at < len(lines) and (extra := _numbers(lines[at])):
             if count or any(extra):
-                raise _bad(
+                raise _bad_line(
                     path,
                     at,
-                    f"one face more than the {count} announced for {name}; "
+                    f"more faces than the {count} announced for {name}; "
                     "correct the number or the rows",
                 )
             at += 1
         flags = [dict(zip(WIDER_FLAGS, map(number, row[4:]))) for row in rows]
-        annotation.images.append(faces(name, [row[:4] for row in rows], None, flags))
+        annotation.images.append(image_faces(name, [row[:4] for row in rows], None, flags))
     return annotation
 
 
 def read_retinaface(path: Path) -> Annotation:
-    """RetinaFace's format: `# path` of the image, then a row for each face.
+    """Reads RetinaFace's format: `# path` of the image, then a row for each face.
 
-    A row is `x y w h` in px, and in the training file five landmarks as `x y flag` (-1 where
-    unknown) and a blur score after it.
+    A row is `x y w h` in px, in the training file followed by five landmarks as `x y flag` (-1 if
+    unknown) and a blur score.
 
     Raises:
-        UserError: a bad line, named as file:line.
+        UserError: an invalid line, named as file:line.
     """
-    annotation, names = Annotation(), set()
-    name, rows = None, []
+    annotation = Annotation()
+    names: set[str] = set()
+    name: str | None = None
+    rows: list[list[float]] = []
 
-    def finish():
+    def finish() -> None:
         if name is not None:
             points, attributes = zip(*map(_points, rows)) if rows else ((), ())
-            annotation.images.append(faces(name, [row[:4] for row in rows], points, attributes))
+            annotation.images.append(
+                image_faces(name, [row[:4] for row in rows], points, attributes)
+            )
 
     for i, line in enumerate(_lines(path)):
         if line.startswith("#"):
@@ -88,7 +99,7 @@ def read_retinaface(path: Path) -> Annotation:
         elif line:
             numbers = _numbers(line)
             if name is None or numbers is None or len(numbers) not in (4, 19, 20):
-                raise _bad(
+                raise _bad_line(
                     path,
                     i,
                     f"{line!r} is neither '# path' nor a face: x y w h, or these "
@@ -100,18 +111,19 @@ def read_retinaface(path: Path) -> Annotation:
 
 
 def read_names(path: Path) -> Annotation:
-    """A bare list of image paths (RetinaFace's val/wider_val.txt): images without known faces."""
-    annotation, names = Annotation(), set()
+    """Reads a list of image paths (RetinaFace's val/wider_val.txt): images without known faces."""
+    annotation = Annotation()
+    names: set[str] = set()
     for i, line in enumerate(_lines(path)):
         if line:
             name = line.lstrip("/")
             _check_name(path, i, name, names)
-            annotation.images.append(faces(name, []))
+            annotation.images.append(image_faces(name, []))
     return annotation
 
 
 def write_wider(annotation: Annotation) -> str:
-    """The text of WIDER's format. It has no room for landmarks, blur scores and sizes of images."""
+    """The text in WIDER's format, which has no landmarks, blur scores and sizes of images."""
     lines = []
     for image in annotation.images:
         lines += [image.name, str(len(image.boxes))]
@@ -125,9 +137,9 @@ def write_wider(annotation: Annotation) -> str:
 
 
 def write_retinaface(annotation: Annotation) -> str:
-    """The text of RetinaFace's format. It has no room for WIDER's flags, sizes of images, and
-    landmarks left of or above the image."""
-    known = any(
+    """The text in RetinaFace's format, which has no WIDER flags, sizes of images, and landmarks
+    left of or above the image."""
+    has_landmarks = any(
         np.isfinite(image.landmarks).any() or any("blur_score" in face for face in image.attributes)
         for image in annotation.images
     )
@@ -136,10 +148,10 @@ def write_retinaface(annotation: Annotation) -> str:
         lines.append(f"# {image.name}")
         for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
             row = [*box]
-            if known:
+            if has_landmarks:
                 flags = face.get("landmark_flags") or [0] * 5
                 for (x, y), flag in zip(points, flags):
-                    row += [-1, -1, -1] if not min(x, y) >= 0 else [x, y, flag]
+                    row += [x, y, flag] if min(x, y) >= 0 else [-1, -1, -1]  # unknown ones are NaN
                 if "blur_score" in face:
                     row.append(face["blur_score"])
             lines.append(_row(row))
@@ -157,7 +169,7 @@ def _points(row: list[float]) -> tuple[np.ndarray, dict]:
     triples = np.array(row[4:19]).reshape(5, 3)
     points, flags = triples[:, :2].copy(), triples[:, 2]
     points[(points < 0).any(axis=1)] = np.nan
-    attributes = {"blur_score": number(row[19])} if len(row) == 20 else {}
+    attributes: dict[str, object] = {"blur_score": number(row[19])} if len(row) == 20 else {}
     if (flags > 0).any():
         attributes["landmark_flags"] = [number(max(flag, 0)) for flag in flags]
     return points, attributes
@@ -168,22 +180,22 @@ def _lines(path: Path) -> list[str]:
 
 
 def _numbers(line: str) -> list[float] | None:
-    """The finite numbers of a line; none where it holds anything else."""
+    """The finite numbers of a line; None if it has anything else."""
     try:
         numbers = [float(word) for word in line.split()]
     except ValueError:
         return None
-    return numbers if numbers and all(abs(n) < LARGEST for n in numbers) else None
+    return numbers if numbers and all(abs(n) < MAX_COORDINATE for n in numbers) else None
 
 
 def _check_name(path: Path, line: int, name: str, names: set[str]) -> None:
     parts = name.split("/")
     if len(parts) < 2 or not all(parts) or ".." in parts:
-        raise _bad(path, line, f"{name!r} where an image's path belongs, as event/file.jpg")
+        raise _bad_line(path, line, f"{name!r} instead of an image's path, such as event/file.jpg")
     if name in names:
-        raise _bad(path, line, f"{name} is listed twice; leave one")
+        raise _bad_line(path, line, f"{name} is listed twice; remove one")
     names.add(name)
 
 
-def _bad(path: Path, line: int, what: str) -> UserError:
+def _bad_line(path: Path, line: int, what: str) -> UserError:
     return UserError(f"{path}:{line + 1}: {what}")

@@ -6,6 +6,7 @@ Faces are as small as WIDER's, and things that look like faces stand beside them
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -59,13 +60,13 @@ class Scene:
     items: tuple[Face | Thing, ...]
 
 
-class DrawnImages:
+class SyntheticImages:
     """Scenes of one split, drawn when asked for."""
 
     def __init__(self, split: str, count: int, seed: int = SEED):
         self.name = f"synthetic {split}"
         self._split, self._seed = split, seed
-        self.labels = [label_of(compose(split, i, seed)) for i in range(count)]
+        self.labels: Sequence[ImageLabel] = [label_of(compose(split, i, seed)) for i in range(count)]
         self.fingerprint = fingerprint("synthetic", VERSION, seed, label_bytes(self.labels))
 
     def __len__(self) -> int:

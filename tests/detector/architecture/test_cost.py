@@ -1,4 +1,4 @@
-"""What a design costs, against published numbers, the built detector and thop."""
+"""Cost of designs against published numbers, the built detector and thop."""
 
 import random
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from detector.architecture.cost import cost, layer_costs
-from detector.inference.preset_table import FIGURES
+from detector.inference.preset_table import PUBLISHED
 from detector.network.counters import thop_cost
 from detector.network.model import blank_detector
 
@@ -16,19 +16,19 @@ PROJECT = Path(__file__).resolve().parents[3]
 PRESETS = sorted((PROJECT / "search_spaces" / "presets").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("name", FIGURES)
+@pytest.mark.parametrize("name", PUBLISHED)
 def test_published_designs_cost_what_was_published(preset, name):
-    told = FIGURES[name]
-    counted, macs = cost(preset(name), told.size)
-    assert counted == told.params
-    assert f"{macs / 1e9:.{len(told.gmacs.split('.')[1])}f}" == told.gmacs
+    figures = PUBLISHED[name]
+    params, macs = cost(preset(name), figures.size)
+    assert params == figures.params
+    assert f"{macs / 1e9:.{len(figures.gmacs.split('.')[1])}f}" == figures.gmacs
 
 
 @pytest.mark.parametrize(
     "part, params",
     [("backbone", 213_072), ("neck", 103_040), ("context", 3 * 34_752), ("heads", 6_240)],
 )
-def test_baseline_splits_as_published(preset, part, params):
+def test_parts_of_the_baseline_cost_what_was_published(preset, part, params):
     layers = layer_costs(preset("retinaface_mobile025"))
     assert sum(p for name, p, _ in layers if name.startswith(part)) == params
 

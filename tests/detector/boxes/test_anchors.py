@@ -1,4 +1,4 @@
-"""Anchors against plain nested loops, written from their definition."""
+"""Anchors against plain nested loops that follow their definition."""
 
 import math
 
@@ -26,32 +26,32 @@ def by_loops(config, height, width):
 @pytest.mark.parametrize("size", [(64, 96), (75, 131)])
 def test_anchors_are_those_of_nested_loops(random_design, seed, size):
     config = random_design(seed)
-    found = priors(config, size)
-    assert_close(found.anchors, by_loops(config, *size))
-    assert sum(found.counts) == len(found.anchors) == len(found.references)
+    result = priors(config, size)
+    assert_close(result.anchors, by_loops(config, *size))
+    assert sum(result.counts) == len(result.anchors) == len(result.references)
 
 
-def test_references_of_heads_that_count_in_strides_are_squares_around_the_anchors(preset):
-    found = priors(preset("scrfd_0.5g"), (64, 96))
-    low, high = found.references.split(2, dim=1)
-    a, b = found.anchors.split(2, dim=1)
+def test_references_of_codings_in_strides_are_squares_around_the_anchors(preset):
+    result = priors(preset("scrfd_0.5g"), (64, 96))
+    low, high = result.references.split(2, dim=1)
+    a, b = result.anchors.split(2, dim=1)
     assert_close(low + high, a + b)
-    assert found.counts == (2 * 8 * 12, 2 * 4 * 6, 2 * 2 * 3)
-    sides = torch.repeat_interleave(torch.tensor([8.0, 16, 32]), torch.tensor(found.counts))
+    assert result.counts == (2 * 8 * 12, 2 * 4 * 6, 2 * 2 * 3)
+    sides = torch.repeat_interleave(torch.tensor([8.0, 16, 32]), torch.tensor(result.counts))
     assert_close(high - low, sides[:, None].expand(-1, 2))
-    assert found.anchors[:3].tolist() == [[-8, -8, 8, 8], [-16, -16, 16, 16], [0, -8, 16, 8]]
+    assert result.anchors[:3].tolist() == [[-8, -8, 8, 8], [-16, -16, 16, 16], [0, -8, 16, 8]]
 
 
 def test_points_are_the_corners_of_their_cells(preset):
-    found = priors(preset("yunet_n"), (32, 32))
-    assert found.references is found.anchors
-    assert found.anchors[:2].tolist() == [[-4, -4, 4, 4], [4, -4, 12, 4]]
+    result = priors(preset("yunet_n"), (32, 32))
+    assert result.references is result.anchors
+    assert result.anchors[:2].tolist() == [[-4, -4, 4, 4], [4, -4, 12, 4]]
 
 
-def test_anchors_made_by_hand(preset):
-    found = anchors(preset("tiny_ssd300"), (300, 300))
-    assert found.shape == (19 * 19 * 9, 4)
-    assert_close(found[4], torch.tensor([8 - 71.5, 8 - 113.75, 8 + 71.5, 8 + 113.75]))
+def test_anchors_given_by_shapes(preset):
+    boxes = anchors(preset("tiny_ssd300"), (300, 300))
+    assert boxes.shape == (19 * 19 * 9, 4)
+    assert_close(boxes[4], torch.tensor([8 - 71.5, 8 - 113.75, 8 + 71.5, 8 + 113.75]))
 
 
 def test_baseline_has_16800_at_640(preset):
@@ -67,6 +67,6 @@ def test_sizes_and_ratios_keep_the_area(preset):
     assert_close(sides[:, 1] / sides[:, 0], torch.tensor([0.5, 1, 0.5, 1, 0.5, 1]))
 
 
-def test_anchors_are_made_once_for_a_size(preset):
+def test_anchors_are_cached_for_a_size(preset):
     config = preset("retinaface_mobile025")
     assert anchors(config, (320, 320)) is anchors(config, [320, 320], torch.device("cpu"))

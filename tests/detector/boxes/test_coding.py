@@ -1,4 +1,4 @@
-"""Boxes: round trips, closed forms, a second implementation."""
+"""Box coding and IoU: round trips, closed forms, a second implementation."""
 
 import math
 

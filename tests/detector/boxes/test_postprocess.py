@@ -1,4 +1,4 @@
-"""Post-processing in closed form: decoding, order, limits, batches."""
+"""Post-processing (NMS) in closed form: decoding, order, limits, batches."""
 
 import math
 from dataclasses import replace
@@ -19,7 +19,7 @@ def detections(outputs, anchors, settings):
 
 
 def outputs_for(boxes, scores, anchors, landmarks=None):
-    """What a network would have to say for these boxes [A, 4] and scores [A], as a batch of one."""
+    """Network outputs for these boxes [A, 4] and scores [A], as a batch of one."""
     scores = torch.as_tensor(scores, dtype=torch.float32)
     logits = torch.stack([torch.zeros_like(scores), (scores / (1 - scores)).log()], dim=-1)
     outputs = {"class_logits": logits[None], "box_deltas": encode(boxes, anchors)[None]}
@@ -40,26 +40,26 @@ def test_one_anchor_in_closed_form():
         "box_deltas": torch.tensor([[[5.0, -2.5, 5 * math.log(2), 5 * math.log(0.5)]]]),
         "landmark_deltas": torch.tensor([[[0.0, 0, 1, 1, 0, 10, -5, 0, 0, -5]]]),
     }
-    (found,) = detections(outputs, anchors, SETTINGS)
+    (result,) = detections(outputs, anchors, SETTINGS)
     # centre (10 + 0.1·5·20, 30 − 0.1·2.5·40) = (20, 20), 40 wide, 20 high
-    torch.testing.assert_close(found.boxes, torch.tensor([[0.0, 10.0, 40.0, 30.0]]))
-    torch.testing.assert_close(found.scores, torch.tensor([0.75]))
+    torch.testing.assert_close(result.boxes, torch.tensor([[0.0, 10.0, 40.0, 30.0]]))
+    torch.testing.assert_close(result.scores, torch.tensor([0.75]))
     torch.testing.assert_close(
-        found.landmarks, torch.tensor([[[10.0, 30], [12, 34], [10, 70], [0, 30], [10, 10]]])
+        result.landmarks, torch.tensor([[[10.0, 30], [12, 34], [10, 70], [0, 30], [10, 10]]])
     )
 
 
 def test_nms_keeps_the_best_and_orders_by_score():
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 0, 60, 10], [53, 0, 63, 10]])
-    (found,) = detections(outputs_for(boxes, [0.5, 0.6, 0.3, 0.9], boxes), boxes, SETTINGS)
+    (result,) = detections(outputs_for(boxes, [0.5, 0.6, 0.3, 0.9], boxes), boxes, SETTINGS)
     # IoU of the first two is 9/11, of the last two 7/13: over 0.4, both.
-    torch.testing.assert_close(found.boxes, boxes[[3, 1]])
-    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6]))
-    assert found.landmarks is None
-    (found,) = detections(
+    torch.testing.assert_close(result.boxes, boxes[[3, 1]])
+    torch.testing.assert_close(result.scores, torch.tensor([0.9, 0.6]))
+    assert result.landmarks is None
+    (result,) = detections(
         outputs_for(boxes, [0.5, 0.6, 0.3, 0.9], boxes), boxes, replace(SETTINGS, nms_iou=0.6)
     )
-    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.6, 0.3]))
+    torch.testing.assert_close(result.scores, torch.tensor([0.9, 0.6, 0.3]))
 
 
 def test_limits_before_and_after_nms():
@@ -68,8 +68,8 @@ def test_limits_before_and_after_nms():
     outputs = outputs_for(boxes, [0.9, 0.8, 0.7, 0.6, 0.5, 0.4], boxes)
 
     def scores(**changes):
-        (found,) = detections(outputs, boxes, replace(SETTINGS, **changes))
-        return found.scores.tolist()
+        (result,) = detections(outputs, boxes, replace(SETTINGS, **changes))
+        return result.scores.tolist()
 
     assert scores() == pytest.approx([0.9, 0.7, 0.6, 0.5, 0.4])
     assert scores(keep=2) == pytest.approx([0.9, 0.7])
@@ -77,26 +77,26 @@ def test_limits_before_and_after_nms():
     assert scores(score_threshold=0.55) == pytest.approx([0.9, 0.7, 0.6])
 
 
-def test_the_threshold_itself_is_out():
+def test_scores_must_exceed_the_threshold():
     boxes = row_of_boxes(1)
     outputs = {"class_logits": torch.zeros(1, 1, 2), "box_deltas": torch.zeros(1, 1, 4)}
     assert len(detections(outputs, boxes, replace(SETTINGS, score_threshold=0.5))[0]) == 0
     assert len(detections(outputs, boxes, replace(SETTINGS, score_threshold=0.49))[0]) == 1
 
 
-def test_nothing_found_has_the_same_form():
+def test_no_detections_have_the_same_shapes():
     boxes = row_of_boxes(3)
     outputs = outputs_for(boxes, [0.01, 0.01, 0.01], boxes, torch.zeros(3, 5, 2))
-    (found,) = detections(outputs, boxes, SETTINGS)
-    assert found.boxes.shape == (0, 4)
-    assert found.scores.shape == (0,)
-    assert found.landmarks.shape == (0, 5, 2)
+    (result,) = detections(outputs, boxes, SETTINGS)
+    assert result.boxes.shape == (0, 4)
+    assert result.scores.shape == (0,)
+    assert result.landmarks.shape == (0, 5, 2)
 
 
 def test_equal_scores_keep_the_order_of_the_anchors():
     boxes = row_of_boxes(50)
-    (found,) = detections(outputs_for(boxes, [0.5] * 50, boxes), boxes, replace(SETTINGS, keep=9))
-    torch.testing.assert_close(found.boxes, boxes[:9])
+    (result,) = detections(outputs_for(boxes, [0.5] * 50, boxes), boxes, replace(SETTINGS, keep=9))
+    torch.testing.assert_close(result.boxes, boxes[:9])
 
 
 def test_a_batch_equals_its_images_one_by_one():
@@ -108,19 +108,19 @@ def test_a_batch_equals_its_images_one_by_one():
         "landmark_deltas": torch.randn(3, 200, 10, generator=generator),
     }
     together = detections(outputs, anchors, SETTINGS)
-    for i, found in enumerate(together):
+    for i, result in enumerate(together):
         (alone,) = detections({k: v[i : i + 1] for k, v in outputs.items()}, anchors, SETTINGS)
-        assert len(found) > 5
+        assert len(result) > 5
         for field in ("boxes", "scores", "landmarks"):
-            assert torch.equal(getattr(found, field), getattr(alone, field))
+            assert torch.equal(getattr(result, field), getattr(alone, field))
 
 
 def test_half_precision_outputs_are_decoded_in_float():
     boxes = row_of_boxes(4)
     outputs = {k: v.bfloat16() for k, v in outputs_for(boxes, [0.9, 0.8, 0.7, 0.6], boxes).items()}
-    (found,) = detections(outputs, boxes, SETTINGS)
-    assert found.boxes.dtype == found.scores.dtype == torch.float32
-    torch.testing.assert_close(found.boxes, boxes)
+    (result,) = detections(outputs, boxes, SETTINGS)
+    assert result.boxes.dtype == result.scores.dtype == torch.float32
+    torch.testing.assert_close(result.boxes, boxes)
 
 
 @pytest.mark.parametrize("coding", ["anchor", "distance", "point"])
@@ -133,10 +133,10 @@ def test_each_coding_is_undone(coding):
         "box_deltas": encode(boxes, references, coding)[None],
         "landmark_deltas": encode_landmarks(points, references, coding)[None],
     }
-    (found,) = postprocess(outputs, Priors(boxes, references, boxes, (5,), coding), SETTINGS)
-    torch.testing.assert_close(found.boxes, boxes)
-    torch.testing.assert_close(found.landmarks, points)
-    torch.testing.assert_close(found.scores, torch.linspace(3, 2, 5).sigmoid())
+    (result,) = postprocess(outputs, Priors(boxes, references, boxes, (5,), coding), SETTINGS)
+    torch.testing.assert_close(result.boxes, boxes)
+    torch.testing.assert_close(result.landmarks, points)
+    torch.testing.assert_close(result.scores, torch.linspace(3, 2, 5).sigmoid())
 
 
 def test_objectness_multiplies_the_score():
@@ -146,5 +146,5 @@ def test_objectness_multiplies_the_score():
         "objectness": torch.tensor([[[math.log(4)]]]),
         "box_deltas": torch.zeros(1, 1, 4),
     }
-    (found,) = detections(outputs, boxes, SETTINGS)
-    torch.testing.assert_close(found.scores, torch.tensor([0.75 * 0.8]))
+    (result,) = detections(outputs, boxes, SETTINGS)
+    torch.testing.assert_close(result.scores, torch.tensor([0.75 * 0.8]))

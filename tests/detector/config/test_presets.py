@@ -1,4 +1,4 @@
-"""Every published detector trains and detects as a configuration alone."""
+"""Every published detector trains and detects from its configuration alone."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -34,7 +34,7 @@ def read(name):
     )
 
 
-def learn(name, data, steps):
+def train_on_a_batch(name, data, steps):
     config, recipe = read(name)
     batch = next(batches(data.train, recipe, epoch=1, seed=0))
     model = build_detector(config)
@@ -49,17 +49,17 @@ def learn(name, data, steps):
 @pytest.mark.parametrize(
     "name", ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g", "scrfd_2.5g", "yunet_n"]
 )
-def test_a_batch_is_learnt_by_heart_and_found_again(name, tiny_data):
-    model, config, recipe, batch, _ = learn(name, tiny_data, steps=50)
+def test_presets_overfit_a_batch(name, tiny_data):
+    model, config, recipe, batch, _ = train_on_a_batch(name, tiny_data, steps=50)
     with torch.no_grad():
-        found = postprocess(model(batch.images), priors(config, (SIZE, SIZE)), recipe.evaluation)
+        results = postprocess(model(batch.images), priors(config, (SIZE, SIZE)), recipe.evaluation)
     faces = hits = 0
-    for detections, target in zip(found, batch.targets):
+    for detections, target in zip(results, batch.targets):
         boxes = target["boxes"][~target["ignore"]]
         faces += len(boxes)
-        seen = detections.boxes[detections.scores > 0.3]
-        hits += int((iou(boxes, seen) > 0.5).any(1).sum())
-        assert len(seen) <= len(boxes) + 1
+        confident = detections.boxes[detections.scores > 0.3]
+        hits += int((iou(boxes, confident) > 0.5).any(1).sum())
+        assert len(confident) <= len(boxes) + 1
     assert faces >= 4
     assert hits >= 0.75 * faces
 
@@ -67,7 +67,7 @@ def test_a_batch_is_learnt_by_heart_and_found_again(name, tiny_data):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_every_preset_takes_steps_that_reach_all_its_parameters(name, tiny_data):
-    model, _, _, _, losses = learn(name, tiny_data, steps=2)
+    model, _, _, _, losses = train_on_a_batch(name, tiny_data, steps=2)
     assert all(torch.isfinite(torch.tensor(value)) for value in losses.values())
     assert not [
         key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()

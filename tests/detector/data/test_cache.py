@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from detector.base.errors import UserError
-from detector.data.cache import CachedImages, cache_images, limit
-from detector.data.synthetic.scenes import DrawnImages
+from detector.data.cache import CachedImages, cache_images, limit_size
+from detector.data.synthetic.scenes import SyntheticImages
 from detector.data.types import ImageLabel, UnreadableImage
 
 
@@ -54,7 +54,7 @@ def _equal(a: ImageLabel, b: ImageLabel) -> None:
 
 
 def test_same_pixels_and_labels(tmp_path):
-    images = DrawnImages("train", 9)
+    images = SyntheticImages("train", 9)
     cache = cache_images(images, tmp_path, None)
     assert len(cache) == 9 and cache.skipped == [] and cache.dropped == 0
     for i in range(9):
@@ -63,7 +63,7 @@ def test_same_pixels_and_labels(tmp_path):
 
 
 def test_size_limit(tmp_path):
-    images = DrawnImages("train", 4)
+    images = SyntheticImages("train", 4)
     cache = cache_images(images, tmp_path, 200)
     for i in range(4):
         image, original = cache.image(i), images.image(i)
@@ -74,12 +74,12 @@ def test_size_limit(tmp_path):
         )
         _equal(cache.labels[i], images.labels[i])  # in pixels of the original
     small = np.zeros((10, 20, 3), np.uint8)
-    assert limit(small, 200) is small
+    assert limit_size(small, 200) is small
     assert cache.fingerprint != cache_images(images, tmp_path, None).fingerprint
 
 
 def test_reopened_not_decoded_again(tmp_path, monkeypatch):
-    images = DrawnImages("val", 3)
+    images = SyntheticImages("val", 3)
     first = cache_images(images, tmp_path, None)
     monkeypatch.setattr(images, "image", lambda index: pytest.fail("decoded again"))
     second = cache_images(images, tmp_path, None)
@@ -143,7 +143,7 @@ def test_a_full_disk_is_one_line(tmp_path, monkeypatch):
 
 
 def test_pickled_as_its_path(tmp_path):
-    cache = cache_images(DrawnImages("val", 5), tmp_path, None)
+    cache = cache_images(SyntheticImages("val", 5), tmp_path, None)
     text = pickle.dumps(cache)
     assert len(text) < 1000
     again = pickle.loads(text)
@@ -181,7 +181,7 @@ def test_an_empty_set(tmp_path):
 
 def _build(folder, start, results):
     start.wait()
-    cache = cache_images(DrawnImages("train", 6), folder, 100)
+    cache = cache_images(SyntheticImages("train", 6), folder, 100)
     results.put([int(cache.image(i).sum()) for i in range(6)])
 
 
@@ -202,14 +202,14 @@ def test_two_processes_build_it_at_once(tmp_path):
 
 def test_lost_the_race(tmp_path, monkeypatch):
     """Another process finishes between our look and our rename."""
-    images, real = _Blocks(3), os.rename
+    images, real = _Blocks(3), os.replace
 
     def slow(source, target):
-        monkeypatch.setattr(os, "rename", real)
+        monkeypatch.setattr(os, "replace", real)
         cache_images(images, tmp_path, None)
         real(source, target)
 
-    monkeypatch.setattr(os, "rename", slow)
+    monkeypatch.setattr(os, "replace", slow)
     assert len(cache_images(images, tmp_path, None)) == 3
     assert len(list(tmp_path.iterdir())) == 1
 

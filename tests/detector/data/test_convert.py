@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice
-from detector.data.annotations.annotation import Annotation, faces
+from detector.data.annotations.annotation import Annotation, image_faces
 from detector.data.annotations.formats import FORMATS, format_of, read_any
 from detector.data.annotations.text_formats import WIDER_FLAGS
-from detector.data.convert import lost, make_parser, run
+from detector.data.convert import find_losses, make_parser, run
 from detector.data.open import open_data
 
 pixel = st.integers(-50_000, 2_000_000).map(lambda n: n / 1000)  # files have three decimals
@@ -36,7 +36,7 @@ def annotations(draw, landmarks=True, attributes=flags, size=True):
             else None
         )
         images.append(
-            faces(
+            image_faces(
                 f"{draw(st.integers(0, 9))}--Éte/{at} a.jpg",
                 boxes,
                 points,
@@ -73,7 +73,7 @@ def test_what_a_format_holds_comes_back_through_any_that_hold_it(
     folder = tmp_path_factory.mktemp("x")
     annotation = data.draw(HOLDS[first])
     there = through(annotation, first, folder)
-    assert lost(annotation, there) == {}
+    assert find_losses(annotation, there) == {}
     again = through(through(there, second, folder), first, folder)
     assert FORMATS[first].write(again) == FORMATS[first].write(there)
     for a, b in zip(there.labels, again.labels, strict=True):
@@ -86,7 +86,7 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path):
     points = [[[1, 2], [3, 2], [-4, 3], [1, 5], [3, 5]]]
     before = Annotation(
         [
-            faces(
+            image_faces(
                 "a/b.jpg",
                 [[1, 1, 5, 6]],
                 points,
@@ -95,12 +95,12 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path):
             )
         ]
     )
-    assert lost(before, through(before, "wider", tmp_path)) == {
+    assert find_losses(before, through(before, "wider", tmp_path)) == {
         "sizes of images": 1,
         "landmarks": 1,
         "blur_score": 1,
     }
-    assert lost(before, through(before, "retinaface", tmp_path)) == {
+    assert find_losses(before, through(before, "retinaface", tmp_path)) == {
         "sizes of images": 1,
         "landmarks": 1,
         "blur": 1,
@@ -242,7 +242,7 @@ def test_a_chain_of_conversions_ends_where_it_began(converted, tmp_path):
     assert (tmp_path / "d.txt").read_text() == start.read_text()
     assert json.loads((tmp_path / "result.json").read_text())["lost"] == {}
     code, out, _ = converted(tmp_path / "c.json", tmp_path / "e.txt", "--to", "retinaface")
-    assert code == 0 and "has no room for expression: 1 left behind" in out
+    assert code == 0 and "cannot store expression: 1 lost" in out
     assert [format_of(tmp_path / f) for f in ("a.txt", "b.json", "c.json", "e.txt")] == [
         "wider",
         "coco",
@@ -301,8 +301,8 @@ def test_json_is_read_for_training_and_evaluation(tmp_path, name, text, folder):
         path.write_text(
             FORMATS[name].write(
                 Annotation(
-                    [faces(file, [[1, 2, 9, 12]], points) for file in files]
-                    + [faces("gone.jpg", [])]
+                    [image_faces(file, [[1, 2, 9, 12]], points) for file in files]
+                    + [image_faces("gone.jpg", [])]
                 )
             )
         )

@@ -67,12 +67,12 @@ def test_an_image_looks_the_same_in_any_batch(images):
 
 
 @pytest.mark.parametrize("workers", [2, 3])
-def test_shares_together_are_the_batch(images, workers):
-    shares = [
-        list(batches(images, RECIPE, epoch=2, seed=1, share=(rank, workers)))
+def test_shards_together_are_the_batch(images, workers):
+    shards = [
+        list(batches(images, RECIPE, epoch=2, seed=1, shard=(rank, workers)))
         for rank in range(workers)
     ]
-    for whole, *parts in zip(_all(images, epoch=2, seed=1), *shares):
+    for whole, *parts in zip(_all(images, epoch=2, seed=1), *shards):
         assert sum(len(part.targets) for part in parts) == len(whole.targets) == 4
         for i, (image, target) in enumerate(zip(whole.images, whole.targets)):
             part = parts[i % workers]

@@ -10,7 +10,7 @@ import pytest
 from detector.base.errors import UserError
 from detector.data import prepare
 from detector.data.cache import CachedImages, DecodedImages, cache_images
-from detector.data.prepare import Part, cached_bytes, open_or_cache, room_for
+from detector.data.prepare import Part, cached_bytes, open_or_cache, space_for_caches
 from detector.data.splits import Subset
 from detector.data.types import ImageLabel, UnreadableImage
 from detector.data.wider import FolderImages, read_size
@@ -73,9 +73,9 @@ def test_the_room_told_is_the_room_taken(images, tmp_path, side):
     good = Subset(images, [0, 2, 3, 6, 7], "good")
     assert cached_bytes(good, side) == cache_images(good, tmp_path / "cache", side).nbytes
     known = cached_bytes(good, side)
-    room = room_for([Part(images, side)], tmp_path / "other" / "cache")
+    room = space_for_caches([Part(images, side)], tmp_path / "other" / "cache")
     assert room.images == 8 and room.needed > known  # two are found broken only by their data
-    assert room_for([Part(good, side)], tmp_path / "cache").needed == 0  # it is there
+    assert space_for_caches([Part(good, side)], tmp_path / "cache").needed == 0  # it is there
 
 
 def test_a_large_cache_is_told_beforehand(images, tmp_path, free, monkeypatch):
@@ -124,7 +124,7 @@ def test_five_per_cent_are_to_spare(images, tmp_path, free):
     needed = cached_bytes(images, None)
     for count, enough in ((1.04 * needed, False), (1.06 * needed, True)):
         free(count)
-        assert room_for([Part(images, None)], tmp_path).enough is enough
+        assert space_for_caches([Part(images, None)], tmp_path).enough is enough
 
 
 @pytest.mark.parametrize("side", [None, 64])
@@ -140,7 +140,7 @@ def test_decoded_on_demand_are_what_a_cache_holds(images, tmp_path, free, side):
     )
     assert isinstance(decoded, DecodedImages) and isinstance(cache, CachedImages)
     (line,) = lines
-    assert "0.0 MB are free there; so they are decoded anew in every epoch" in line
+    assert "0.0 MB are free there; so they are decoded again in every epoch" in line
     assert "--runs-dir" in line and "cache_size" in line and "\n" not in line
     assert steps == [(done, 8) for done in range(1, 9)]
     assert decoded.skipped == cache.skipped == ["0--E/1.jpg", "0--E/4.jpg", "0--E/5.png"]
@@ -168,5 +168,7 @@ def test_a_file_that_breaks_later_is_one_line(images, tmp_path, free):
     free(1000)
     (decoded,) = open_or_cache([Part(images, None)], tmp_path / "b", shared=False, report=str)
     (tmp_path / "files" / decoded.labels[0].name).unlink()
-    with pytest.raises(UserError, match=r"0--E/0\.jpg: No such file .*restore it, then go on with"):
+    with pytest.raises(
+        UserError, match=r"0--E/0\.jpg: No such file .*restore it, then resume with"
+    ):
         decoded.image(0)

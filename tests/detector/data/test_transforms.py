@@ -12,11 +12,11 @@ from detector.data.transforms import (
     PAD,
     Faces,
     augment,
-    choose_window,
     crop,
     flip,
     recolor,
     sample_colors,
+    sample_window,
 )
 
 _SEEDS = st.integers(0, 2**31)
@@ -61,7 +61,7 @@ def test_augmented_faces_lie_in_the_image_and_landmarks_in_their_box(seed):
 def test_a_crop_keeps_a_face_and_exactly_those_centred_in_it(seed):
     image, faces, rng = _scene(seed)
     assume((~faces.ignore).any())
-    x, y, side = window = choose_window(image.shape[1::-1], faces, (0.3, 0.6, 1.3), rng)
+    x, y, side = window = sample_window(image.shape[1::-1], faces, (0.3, 0.6, 1.3), rng)
     centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     kept = ((centres > (x, y)) & (centres < (x + side, y + side))).all(axis=1)
     assert kept[~faces.ignore].any()
@@ -138,7 +138,7 @@ def test_a_face_larger_than_every_crop_is_still_seen():
     )
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        x, y, side = choose_window((100, 100), faces, (0.3,), rng)
+        x, y, side = sample_window((100, 100), faces, (0.3,), rng)
         assert x < 50 < x + side and y < 50 < y + side
 
 

@@ -1,5 +1,5 @@
-"""Depthwise convolution against torch's: its kernels under Triton's interpreter, which runs this
-file as a script (Triton reads TRITON_INTERPRET as it is imported), and on a GPU."""
+"""Depthwise convolution against torch's: under Triton's interpreter, with this file run as a script
+(Triton reads TRITON_INTERPRET at import), and on a GPU."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def _check(
     if reference == "cpu":
         expected = _reference(x, weight, stride, grad)
     else:
-        # `flags` turns cuDNN off too: torch's own kernels, which no shape has to wait for.
+        # `flags` also turns cuDNN off: torch's own kernels need no compilation for new shapes.
         with torch.backends.cudnn.flags(allow_tf32=False):
             expected = _result(_torch(stride), *(t.float() for t in (x, weight, grad)))
         expected = {name: value.cpu().double() for name, value in expected.items()}
@@ -109,7 +109,7 @@ def _check(
 
 
 def interpreted() -> None:
-    """What this file does as a script: raises where a kernel is wrong."""
+    """The tests of this file as a script: raises if a kernel is wrong."""
     from detector.gpu import depthwise
 
     for stride in 1, 2:
@@ -120,18 +120,18 @@ def interpreted() -> None:
             (2, 64, 6, 5),
             (1, 100, 7, 4),
             (1, 8, 33, 41),
-        ):  # the last of several tiles an image
+        ):  # the last has several tiles per image
             _check(shape, 3, stride)
         for kernel, shape in (5, (2, 12, 8, 7)), (5, (1, 64, 3, 4)), (7, (2, 8, 7, 6)):
             _check(shape, kernel, stride)
-    for shape in (1, 8, 1, 1), (1, 8, 1, 5), (1, 8, 4, 1), (1, 8, 2, 2):  # less than a kernel
+    for shape in (1, 8, 1, 1), (1, 8, 1, 5), (1, 8, 4, 1), (1, 8, 2, 2):  # smaller than a kernel
         for stride in 1, 2:
             _check(shape, 3, stride)
     _check((1, 2, 2, 3), 7, 2)
     for dtype in torch.bfloat16, torch.float16:
         _check((2, 24, 9, 8), 3, 2, dtype)
 
-    # More programs than tiles, than channels, or one in all; a gradient of any layout.
+    # More programs than tiles or than channels, or a single one; a gradient of any layout.
     x, weight = _channels_last(2, 40, 7, 5), _conv(40, 3, 1).weight
     grad = torch.randn(40, 7, 5).expand(2, 40, 7, 5)
     expected = _reference(x, weight, 1, grad)
@@ -139,7 +139,7 @@ def interpreted() -> None:
         depthwise.PROGRAMS[3] = programs
         _compare(_result(depthwise.convolve, x, weight, grad), expected, 1e-5)
 
-    # Gradients that are not asked for are not made.
+    # Gradients that are not needed are not computed.
     x, weight = x.requires_grad_(), weight.requires_grad_()
     for index, (name, value) in enumerate((("dx", x), ("dw", weight))):
         inputs = [x.detach(), weight.detach()]
@@ -172,7 +172,7 @@ class TestGPU:
     @pytest.mark.parametrize("dtype", list(TOLERANCES), ids=str)
     @pytest.mark.parametrize("kernel, stride", [*itertools.product((3, 5, 7), (1, 2))])
     def test_equals_torch(self, dtype, kernel, stride):
-        # Each tile of channels, each load, and tiles that are full and not.
+        # All tiles of channels, all sizes of loads, and tiles that are full or not.
         shapes = [(4, 8, 80, 80), (3, 24, 41, 37), (2, 100, 20, 33)]
         if kernel == 3:
             shapes += [
@@ -322,7 +322,7 @@ class TestGPU:
             return begin.elapsed_time(end) / repeats
 
         def first_call(run, x, weight, grad) -> float:
-            """Seconds until the processor has queued a step, not until it is done."""
+            """Seconds until the CPU has queued a step, not until it is done."""
             torch.cuda.synchronize()
             begin = time.perf_counter()
             torch.autograd.grad(run(x, weight), (x, weight), grad)
@@ -354,12 +354,12 @@ class TestGPU:
 
                 ahead = milliseconds(forward)
                 times += [ahead, milliseconds(both) - ahead]
-            # Forward, x is read and y written; backward, x and y's gradient read, x's written.
+            # Forward: x is read, y written; backward: x and y's gradient are read, x's written.
             least = [(a * x.numel() + grad.numel()) * x.element_size() / 4.8e9 for a in (1, 2)]
             with capsys.disabled():
                 print(
                     "\n{} stride {}: torch {:.3f} + {:.3f} ms, own {:.3f} + {:.3f} ms, {:.3f} + "
-                    "{:.3f} at the rate of an H200's memory".format(shape, stride, *times, *least)
+                    "{:.3f} at the bandwidth of an H200".format(shape, stride, *times, *least)
                 )
             assert all(map(torch.isfinite, torch.tensor(times)))
 

@@ -1,5 +1,5 @@
-"""Fused batch normalisation against torch's: its kernels under Triton's interpreter, which runs
-this file as a script (Triton reads TRITON_INTERPRET as it is imported), and on a GPU."""
+"""Fused batch normalisation against torch's: under Triton's interpreter, with this file run as a
+script (Triton reads TRITON_INTERPRET at import), and on a GPU."""
 
 from __future__ import annotations
 
@@ -112,14 +112,14 @@ def _check(
 
 
 def _check_large_mean(run, shape, device="cpu"):
-    # The means, in float32, are good to 3e-5, which the sum for grad weight has times its length.
+    # Means in float32 have errors of 3e-5, which add up in the sum for the weights' gradient.
     got, expected = _check(run, shape, "none", mean=1000.0, tolerance=2e-3, device=device)
     for name in "y", "grad x", "running mean", "running var":
         _compare({name: got[name]}, {name: expected[name]}, 1e-4)
 
 
 def interpreted() -> None:
-    """What this file does as a script: raises where a kernel is wrong."""
+    """The tests of this file as a script: raises if a kernel is wrong."""
     from detector.gpu import fused_norm
 
     def run(x, norm, activation):
@@ -138,7 +138,7 @@ def interpreted() -> None:
         _check(run, (3, channels, 7, 11), kind)
     for channels, kind in (64, "relu6"), (64, "leaky"), (100, "relu"), (100, "leaky"):
         _check(run, (3, channels, 7, 11), kind)
-    # So far a tile or two: several tiles a program, the last of them partly filled.
+    # So far a tile or two; here several tiles per program, the last one partly filled.
     for channels in 8, 24, 64, 100:
         _check(run, (5, channels, 41, 23), "leaky")
     for shape in (5, 5, 1, 1), (1, 512, 9, 1), (7, 35, 1, 1):  # few rows, many columns
@@ -148,7 +148,7 @@ def interpreted() -> None:
     for dtype, tolerance in (torch.bfloat16, 2e-2), (torch.float16, 2e-3):
         _check(run, (3, 24, 21, 17), "leaky", mean=2.0, dtype=dtype, tolerance=tolerance)
 
-    # A channel of one value but for a border: the sums' pivot must not be of the border.
+    # Channels are constant except at a border: the sums' pivot must not be of the border.
     x = torch.ones(2, 8, 40, 40)
     x[:, :, 0, :] = 1.01
     x = x.contiguous(memory_format=torch.channels_last)
@@ -158,7 +158,7 @@ def interpreted() -> None:
         norm.running_var.double(), x.double().var((0, 2, 3)), rtol=1e-5, atol=0
     )
 
-    # What is not a number must stay visible; the gradient's layout may be any.
+    # NaN stays NaN; the gradient may have any layout.
     x = torch.randn(2, 8, 5, 5).contiguous(memory_format=torch.channels_last)
     x[1, 3, 2, 2] = torch.nan
     for kind, make in ACTIVATIONS.items():
@@ -203,7 +203,7 @@ def test_not_usable_on_cpu():
 
 
 def test_autocast_keeps_the_dtype():
-    """The fused one gives bf16 for bf16 because torch's does."""
+    """The fused one returns bf16 for bf16 because torch's does."""
     x = torch.randn(2, 4, 3, 3, dtype=torch.bfloat16)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert nn.BatchNorm2d(4)(x).dtype == torch.bfloat16

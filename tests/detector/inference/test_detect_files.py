@@ -15,7 +15,7 @@ from detector.boxes.anchors import anchors
 from detector.boxes.coding import encode
 from detector.config.recipe import Evaluation
 from detector.inference import media
-from detector.inference.detect_files import Finder
+from detector.inference.detect_files import FileDetector
 from detector.inference.media import find_sources, read_picture
 
 
@@ -48,8 +48,8 @@ def net(preset):
 
 
 def found_in(net, paths, output, visualize=False, **how):
-    finder = Finder(net, net.config, Evaluation(score_threshold=0.5), **how)
-    return list(finder.find(find_sources(paths), output, visualize))
+    detector = FileDetector(net, net.config, Evaluation(score_threshold=0.5), **how)
+    return list(detector.detect(find_sources(paths), output, visualize))
 
 
 def picture(path, height=60, width=80, value=90):
@@ -63,7 +63,7 @@ def test_results_are_px_of_the_picture(net, tmp_path):
     picture(tmp_path / "in" / "x.png", 30, 50)
     results = found_in(net, [tmp_path / "in"], tmp_path / "out", True, max_size=100)
     assert net.seen == [(1, 50, 100), (1, 30, 50)]  # nothing is scaled up
-    assert [f.faces for f in results] == [1, 1] and not any(f.fault or f.notes for f in results)
+    assert [f.faces for f in results] == [1, 1] and not any(f.error or f.notes for f in results)
     told = json.loads((tmp_path / "out" / "a" / "x.png.json").read_text())
     (face,) = told["annotations"]
     assert (told["file_name"], told["width"], told["height"]) == ("a/x.png", 400, 200)
@@ -93,7 +93,7 @@ def damaged(folder):
 
 def test_what_cannot_be_read_is_told_and_the_rest_done(net, tmp_path):
     results = found_in(net, [damaged(tmp_path / "in")], tmp_path / "out", batch_size=4)
-    faults = {f.source.name: f.fault for f in results if f.fault}
+    faults = {f.source.name: f.error for f in results if f.error}
     assert set(faults) == {"cut.jpg", "empty.jpg", "text.png", "empty.mp4"}
     assert all(str(tmp_path) in fault and "\n" not in fault for fault in faults.values())
     assert [p.name for p in (tmp_path / "out").iterdir()] == ["whole.jpg.json"]
@@ -117,22 +117,22 @@ def test_odd_pictures(net, tmp_path):
     Image.new("CMYK", (50, 40), (0, 255, 255, 0)).save(folder / "cmyk.jpg")
     turned(folder / "turned.jpg")
     results = found_in(net, [folder], tmp_path / "out", True, batch_size=3)
-    assert [f.faces for f in results] == [1] * 6 and not any(f.fault for f in results)
+    assert [f.faces for f in results] == [1] * 6 and not any(f.error for f in results)
 
     def size(name):
         told = json.loads((tmp_path / "out" / f"{name}.json").read_text())
         return told["width"], told["height"]
 
     assert size("pixel.png") == (1, 1) and size("turned.jpg") == (60, 80)  # upright
-    red = read_picture(find_sources([folder / "cmyk.jpg"])[0]).seen
+    red = read_picture(find_sources([folder / "cmyk.jpg"])[0]).resized
     assert red[20, 25, 2] > 200 > 60 > red[20, 25, 0]
 
 
-def test_20000_px_are_looked_at_in_fewer_and_that_is_told(net, tmp_path, monkeypatch):
+def test_20000_px_are_scaled_down_and_reported(net, tmp_path, monkeypatch):
     monkeypatch.setattr(media, "MAX_PIXELS", 200 * 200)
     cv2.imwrite(str(tmp_path / "wide.png"), np.zeros((20, 20_000, 3), np.uint8))
     (found,) = found_in(net, [tmp_path / "wide.png"], tmp_path / "out")
-    assert found.faces == 1 and "20,000×20 px, looked at in" in found.notes[0]
+    assert found.faces == 1 and "20,000×20 px, scaled down to" in found.notes[0]
     ((_, height, width),) = net.seen
     assert height * width <= 200 * 200 and width > 5000
     (face,) = json.loads((tmp_path / "out" / "wide.png.json").read_text())["annotations"]
@@ -142,7 +142,7 @@ def test_20000_px_are_looked_at_in_fewer_and_that_is_told(net, tmp_path, monkeyp
 def test_a_picture_too_long_for_a_jpeg_is_drawn_smaller(net, tmp_path):
     cv2.imwrite(str(tmp_path / "long.png"), np.zeros((8, 70_000, 3), np.uint8))
     (found,) = found_in(net, [tmp_path / "long.png"], tmp_path / "out", True, max_size=500)
-    assert (found.faces, found.fault) == (1, "")
+    assert (found.faces, found.error) == (1, "")
     assert cv2.imread(str(tmp_path / "out" / "long.png.drawn.jpg")).shape[1] == 65_500
 
 
@@ -169,7 +169,7 @@ def video(tmp_path):
 
 def test_video(net, tmp_path, video):
     (found,) = found_in(net, [video], tmp_path / "out", True, batch_size=2, max_size=48)
-    assert (found.frames, found.faces, found.fault) == (5, 5, "")
+    assert (found.frames, found.faces, found.error) == (5, 5, "")
     assert net.seen == [(2, 32, 48)] * 2 + [(1, 32, 48)]
     told = json.loads((tmp_path / "out" / "clip.avi.json").read_text())
     assert (told["fps"], told["width"], told["height"]) == (10, 96, 64)

@@ -11,11 +11,11 @@ from detector.config.recipe import DataChoice, Evaluation
 from detector.data.types import ImageLabel, UnreadableImage
 from detector.inference.predict import (
     _batches,
-    _plans_pay,
+    _cudnn_pays,
+    coco_rows,
     detect,
     detect_batch,
     evaluate,
-    rows,
     wider_rows,
 )
 from detector.metrics.wider import official_ground_truth
@@ -156,7 +156,7 @@ def test_ap_of_a_detector_that_is_right(finder):
 def test_rows_are_whole_pixels_as_the_usual_writer_truncates_them():
     found = Detections(torch.tensor([[-1.75, 2.75, 10.25, 20.125]]), torch.tensor([0.25]), None)
     assert wider_rows(found).tolist() == [[-1, 2, 11, 18, 0.25]]
-    assert rows(found).tolist() == [[-1.75, 2.75, 12, 17.375, 0.25]]
+    assert coco_rows(found).tolist() == [[-1.75, 2.75, 12, 17.375, 0.25]]
 
 
 def test_written_detections_score_the_same(tiny_data, preset, tmp_path):
@@ -222,6 +222,6 @@ def test_cudnn_plans_for_few_sizes_alone():
     gpu, settings = torch.device("cuda"), Evaluation(size=640)
     few = Images([None] * 30, [(1024, 768 + i % 3) for i in range(30)])
     many = Images([None] * 30, [(1024, 700 + 9 * i) for i in range(30)])
-    assert _plans_pay(few, settings, gpu) and not _plans_pay(many, settings, gpu)
-    assert _plans_pay(many, settings, torch.device("cpu"))
-    assert not _plans_pay(Images([None] * 3), settings, gpu)  # sizes are not known yet
+    assert _cudnn_pays(few, settings, gpu) and not _cudnn_pays(many, settings, gpu)
+    assert _cudnn_pays(many, settings, torch.device("cpu"))
+    assert not _cudnn_pays(Images([None] * 3), settings, gpu)  # sizes are not known yet

@@ -9,8 +9,14 @@ from torchvision.ops import box_iou
 from detector.base.errors import ConfigError
 from detector.boxes.postprocess import Detections
 from detector.config.recipe import DataChoice, Evaluation
-from detector.inference.predict import detect_batch, detect_views
-from detector.inference.tta import mirrored, resized, scaled, view_size, vote
+from detector.inference.predict import detect_batch, detect_tta
+from detector.inference.tta import (
+    box_voting,
+    flip_detections,
+    input_size,
+    resize_image,
+    scale_detections,
+)
 from detector.network.model import build_detector
 
 VGA, SHORT = Evaluation(size=640), Evaluation(size=2150, short=1600)
@@ -39,8 +45,8 @@ VGA, SHORT = Evaluation(size=640), Evaluation(size=2150, short=1600)
         ((0, 0), VGA, 1.0, (1, 1)),
     ],
 )
-def test_view_size(size, settings, factor, wanted):
-    assert view_size(size, settings, factor) == wanted
+def test_input_size(size, settings, factor, wanted):
+    assert input_size(size, settings, factor) == wanted
 
 
 def test_retinafaces_rule_by_its_own_arithmetic():
@@ -48,7 +54,7 @@ def test_retinafaces_rule_by_its_own_arithmetic():
         scale = 1600 / min(width, height)
         if np.round(scale * max(width, height)) > 2150:
             scale = 2150 / max(width, height)
-        assert view_size((width, height), SHORT) == (round(width * scale), round(height * scale))
+        assert input_size((width, height), SHORT) == (round(width * scale), round(height * scale))
 
 
 @pytest.mark.parametrize(
@@ -68,10 +74,10 @@ def test_what_is_no_size(given):
 
 def test_an_image_of_the_right_size_is_left_alone():
     image = np.random.default_rng(0).integers(0, 256, (4, 6, 3), np.uint8)
-    assert resized(image, (6, 4)) is image
+    assert resize_image(image, (6, 4)) is image
     mean = image.reshape(2, 2, 3, 2, 3).mean(axis=(1, 3))
-    assert abs(resized(image, (3, 2)) - mean).max() <= 0.5  # areas, where it shrinks
-    assert resized(image, (12, 8)).shape == (8, 12, 3)
+    assert abs(resize_image(image, (3, 2)) - mean).max() <= 0.5  # areas, where it shrinks
+    assert resize_image(image, (12, 8)).shape == (8, 12, 3)
 
 
 # -- box voting -------------------------------------------------------------------------------
@@ -86,7 +92,7 @@ def faces(*rows):
 
 
 def test_boxes_are_means_by_score():
-    found = vote(
+    found = box_voting(
         [faces([0, 0, 10, 10, 0.9]), faces([0, 0, 10, 8, 0.3], [50, 50, 60, 60, 0.6])], Evaluation()
     )
     torch.testing.assert_close(
@@ -97,7 +103,7 @@ def test_boxes_are_means_by_score():
 
 
 def test_landmarks_are_means_by_the_same_weights():
-    found = vote([faces([4, 0, 14, 10, 0.75]), faces([5, 1, 15, 11, 0.25])], Evaluation())
+    found = box_voting([faces([4, 0, 14, 10, 0.75]), faces([5, 1, 15, 11, 0.25])], Evaluation())
     torch.testing.assert_close(
         found.boxes, torch.tensor([[4.25, 0.25, 14.25, 10.25]]).double(), atol=1e-6, rtol=0
     )
@@ -111,27 +117,27 @@ def test_landmarks_are_means_by_the_same_weights():
 
 def test_what_overlaps_by_half_or_less_has_no_vote():
     # IoU 0.5 and 0.45 of the first: NMS at 0.4 takes them away, none moves it.
-    found = vote(
+    found = box_voting(
         [faces([0, 0, 10, 10, 0.9], [0, 0, 10, 5, 0.8], [0, 0, 4.5, 10, 0.7])], Evaluation()
     )
     assert found.boxes.tolist() == [[0, 0, 10, 10]]
     # IoU 1/3 stays: both are kept, and neither votes for the other.
-    found = vote([faces([0, 0, 10, 10, 0.9]), faces([5, 0, 15, 10, 0.8])], Evaluation())
+    found = box_voting([faces([0, 0, 10, 10, 0.9]), faces([5, 0, 15, 10, 0.8])], Evaluation())
     assert found.boxes.tolist() == [[0, 0, 10, 10], [5, 0, 15, 10]]
 
 
 def test_best_first_and_as_many_as_asked_for():
     many = [faces([20 * i, 0, 20 * i + 10, 10, (i + 1) / 10]) for i in range(6)]
-    found = vote(many, Evaluation(keep=3))
+    found = box_voting(many, Evaluation(keep=3))
     assert found.scores.tolist() == pytest.approx([0.6, 0.5, 0.4])
 
 
 def test_nothing_without_area_and_without_landmarks():
-    nothing = vote([faces(), faces()], Evaluation())
+    nothing = box_voting([faces(), faces()], Evaluation())
     assert nothing.boxes.shape == (0, 4) and nothing.landmarks.shape == (0, 5, 2)
-    assert vote([faces([3, 3, 3, 3, 0.5])], Evaluation()).boxes.tolist() == [[3, 3, 3, 3]]
+    assert box_voting([faces([3, 3, 3, 3, 0.5])], Evaluation()).boxes.tolist() == [[3, 3, 3, 3]]
     bare = Detections(torch.tensor([[0.0, 0, 4, 4]]), torch.tensor([0.5]), None)
-    assert vote([bare, bare], Evaluation()).landmarks is None
+    assert box_voting([bare, bare], Evaluation()).landmarks is None
 
 
 # -- what a network sees ----------------------------------------------------------------------
@@ -146,10 +152,10 @@ def same(one, other, atol=1e-4):
 
 def test_mirrored_twice_is_as_before_and_names_swap():
     found = faces([0, 2, 10, 10, 0.9], [20, 30, 40, 50, 0.8])
-    other = mirrored(found, 100)
+    other = flip_detections(found, 100)
     assert other.boxes.tolist() == [[90, 2, 100, 10], [60, 30, 80, 50]]
     assert other.landmarks[0].tolist() == [[99, 3], [100, 2], [98, 4], [96, 6], [97, 5]]
-    same(mirrored(other, 100), found)
+    same(flip_detections(other, 100), found)
 
 
 @pytest.fixture
@@ -159,19 +165,19 @@ def net(preset):
 
 
 def test_the_mirror_image_has_the_mirrored_result(net, preset):
-    """With flip, an image and its mirror image have the same two views."""
+    """With flip, an image and its mirror image have the same two passes."""
     config = preset("retinaface_mobile025")
     settings = Evaluation(flip=True, scales=(1.0, 0.75), score_threshold=0.3, keep=20)
     image = np.random.default_rng(1).integers(0, 256, (90, 120, 3), np.uint8)
-    (found,) = detect_views(net, config, [image], settings)
-    (other,) = detect_views(net, config, [np.ascontiguousarray(image[:, ::-1])], settings)
+    (found,) = detect_tta(net, config, [image], settings)
+    (other,) = detect_tta(net, config, [np.ascontiguousarray(image[:, ::-1])], settings)
     assert len(found) == 20
-    same(mirrored(other, 120), found, atol=1e-2)
+    same(flip_detections(other, 120), found, atol=1e-2)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 1), (1, 40)])
 def test_an_image_of_one_px(net, preset, size):
-    (found,) = detect_views(
+    (found,) = detect_tta(
         net,
         preset("retinaface_mobile025"),
         [np.zeros((*size, 3), np.uint8)],
@@ -180,7 +186,7 @@ def test_an_image_of_one_px(net, preset, size):
     assert len(found) <= 750
 
 
-def test_views_are_those_of_the_image_itself(net, preset):
+def test_passes_are_those_of_the_image_itself(net, preset):
     config = preset("retinaface_mobile025")
     settings = Evaluation(size=64, scales=(0.5, 1.5), flip=True, score_threshold=0.3)
     image = np.random.default_rng(2).integers(0, 256, (96, 128, 3), np.uint8)
@@ -190,10 +196,10 @@ def test_views_are_those_of_the_image_itself(net, preset):
         for mirror in (False, True):
             seen = np.ascontiguousarray(small[:, ::-1]) if mirror else small
             (own,) = detect_batch(net, config, seen[None], settings)
-            own = mirrored(own, width) if mirror else own
-            wanted.append(scaled(own, (128 / width, 96 / height)))
-    (found,) = detect_views(net, config, [image], settings)
-    same(found, vote(wanted, settings))
+            own = flip_detections(own, width) if mirror else own
+            wanted.append(scale_detections(own, (128 / width, 96 / height)))
+    (found,) = detect_tta(net, config, [image], settings)
+    same(found, box_voting(wanted, settings))
 
 
 @pytest.mark.slow

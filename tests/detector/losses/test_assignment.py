@@ -1,4 +1,4 @@
-"""Which anchor learns which face, by each rule: what all promise, and slow references."""
+"""The assigners: what all of them guarantee, and slow references."""
 
 import math
 
@@ -9,16 +9,16 @@ from detector.boxes.anchors import Priors
 from detector.boxes.coding import encode, iou
 from detector.config.recipe import Loss
 from detector.data.targets import Targets
-from detector.losses.detection import assign
-from detector.losses.iou_assigner import NEGATIVE, NEITHER, POSITIVE
+from detector.losses.assignment import IGNORED, NEGATIVE, POSITIVE
+from detector.losses.criterion import Criterion
 
 RULES = pytest.mark.parametrize("rule", ["iou", "atss", "simota"])
 SIDE = 96
 
 
 def grid(stride, scale=1.0, offset=0.5):
-    middles = (torch.arange(SIDE // stride) + offset) * stride
-    y, x = torch.meshgrid(middles, middles, indexing="ij")
+    centres = (torch.arange(SIDE // stride) + offset) * stride
+    y, x = torch.meshgrid(centres, centres, indexing="ij")
     points = torch.stack((x, y), dim=-1).view(-1, 2)
     return torch.cat((points - scale * stride / 2, points + scale * stride / 2), dim=1)
 
@@ -44,17 +44,19 @@ def target(boxes, ignore=()):
 
 def predictions(images, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    wanted = ANCHORS + torch.randn(images, len(ANCHORS), 4, generator=generator) * 2
+    boxes = ANCHORS + torch.randn(images, len(ANCHORS), 4, generator=generator) * 2
     return {
         "class_logits": torch.randn(images, len(ANCHORS), 1, generator=generator),
-        "box_deltas": encode(wanted, ANCHORS),
+        "box_deltas": encode(boxes, ANCHORS),
     }
 
 
+def assign(outputs, targets, settings):
+    return Criterion(settings).assign(outputs, Targets.of(targets), PRIORS).matches
+
+
 def run(rule, targets, **settings):
-    return assign(
-        predictions(len(targets)), Targets.of(targets), PRIORS, Loss(assignment=rule, **settings)
-    )
+    return assign(predictions(len(targets)), targets, Loss(assignment=rule, **settings))
 
 
 @RULES
@@ -72,13 +74,12 @@ def test_a_batch_is_its_images_one_by_one(rule):
         for seed, count in enumerate((3, 0, 7, 1))
     ]
     outputs, settings = predictions(4), Loss(assignment=rule)
-    labels, rows = assign(outputs, Targets.of(targets), PRIORS, settings)
+    labels, rows = assign(outputs, targets, settings)
     start = 0
     for i, own in enumerate(targets):
         alone = assign(
             {key: value[i : i + 1] for key, value in outputs.items()},
-            Targets.of([own]),
-            PRIORS,
+            [own],
             settings,
         )
         assert alone.labels[0].equal(labels[i])
@@ -98,7 +99,7 @@ def test_faces_are_learnt_by_anchors_on_them(rule):
 
 
 @RULES
-def test_ignored_faces_are_neither(rule):
+def test_ignored_faces_are_neither_positive_nor_negative(rule):
     region = torch.tensor([[0.0, 0, SIDE, SIDE]])
     labels, _ = run(rule, [target(region, ignore=[0])])
     assert not (labels == POSITIVE).any()
@@ -106,7 +107,7 @@ def test_ignored_faces_are_neither(rule):
         (CELLS if rule == "simota" else ANCHORS).clamp(0, SIDE)
         == (CELLS if rule == "simota" else ANCHORS)
     ).all(1)
-    assert (labels[0, inside] == NEITHER).all()
+    assert (labels[0, inside] == IGNORED).all()
     face = torch.tensor([[30.0, 30, 62, 62]])
     labels, rows = run(rule, [target(torch.cat((region, face)), ignore=[0])])
     assert set(rows[labels == POSITIVE].tolist()) == {1}
@@ -124,14 +125,14 @@ def test_boxes_without_area_do_not_exist(rule):
 @pytest.mark.parametrize("seed", range(4))
 def test_atss_equals_the_slow_reference(seed):
     boxes = faces(seed, 5)
-    wanted = {}
+    owners = {}
     for f, box in enumerate(boxes):
-        middle, chosen, start = (box[:2] + box[2:]) / 2, [], 0
+        centre, chosen, start = (box[:2] + box[2:]) / 2, [], 0
         for count in PRIORS.counts:
             level = sorted(
                 range(start, start + count),
                 key=lambda a: math.dist(
-                    middle.tolist(), ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()
+                    centre.tolist(), ((ANCHORS[a, :2] + ANCHORS[a, 2:]) / 2).tolist()
                 ),
             )
             chosen += level[:4]
@@ -145,12 +146,12 @@ def test_atss_equals_the_slow_reference(seed):
                 overlap >= least
                 and box[0] < x < box[2]
                 and box[1] < y < box[3]
-                and overlap > wanted.get(a, (-1, 0))[0]
+                and overlap > owners.get(a, (-1, 0))[0]
             ):
-                wanted[a] = (overlap, f)
+                owners[a] = (overlap, f)
     labels, rows = run("atss", [target(boxes)], candidates=4)
-    found = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
-    assert found == {a: f for a, (_, f) in wanted.items()}
+    assigned = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
+    assert assigned == {a: f for a, (_, f) in owners.items()}
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -159,9 +160,9 @@ def test_simota_equals_the_slow_reference(seed):
     outputs = predictions(1, seed)
     scores = outputs["class_logits"][0, :, 0].sigmoid()
     generator = torch.Generator().manual_seed(seed)
-    wanted_boxes = ANCHORS + torch.randn(1, len(ANCHORS), 4, generator=generator) * 2
-    outputs["box_deltas"] = encode(wanted_boxes, ANCHORS)
-    overlaps = iou(boxes, wanted_boxes[0])
+    predicted = ANCHORS + torch.randn(1, len(ANCHORS), 4, generator=generator) * 2
+    outputs["box_deltas"] = encode(predicted, ANCHORS)
+    overlaps = iou(boxes, predicted[0])
 
     def inside(f, a):
         x, y = ((CELLS[a, :2] + CELLS[a, 2:]) / 2).tolist()
@@ -169,8 +170,8 @@ def test_simota_equals_the_slow_reference(seed):
         return x1 < x < x2 and y1 < y < y2
 
     def near(f, a):
-        middle, own = (boxes[f, :2] + boxes[f, 2:]) / 2, (CELLS[a, :2] + CELLS[a, 2:]) / 2
-        return (middle - own).abs().max() < 2.5 * (CELLS[a, 2] - CELLS[a, 0])
+        centre, own = (boxes[f, :2] + boxes[f, 2:]) / 2, (CELLS[a, :2] + CELLS[a, 2:]) / 2
+        return (centre - own).abs().max() < 2.5 * (CELLS[a, 2] - CELLS[a, 0])
 
     cells = [a for a in range(len(CELLS)) if any(inside(f, a) or near(f, a) for f in range(5))]
     best = {}
@@ -185,6 +186,6 @@ def test_simota_equals_the_slow_reference(seed):
         for a in sorted(costs, key=costs.get)[:count]:
             if costs[a] < best.get(a, (math.inf, 0))[0]:
                 best[a] = (costs[a], f)
-    labels, rows = assign(outputs, Targets.of([target(boxes)]), PRIORS, Loss(assignment="simota"))
-    found = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
-    assert found == {a: f for a, (_, f) in best.items()}
+    labels, rows = assign(outputs, [target(boxes)], Loss(assignment="simota"))
+    assigned = {a: rows[0, a].item() for a in (labels[0] == POSITIVE).nonzero()[:, 0].tolist()}
+    assert assigned == {a: f for a, (_, f) in best.items()}

@@ -1,12 +1,14 @@
-"""Matching against a second implementation in plain loops, and the cases that break others."""
+"""The IoU assigner against a second implementation in plain loops, and edge cases."""
 
 import pytest
 import torch
 
+from detector.boxes.anchors import Priors
 from detector.boxes.coding import encode
 from detector.config.recipe import Loss
 from detector.data.targets import Targets
-from detector.losses.iou_assigner import INSIDE, match
+from detector.losses.assignment import INSIDE
+from detector.losses.iou_assigner import assign_iou
 
 ANCHORS = torch.tensor(
     [
@@ -18,6 +20,9 @@ ANCHORS = torch.tensor(
 )
 
 
+PRIORS = Priors(ANCHORS, ANCHORS, ANCHORS, (len(ANCHORS),))
+
+
 def targets(boxes, ignore):
     return Targets.of([{"boxes": b, "ignore": i} for b, i in zip(boxes, ignore)])
 
@@ -26,7 +31,7 @@ def one(boxes, ignore=None, settings=None):
     """Labels and faces [A] of a single image."""
     boxes = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4)
     ignore = torch.zeros(len(boxes), dtype=torch.bool) if ignore is None else torch.tensor(ignore)
-    labels, faces = match(targets([boxes], [ignore]), ANCHORS, settings or Loss())
+    labels, faces = assign_iou(targets([boxes], [ignore]), PRIORS, settings or Loss())
     return labels[0], faces[0]
 
 
@@ -41,17 +46,17 @@ def overlap(a, b):
     return inter / (area(a) + area(b) - inter), inter / area(b)
 
 
-def slow_match(boxes, ignore, anchors, settings):
-    """The rules of `match`, face by face and anchor by anchor, in float64."""
+def slow_assign(boxes, ignore, anchors, settings):
+    """The rules of `assign_iou`, face by face and anchor by anchor, in float64."""
     labels, faces = [0] * len(anchors), [0] * len(anchors)
     rows = [[overlap(box, anchor) for anchor in anchors] for box in boxes]
-    learnt, vague = [], []
+    learnt, unassigned = [], []
     for f, box in enumerate(boxes):
         if box[2] <= box[0] or box[3] <= box[1]:
             continue
         best = max(iou for iou, _ in rows[f])
         fits = best >= min(settings.match_iou, settings.force_iou)
-        (learnt if fits and not ignore[f] else vague).append(f)
+        (learnt if fits and not ignore[f] else unassigned).append(f)
     claimed = {}
     for f in learnt:
         ious = [iou for iou, _ in rows[f]]
@@ -67,7 +72,7 @@ def slow_match(boxes, ignore, anchors, settings):
         elif best is not None and rows[best][a][0] >= settings.match_iou:
             labels[a], faces[a] = 1, best
         else:
-            for f in vague:
+            for f in unassigned:
                 iou, inside = rows[f][a]
                 limit = min(settings.match_iou, max(i for i, _ in rows[f]) - 1e-6)
                 if (iou > 0 and iou >= limit) or inside >= INSIDE:
@@ -85,10 +90,12 @@ def test_equals_the_slow_reference(seed):
         size = torch.exp(torch.randn(count, 2, generator=generator) * 0.9 + 2.8)
         boxes.append(torch.cat((centre - size / 2, centre + size / 2), 1))
         ignore.append(torch.rand(count, generator=generator) < 0.3)
-    labels, faces = match(targets(boxes, ignore), ANCHORS, settings)
+    labels, faces = assign_iou(targets(boxes, ignore), PRIORS, settings)
     start = 0
     for i, own in enumerate(boxes):
-        expected, indices = slow_match(own.tolist(), ignore[i].tolist(), ANCHORS.tolist(), settings)
+        expected, indices = slow_assign(
+            own.tolist(), ignore[i].tolist(), ANCHORS.tolist(), settings
+        )
         assert labels[i].tolist() == expected
         positive = labels[i] == 1
         assert (faces[i][positive] - start).tolist() == [
@@ -141,12 +148,12 @@ def test_boxes_without_area_do_not_exist():
 def test_images_without_faces_are_background():
     labels, _ = one([])
     assert (labels == 0).all()
-    both, _ = match(
+    both, _ = assign_iou(
         targets(
             [torch.zeros(0, 4), ANCHORS[[3]]],
             [torch.zeros(0, dtype=torch.bool), torch.zeros(1, dtype=torch.bool)],
         ),
-        ANCHORS,
+        PRIORS,
         Loss(),
     )
     assert (both[0] == 0).all()

@@ -1,4 +1,4 @@
-"""RetinaFace's losses and their gradients, as its own code computes them.
+"""RetinaFace's losses and gradients, as its own code computes them.
 
 The numbers were recorded from biubug6/Pytorch_Retinaface (layers/modules/multibox_loss.py, its
 settings for mobile0.25) on the outputs and faces below.
@@ -9,7 +9,7 @@ import torch
 
 from detector.boxes.anchors import priors
 from detector.config.presets import load_preset
-from detector.losses.detection import detection_losses, total_loss
+from detector.losses.criterion import Criterion
 
 SIZE = 160
 BOXES = [
@@ -27,21 +27,21 @@ GRADIENT_NORMS = {
 
 def targets():
     """The first face of each image has landmarks."""
-    found = []
+    result = []
     for boxes in map(torch.tensor, BOXES):
         boxes = boxes.float()
         landmarks = torch.full((len(boxes), 5, 2), torch.nan)
         landmarks[0] = boxes[0, :2] + (boxes[0, 2:] - boxes[0, :2]) * torch.tensor(
             [[0.3, 0.4], [0.7, 0.4], [0.5, 0.6], [0.35, 0.8], [0.65, 0.8]]
         )
-        found.append(
+        result.append(
             {
                 "boxes": boxes,
                 "landmarks": landmarks,
                 "ignore": torch.zeros(len(boxes), dtype=torch.bool),
             }
         )
-    return found
+    return result
 
 
 def test_losses_and_gradients_are_the_peers():
@@ -51,9 +51,10 @@ def test_losses_and_gradients_are_the_peers():
         name: torch.randn(3, len(own.anchors), count, generator=generator).requires_grad_()
         for name, count in (("class_logits", 2), ("box_deltas", 4), ("landmark_deltas", 10))
     }
-    losses = detection_losses(outputs, targets(), own, recipe.loss)
+    losses = Criterion(recipe.loss)(outputs, targets(), own)
+    total = losses.pop("total")
     assert {name: loss.item() for name, loss in losses.items()} == pytest.approx(LOSSES, rel=1e-5)
-    total_loss(losses, recipe.loss).backward()
+    total.backward()
     assert {name: value.grad.norm().item() for name, value in outputs.items()} == pytest.approx(
         GRADIENT_NORMS, rel=1e-5
     )

@@ -1,11 +1,11 @@
-"""The built detector: shapes, gradients, independence of the batch, start of training."""
+"""The built detector: shapes, gradients, independence of the batch, initialisation."""
 
 import pytest
 import torch
 from torch.testing import assert_close
 
 from detector.boxes.anchors import anchors
-from detector.boxes.postprocess import face_scores
+from detector.boxes.logits import face_scores
 from detector.network.heads import FACE_PRIOR
 from detector.network.model import build_detector
 
@@ -15,8 +15,8 @@ def images(count, height, width, seed=0):
     return torch.randint(0, 256, (count, 3, height, width), dtype=torch.uint8, generator=generator)
 
 
-def settled(config, seed=0):
-    """In evaluation mode, its running statistics those of some images."""
+def calibrated(config, seed=0):
+    """A detector in evaluation mode, with running statistics of some images."""
     model = build_detector(config, seed)
     with torch.no_grad():
         for step in range(20):
@@ -55,7 +55,7 @@ def test_every_parameter_gets_a_gradient(random_design, seed):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_batched_equals_single(random_design, seed):
-    model = settled(random_design(seed))
+    model = calibrated(random_design(seed))
     batch = images(3, 90, 122)
     with torch.no_grad():
         together = model(batch)
@@ -66,7 +66,7 @@ def test_batched_equals_single(random_design, seed):
 
 
 def test_pixels_may_be_bytes_or_floats(preset):
-    model = settled(preset("retinaface_mobile025"))
+    model = calibrated(preset("retinaface_mobile025"))
     with torch.no_grad():
         for a, b in zip(
             model(images(1, 64, 96)).values(), model(images(1, 64, 96).float()).values()
@@ -74,7 +74,7 @@ def test_pixels_may_be_bytes_or_floats(preset):
             assert torch.equal(a, b)
 
 
-def test_normalisation_subtracts_divides_and_orders_as_configured(preset):
+def test_pixels_are_normalised_as_configured(preset):
     config = preset("retinaface_mobile025")
     changed = config.to_dict() | {"pixels": {"order": "rgb", "mean": [1, 2, 3], "std": [2, 4, 8]}}
     pixel = torch.tensor([10.0, 20.0, 30.0]).view(1, 3, 1, 1)
@@ -92,7 +92,7 @@ def test_normalisation_subtracts_divides_and_orders_as_configured(preset):
     "name",
     ["retinaface_mobile025", "retinaface_resnet18_p2p6", "tiny_ssd300", "scrfd_0.5g", "yunet_n"],
 )
-def test_training_starts_with_few_faces(preset, name):
+def test_initial_scores_are_low(preset, name):
     with torch.no_grad():
         face = face_scores(build_detector(preset(name))(images(2, 256, 256)))
     assert FACE_PRIOR / 2 < face.mean() < FACE_PRIOR * 2
@@ -126,7 +126,7 @@ def test_up_sampling_reaches_skipped_levels(preset):
     config = preset("retinaface_mobile025").to_dict()
     config["neck"]["levels"] = [3, 5]
     config["anchors"] = {"name": "single"}
-    model = settled(type(preset("retinaface_mobile025")).from_dict(config))
+    model = calibrated(type(preset("retinaface_mobile025")).from_dict(config))
     maps = {
         level: torch.zeros(1, channels, 128 >> level, 128 >> level)
         for level, channels in ((3, 64), (5, 256))

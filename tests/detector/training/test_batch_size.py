@@ -66,13 +66,12 @@ def test_the_smallest_of_nearly_the_best_rate(seconds, chosen):
     assert lines[0].startswith(f"batch size: {chosen}, chosen by images/s (8: 8, 16: ")
 
 
-def test_what_does_not_fit_ends_the_search(capsys):
+def test_what_does_not_fit_ends_the_search():
+    lines = []
     step = taking({8: 1.0, 16: 1.0, 32: torch.OutOfMemoryError("CUDA out of memory."), 64: 1.0})
-    assert choose_batch_size(CONFIG, Recipe(), GPU, [8, 16, 32, 64], step) == 16
+    assert choose_batch_size(CONFIG, Recipe(), GPU, [8, 16, 32, 64], step, lines.append) == 16
     assert step.tried == [8, 16, 32]
-    assert capsys.readouterr().out == (
-        "batch size: 16, chosen by images/s (8: 8, 16: 16; 32 does not fit in memory)\n"
-    )
+    assert lines == ["batch size: 16, chosen by images/s (8: 8, 16: 16; 32 does not fit in memory)"]
 
 
 def test_faults_of_other_kinds_are_not_taken_for_it():

@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from detector.training.ema import WeightAverage
+from detector.training.ema import ModelEMA
 
 
 def test_the_average_is_the_weighted_sum_of_all_weights():
     """After n updates w_t has the share (1 - d_t) × d_(t+1) × … × d_n, where d_1 is 0."""
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4))
-    average = WeightAverage(model, 0.6)
+    average = ModelEMA(model, 0.6)
     history, generator = [], torch.Generator().manual_seed(0)
     for _ in range(30):
         with torch.no_grad():
@@ -30,7 +30,7 @@ def test_the_average_is_the_weighted_sum_of_all_weights():
 @pytest.mark.parametrize("decay", [0.5, 0.999])
 def test_of_equal_weights_it_is_that_weight(decay):
     model = nn.Linear(3, 3)
-    average = WeightAverage(model, decay)
+    average = ModelEMA(model, decay)
     for _ in range(5):
         average.update(model)
     assert torch.allclose(average.module.weight, model.weight)

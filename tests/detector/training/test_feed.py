@@ -9,9 +9,9 @@ import torch
 
 from detector.config.recipe import Recipe
 from detector.data.cache import cache_images
-from detector.data.loader import batches, rendered
+from detector.data.loader import batches, map_batches
 from detector.data.targets import Targets, bucket
-from detector.training.feed import AHEAD, Feed, _ahead, colors, finished
+from detector.training.feed import PREFETCH, Feed, _prefetch, colors, recolor_and_flip
 
 RECIPE = Recipe(size=96, batch_size=4, accumulate=2)
 
@@ -25,14 +25,14 @@ def test_colors_and_flips_may_be_left_to_the_device(images):
     def render(plan):
         pixels = np.empty((len(plan.indices), 96, 96, 3), np.uint8)
         plan.crop(images, pixels, finish=False)
-        return finished(
+        return recolor_and_flip(
             torch.from_numpy(pixels).permute(0, 3, 1, 2),
             torch.from_numpy(plan.transforms.flips),
             colors(plan),
         )
 
     for own, batch in zip(
-        rendered(images, RECIPE, render, epoch=1, seed=0),
+        map_batches(images, RECIPE, render, epoch=1, seed=0),
         batches(images, RECIPE, epoch=1, seed=0),
         strict=True,
     ):
@@ -50,7 +50,7 @@ def test_the_feed_gives_the_parts_of_each_batch(images):
 
 
 def test_parts_of_a_plan_are_those_of_its_batch(images):
-    plans = list(rendered(images, RECIPE, lambda plan: plan, epoch=1, seed=0))
+    plans = list(map_batches(images, RECIPE, lambda plan: plan, epoch=1, seed=0))
     for plan, batch in zip(plans, batches(images, RECIPE, epoch=1, seed=0), strict=True):
         for count in (1, 3, 9):
             for part, wanted in zip(plan.parts(count), batch.parts(count), strict=True):
@@ -98,7 +98,7 @@ def test_batches_are_moved_ahead_and_come_in_order(monkeypatch, count):
         ]
 
     taken = 0
-    for taken, (part,) in enumerate(_ahead(iter(range(count)), move), 1):
+    for taken, (part,) in enumerate(_prefetch(iter(range(count)), move), 1):
         assert part.number == taken - 1
-        assert moved == list(range(min(taken - 1 + AHEAD, count)))  # never more than AHEAD
+        assert moved == list(range(min(taken - 1 + PREFETCH, count)))  # never more than PREFETCH
     assert taken == count

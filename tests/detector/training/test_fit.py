@@ -13,6 +13,7 @@ from detector.config.recipe import Augmentation, Evaluation, Optimizer, Recipe
 from detector.data.splits import Subset
 from detector.training import fit, stepper
 from detector.weights import checkpoint
+from detector.weights.file_names import LAST
 
 CONFIG = Detector(
     backbone=Backbone(
@@ -45,7 +46,7 @@ def fake_ap(monkeypatch):
 
 
 def weights(folder):
-    return checkpoint.load(folder / fit.LAST).model
+    return checkpoint.load(folder / LAST).model
 
 
 def equal(a, b):
@@ -85,7 +86,7 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, fake_ap):
     assert [e.epoch for e in resumed] == [4]
     assert equal(weights(tmp_path / "a"), weights(tmp_path / "b"))
     assert resumed[0].losses == straight[3].losses
-    states = [checkpoint.load(tmp_path / name / fit.LAST).state for name in "ab"]
+    states = [checkpoint.load(tmp_path / name / LAST).state for name in "ab"]
     for index, momentum in states[0]["optimizer"]["state"].items():
         assert momentum["momentum_buffer"].equal(
             states[1]["optimizer"]["state"][index]["momentum_buffer"]
@@ -101,7 +102,7 @@ def test_all_that_a_training_keeps_is_resumed(tiny_data, tmp_path, fake_ap):
     straight = run(tiny_data, tmp_path / "a", recipe, until=3)
     run(tiny_data, tmp_path / "b", recipe, until=1)
     assert run(tiny_data, tmp_path / "b", recipe, until=3)[-1].losses == straight[-1].losses
-    a, b = (checkpoint.load(tmp_path / name / fit.LAST) for name in "ab")
+    a, b = (checkpoint.load(tmp_path / name / LAST) for name in "ab")
     assert equal(a.model, b.model) and equal(a.state["model"], b.state["model"])
     assert a.state["scaler"] == b.state["scaler"]
     assert a.state["scaler"]["scale"] < 2**16  # the first step overflows and is left out
@@ -123,7 +124,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(
     )
     slow = replace(RECIPE, optimizer=replace(RECIPE.optimizer, ema=0.999))
     run(tiny_data, tmp_path, slow, until=1)
-    saved = checkpoint.load(tmp_path / fit.LAST)
+    saved = checkpoint.load(tmp_path / LAST)
     assert equal(seen[0], saved.model)
     # the same weights as without an average, but for its statistics, settled for itself
     run(tiny_data, tmp_path / "raw", until=1)
@@ -156,12 +157,12 @@ def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap,
 def test_checkpoints_of_before_are_read(tiny_data, tmp_path, fake_ap):
     """They had `autocast` and knew neither parts, averages nor scales."""
     run(tiny_data, tmp_path, until=1)
-    content = torch.load(tmp_path / fit.LAST)
+    content = torch.load(tmp_path / LAST)
     for key in ("precision", "accumulate", "norm"):
         del content["recipe"][key]
     content["recipe"]["autocast"] = True
     del content["recipe"]["optimizer"]["ema"], content["state"]["scaler"]
-    torch.save(content, tmp_path / fit.LAST)
+    torch.save(content, tmp_path / LAST)
     assert [e.epoch for e in run(tiny_data, tmp_path, until=2)] == [2]
     assert Recipe.from_dict({"autocast": False}) == Recipe(precision="fp32")
 
@@ -188,7 +189,7 @@ def test_a_loss_that_is_not_finite_is_an_error_of_ours(tiny_data, tmp_path, fake
     recipe = replace(RECIPE, optimizer=Optimizer(lr=1e30, warmup_epochs=0))
     with pytest.raises(TrainingError, match=r"not finite at epoch 1, step \d of 3 \(class .*box"):
         run(tiny_data, tmp_path, recipe)
-    assert not (tmp_path / fit.LAST).exists()
+    assert not (tmp_path / LAST).exists()
 
 
 def test_another_training_in_the_folder_is_refused(tiny_data, tmp_path, fake_ap):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from detector.base.errors import TrainingError
 from detector.boxes.anchors import priors
 from detector.config.detector import Backbone, Context, Detector, Head, Neck
 from detector.config.presets import load_preset
@@ -14,15 +15,22 @@ from detector.data.cache import cache_images
 from detector.data.loader import batches
 from detector.inference.latency import latencies
 from detector.inference.predict import detect, evaluate
-from detector.losses.detection import assign, detection_losses
+from detector.losses.criterion import Criterion
 from detector.network.model import build_detector
 from detector.training import fit
-from detector.training.ema import WeightAverage
+from detector.training.ema import ModelEMA
 from detector.training.feed import Feed, fits
 from detector.training.optim import make_optimizer, set_lr
-from detector.training.step import Precision, gradient_step, layout, settle_norms, to_train
+from detector.training.step import (
+    Precision,
+    gradient_step,
+    memory_format,
+    recalibrate_batchnorm,
+    set_train_mode,
+)
 from detector.training.stepper import Stepper
 from detector.weights import checkpoint
+from detector.weights.file_names import LAST
 
 pytestmark = [
     pytest.mark.gpu,
@@ -71,8 +79,8 @@ class Training:
     """A model and what trains it, on a device."""
 
     def __init__(self, device, recipe=RECIPE, config=CONFIG):
-        self.model = build_detector(config).to(device, memory_format=layout(recipe))
-        to_train(self.model, recipe)
+        self.model = build_detector(config).to(device, memory_format=memory_format(recipe))
+        set_train_mode(self.model, recipe)
         self.precision = Precision(recipe, device)
         self.optimizer = make_optimizer(self.model, recipe.optimizer)
         self.rest = (config, recipe, self.precision)
@@ -82,11 +90,11 @@ class Training:
 
 
 def on(device, batch, recipe=RECIPE):
-    return batch.to(device, layout(recipe))
+    return batch.to(device, memory_format(recipe))
 
 
 def weights(folder):
-    return checkpoint.load(folder / fit.LAST).model
+    return checkpoint.load(folder / LAST).model
 
 
 def close(a, b, atol):
@@ -124,7 +132,7 @@ def test_a_step_equals_the_cpus(batch, rule, kind):
 def test_sixteen_bits_train(batch, kind, optimizer):
     recipe = replace(RECIPE, precision=kind, optimizer=Optimizer(kind=optimizer, lr=0.003, ema=0.9))
     training = Training(GPU, recipe)
-    average = WeightAverage(training.model, 0.9)
+    average = ModelEMA(training.model, 0.9)
     history = []
     for _ in range(30):
         history.append(training.step(on(GPU, batch, recipe))["total"])
@@ -150,7 +158,7 @@ def test_no_step_waits_for_the_gpu(images, name, kind):
         optimizer=replace(published.optimizer, ema=0.9, clip_norm=5.0),
     )
     training = Training(GPU, recipe, config)
-    average = WeightAverage(training.model, 0.9)
+    average = ModelEMA(training.model, 0.9)
     parts = [on(GPU, own, recipe) for own in batches(images, recipe, epoch=1, seed=0)]
     training.step(parts[0])  # constants are moved once
     torch.cuda.synchronize()
@@ -160,7 +168,9 @@ def test_no_step_waits_for_the_gpu(images, name, kind):
             set_lr(training.optimizer, 0.001)
             training.step(part)
             average.update(training.model)
-        settle_norms(average.module, [part.images for part in parts], recipe, training.precision)
+        recalibrate_batchnorm(
+            average.module, [part.images for part in parts], recipe, training.precision
+        )
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -231,7 +241,7 @@ def test_a_graph_replays_the_steps(images, name, kind):
     assert sides[1][-5:].mean() == pytest.approx(sides[0][-5:].mean().item(), rel=0.15)
 
 
-def test_training_goes_on_where_no_graph_can_be_captured(images, monkeypatch, capsys):
+def test_training_continues_if_no_graph_can_be_captured(images, monkeypatch, caplog):
     def fails(self, parts):
         raise RuntimeError("operation not permitted when stream is capturing")
 
@@ -244,7 +254,7 @@ def test_training_goes_on_where_no_graph_can_be_captured(images, monkeypatch, ca
                 stepper.step(number, [on(GPU, part)], 1e-3, 1000)
         results = stepper.flush()
     assert all(np.isfinite(result.losses["total"]) for result in results)
-    assert capsys.readouterr().out.count("no CUDA graph of the step (operation not permitted") == 1
+    assert caplog.text.count("no CUDA graph of the step (operation not permitted") == 1
 
 
 @pytest.mark.parametrize("graph", [False, True])
@@ -295,7 +305,7 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, images, graph
     for own, other in zip(resumed, straight[1:]):
         assert own.losses["total"] == pytest.approx(other.losses["total"], rel=1e-2)
     assert close(weights(tmp_path / "a"), weights(tmp_path / "b"), 2e-2)
-    saved = checkpoint.load(tmp_path / "b" / fit.LAST)
+    saved = checkpoint.load(tmp_path / "b" / LAST)
     assert isinstance(saved.state["optimizer"]["param_groups"][0]["lr"], float)
     assert saved.state["averaged"] == 3 * (len(images) // 5)
 
@@ -310,7 +320,7 @@ def test_what_a_gpu_began_a_cpu_goes_on_with(tmp_path, images):
 
 def test_a_loss_that_is_not_finite_is_noticed(tmp_path, images):
     recipe = replace(RECIPE, optimizer=Optimizer(lr=1e30, warmup_epochs=0))
-    with pytest.raises(fit.TrainingError, match=r"not finite at epoch 1, step \d of"):
+    with pytest.raises(TrainingError, match=r"not finite at epoch 1, step \d of"):
         list(fit.fit(CONFIG, recipe, images, None, workdir=tmp_path, device="cuda"))
 
 
@@ -323,16 +333,16 @@ def test_assignment_equals_the_cpus(batch, rule):
         "box_deltas": torch.randn(5, len(own.anchors), 4, generator=generator),
         "landmark_deltas": torch.randn(5, len(own.anchors), 10, generator=generator),
     }
-    settings = Loss(assignment=rule)
+    criterion = Criterion(Loss(assignment=rule))
     there = {name: value.to(GPU) for name, value in outputs.items()}
     faces, on_gpu = batch.faces, batch.faces.padded().to(GPU)
-    labels, rows = assign(outputs, faces, own, settings)
-    found = assign(there, on_gpu, priors(CONFIG, (128, 128), GPU), settings)
+    labels, rows = criterion.assign(outputs, faces, own).matches
+    found = criterion.assign(there, on_gpu, priors(CONFIG, (128, 128), GPU)).matches
     assert (found.labels.cpu() != labels).float().mean() < 1e-3  # ties may fall otherwise
     both = (labels == 1) & (found.labels.cpu() == 1)
     assert both.any() and (found.faces.cpu()[both] != rows[both]).float().mean() < 1e-2
-    losses = detection_losses(outputs, faces, own, settings)
-    others = detection_losses(there, on_gpu, priors(CONFIG, (128, 128), GPU), settings)
+    losses = criterion(outputs, faces, own)
+    others = criterion(there, on_gpu, priors(CONFIG, (128, 128), GPU))
     for name, value in losses.items():
         assert others[name].item() == pytest.approx(value.item(), rel=1e-3), name
 

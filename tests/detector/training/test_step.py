@@ -13,12 +13,18 @@ from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Loss, Optimizer, Recipe
 from detector.data.loader import Batch, batches
 from detector.data.targets import Targets
-from detector.losses.detection import detection_losses, total_loss
+from detector.losses.criterion import Criterion
 from detector.network.model import blank_detector, build_detector
 from detector.training import distributed
-from detector.training.distributed import Place
+from detector.training.distributed import Worker
 from detector.training.optim import make_optimizer, set_lr
-from detector.training.step import Precision, layout, settle_norms, to_train, train_step
+from detector.training.step import (
+    Precision,
+    memory_format,
+    recalibrate_batchnorm,
+    set_train_mode,
+    train_step,
+)
 
 CONFIG = Detector(
     backbone=Backbone(
@@ -41,8 +47,8 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 def one_step(config, recipe, batch, **loaded):
     """Model after a step from seed 0, the losses, and the precision."""
-    model = build_detector(config).to(memory_format=layout(recipe))
-    to_train(model, recipe)
+    model = build_detector(config).to(memory_format=memory_format(recipe))
+    set_train_mode(model, recipe)
     precision = Precision(recipe, CPU)
     if loaded:
         precision.scaler.load_state_dict(precision.scaler.state_dict() | loaded)
@@ -137,16 +143,16 @@ def test_parts_of_a_batch_give_the_gradients_of_the_whole(batch, name, parts):
 
 
 class Workers:
-    """Threads in the place of processes: `total` adds what all of them hand in."""
+    """Threads in the place of processes: `all_reduce_sum` adds what all of them hand in."""
 
     def __init__(self, count):
         self.count, self.handed = count, [None] * count
         self.barrier, self.own = threading.Barrier(count), threading.local()
 
-    def place(self):
-        return Place(self.own.rank, self.count)
+    def this_worker(self):
+        return Worker(self.own.rank, self.count)
 
-    def total(self, values):
+    def all_reduce_sum(self, values):
         self.handed[self.own.rank] = values.clone()
         self.barrier.wait(timeout=60)
         values.copy_(torch.stack(self.handed).sum(0))
@@ -169,8 +175,8 @@ def test_workers_have_the_gradients_of_one(batch, name, monkeypatch):
     recipe = replace(RECIPE, loss=loss, norm="frozen", precision="fp32")
     alone, losses, _ = one_step(config, recipe, batch)
     workers = Workers(3)
-    monkeypatch.setattr(distributed, "place", workers.place)
-    monkeypatch.setattr(distributed, "total", workers.total)
+    monkeypatch.setattr(distributed, "this_worker", workers.this_worker)
+    monkeypatch.setattr(distributed, "all_reduce_sum", workers.all_reduce_sum)
     split = replace(recipe, accumulate=2)
     found = workers.run(
         lambda rank: one_step(config, split, Batch(batch.images[rank::3], batch.targets[rank::3]))
@@ -185,8 +191,8 @@ def test_workers_have_the_gradients_of_one(batch, name, monkeypatch):
 
 def test_alone_nothing_is_shared():
     values = torch.tensor([1.0, 2.0])
-    assert distributed.place() == (0, 1)
-    assert distributed.total(values) is values and values.tolist() == [1.0, 2.0]
+    assert distributed.this_worker() == (0, 1)
+    assert distributed.all_reduce_sum(values) is values and values.tolist() == [1.0, 2.0]
 
 
 def test_every_parameter_gets_a_gradient():
@@ -209,7 +215,7 @@ def test_every_parameter_gets_a_gradient():
 def test_a_batch_is_learnt_by_heart(tiny_data):
     recipe = replace(RECIPE, size=128)
     batch = next(iter(batches(tiny_data.train, recipe, epoch=1, seed=0)))
-    model = build_detector(CONFIG).to(memory_format=layout(recipe))
+    model = build_detector(CONFIG).to(memory_format=memory_format(recipe))
     optimizer = make_optimizer(model, recipe.optimizer)
     set_lr(optimizer, 0.01)
     history = [
@@ -230,7 +236,7 @@ def test_settled_norms_are_the_statistics_of_the_images():
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.fill_(7.0)
-    settle_norms(model, [images], recipe, Precision(recipe, CPU))
+    recalibrate_batchnorm(model, [images], recipe, Precision(recipe, CPU))
     first = model.backbone.stages[0][0].conv(model.normalise(images))
     norm = model.backbone.stages[0][0].norm
     assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-3)
@@ -242,7 +248,7 @@ def test_frozen_norms_keep_their_statistics(batch):
     recipe = replace(RECIPE, norm="frozen")
     before = build_detector(CONFIG).state_dict()
     model, _, precision = one_step(CONFIG, recipe, batch)
-    settle_norms(model, [batch.images], recipe, precision)
+    recalibrate_batchnorm(model, [batch.images], recipe, precision)
     statistics = {name: value for name, value in model.named_buffers() if "running" in name}
     assert statistics and all(value.equal(before[name]) for name, value in statistics.items())
     model, *_ = one_step(CONFIG, RECIPE, batch)
@@ -270,6 +276,5 @@ def test_losses_and_gradients_never_ask_a_device_for_a_value(name, class_loss, b
         )
         images = torch.empty(2, 3, 64, 64, dtype=torch.uint8)
     model, boxes = blank_detector(config), priors(config, (64, 64), meta)
-    losses = detection_losses(model(images), targets, boxes, loss)
-    total_loss(losses, loss).backward()
+    Criterion(loss)(model(images), targets, boxes)["total"].backward()
     assert all(p.grad is not None for p in model.parameters())

@@ -13,7 +13,7 @@ from detector.config.recipe import Recipe
 from detector.network.model import build_detector
 from detector.weights import checkpoint
 from detector.weights.files import load_weights
-from detector.weights.initialize import start_from
+from detector.weights.initialize import copy_pretrained
 from detector.weights.pretrained import TORCHVISION_BACKBONES
 
 
@@ -134,7 +134,7 @@ def test_released_backbone_gives_the_same_features(preset, released):
     model = build_detector(config).eval()
     path = released / "mobilenetV1X0.25_pretrain.tar"
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    start, _ = start_from(model, config, str(path))
+    start, _ = copy_pretrained(model, config, str(path))
     assert (start.part, start.title) == ("backbone", "MobileNetV1 ×0.25 of RetinaFace")
     assert start.sha256.startswith("75c37f8d")
     assert start.copied == {
@@ -192,7 +192,7 @@ def test_torchvision_backbones_are_the_same_network(name, tmp_path):
         backbone=TORCHVISION_BACKBONES[name], pixels=pixels, neck=Neck(levels=(3, 4, 5), width=8)
     )
     model = build_detector(config).eval()
-    start, _ = start_from(model, config, str(tmp_path / "w.pth"))
+    start, _ = copy_pretrained(model, config, str(tmp_path / "w.pth"))
     assert start.title == f"torchvision's {name}" and start.copied["backbone"] == 1
     with torch.no_grad():
         ours = model.backbone(model.normalise(bgr))[5]
@@ -216,7 +216,7 @@ def test_another_mean_moves_into_the_statistics(tmp_path):
         backbone=TORCHVISION_BACKBONES["resnet18"], neck=Neck(levels=(3, 4), width=8)
     )  # level 5 is not built
     model = build_detector(config).eval()
-    start_from(model, config, str(tmp_path / "w.pth"))
+    copy_pretrained(model, config, str(tmp_path / "w.pth"))
     with torch.no_grad():
         expected = network.relu(network.bn1(network.conv1(rgb)))
         ours = model.backbone(model.normalise(bgr))[1]
@@ -261,7 +261,7 @@ def downloads(tmp_path, monkeypatch):
 def test_imagenet_without_its_file_is_one_line(preset, downloads, name, message):
     config = preset(name)
     with pytest.raises(UserError, match=message):
-        start_from(build_detector(config), config, "imagenet")
+        copy_pretrained(build_detector(config), config, "imagenet")
 
 
 def test_a_damaged_download_is_noticed(preset, downloads):
@@ -269,7 +269,7 @@ def test_a_damaged_download_is_noticed(preset, downloads):
     (downloads / "resnet18-f37072fd.pth").write_bytes(b"half of it")
     config = preset("retinaface_resnet18_p2p6")
     with pytest.raises(UserError, match="is damaged, its sha256 does not begin with f37072fd"):
-        start_from(build_detector(config), config, "imagenet")
+        copy_pretrained(build_detector(config), config, "imagenet")
 
 
 def test_imagenet_is_for_any_width_and_depth(downloads, monkeypatch):
@@ -285,7 +285,7 @@ def test_imagenet_is_for_any_width_and_depth(downloads, monkeypatch):
     config = Detector(backbone=backbone, neck=Neck(levels=(3, 4, 5), width=8))
     model = build_detector(config)
     fresh = {name: value.clone() for name, value in model.state_dict().items()}
-    start, origins = start_from(model, config, "imagenet")
+    start, origins = copy_pretrained(model, config, "imagenet")
     assert (start.source, start.title) == ("imagenet", "torchvision's resnet34")
     assert start.copied["backbone"] == 1 and start.copied["heads"] == 0
     ours, theirs = model.state_dict(), network.state_dict()
@@ -309,9 +309,9 @@ def test_a_start_tells_what_its_source_started_from(preset, tmp_path, random_des
     model, first = build_detector(config, 1), tmp_path / "one" / "last.pt"
     first.parent.mkdir()
     torch.save(model.state_dict(), tmp_path / "plain.pt")
-    start, _ = start_from(model, config, str(tmp_path / "plain.pt"))
+    start, _ = copy_pretrained(model, config, str(tmp_path / "plain.pt"))
     checkpoint.save(first, model, config, Recipe(), {"start": start.to_dict()})
-    again, _ = start_from(model, config, str(first))
+    again, _ = copy_pretrained(model, config, str(first))
     assert again.from_here and again.before == start and not start.from_here
     assert "plain.pt" in again.before.source and again.copied["all"] == 1
 
@@ -326,7 +326,7 @@ def test_nothing_that_fits_is_said(preset, tmp_path):
         match=r"none of its layers fits this design \(backbone "
         r"mobilenet_v1 here, yunet there",
     ):
-        start_from(build_detector(config), config, str(tmp_path / "yunet.pt"))
+        copy_pretrained(build_detector(config), config, str(tmp_path / "yunet.pt"))
 
 
 def test_a_backbone_is_no_detector_to_evaluate(preset, released):
@@ -340,7 +340,9 @@ def test_a_backbone_is_no_detector_to_evaluate(preset, released):
 def test_released_weights_start_a_narrower_detector(preset, released):
     config = preset("retinaface_mobile025")
     narrow = replace(config, neck=replace(config.neck, width=32))
-    start, _ = start_from(build_detector(narrow), narrow, str(released / "mobilenet0.25_Final.pth"))
+    start, _ = copy_pretrained(
+        build_detector(narrow), narrow, str(released / "mobilenet0.25_Final.pth")
+    )
     assert start.title == "released RetinaFace weights of retinaface_mobile025"
     assert start.copied["all"] == 1
 

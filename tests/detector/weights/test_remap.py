@@ -6,10 +6,11 @@ from itertools import count
 import pytest
 import torch
 
-from detector.config.detector import BACKBONE_ROWS, Anchors, Backbone, Context, Detector, Neck
+from detector.config.backbones import BACKBONES
+from detector.config.detector import Anchors, Backbone, Context, Detector, Neck
 from detector.network.model import build_detector
-from detector.weights.layer_positions import slots
-from detector.weights.remap import remap, shares
+from detector.weights.layer_positions import layer_slots
+from detector.weights.remap import copied_shares, remap
 
 NAMES = [
     "retinaface_mobile025",
@@ -66,15 +67,15 @@ def test_the_same_design_is_copied_whole(random_design, seed):
 @pytest.mark.parametrize("name", NAMES)
 def test_every_tensor_belongs_to_a_slot(preset, name):
     config = preset(name)
-    found = slots(config)
+    found = layer_slots(config)
     state = build_detector(config).state_dict()
     assert sum(slot.layer.params for slot in found) == sum(
         value.numel()
         for name, value in state.items()
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked"))
     )
-    places = [place for slot in found for place in slot.places]
-    assert len(set(places)) == len(places)
+    positions = [position for slot in found for position in slot.positions]
+    assert len(set(positions)) == len(positions)
 
 
 def doubled(config):
@@ -92,7 +93,7 @@ def doubled(config):
 def narrow_designs(random_design):
     """One design of each kind of backbone without group normalisation, whose groups depend on
     the number of channels, and with even stems."""
-    for kind in BACKBONE_ROWS:
+    for kind in BACKBONES:
         config = next(
             config
             for seed in count()
@@ -229,7 +230,7 @@ def test_foreign_designs_share_what_they_can(preset):
     model, fresh = trained(one), build_detector(two, 2).state_dict()
     state, origins = remap(one, model.state_dict(), two, fresh)
     assert all(torch.equal(state[name], fresh[name]) for name in fresh)
-    assert shares(origins) == {"backbone": 0.0, "neck": 0.0, "heads": 0.0, "all": 0.0}
+    assert copied_shares(origins) == {"backbone": 0.0, "neck": 0.0, "heads": 0.0, "all": 0.0}
 
 
 def test_parts_that_the_state_lacks_stay_as_they_were(preset):
@@ -242,7 +243,7 @@ def test_parts_that_the_state_lacks_stay_as_they_were(preset):
     fresh = build_detector(config, 2).state_dict()
     result, origins = remap(config, state, config, fresh)
     assert all(torch.equal(result[name], state.get(name, fresh[name])) for name in fresh)
-    assert shares(origins) == {
+    assert copied_shares(origins) == {
         "backbone": 1.0,
         "neck": 0.0,
         "context": 0.0,

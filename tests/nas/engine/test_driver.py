@@ -193,7 +193,7 @@ def test_killed_before_or_after_any_step_of_the_storage(
             inner = getattr(study._storage, name)
             monkeypatch.setattr(study._storage, name, functools.partial(step, inner))
 
-    study = Study.create(tmp_path, "killed", {"name": "killed", "space": "tiny", "created": 1.0})
+    study = Study.create(tmp_path, "killed", helpers.manifest("killed"))
     while True:
         mortal(study, chance.randrange(12))
         try:

@@ -18,7 +18,7 @@ def test_a_retrain_without_room_is_the_same(retrained, tiny_study, monkeypatch):
     def result() -> tuple[dict, dict]:
         code, out, err = retrained("--trial", "0", "--epochs", "2")
         assert (code, err) == (0, "")
-        assert ("decoded anew in every epoch" in out) is no_room
+        assert ("decoded again in every epoch" in out) is no_room
         folder = tiny_study.folder / "retrained" / "r000"
         metrics = json.loads((folder / "metrics.json").read_text())
         return metrics, load_model(folder / "weights.pt").net.state_dict()

@@ -12,7 +12,7 @@ import pytest
 from detector.base.errors import UserError
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
-from nas.engine.enqueued import Queue, check_same_queue, queue_facts, read_queue
+from nas.engine.enqueued import Queue, check_same_queue, queue_text, read_queue
 from nas.engine.warm_start import WarmStart
 from nas.engine.weight_inheritance import INIT, parent_of
 from nas.search_space.space import SearchSpace
@@ -275,7 +275,7 @@ def test_a_study_goes_on_with_its_own_queue(tmp_path):
     path = tmp_path / "q.yaml"
     path.write_text("designs: [{preset: yunet_n}]")
     flags = Namespace(enqueue=path, from_study=None)
-    manifest = helpers.manifest(**queue_facts(flags))
+    manifest = helpers.manifest(enqueue=queue_text(flags))
     check_same_queue(flags, manifest)
     check_same_queue(Namespace(enqueue=None, from_study=None), manifest)
     with pytest.raises(UserError, match="started with no --from-study"):

@@ -181,6 +181,10 @@ CASES = {
         GOOD.replace("retinaface_mobile025", "[scrfd_0.5g, scrfd_1g]"),
         ":2: baseline: ['scrfd_0.5g', 'scrfd_1g'] must be one preset",
     ),
+    "no baseline in the list": (
+        GOOD.replace("retinaface_mobile025", "[]") + "budget: {macs: 1e9}\n",
+        ":2: baseline: [] must be one preset",
+    ),
     "several at once, but not what depends on them": (
         dimension(
             "a: {sets: neck.width, choice: []}",

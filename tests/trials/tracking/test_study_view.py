@@ -143,7 +143,7 @@ def test_data_and_duplicate_runs(uri):
     (parent,) = store.search_runs([experiment], "tags.role = 'study'")
     (data,) = parent.inputs.dataset_inputs
     assert (data.dataset.name, data.dataset.digest) == ("synthetic", "0123456789ab")
-    # the request that made the trial's run was carried out late, after its repetition
+    # the request that created the trial's run was carried out late, after its repetition
     store.create_run(
         experiment, tags={"mlflow.parentRunId": parent.info.run_id, "role": "trial", "trial": "0"}
     )

@@ -54,7 +54,7 @@ def test_wider_boxes_flags_and_empty_images(tmp_path):
         ("a/b.jpg\nmany\n", 2, "number of faces"),
         ("a/b.jpg\n", 2, "end of the file"),
         ("a/b.jpg\n2\n1 2 3 4 0 0 0 0 0 0\nc/d.jpg\n0\n", 4, "face 2 of 2"),
-        ("a/b.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n1 2 3 4 0 0 0 0 0 0\n", 4, "one face more than the 1"),
+        ("a/b.jpg\n1\n1 2 3 4 0 0 0 0 0 0\n1 2 3 4 0 0 0 0 0 0\n", 4, "more faces than the 1"),
         ("a/b.jpg\n1\n1 2 x 4 0 0 0 0 0 0\n", 3, "face 1 of 1"),
         ("a/b.jpg\n1\n1 2 nan 4 0 0 0 0 0 0\n", 3, "face 1 of 1"),
         ("a/b.jpg\n1\n1 2 3\n", 3, "x y w h"),

@@ -9,7 +9,7 @@ import pytest
 from detector.config.recipe import DataChoice
 from detector.data.open import open_data
 from detector.data.synthetic.painting import Face, landmarks_of, paint
-from detector.data.synthetic.scenes import STYLES, DrawnImages, compose, label_of
+from detector.data.synthetic.scenes import STYLES, SyntheticImages, compose, label_of
 
 
 @pytest.fixture(scope="module")
@@ -59,13 +59,15 @@ def test_labels_are_consistent(data):
 
 
 def test_a_picture_depends_on_nothing_else():
-    few, many = DrawnImages("train", 3), DrawnImages("train", 9)
+    few, many = SyntheticImages("train", 3), SyntheticImages("train", 9)
     many.image(0)
     np.testing.assert_array_equal(few.image(2), many.image(2))
     assert few.labels[2].name == many.labels[2].name
     assert few.image(2).shape[1::-1] == few.labels[2].size
-    assert not np.array_equal(DrawnImages("val", 3).image(2)[:200, :200], few.image(2)[:200, :200])
-    other = DrawnImages("train", 3, seed=1)
+    assert not np.array_equal(
+        SyntheticImages("val", 3).image(2)[:200, :200], few.image(2)[:200, :200]
+    )
+    other = SyntheticImages("train", 3, seed=1)
     assert other.fingerprint != few.fingerprint
 
 

@@ -1,0 +1,1 @@
+"""Figures of a search: PNG files by matplotlib, interactive charts by plotly."""

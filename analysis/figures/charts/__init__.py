@@ -1,0 +1,1 @@
+"""Interactive charts, drawn by plotly."""

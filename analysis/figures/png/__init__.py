@@ -1,0 +1,1 @@
+"""PNG files, drawn by matplotlib."""

@@ -1,0 +1,86 @@
+"""The page of a report, assembled from its sections."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from analysis.page.front_sections import front_section, fronts_section
+from analysis.page.page import Page
+from analysis.page.search_sections import (
+    curves_section,
+    importances_section,
+    progress_section,
+    ranks_section,
+    spending_section,
+)
+from analysis.page.winner_section import winner_section
+from analysis.records.studies import StudyData
+from analysis.statistics.front import name_of
+from analysis.statistics.pareto import hypervolume_of
+
+
+def report_page(studies: Sequence[StudyData]) -> Page:
+    """The whole page for one study, or for several overlaid."""
+    names = ", ".join(study.name for study in studies)
+    page = Page(f"Search report: {names}" if len(studies) == 1 else f"Searches compared: {names}")
+    _overview(page, studies)
+    if len(studies) == 1:
+        front_section(page, studies[0])
+    else:
+        fronts_section(page, studies)
+    progress_section(page, studies)
+    for study in studies:
+        suffix = "" if len(studies) == 1 else f" · {study.name}"
+        ranks_section(page, study, suffix)
+        importances_section(page, study, suffix)
+        curves_section(page, study, suffix)
+        spending_section(page, study, suffix)
+        if study.best is not None:
+            winner_section(page, study, study.best, suffix)
+    return page
+
+
+def _overview(page: Page, studies: Sequence[StudyData]) -> None:
+    rows = []
+    for study in studies:
+        rows.append(
+            [
+                study.name,
+                study.manifest.space,
+                study.manifest.data_name,
+                f"{len(study.completed):,} of {len(study.records):,}",
+                f"{sum(r.epochs_spent for r in study.records):,}",
+                f"{study.best_trial.score:.3f}",
+                name_of(study.best_trial),
+                "–" if study.baseline_score is None else f"{study.baseline_score:.3f}",
+                len(study.front.front),
+                f"{hypervolume_of(study.completed):.4f}",
+            ]
+        )
+    page.table(
+        [
+            "study",
+            "space",
+            "data",
+            "completed trials",
+            "epochs",
+            "best score",
+            "trial",
+            "baseline",
+            "on front",
+            "hypervolume",
+        ],
+        rows,
+        left=(0, 1, 2),
+    )
+    for study in studies:
+        page.text(
+            f"{study.name}: {study.front.caption}. AP on the "
+            f"{study.manifest.data.select_on} at the proxy's size; "
+            f"score = speed_score + 2 × accuracy_score, speed by {study.metric}.",
+            note=True,
+        )
+    if len({study.manifest.data_fingerprint for study in studies}) > 1:
+        page.text(
+            "These studies were not run on the same images, so their numbers are not comparable."
+        )

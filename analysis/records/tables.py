@@ -1,0 +1,45 @@
+"""Trials as a CSV table."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+from analysis.statistics.front import AP_LEVELS
+from trials.record import TrialRecord
+
+
+def trial_row(record: TrialRecord) -> dict[str, object]:
+    """One trial as column → value, None where it has none. The sampler's choices come last, under
+    their names in the search space."""
+    ap = record.ap or {}
+    return {
+        "number": record.number,
+        "status": record.status.value,
+        "source": record.source,
+        "design": record.design,
+        "score": record.score,
+        "accuracy_score": record.accuracy_score,
+        "speed_score": record.speed_score,
+        **{f"ap_{level}": ap.get(level) for level in AP_LEVELS},
+        "params": record.cost.params,
+        "macs": record.cost.macs,
+        "latency_ms": record.cost.latency_ms,
+        "epochs": len(record.epochs),
+        "rung": record.rung,
+        "seconds": round(record.seconds, 3),
+        "reason": record.reason,
+        **record.params,
+    }
+
+
+def trials_csv(records: Sequence[TrialRecord], path: Path) -> Path:
+    """Write `trial_row` of each record to `path`; returns it."""
+    rows = [trial_row(record) for record in records]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+    return path

@@ -1,0 +1,1 @@
+"""Numbers from records: fronts, progress, correlations, importances. No drawing."""

@@ -1,0 +1,215 @@
+"""How well a low budget ranks designs compared with a higher one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trials.record import TrialRecord, combined_score
+
+RESAMPLES = 500
+MIN_PAIRS = 4
+"""With fewer pairs, an interval means nothing: there are too few orders."""
+
+
+@dataclass(frozen=True)
+class Correlation:
+    kind: str
+    """kendall or spearman."""
+    value: float
+    """In [-1, 1]; NaN where one side does not vary."""
+    low: float
+    high: float
+    """95 % interval by bootstrap over the pairs; NaN below MIN_PAIRS."""
+    pairs: int
+
+
+def rank_correlation(
+    x: np.ndarray,
+    y: np.ndarray,
+    kind: str = "kendall",
+    *,
+    seed: int = 0,
+    resamples: int = RESAMPLES,
+) -> Correlation:
+    """Kendall's τ-b or Spearman's ρ (SciPy's) of paired values, with a percentile interval.
+
+    Args:
+        x, y: float [N].
+        kind: kendall or spearman.
+    """
+    from scipy import stats
+
+    measure = {"kendall": stats.kendalltau, "spearman": stats.spearmanr}[kind]
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+
+    def correlate(x: np.ndarray, y: np.ndarray) -> float:
+        varies = len(x) > 1 and np.ptp(x) > 0 and np.ptp(y) > 0
+        return float(measure(x, y).statistic) if varies else np.nan
+
+    low = high = np.nan
+    if len(x) >= MIN_PAIRS:
+        rng = np.random.default_rng(seed)
+        values = [correlate(x[i], y[i]) for i in rng.integers(0, len(x), (resamples, len(x)))]
+        known = np.array([value for value in values if not np.isnan(value)])
+        if len(known):
+            low, high = (float(v) for v in np.quantile(known, [0.025, 0.975]))
+    return Correlation(kind, correlate(x, y), low, high, len(x))
+
+
+def fit_line(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float]:
+    """Least squares of `y` on `x`: slope, intercept, and the standard deviation of the residuals
+    (N - 2 degrees of freedom); NaN below MIN_PAIRS or where `x` does not vary.
+
+    Args:
+        x, y: float [N].
+    """
+    x, y = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
+    if len(x) < MIN_PAIRS or np.ptp(x) == 0:
+        return np.nan, np.nan, np.nan
+    slope, intercept = np.polyfit(x, y, 1)
+    residuals = y - slope * x - intercept
+    return float(slope), float(intercept), float(np.sqrt((residuals**2).sum() / (len(x) - 2)))
+
+
+def tied_with_best(scores: np.ndarray, deviation: float) -> int:
+    """How many of `scores` do not differ significantly from the best one: by less than
+    1.96 × √2 × `deviation`. The best itself counts.
+
+    Args:
+        scores: float [N].
+        deviation: standard deviation of one score.
+    """
+    scores = np.asarray(scores, dtype=float)
+    if not len(scores):
+        return 0
+    return int((scores >= scores.max() - 1.96 * 2**0.5 * deviation).sum())
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The same designs at two budgets."""
+
+    low_budget: str
+    high_budget: str
+    numbers: np.ndarray
+    """int [N], trials that have both."""
+    x: np.ndarray
+    y: np.ndarray
+    """float [N], accuracy_score at the low and at the high budget. Not the score: its speed term is
+    the same on both sides and would inflate any correlation."""
+    kendall: Correlation
+    spearman: Correlation
+    deviation: float
+    """Standard deviation of the accuracy scores at the high budget about their `fit_line`."""
+    tied: int
+    """Of `considered`, those whose score at the high budget, predicted from the low one, does not
+    differ significantly from the best; 0 where unknown."""
+    considered: int
+
+    @property
+    def sentence(self) -> str:
+        """What it means for choosing a design."""
+        tau = self.kendall
+        if tau.pairs < MIN_PAIRS or np.isnan(tau.value):
+            return (
+                f"Designs evaluated at both {self.low_budget} and {self.high_budget}: {tau.pairs}, "
+                "too few to say whether the two rank designs alike."
+            )
+        verdict = (
+            "ranks the designs as"
+            if tau.low > 0.6
+            else "ranks the designs roughly as"
+            if tau.low > 0.2
+            else "is weakly related to how designs rank at"
+            if tau.low > 0
+            else "does not reliably rank the designs as"
+        )
+        tied = (
+            f"the top {self.tied} of {self.considered} cannot be told apart at this budget"
+            if self.tied > 1
+            else f"the best of {self.considered} stands out at this budget"
+        )
+        return (
+            f"{self.low_budget[0].upper()}{self.low_budget[1:]} {verdict} {self.high_budget} "
+            f"(Kendall's τ {tau.value:.2f}, 95 % interval {tau.low:.2f} to {tau.high:.2f}, "
+            f"{tau.pairs} designs); accuracy varies by ±{self.deviation:.3f} between the two, so "
+            f"{tied}."
+        )
+
+
+def compare(
+    low_budget: str,
+    high_budget: str,
+    x: Mapping[int, float],
+    y: Mapping[int, float],
+    speed: Mapping[int, float],
+    seed: int = 0,
+) -> Comparison:
+    """Two budgets compared.
+
+    Args:
+        x, y: trial number → accuracy_score at the low and the high budget.
+        speed: trial number → speed_score, for all of `x`.
+    """
+    both = sorted(set(x) & set(y))
+    xs, ys = np.array([x[n] for n in both]), np.array([y[n] for n in both])
+    slope, intercept, deviation = fit_line(xs, ys)
+    expected = [combined_score(slope * x[n] + intercept, speed[n]) for n in sorted(x)]
+    tied = tied_with_best(np.array(expected), 2 * deviation) if deviation >= 0 else 0
+    return Comparison(
+        low_budget,
+        high_budget,
+        np.array(both, dtype=int),
+        xs,
+        ys,
+        rank_correlation(xs, ys, seed=seed),
+        rank_correlation(xs, ys, "spearman", seed=seed),
+        deviation,
+        tied,
+        len(x),
+    )
+
+
+def comparisons(
+    records: Sequence[TrialRecord], retrained: Mapping[int, float], seed: int = 0
+) -> list[Comparison]:
+    """Each rung with the next one, and the last one with the retrains if there are any.
+
+    Args:
+        retrained: trial number → accuracy_score of its retrain on the hold-out.
+    """
+    by_epoch: dict[int, dict[int, float]] = {}
+    for record in records:
+        for epoch in record.epochs:
+            if (accuracy := epoch.accuracy_score) is not None:
+                by_epoch.setdefault(epoch.epoch, {})[record.number] = accuracy
+    speed = {record.number: record.speed_score for record in records}
+    epochs = sorted(by_epoch)
+    results = [
+        compare(f"epoch {a}", f"epoch {b}", by_epoch[a], by_epoch[b], speed, seed)
+        for a, b in itertools.pairwise(epochs)
+    ]
+    if epochs and retrained:
+        last = epochs[-1]
+        results.append(
+            compare(
+                f"the proxy (epoch {last})", "the retrain", by_epoch[last], retrained, speed, seed
+            )
+        )
+    return results
+
+
+def score_deviation(results: Sequence[Comparison]) -> tuple[float | None, str]:
+    """Standard deviation of the score of a completed trial, and what it was estimated from.
+
+    From the retrains where there are enough; else from the change of accuracy up to the last rung,
+    which is larger than that between two trainings. None where neither is known.
+    """
+    for result in reversed(results):
+        if not np.isnan(result.deviation):
+            return 2 * result.deviation, f"between {result.low_budget} and {result.high_budget}"
+    return None, "no budget was compared"

@@ -1,0 +1,178 @@
+"""The kinds of backbones in one table. Imports no torch.
+
+A new kind is a row of BACKBONES and a file in detector/architecture/backbones with a function
+`stages(config: Backbone, top: int) -> list[list[Layer]]`, as the files there have it. ImageNet
+weights are an optional row in detector/weights/pretrained.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from detector.base.errors import ConfigError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Published:
+    """A backbone as published, at width ×1."""
+
+    short: str
+    """Its name in names of designs."""
+    stem: int
+    widths: tuple[int, ...]
+    depths: tuple[int, ...]
+    out_factor: int = 1
+    """Output channels of a block over its width."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    layers: str
+    """The module in detector/architecture/backbones with its layers. Weights can be transferred
+    between kinds of the same module."""
+    levels: tuple[int, ...]
+    """Pyramid level (log2 of the stride) of each row of blocks. The output of the last row of a
+    level is its feature map."""
+    published: dict[str, Published]
+    """By `Backbone.block`; only "basic" without that option."""
+    options: tuple[str, ...] = ()
+    """Those of OPTIONS that apply."""
+    widening_block: Literal["first", "last"] = "first"
+    """Which block of a row changes the number of channels."""
+
+
+OPTIONS = ("block", "variant", "expansion", "last_expansion")
+"""Fields of `Backbone` that only apply to some kinds."""
+
+BACKBONES: dict[str, BackboneSpec] = {
+    # Howard et al. 2017
+    "mobilenet_v1": BackboneSpec(
+        layers="mobilenet_v1",
+        levels=(1, 2, 3, 4, 5),
+        published={
+            "basic": Published(
+                short="mnv1",
+                stem=32,
+                widths=(64, 128, 256, 512, 1024),
+                depths=(1, 2, 2, 6, 2),
+            )
+        },
+    ),
+    # Sandler et al. 2018
+    "mobilenet_v2": BackboneSpec(
+        layers="mobilenet_v2",
+        levels=(1, 2, 3, 4, 4, 5, 5),
+        published={
+            "basic": Published(
+                short="mnv2",
+                stem=32,
+                widths=(16, 24, 32, 64, 96, 160, 320),
+                depths=(1, 2, 3, 4, 3, 3, 1),
+            )
+        },
+        options=("expansion", "last_expansion"),
+    ),
+    # He et al. 2015: ResNet-18 and ResNet-50
+    "resnet": BackboneSpec(
+        layers="resnet",
+        levels=(2, 3, 4, 5),
+        published={
+            "basic": Published(
+                short="res", stem=64, widths=(64, 128, 256, 512), depths=(2, 2, 2, 2)
+            ),
+            "bottleneck": Published(
+                short="resb",
+                stem=64,
+                widths=(64, 128, 256, 512),
+                depths=(3, 4, 6, 3),
+                out_factor=4,
+            ),
+        },
+        options=("block", "variant"),
+    ),
+    # OpenVINO's tiny SSD: MobileNetV2 that is never coarser than stride 16
+    "mobilenet_v2_s16": BackboneSpec(
+        layers="mobilenet_v2",
+        levels=(1, 2, 3, 4, 4, 4, 4),
+        published={
+            "basic": Published(
+                short="mnv2s16",
+                stem=32,
+                widths=(16, 24, 32, 64, 96, 160, 480),
+                depths=(1, 2, 3, 4, 3, 3, 1),
+            )
+        },
+        options=("expansion", "last_expansion"),
+    ),
+    # YuNet-n, Wu et al. 2023
+    "yunet": BackboneSpec(
+        layers="yunet",
+        levels=(1, 2, 2, 3, 4, 5),
+        published={
+            "basic": Published(
+                short="yunet",
+                stem=16,
+                widths=(16, 64, 64, 64, 64, 64),
+                depths=(1, 2, 2, 2, 2, 2),
+            )
+        },
+        widening_block="last",
+    ),
+}
+
+BLOCKS = tuple(dict.fromkeys(block for spec in BACKBONES.values() for block in spec.published))
+
+
+def published_backbone(kind: str, block: str = "basic") -> Published:
+    """The published backbone of a kind; `block` is ignored for kinds without that option.
+
+    Raises:
+        ConfigError: an unknown kind or block.
+    """
+    if kind not in BACKBONES:
+        raise ConfigError(f"backbone.kind: {kind!r} is not one of {', '.join(BACKBONES)}")
+    blocks = BACKBONES[kind].published
+    block = block if "block" in BACKBONES[kind].options else "basic"
+    if block not in blocks:
+        raise ConfigError(f"backbone.block: {block!r} is not one of {', '.join(blocks)}")
+    return blocks[block]
+
+
+def level_rows(kind: str, level: int) -> tuple[int, ...]:
+    """Indices of the rows of blocks of a pyramid level.
+
+    Raises:
+        ConfigError: the kind has none at that level.
+    """
+    levels = BACKBONES[kind].levels
+    if level not in levels:
+        raise ConfigError(
+            f"{kind} has no blocks at level {level}; its levels are "
+            f"{', '.join(map(str, sorted(set(levels))))}"
+        )
+    return tuple(row for row, own in enumerate(levels) if own == level)
+
+
+def scaled(channels: float) -> int:
+    """The nearest multiple of 8, at least 8: vector units and tensor cores process eights."""
+    return max(8, 8 * int(channels / 8 + 0.5))
+
+
+def spread(blocks: int, depths: tuple[int, ...]) -> tuple[int, ...]:
+    """Distribute `blocks` over the rows of a level, nearly in proportion to the published `depths`;
+    at least one each.
+
+    Raises:
+        ConfigError: fewer blocks than rows.
+    """
+    if blocks < len(depths):
+        raise ConfigError(
+            f"{blocks} blocks; this level has {len(depths)} rows of blocks, give "
+            "at least one for each"
+        )
+    result = [1] * len(depths)
+    for _ in range(blocks - len(depths)):  # to the row furthest below its share
+        lacking = [p / sum(depths) - r / blocks for p, r in zip(depths, result)]
+        result[lacking.index(max(lacking))] += 1
+    return tuple(result)

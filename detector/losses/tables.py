@@ -1,0 +1,62 @@
+"""Assigners and losses by the names that recipes give them.
+
+A new one is a file of this folder, a row here, and its name in detector/config/recipe.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from torch import Tensor
+
+from detector.boxes.anchors import Priors
+from detector.config.recipe import Loss
+from detector.data.targets import Targets
+from detector.losses import box_losses, class_losses
+from detector.losses.assignment import Matches
+from detector.losses.atss_assigner import assign_atss
+from detector.losses.iou_assigner import assign_iou
+from detector.losses.simota_assigner import assign_simota
+
+
+class Assigner(NamedTuple):
+    assign: Callable[[Targets, Priors, Loss, Mapping[str, Tensor] | None], Matches]
+    """The last argument is None where the outputs are not known (and not needed)."""
+    needs_outputs: bool = False
+    """Whether it goes by what the network predicts, not by the faces alone."""
+
+
+class ClassLoss(NamedTuple):
+    loss: Callable[[Tensor, Tensor, Tensor, Tensor, Loss], Tensor]
+    """See `class_losses`."""
+    normalizer: Callable[[Tensor], Tensor] = class_losses.count_positives
+    """positive bool [B, A] → scalar that the sum is divided by, 1 where it is 0."""
+    weights_boxes: bool = False
+    """Whether predicted scores weight the positives in the box loss."""
+
+
+class BoxLoss(NamedTuple):
+    loss: Callable[[Tensor, Tensor], Tensor]
+    """Predicted [N, 4], target [N, 4] → [N]."""
+    of_deltas: bool = False
+    """Whether it compares deltas, not boxes."""
+
+
+ASSIGNERS: dict[str, Assigner] = {
+    "iou": Assigner(assign_iou),
+    "atss": Assigner(assign_atss),
+    "simota": Assigner(assign_simota, needs_outputs=True),
+}
+CLASS_LOSSES: dict[str, ClassLoss] = {
+    "ohem": ClassLoss(class_losses.ohem_loss, class_losses.count_positives_ohem),
+    "cross_entropy": ClassLoss(class_losses.cross_entropy_loss),
+    "focal": ClassLoss(class_losses.focal_loss),
+    "quality_focal": ClassLoss(class_losses.quality_focal_loss, weights_boxes=True),
+}
+BOX_LOSSES: dict[str, BoxLoss] = {
+    "smooth_l1": BoxLoss(box_losses.smooth_l1, of_deltas=True),
+    "giou": BoxLoss(box_losses.giou),
+    "diou": BoxLoss(box_losses.diou),
+    "eiou": BoxLoss(box_losses.eiou),
+}

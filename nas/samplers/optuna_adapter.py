@@ -1,0 +1,104 @@
+"""All uses of Optuna beyond its documented interface, checked with Optuna 5.0.
+
+Samplers and the storage of studies call these functions. tests/nas/samplers/test_optuna_adapter.py
+fails if a newer Optuna lacks one of the names. Imports Optuna only when one is called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import optuna
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler, NSGAIISampler
+    from optuna.trial import FrozenTrial, TrialState
+
+
+class TrialStorage:
+    """The storage of one Optuna study, written without its ask and tell: trials are created in any
+    state and with any values."""
+
+    def __init__(self, study: optuna.Study):
+        self._study_id, self._storage = study._study_id, study._storage
+
+    def create_new_trial(self, trial: FrozenTrial) -> int:
+        """Store a copy of `trial`; returns its id. A finished trial cannot change any more."""
+        return self._storage.create_new_trial(self._study_id, template_trial=trial)
+
+    def get_trial(self, trial_id: int) -> FrozenTrial:
+        return self._storage.get_trial(trial_id)
+
+    def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._storage.set_trial_user_attr(trial_id, key, value)
+
+    def set_trial_intermediate_value(self, trial_id: int, step: int, value: float) -> None:
+        self._storage.set_trial_intermediate_value(trial_id, step, value)
+
+    def set_trial_state_values(
+        self, trial_id: int, state: TrialState, values: Sequence[float] | None
+    ) -> None:
+        """End a trial."""
+        self._storage.set_trial_state_values(trial_id, state, values)
+
+
+def trial_id_of(trial: FrozenTrial) -> int:
+    """The storage's id of a trial; `number` counts within its study."""
+    return trial._trial_id
+
+
+def generation_key(sampler: NSGAIISampler) -> str:
+    """The system attribute in which a trial has the number of its generation."""
+    return sampler._get_generation_key()
+
+
+def frozen_trial(
+    number: int,
+    state: TrialState,
+    params: Mapping[str, Any],
+    distributions: Mapping[str, BaseDistribution],
+    *,
+    values: Sequence[float] | None = None,
+    intermediate_values: Mapping[int, float] | None = None,
+    system_attrs: Mapping[str, Any] | None = None,
+) -> FrozenTrial:
+    """A trial for `ask`.
+
+    Args:
+        number: from 1, as 0 is the trial that is asked for.
+    """
+    from optuna.trial import FrozenTrial
+
+    return FrozenTrial(
+        number=number,
+        trial_id=number,
+        state=state,
+        params=dict(params),
+        distributions=dict(distributions),
+        value=None,
+        values=values,
+        datetime_start=None,
+        datetime_complete=None,
+        user_attrs={},
+        system_attrs=dict(system_attrs or {}),
+        intermediate_values=dict(intermediate_values or {}),
+    )
+
+
+def ask(trials: Sequence[FrozenTrial], sampler: BaseSampler, objectives: int = 1) -> optuna.Trial:
+    """A new trial of a study in memory that consists of `trials`.
+
+    Args:
+        objectives: how many values a trial has, all to be maximized.
+    """
+    import optuna
+
+    class Snapshot(optuna.storages.InMemoryStorage):
+        """Returns `trials` as they are; adding them one by one takes three times as long."""
+
+        def get_all_trials(self, study_id, deepcopy=True, states=None):
+            return [trial for trial in trials if states is None or trial.state in states]
+
+    directions = [optuna.study.StudyDirection.MAXIMIZE] * objectives
+    return optuna.create_study(directions=directions, storage=Snapshot(), sampler=sampler).ask()

@@ -1,0 +1,41 @@
+"""What comes with the project is named on command lines without its folder."""
+
+import shutil
+from argparse import Namespace
+
+import pytest
+
+from detector.base.errors import UserError
+from detector.config.presets import load_preset
+from detector.config.shipped import find_file
+from nas.retraining.candidate import choose, full_recipe
+from nas.retraining.options import RetrainOptions
+from nas.terminal.cli import load_space
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_space_by_name():
+    for name in ("quick", "quick.yaml", "search_spaces/quick.yaml"):
+        assert load_space(Namespace(space=name, budget=None)).name == "quick"
+    with pytest.raises(UserError, match="space 'quack' is unknown; there are quick, retina, "):
+        load_space(Namespace(space="quack", budget=None))
+
+
+def test_a_preset_by_name_or_as_a_file(elsewhere):
+    shutil.copy(find_file("yunet_n", "preset"), elsewhere / "mine.yaml")
+    for given, name in (("yunet_n", "yunet_n"), ("mine.yaml", "mine")):
+        candidate = choose(RetrainOptions(preset=given, data="synthetic", runs_dir=elsewhere))
+        assert (candidate.config, candidate.recipe) == load_preset("yunet_n")
+        assert candidate.folder == elsewhere / name / "best"
+        assert candidate.title == f"preset {name}"
+
+
+def test_a_recipe_by_name(elsewhere):
+    options = RetrainOptions(preset="yunet_n", data="synthetic", runs_dir=elsewhere, recipe="short")
+    recipe = full_recipe(choose(options), options)
+    assert recipe.optimizer.kind == "adamw" and recipe.batch_size == 12
