@@ -10,12 +10,12 @@ import numpy as np
 
 from analysis.records.studies import StudyData, load_study
 from analysis.statistics.correlation import score_deviation, tied_with_best
-from analysis.statistics.front import AP_LEVELS, ap_of, best_first, front_data, name_of
+from analysis.statistics.front import ap_of, front_data, name_of
 from detector.base import cli
 from detector.base.errors import UserError
 from trials.folders import add_runs_dir, runs_dir_flag
 from trials.names import describe
-from trials.record import TrialRecord
+from trials.record import LEVELS, TrialRecord, rank
 
 DESCRIPTION = """\
 Print the designs on a study's front that keep to the given limits, best score first, whether
@@ -36,7 +36,7 @@ def make_parser() -> ArgumentParser:
     limits.add_argument(
         "--max-latency", metavar="MS", help="in ms, for one 640×640 image, such as 20"
     )
-    for level in AP_LEVELS:
+    for level in LEVELS:
         limits.add_argument(f"--min-ap-{level}", metavar="AP", help="in [0, 1], such as 0.6")
     return parser
 
@@ -57,7 +57,7 @@ def run(args: Namespace) -> dict:
             f"is within {_limit_flags(args)}; {_nearest(study, args)}"
         )
     # The front of the allowed designs: only designs beyond the limits may dominate one of them.
-    front = sorted(front_data(allowed, study.metric).front, key=best_first)
+    front = sorted(front_data(allowed, study.metric).front, key=rank)
     deviation, source = score_deviation(study.comparisons)
     scores = np.array([r.score for r in front], dtype=float)
     tied = 0 if deviation is None else tied_with_best(scores, deviation)
@@ -106,7 +106,7 @@ def limits_of(args: Namespace) -> list[Callable[[TrialRecord], bool]]:
         text = getattr(args, f"max_{key}")
         if text is not None:
             tests.append(at_most(metric, cli.quantity(text, f"--max-{key}")))
-    for level in AP_LEVELS:
+    for level in LEVELS:
         text = getattr(args, f"min_ap_{level}")
         if text is not None:
             limit = cli.quantity(text, f"--min-ap-{level}")
@@ -117,7 +117,7 @@ def limits_of(args: Namespace) -> list[Callable[[TrialRecord], bool]]:
 
 
 def _limit_flags(args: Namespace) -> str:
-    keys = ("max_macs", "max_params", "max_latency", *(f"min_ap_{level}" for level in AP_LEVELS))
+    keys = ("max_macs", "max_params", "max_latency", *(f"min_ap_{level}" for level in LEVELS))
     return " ".join(
         f"--{key.replace('_', '-')} {getattr(args, key)}"
         for key in keys
@@ -137,7 +137,7 @@ def _nearest(study: StudyData, args: Namespace) -> str:
         parts.append(f"the shortest latency {fastest:.1f} ms")
     parts += [
         f"the highest {level} AP is {max(ap_of(r)[level] for r in completed):.3f}"
-        for level in AP_LEVELS
+        for level in LEVELS
         if getattr(args, f"min_ap_{level}") is not None
     ]
     return ", ".join(parts)
@@ -166,7 +166,7 @@ def _print_table(
         "trial",
         "design",
         "score",
-        *AP_LEVELS,
+        *LEVELS,
         "G MACs",
         "parameters",
         *(["ms"] if latency else []),
@@ -177,15 +177,15 @@ def _print_table(
             justify="left" if name in ("trial", "design") else "right",
             no_wrap=name != "design",
         )
-    for rank, r in enumerate(front):
+    for index, r in enumerate(front):
         model = study.retrained.get(r.number)
         score = model.metrics.score if model else None
         spread = f" ±{deviation:.3f}" if deviation is not None else ""
         table.add_row(
-            name_of(r) + (" =" if tied > 1 and rank < tied else ""),
+            name_of(r) + (" =" if tied > 1 and index < tied else ""),
             describe(r.detector),
             f"{r.score:.3f}{spread}",
-            *(f"{ap_of(r)[level]:.3f}" for level in AP_LEVELS),
+            *(f"{ap_of(r)[level]:.3f}" for level in LEVELS),
             f"{r.cost.macs / 1e9:.3f}",
             f"{r.cost.params:,}",
             *(

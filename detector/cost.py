@@ -16,70 +16,70 @@ from detector.config.shipped import find_file
 from detector.network.counters import counters
 
 DESCRIPTION = """\
-What a design costs: parameters and multiply-accumulates (MACs, thop's convention) for one image,
+The cost of a design: parameters and multiply-accumulates (MACs, thop's convention) for one image,
 thop and torch's own counter side by side, and latency in torch and in ONNX Runtime.
 
   python -m detector.cost retinaface_mobile025
   python -m detector.cost retinaface_mobile025 --size 640x480 --per-layer
   python -m detector.cost runs/retina-001/best/config.yaml --no-latency --json cost.json
-  python -m detector.cost --table     (all presets beside what was published, as Markdown)
+  python -m detector.cost --table     (all presets beside their published cost, as Markdown)
 
-Weights are drawn by chance: they change neither cost nor, to speak of, latency."""
+Weights are random: they do not affect cost, and hardly latency."""
 
 REASONS = {
     "Conv2d": "the same products; neither counts the bias",
-    "BatchNorm2d": "thop: 4 for each element; torch counts no element-wise work",
+    "BatchNorm2d": "thop: 4 for each element; torch counts no element-wise operations",
 }
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("detector.cost", DESCRIPTION)
-    made.add_argument(
+    parser = cli.parser("detector.cost", DESCRIPTION)
+    parser.add_argument(
         "design",
         metavar="PRESET|CONFIG",
         nargs="*",
         help="a preset by name (the files in search_spaces/presets), or a .yaml file of "
-        "that form; with --table presets alone (default there: all)",
+        "that form; with --table only presets (default there: all)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--table",
         action="store_true",
-        help="a row for each preset: cost as published and here, latency at 640x480",
+        help="a row for each preset: published cost, cost here, latency at 640x480",
     )
-    made.add_argument(
+    parser.add_argument(
         "--size",
         metavar="WxH",
         type=cli.size,
         default=(640, 640),
         help="width and height of the image in px (default: 640x640)",
     )
-    made.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
-    made.add_argument("--no-latency", action="store_true", help="measure no time")
-    made.add_argument(
+    parser.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
+    parser.add_argument("--no-latency", action="store_true", help="do not measure latency")
+    parser.add_argument(
         "--threads",
         metavar="N",
         type=cli.count,
         default=1,
         help="of torch and ONNX Runtime while measuring (default: 1)",
     )
-    made.add_argument(
+    parser.add_argument(
         "--repeats",
         metavar="N",
         type=cli.count,
         default=30,
-        help="timed passes of each, taken in turns (default: 30)",
+        help="timed passes of each runtime, in alternation (default: 30)",
     )
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Count and measure as told on the command line; returns what --json writes."""
+    """Runs the command; returns what --json writes."""
     if args.table:
         return _table(args)
     if len(args.design) != 1:
         raise UserError(
-            f"{len(args.design)} designs given; name one, or add --table to lay "
-            "presets side by side"
+            f"{len(args.design)} designs given; name one, or add --table to compare "
+            "presets"
         )
     (name,) = args.design
     config, _ = load_design(find_file(name, "preset"))
@@ -124,17 +124,17 @@ def _table(args: Namespace) -> dict:
     print(markdown(table))
     if result:
         print(
-            f"\nlatency of one image of 640×480, median of {args.repeats} runs in turns "
+            f"\nlatency of one image of 640×480, median of {args.repeats} runs in alternation "
             f"({result['machine']})"
         )
     return result | {"presets": table}
 
 
 def _print_layers(layers: list[tuple[str, int, int]], params: int, macs: int) -> None:
-    wide = max(len(name) for name, _, _ in layers)
-    print(f"\n{'layer':<{wide}}  {'parameters':>11}  {'share':>6}  {'MACs':>15}  {'share':>6}")
+    width = max(len(name) for name, _, _ in layers)
+    print(f"\n{'layer':<{width}}  {'parameters':>11}  {'share':>6}  {'MACs':>15}  {'share':>6}")
     for name, p, m in layers:
-        print(f"{name:<{wide}}  {p:>11,}  {p / params:>6.1%}  {m:>15,}  {m / macs:>6.1%}")
+        print(f"{name:<{width}}  {p:>11,}  {p / params:>6.1%}  {m:>15,}  {m / macs:>6.1%}")
 
 
 def _print_counters(config: Detector, size: tuple[int, int]) -> dict:
@@ -143,7 +143,7 @@ def _print_counters(config: Detector, size: tuple[int, int]) -> dict:
     for kind, (by_thop, by_torch) in kinds.items():
         print(f"{kind:<14}{by_thop:>16,}{by_torch:>16,}  {reason(kind, by_thop, by_torch)}")
     thop, torch = (sum(both[i] for both in kinds.values()) for i in (0, 1))
-    print(f"{'all':<14}{thop:>16,}{torch:>16,}  apart by {thop - torch:,}")
+    print(f"{'all':<14}{thop:>16,}{torch:>16,}  difference {thop - torch:,}")
     return {
         "thop": thop,
         "torch": torch,
@@ -161,7 +161,7 @@ def reason(kind: str, by_thop: int, by_torch: int) -> str:
     if by_thop == by_torch:
         return "the same in both"
     if not by_torch:
-        return "element-wise work, which torch does not count"
+        return "element-wise operations, which torch does not count"
     if not by_thop:
         return "thop has no rule for it"
     return "counted by different rules"
@@ -180,12 +180,12 @@ def _print_latency(config: Detector, args: Namespace) -> dict:
         {"torch": model, exported.runtime: exported}, args.size, args.threads, args.repeats
     )
     machine = measured["torch"].machine
-    print(f"\nlatency of one image, {args.repeats} runs in turns ({machine})")
+    print(f"\nlatency of one image, {args.repeats} runs in alternation ({machine})")
     result = {"machine": machine, "repeats": args.repeats, "threads": args.threads}
     for name, time in measured.items():
         print(
-            f"{name:<22}{time.median_ms:>8.1f} ms median, {time.p10_ms:.1f}–{time.p90_ms:.1f} ms "
-            "in the middle 80 %"
+            f"{name:<22}{time.median_ms:>8.1f} ms median, 10th to 90th percentile "
+            f"{time.p10_ms:.1f}–{time.p90_ms:.1f} ms"
         )
         key = "torch" if name == "torch" else "onnxruntime"
         result[key] = {"median_ms": time.median_ms, "p10_ms": time.p10_ms, "p90_ms": time.p90_ms}

@@ -1,1 +1,1 @@
-"""Many trials, and the user: space, sampler, scheduler, driver, command lines."""
+"""Many trials, and the user: search spaces, samplers, scheduler, driver, commands."""

@@ -1,4 +1,4 @@
-"""retina-nas, which python -m nas is as well: every command of the project as a sub-command."""
+"""`retina-nas` and `python -m nas`: every command of the project as a subcommand."""
 
 from __future__ import annotations
 
@@ -6,33 +6,36 @@ import sys
 from importlib import import_module
 
 COMMANDS = {
-    "search": ("nas.search", "search a space: sample designs, train proxies, keep the front"),
-    "retrain": ("nas.retrain", "train one design in full"),
+    "search": (
+        "nas.search",
+        "search a space: sample designs, train proxies, keep the Pareto front",
+    ),
+    "retrain": ("nas.retrain", "train a design in full"),
     "evaluate": ("nas.evaluate", "AP on the val images, cost, score and the competition's rules"),
     "export": ("nas.export", "write a trained model as ONNX or OpenVINO"),
     "detect": ("nas.detect", "find faces in images, folders and videos"),
     "replay": ("nas.replay", "compare samplers on a table of trained designs"),
     "rescore": ("nas.rescore", "rank a finished study under another formula"),
-    "sync": ("nas.sync", "send MLflow what it lacks of a study"),
-    "space": ("nas.space", "check a search space and show what is in it"),
+    "sync": ("nas.sync", "send MLflow everything it lacks of a study"),
+    "space": ("nas.space", "check a search space and show its designs and their cost"),
     "cost": ("detector.cost", "parameters, MACs and latency of a design"),
-    "convert": ("detector.data.convert", "convert annotation from one format to another"),
-    "report": ("analysis.report", "what one or several searches found, as a page"),
-    "choose": ("analysis.choose", "the front's candidates within limits, and how to retrain one"),
+    "convert": ("detector.data.convert", "convert labels from one format to another"),
+    "report": ("analysis.report", "a report on one or several searches, as a web page"),
+    "choose": ("analysis.choose", "list the designs on the Pareto front within limits"),
 }
-"""Sub-command → its module, of which only the chosen one is imported, and what it does."""
+"""Subcommand → its module, imported only if it is chosen, and its summary."""
 
 
 def help_text(prog: str) -> str:
-    """What --help prints."""
+    """The text of --help."""
     width = max(map(len, COMMANDS))
-    lines = "\n".join(f"  {name:<{width}}  {does}" for name, (_, does) in COMMANDS.items())
+    lines = "\n".join(f"  {name:<{width}}  {summary}" for name, (_, summary) in COMMANDS.items())
     return f"""\
 usage: {prog} COMMAND ...
 
 Search small, fast, accurate face detectors.
 
-commands, each with its own --help; `{prog} search` is the same as `python -m nas.search`:
+commands (each has its own --help; `{prog} search` is the same as `python -m nas.search`):
 {lines}
 
 options:
@@ -41,7 +44,7 @@ options:
 
 
 def version() -> str:
-    """As pyproject.toml had it when the project was installed."""
+    """The installed version."""
     from importlib import metadata
 
     try:
@@ -51,14 +54,14 @@ def version() -> str:
 
 
 def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
-    """Run a sub-command.
+    """Run a subcommand.
 
     Args:
-        argv: what follows the program's name (default: the command line's).
-        prog: the program's name, as help and errors say it.
+        argv: the arguments after the program's name; None means those of the process.
+        prog: the program's name in help texts and errors.
 
     Returns:
-        The exit code; 2 where there is no command of that name.
+        The exit code; 2 if there is no such command.
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
@@ -69,7 +72,7 @@ def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
         return 0
     if name not in COMMANDS:
         print(
-            f"error: {name!r} is not a command of {prog}; there are {', '.join(COMMANDS)}",
+            f"error: {name!r} is not a command of {prog}; choose from {', '.join(COMMANDS)}",
             file=sys.stderr,
         )
         return 2

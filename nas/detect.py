@@ -12,74 +12,78 @@ from detector.config.recipe import Evaluation
 from nas.terminal import cli, tta_flags
 
 DESCRIPTION = """\
-Find faces in images, folders of images and videos. Each file gets a JSON file of the same name in
-the output folder: boxes [x1, y1, x2, y2], scores and landmarks in px of the upright picture.
+Find faces in images, folders of images and videos. For each file, a JSON file of the same name in
+the output folder lists boxes [x1, y1, x2, y2], scores and landmarks, in px of the upright image.
 
-  python -m nas.detect photos --output found              (by the model that was retrained last)
+  python -m nas.detect photos --output found              (with the most recently retrained model)
   python -m nas.detect a.jpg b.mp4 --output found --visualize --confidence 0.5
   python -m nas.detect photos --output found --checkpoint FILE --preset retinaface_mobile025
   python -m nas.detect photos --output found --model model.onnx
 
-Files that cannot be read are listed at the end, with exit code 1; the rest is done."""
+Files that cannot be read are skipped and listed at the end, with exit code 1."""
 
 SETTINGS = Evaluation(score_threshold=0.5)
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.detect", DESCRIPTION)
-    made.add_argument(
+    parser = cli.parser("nas.detect", DESCRIPTION)
+    parser.add_argument(
         "inputs",
         metavar="IMAGE|FOLDER|VIDEO",
         nargs="+",
         type=Path,
-        help="what to look at; folders with all that is below them",
+        help="the files to find faces in; folders are searched with all their subfolders",
     )
-    made.add_argument(
+    parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
         required=True,
-        help="folder of the results, made if missing; files of an earlier run are replaced",
+        help="folder for the results, created if missing; files of an earlier run are replaced",
     )
-    made.add_argument(
-        "--visualize", action="store_true", help="pictures and videos with the faces drawn, too"
+    parser.add_argument(
+        "--visualize",
+        action="store_true",
+        help="also write copies of the images and videos with the faces drawn",
     )
-    model = made.add_argument_group("the model")
+    model = parser.add_argument_group("model")
     cli.add_model_flags(model)
     model.add_argument(
-        "--model", metavar="FILE", type=Path, help="a model that nas.export wrote, .onnx or .xml"
+        "--model", metavar="FILE", type=Path, help="an exported model (nas.export), .onnx or .xml"
     )
-    how = made.add_argument_group("how to look")
-    how.add_argument(
+    detection = parser.add_argument_group("detection")
+    detection.add_argument(
         "--max-size",
         metavar="PX",
         type=cli.count,
-        help="scale pictures down to this long side first: faster, and blind to "
-        "small faces (default: as they are, up to 4096×4096 px in all)",
+        help="scale larger images down to this long side first: faster, but misses small "
+        "faces (default: original size, at most as many pixels as 4096×4096)",
     )
-    cli.add_detection_flags(how, SETTINGS)
-    tta_flags.add_tta_flags(how)
-    how.add_argument(
+    cli.add_detection_flags(detection, SETTINGS)
+    tta_flags.add_tta_flags(detection)
+    detection.add_argument(
         "--batch-size",
         metavar="N",
         type=cli.count,
         default=1,
-        help="pictures of one size taken at once (default: 1; more on a GPU)",
+        help="images of the same size per forward pass (default: 1; use more on a GPU)",
     )
-    how.add_argument(
+    detection.add_argument(
         "--workers",
         metavar="N",
         type=cli.count,
         default=2,
-        help="threads that read and decode images ahead (default: 2)",
+        help="threads that read and decode images in advance (default: 2)",
     )
-    how.add_argument("--fp16", action="store_true", help="half precision, on a GPU")
-    cli.add_device_flag(made)
-    return made
+    detection.add_argument(
+        "--fp16", action="store_true", help="compute in half precision; needs a GPU"
+    )
+    cli.add_device_flag(parser)
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Detect as told on the command line; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     from detector.inference.detect_files import FileDetector
     from detector.inference.media import find_sources
     from detector.training.fit import choose_device
@@ -90,7 +94,7 @@ def run(args: Namespace) -> dict:
     sources = find_sources(args.inputs)
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):
-        raise UserError("--fp16: needs a GPU and weights of torch; leave it out")
+        raise UserError("--fp16: needs a GPU and a torch model; leave it out")
     model = chosen_model(ModelChoice.of(args))
     print(f"model: {model.title}\n  {model.path}")
     detector = FileDetector(
@@ -107,12 +111,13 @@ def run(args: Namespace) -> dict:
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         with ImagesBar("files") as bar:
-            for done, found in enumerate(detector.detect(sources, args.output, args.visualize), 1):
-                if found.error:
-                    unreadable.append(found.error)
-                if found.frames:
-                    faces[str(found.source.path)] = found.faces
-                notes += found.notes
+            results = detector.detect(sources, args.output, args.visualize)
+            for done, file_result in enumerate(results, 1):
+                if file_result.error:
+                    unreadable.append(file_result.error)
+                if file_result.frames:
+                    faces[str(file_result.source.path)] = file_result.faces
+                notes += file_result.notes
                 bar.update(done, len(sources))
     except OSError as error:
         raise UserError(
@@ -136,7 +141,8 @@ def run(args: Namespace) -> dict:
     if unreadable:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
         raise cli.PartialFailure(
-            f"{len(unreadable)} of {len(sources)} files cannot be read; the rest is done", result
+            f"{len(unreadable)} of {len(sources)} files cannot be read; all others were processed",
+            result,
         )
     return result
 

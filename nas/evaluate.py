@@ -1,4 +1,4 @@
-"""python -m nas.evaluate: AP on the val images, cost, score and the competition's rules."""
+"""python -m nas.evaluate: AP on the val images, cost, score, and the competition's rules."""
 
 from __future__ import annotations
 
@@ -13,75 +13,77 @@ from nas.terminal import cli, tta_flags
 
 DESCRIPTION = """\
 Score a model, or prediction files, on the val images: easy, medium and hard AP by WIDER FACE's
-protocol. Of a model it also tells parameters, MACs, latency, the score and each rule of the
-competition with its evidence. COCO's AP and AR on demand.
+protocol, on request also COCO's AP and AR. For a model it also shows parameters, MACs, latency, the
+score, and each rule of the competition with its evidence.
 
-  python -m nas.evaluate                                  (the model that was retrained last)
+  python -m nas.evaluate                                  (the most recently retrained model)
   python -m nas.evaluate --study retina-001
   python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
   python -m nas.evaluate --model model.onnx --data data/widerface
   python -m nas.evaluate --predictions DIR --data data/widerface
   python -m nas.evaluate --test-size vga --flip --metric coco
 
-A model sees the images that the annotation lists, as they are stored: boxes are px of the file
-before any rotation by EXIF. Score above 0.02, 5,000 boxes into NMS at 0.4, 750 kept. Prediction
-files are scored on all 3,226 images of the official lists, or with --listed-only on those that
-the annotation lists. COCO's numbers are of the latter, with boxes as found (prediction files have
-whole px); faces flagged invalid or iscrowd are its crowds: detections in them count neither way.
-Images that cannot be read count as without detections and are listed at the end, exit code 1."""
+A model is run on the images that the annotation lists, as they are stored: boxes are in px of the
+file, before any EXIF rotation. Boxes with a score above 0.02 count; the best 5,000 of an image go
+through NMS at an IoU of 0.4, and at most 750 are kept. Prediction files are scored on all 3,226
+images of the official lists, or with --listed-only on those that the annotation lists. COCO's
+metrics use the images that the annotation lists, and a model's boxes unrounded (prediction files
+have whole px). Faces flagged invalid or iscrowd are COCO's crowds: detections inside them count as
+neither right nor wrong. Images that cannot be read count as having no detections and are listed at
+the end, with exit code 1."""
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.evaluate", DESCRIPTION)
-    what = made.add_argument_group("what to score")
-    cli.add_model_flags(what)
-    what.add_argument(
-        "--model", metavar="FILE", type=Path, help="a model that nas.export wrote, .onnx or .xml"
+    parser = cli.parser("nas.evaluate", DESCRIPTION)
+    target = parser.add_argument_group("what to score")
+    cli.add_model_flags(target)
+    target.add_argument(
+        "--model", metavar="FILE", type=Path, help="an exported model (nas.export), .onnx or .xml"
     )
-    what.add_argument(
+    target.add_argument(
         "--predictions", metavar="DIR", type=Path, help="prediction files, DIR/<event>/<image>.txt"
     )
-    on = made.add_argument_group("images and faces")
-    on.add_argument(
+    data = parser.add_argument_group("images, ground truth and metric")
+    data.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of WIDER FACE, or synthetic (default: what the model was trained "
-        "on; else data/widerface where it is there, else synthetic)",
+        help="folder of WIDER FACE, or synthetic (default: the data that the model was trained "
+        "on; if that is unknown, data/widerface if it exists, else synthetic)",
     )
-    on.add_argument(
+    data.add_argument(
         "--ground-truth",
         metavar="DIR",
         type=Path,
-        help="folder of the official lists, wider_*_val.mat (default: ground_truth in "
-        "the data folder; without it faces count by their height)",
+        help="folder of the official lists, wider_*_val.mat (default: ground_truth in the "
+        "data folder; if missing, a face's height decides whether it is easy, medium or hard)",
     )
-    on.add_argument(
+    data.add_argument(
         "--listed-only",
         action="store_true",
-        help="with --predictions: only the images that the annotation lists",
+        help="with --predictions: score only the images that the annotation lists",
     )
-    on.add_argument(
+    data.add_argument(
         "--metric",
         choices=("wider", "coco"),
         default="wider",
-        help="coco: COCO's AP and AR as well, on the images that the annotation lists "
-        "(default: wider, easy, medium and hard AP)",
+        help="wider: easy, medium and hard AP; coco: also COCO's AP and AR, on the images "
+        "that the annotation lists (default: wider)",
     )
-    on.add_argument(
+    data.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
-        help="write the model's prediction files into this new folder, too",
+        help="also write the model's prediction files to this new folder",
     )
-    how = made.add_argument_group("how the model looks at an image")
-    tta_flags.add_size_flag(how)
-    tta_flags.add_tta_flags(how)
-    cli.add_device_flag(made)
-    return made
+    tta = parser.add_argument_group("test size and test-time augmentation")
+    tta_flags.add_size_flag(tta)
+    tta_flags.add_tta_flags(tta)
+    cli.add_device_flag(parser)
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Evaluate as the command line says; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     options = EvaluateOptions(
         model=ModelChoice.of(args),
         predictions=args.predictions,

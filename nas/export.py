@@ -12,53 +12,55 @@ from detector.config.recipe import Evaluation
 from nas.terminal import cli
 
 DESCRIPTION = """\
-Write a trained model as an ONNX or OpenVINO file for images of any number and size (uint8, raw
-BGR), and run both on the same images at once: the largest differences are printed, and the exit
-code is 1 where they are more than rounding.
+Write a trained model as an ONNX or OpenVINO file for any batch size and image size (uint8, raw
+BGR). The file is then compared with the torch model on the same images: the largest differences
+are printed, and the exit code is 1 if they are more than rounding.
 
-  python -m nas.export --format onnx                      (the model that was retrained last)
+  python -m nas.export --format onnx                      (the most recently retrained model)
   python -m nas.export --study retina-001 --format openvino
   python -m nas.export --checkpoint FILE --preset retinaface_mobile025 --format onnx --post nms
 
-nas.evaluate --model FILE scores what was written, nas.detect --model FILE uses it."""
+nas.evaluate --model FILE scores the file, nas.detect --model FILE finds faces with it."""
 
 POST = {
-    "none": "the network alone: class logits and deltas of every anchor",
+    "none": "the outputs of the network, class logits and deltas of every anchor",
     "boxes": "boxes, scores and landmarks of every anchor",
-    "nms": "the faces: image, box, score and landmarks of each",
+    "nms": "the faces, with image, box, score and landmarks of each",
 }
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.export", DESCRIPTION)
-    what = made.add_argument_group("what to export")
-    cli.add_model_flags(what)
-    to = made.add_argument_group("the file")
-    to.add_argument(
+    parser = cli.parser("nas.export", DESCRIPTION)
+    source = parser.add_argument_group("what to export")
+    cli.add_model_flags(source)
+    target = parser.add_argument_group("exported file")
+    target.add_argument(
         "--format",
         choices=("onnx", "openvino"),
         required=True,
-        help="onnx (one file) or openvino (an .xml with a .bin beside it)",
+        help="onnx (one file) or openvino (an .xml file and a .bin file next to it)",
     )
-    to.add_argument(
+    target.add_argument(
         "--output",
         metavar="FILE",
         type=Path,
-        help="the file to write; an older one is replaced once the check has passed "
-        "(default: beside the weights, model.onnx or model.xml)",
+        help="the file to write; an older one is replaced after the check has passed "
+        "(default: model.onnx or model.xml, next to the weights)",
     )
-    to.add_argument(
+    target.add_argument(
         "--post",
         choices=tuple(POST),
         default="none",
-        help="; ".join(f"{name}: {text}" for name, text in POST.items()) + " (default: none)",
+        help="post-processing included in the file. "
+        + "; ".join(f"{name}: {text}" for name, text in POST.items())
+        + " (default: none)",
     )
-    cli.add_detection_flags(to, Evaluation())
-    return made
+    cli.add_detection_flags(target, Evaluation())
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Export as told on the command line; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     from detector.export.exporter import check, export
     from nas.models.model_folder import ModelChoice, chosen_model
 
@@ -69,40 +71,42 @@ def run(args: Namespace) -> dict:
     model = chosen_model(ModelChoice.of(args))
     target = args.output or model.path.with_name(f"model{suffix}")
     if not target.parent.is_dir():
-        raise UserError(f"--output {target}: folder {target.parent} does not exist; make it first")
+        raise UserError(
+            f"--output {target}: folder {target.parent} does not exist; create it first"
+        )
     print(f"model: {model.title}\n  {model.path}")
-    # Beside the target until the check has passed: an older file stays as it is.
-    aside = target.with_name(f"{target.stem}.unchecked{suffix}")
-    export(model.net, model.config, aside, args.post, settings)
-    checked = check(model.net, aside)
+    # Written next to the target until the check has passed, so that an older file is kept.
+    unchecked = target.with_name(f"{target.stem}.unchecked{suffix}")
+    export(model.net, model.config, unchecked, args.post, settings)
+    comparison = check(model.net, unchecked)
     result = {
         "model": model.title,
         "checkpoint": str(model.path),
         "format": args.format,
         "post": args.post,
-        "file": str(target if checked.passed else aside),
-        "passed": checked.passed,
-        "differences": checked.differences,
-        "unmatched": checked.unmatched,
-        "compared": checked.compared,
+        "file": str(target if comparison.passed else unchecked),
+        "passed": comparison.passed,
+        "differences": comparison.differences,
+        "unmatched": comparison.unmatched,
+        "compared": comparison.compared,
     }
-    for name, difference in checked.differences.items():
+    for name, difference in comparison.differences.items():
         print(f"largest difference from torch  {name:<16}{difference:.3g}")
     if args.post == "nms":
         print(
-            f"faces compared  {checked.compared}, found by one of both alone "
-            f"{checked.unmatched}"
-            + ("; the check's scenes hold no face for this model" * (not checked.compared))
+            f"faces compared  {comparison.compared}, found by only one of the two "
+            f"{comparison.unmatched}"
+            + ("; this model finds no face in the check's scenes" * (not comparison.compared))
         )
-    if not checked.passed:
+    if not comparison.passed:
         raise cli.PartialFailure(
-            f"{aside}: differs from torch by more than rounding; it is kept under "
-            f"this name, and {target} is as it was",
+            f"{unchecked}: differs from torch by more than rounding; it is kept under this name, "
+            f"and {target} is unchanged",
             result,
         )
     if suffix == ".xml":
-        os.replace(aside.with_suffix(".bin"), target.with_suffix(".bin"))
-    os.replace(aside, target)
+        os.replace(unchecked.with_suffix(".bin"), target.with_suffix(".bin"))
+    os.replace(unchecked, target)
     print(f"{target}: {POST[args.post]}")
     return result
 

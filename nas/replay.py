@@ -1,4 +1,4 @@
-"""python -m nas.replay: which sampler and which rungs find most for the fewest epochs."""
+"""python -m nas.replay: which sampler and which rungs find the most in the fewest epochs."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from nas.tabular.table import Table
 
 DESCRIPTION = """\
-Replay searches on a table of trained designs, by every sampler under every scheduler, with many
-seeds: the decisions are those of nas.search, the results of training are looked up. Shows how many
-epochs each one needs: in the terminal, as replay.md, and as a figure, replay.png.
+Replay searches on a table of trained designs, with every sampler under every schedule and many
+seeds: the decisions are those of nas.search, but the results of training are looked up. Shows how
+many epochs each combination needs: in the terminal, in replay.md, and as a figure in replay.png.
 
   python -m nas.replay                       # the shipped table
   python -m nas.replay --record runs/table   # record it from a search that trained every design"""
 
 TABLE = Path("search_spaces/table.json")
 SCHEDULES = ("12", "2,6,12", "2,6,12 front")
-"""Replayed by default: rungs, then what differs from eta 3 and promote: score."""
+"""The default schedules: rungs, then any difference from eta 3 and promote: score."""
 
 
 def make_parser() -> ArgumentParser:
@@ -41,7 +41,7 @@ def make_parser() -> ArgumentParser:
         metavar="FILE",
         type=Path,
         default=TABLE,
-        help=f"the recorded table (default: {TABLE})",
+        help=f"the table of trained designs (default: {TABLE})",
     )
     parser.add_argument(
         "--record",
@@ -53,7 +53,7 @@ def make_parser() -> ArgumentParser:
         "--space",
         metavar="FILE",
         type=Path,
-        help="with --record: the study's space, which must be in the folder of the table "
+        help="with --record: the study's search space, which must be in the table's folder "
         "(default: the table's name with .yaml)",
     )
     parser.add_argument(
@@ -61,20 +61,21 @@ def make_parser() -> ArgumentParser:
         metavar="N",
         type=cli.count,
         default=30,
-        help="searches of each kind (default: 30)",
+        help="searches with each sampler and schedule (default: 30)",
     )
     parser.add_argument(
         "--samplers",
         metavar="NAMES",
         default=",".join(SAMPLERS),
-        help=f"comma-separated (default: {','.join(SAMPLERS)})",
+        help=f"samplers to compare, comma-separated (default: {','.join(SAMPLERS)})",
     )
     parser.add_argument(
         "--schedules",
         metavar="RUNGS",
         nargs="+",
         default=list(SCHEDULES),
-        help="such as 12 (all trials in full), 2,6,12 or '2,6,12 eta 2 front' "
+        help="schedules to compare: rungs in epochs, optionally with eta and front, such as 12 "
+        "(all trials in full), 2,6,12 or '2,6,12 eta 2 front' "
         f"(default: {' '.join(map(repr, SCHEDULES))})",
     )
     parser.add_argument(
@@ -82,26 +83,26 @@ def make_parser() -> ArgumentParser:
         metavar="N",
         type=cli.count,
         default=len(os.sched_getaffinity(0)),
-        help="processes (default: one per core)",
+        help="number of processes (default: one per core)",
     )
     parser.add_argument(
         "--output",
         metavar="DIR",
         type=Path,
         default=Path("."),
-        help="folder for replay.md and replay.png (default: here)",
+        help="folder for replay.md and replay.png (default: the current one)",
     )
     return parser
 
 
 def run(args: Namespace) -> dict:
-    """Replay, or record, as the command line says; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     from nas.tabular.table import Table
 
     if args.record is not None:
         return _record(args)
     if not args.output.is_dir():
-        raise UserError(f"--output {args.output}: is not a folder; make it first")
+        raise UserError(f"--output {args.output}: is not a folder; create it first")
     samplers = args.samplers.split(",")
     unknown = set(samplers) - set(SAMPLERS)
     if unknown:
@@ -120,7 +121,7 @@ def run(args: Namespace) -> dict:
 
 
 def schedule(text: str, table: Table) -> Schedule:
-    """A schedule from a text such as "2,6,12 eta 2 front".
+    """Parses a schedule such as "2,6,12 eta 2 front".
 
     Raises:
         UserError: the text has another form, or the table has no AP at a rung.
@@ -139,8 +140,8 @@ def schedule(text: str, table: Table) -> Schedule:
     unknown = set(rungs) - set(table.evaluated)
     if unknown or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or eta <= 1:
         raise UserError(
-            f"--schedules {text!r}: rungs must rise to {table.full} and be epochs at which the "
-            f"table has AP ({', '.join(map(str, table.evaluated))}); eta must be above 1"
+            f"--schedules {text!r}: rungs must be ascending, end at {table.full}, and be epochs at "
+            f"which the table has AP ({', '.join(map(str, table.evaluated))}); eta must be above 1"
         )
     return Schedule(rungs=rungs, eta=eta, promote="front" if "front" in words else "score")
 
@@ -153,7 +154,7 @@ def replay(
     seeds: int,
     jobs: int = 1,
 ) -> dict[tuple[str, Schedule], list[Play]]:
-    """All replays: (sampler, schedule) → one for each seed."""
+    """All replays: (sampler, schedule) → one replay for each seed."""
     tasks = [
         (sampler, schedule, seed)
         for schedule in schedules

@@ -22,17 +22,17 @@ from trials.record import Status, TrialRecord
 
 DESCRIPTION = """\
 Rank the completed trials of a study by another formula, without training anything. The study
-itself does not change: its search was guided by its own formula, which nas.retrain --best uses,
-too; retrain another trial with --trial N.
+itself does not change: its own formula guided the search and still decides which trial nas.retrain
+--best takes; to retrain another one, use --trial N.
 
   python -m nas.rescore --study retina-001 --objective params.yaml
 
-where params.yaml has an objective section, as search spaces have, optionally with weights:
+where params.yaml has a section objective, as in a search space, optionally with weights:
 
   objective: {metric: params, best: 50e3, worst: 45e6, weights: {accuracy: 2, speed: 1}}
 
-The score is speed × speed_score + accuracy × accuracy_score; metric is macs, params or latency_ms,
-speed_score 1 at best and 0 at worst."""
+The score is speed × speed_score + accuracy × accuracy_score. The metric is macs, params or
+latency_ms; speed_score is 1 at best and 0 at worst."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,7 @@ class Weights(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Formula(Objective):
-    """An objective whose weights of accuracy and speed may differ from the competition's."""
+    """An objective whose weights for accuracy and speed may differ from the competition's."""
 
     weights: Weights = field(default_factory=Weights)
 
@@ -77,20 +77,20 @@ def make_parser() -> ArgumentParser:
         metavar="FILE",
         type=Path,
         required=True,
-        help="YAML with the section `objective:`, such as a search space",
+        help="a YAML file with a section objective, such as a search space",
     )
     parser.add_argument(
         "--top",
         metavar="K",
         type=cli.count,
         default=20,
-        help="rows to print; --json has all (default: 20)",
+        help="number of trials to print; --json has all (default: 20)",
     )
     return parser
 
 
 def run(args: Namespace) -> dict:
-    """Print both rankings; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     formula = read_formula(args.objective)
     name = study_or_newest(args.runs_dir, args.study)
     completed = [
@@ -162,7 +162,7 @@ def with_formula(
         raise UserError(
             f"study {study} measured no {formula.metric} for {len(unmeasured)} of its "
             f"{len(records)} completed trials (the first is {unmeasured[0]}); rank by "
-            "macs or params, or let python -m nas.evaluate measure a retrained model"
+            "macs or params, or measure a retrained model with python -m nas.evaluate"
         )
     return [r.evolve(speed_score=formula.speed_score(r.cost)) for r in records]
 
@@ -170,7 +170,7 @@ def with_formula(
 def ranking(
     records: Sequence[TrialRecord], score: Callable[[TrialRecord], float]
 ) -> list[TrialRecord]:
-    """Best first; ties by number."""
+    """Best first; equal scores by number."""
     return sorted(records, key=lambda r: (-score(r), r.number))
 
 
@@ -224,13 +224,13 @@ def _print(
         )
     Console(width=None if sys.stdout.isatty() else 150).print(table)
     if len(after) > top:
-        print(f"({len(after) - top} more: --top, or --json)")
+        print(f"({len(after) - top} more: use --top or --json)")
     best = after[0]
-    change = "as before" if best.number == before[0].number else f"was trial {before[0].number}"
+    change = "as before" if best.number == before[0].number else f"before: trial {before[0].number}"
     print(
-        f"* on the front of accuracy and speed, which has {len(front)} trials\n"
-        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study has not "
-        f"changed. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}"
+        f"* on the Pareto front of accuracy and speed, which has {len(front)} trials\n"
+        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is "
+        f"unchanged. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}"
     )
 
 

@@ -1,4 +1,4 @@
-"""python -m nas.retrain: train one design in full, and keep it."""
+"""python -m nas.retrain: trains a design in full and saves the model."""
 
 from __future__ import annotations
 
@@ -11,160 +11,158 @@ from nas.retraining.candidate import (
     EVALUATIONS,
     SIZE,
     WATCH_SIZE,
-    choose,
-    images_a_step,
+    batch_size_or_auto,
+    choose_candidate,
 )
 from nas.retraining.options import RetrainOptions
 from nas.terminal import cli
 
 DESCRIPTION = """\
-Train the winner of a search in full: more epochs and larger images than its proxy had. It
-learns the training images without the hold-out and is scored on the hold-out, at original
-image size; `nas.evaluate` then scores it on the val images.
+Train the winner of a search in full: for more epochs and on larger images than its proxy. It is
+trained on the training images without the hold-out and scored on the hold-out, at original image
+size; `nas.evaluate` then scores it on the val images.
 
   python -m nas.retrain --best
   python -m nas.retrain --best --study retina-001 --epochs 40 --size 416
-  python -m nas.retrain --top 4      (the 4 best one after the other; the retrained scores choose)
-  python -m nas.retrain --preset retinaface_mobile025 --study retina-001    (the baseline beside it)
+  python -m nas.retrain --top 4      (the 4 best, one after the other; keeps the best retrain)
+  python -m nas.retrain --preset retinaface_mobile025 --study retina-001    (the baseline)
 
-The newest study is used where --study names none; a preset without any study is trained as
-published. A retrain that was stopped goes on with the same command and --resume. The model is
-RUNS_DIR/STUDY/best (weights.pt, config.yaml, metrics.json); of --trial 7 it is
-RUNS_DIR/STUDY/retrained/r007, of a preset .../retrained/PRESET, without a study
-RUNS_DIR/PRESET/best. With --top each goes to retrained, and a copy of the best one to best."""
+Without --study, the newest study is used. A preset is trained like the trials of the study; as
+published if there is no study, or if --data is given without --study. A retrain that was
+interrupted is resumed by the same command with --resume.
+
+The model is saved to RUNS_DIR/STUDY/best (weights.pt, config.yaml, metrics.json); with --trial 7 to
+RUNS_DIR/STUDY/retrained/r007; a preset to RUNS_DIR/STUDY/retrained/PRESET, or without a study to
+RUNS_DIR/PRESET/best. With --top, all models are saved to retrained, and the best is copied to
+best."""
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.retrain", DESCRIPTION)
-    what = made.add_argument_group("what to train").add_mutually_exclusive_group()
-    what.add_argument(
+    parser = cli.parser("nas.retrain", DESCRIPTION)
+    design = parser.add_argument_group("what to train").add_mutually_exclusive_group()
+    design.add_argument(
         "--best", action="store_true", help="the completed trial with the best score (default)"
     )
-    what.add_argument(
+    design.add_argument(
         "--top",
         metavar="K",
         type=int,
-        help="the K completed trials with the best scores; the one whose retrain "
-        "scores best on the hold-out is kept as the study's best",
+        help="the K completed trials with the best scores; the model that scores best on "
+        "the hold-out is kept as the study's best",
     )
-    what.add_argument("--trial", metavar="N", type=int, help="this trial of the study")
-    what.add_argument(
+    design.add_argument("--trial", metavar="N", type=int, help="this trial of the study")
+    design.add_argument(
         "--preset",
         metavar="NAME",
-        help="a fixed design: one in search_spaces/presets by name, or a YAML file of "
-        "that form, after which the model is named",
+        help="a fixed design: the name of a file in search_spaces/presets, or a YAML file of "
+        "that form, whose name the model gets",
     )
-    how = made.add_argument_group("how to train")
-    how.add_argument(
+    training = parser.add_argument_group("how to train")
+    training.add_argument(
         "--epochs",
         metavar="N",
         type=int,
-        help=f"(default: {EPOCHS}; of a preset without a study, as published)",
+        help=f"number of epochs (default: {EPOCHS}; for a preset without a study, as published)",
     )
-    how.add_argument(
+    training.add_argument(
         "--size",
         metavar="PX",
         type=int,
-        help="side of the square training crops, a multiple of 32 "
-        f"(default: {SIZE}, less for smaller images)",
+        help="side of the square training crops in px, a multiple of 32 "
+        f"(default: {SIZE}, or less if the images are smaller)",
     )
-    how.add_argument(
+    training.add_argument(
         "--batch-size",
         metavar="B",
-        type=images_a_step,
-        help="images a step; the learning rate follows in proportion, "
-        "adamw's by the square root. auto: the recipe's, or on a GPU the first "
-        "of its doublings from which on more images a step are hardly more "
-        "images a second (default: the recipe's)",
+        type=batch_size_or_auto,
+        help="images per step; the learning rate is scaled in proportion, for adamw by the "
+        "square root. auto: the recipe's batch size, on a GPU doubled until larger batches "
+        "hardly train more images per second (default: the recipe's)",
     )
-    how.add_argument(
+    training.add_argument(
         "--recipe",
         metavar="FILE",
         type=Path,
-        help="a YAML file with what is different about the recipe, or a shipped one by "
-        "name, such as short (search_spaces/recipes/short.yaml) for a preset "
-        "(default: the recipe as it is)",
+        help="a YAML file with changes to the recipe, or a shipped one by name, such as short "
+        "(search_spaces/recipes/short.yaml) for a preset (default: no changes)",
     )
-    how.add_argument(
+    training.add_argument(
         "--accumulate",
         metavar="K",
         type=cli.count,
-        help="take the images of a step through the network in K parts, one after the "
-        "other: less memory, the same gradients, but that batch normalisation "
-        "sees each part alone (default: 1)",
+        help="accumulate the gradients of a step over K parts of its images: less memory, the "
+        "same gradients, except that batch normalisation sees each part alone (default: 1)",
     )
-    how.add_argument(
+    training.add_argument(
         "--precision",
         choices=("auto", "fp32", "bf16", "fp16"),
-        help="fp16 scales the loss; auto is bf16 where the device computes in it, "
-        "else fp32 (default: the recipe's, auto)",
+        help="fp16 uses loss scaling; auto is bf16 if the device supports it, else fp32 "
+        "(default: the recipe's, auto)",
     )
-    how.add_argument(
+    training.add_argument(
         "--ema",
         metavar="DECAY",
         type=float,
-        help="evaluate and keep a running average of the weights, of which each step "
-        "keeps this share, such as 0.999 (default: the recipe's, none)",
+        help="evaluate and save an exponential moving average of the weights with this decay, "
+        "such as 0.999 (default: the recipe's, none)",
     )
-    how.add_argument(
+    training.add_argument(
         "--eval-every",
         metavar="N",
         type=int,
-        help="epochs between looks at the AP on the hold-out, long side "
-        f"{WATCH_SIZE} px; 0: only at the end (default: {EVALUATIONS} looks)",
+        help="epochs between evaluations on the hold-out, at a long side of "
+        f"{WATCH_SIZE} px; 0: only at the end (default: {EVALUATIONS} evaluations in all)",
     )
-    start = how.add_mutually_exclusive_group()
+    start = training.add_mutually_exclusive_group()
     start.add_argument(
         "--weights",
         metavar="FILE",
-        help="start from a backbone trained on ImageNet-1k: a file, or imagenet for "
-        "the published one nearest to the design; where widths or depths "
-        "differ, the channels and layers that overlap are copied "
-        "(default: as the trial did, in a search from scratch)",
+        help="start from a backbone trained on ImageNet-1k: a file, or imagenet for the "
+        "published one most similar to the design; if widths or depths differ, the channels "
+        "and layers that overlap are copied (default: as the trial; in a search, from scratch)",
     )
     start.add_argument(
         "--init-from",
         metavar="CHECKPOINT",
-        help="fine-tune: start at epoch 0, with a new optimiser, from all weights "
-        "of a trained detector (weights.pt, last.pt, or a released RetinaFace "
-        "file); of another design, what overlaps is copied",
+        help="fine-tune: start at epoch 0, with a new optimiser, from all weights of a trained "
+        "detector (weights.pt, last.pt, or a released RetinaFace file); if its design "
+        "differs, the channels and layers that overlap are copied",
     )
-    how.add_argument(
+    training.add_argument(
         "--with-holdout",
         action="store_true",
-        help="train on the hold-out, too, for the final entry; the record says so, "
-        "and there is no AP on it",
+        help="also train on the hold-out, for the final entry; the model's metrics record "
+        "this, and have no AP on the hold-out",
     )
-    how.add_argument(
+    training.add_argument(
         "--champion",
         action="store_true",
-        help="make it the champion among MLflow's registered models whatever its "
-        "score (default: only where it is better)",
+        help="make it the champion among MLflow's registered models, whatever its score "
+        "(default: only if its score is better)",
     )
-    how.add_argument(
+    training.add_argument(
         "--resume",
         action="store_true",
-        help="go on with this very retrain where it was stopped, optimiser and all "
-        "(to start another one from its weights: --init-from); one that is "
-        "finished is shown",
+        help="resume this retrain where it stopped, including the optimiser (to start another "
+        "one from its weights, use --init-from); if it is finished, show its result",
     )
-    cli.add_device_flag(how)
-    how.add_argument(
+    cli.add_device_flag(training)
+    training.add_argument(
         "--workers",
         metavar="N",
         type=cli.count,
         default=1,
-        help="train on N GPUs (without, on N shares of the CPU; on fewer, on shares "
-        "of these) that split the images of each step, by Ray Train; one that "
-        "dies is replaced, its epoch repeated. With RAY_ADDRESS set on the nodes "
-        "of that cluster, which must all see RUNS_DIR (default: 1)",
+        help="split the images of each step among N workers, by Ray Train: one per GPU, or "
+        "several if there are fewer GPUs; without GPUs each has a share of the CPU. A worker "
+        "that dies is replaced and its epoch repeated. If RAY_ADDRESS is set, they run on the "
+        "nodes of that cluster, which must all see RUNS_DIR (default: 1)",
     )
-    data = made.add_argument_group("data")
+    data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
         metavar="PATH",
-        help="folder of WIDER FACE, or synthetic (default: the study's; without one "
-        "data/widerface where it is there, else synthetic)",
+        help="folder of WIDER FACE, or synthetic (default: the study's; without a study, "
+        "data/widerface if it exists, else synthetic)",
     )
     data.add_argument(
         "--fraction",
@@ -176,20 +174,20 @@ def make_parser() -> ArgumentParser:
         "--holdout",
         metavar="SHARE",
         type=float,
-        help="share of those held out (default: the study's, else 0.2)",
+        help="share of those that is held out (default: the study's, else 0.2)",
     )
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Retrain as the command line says; returns what --json writes: metrics.json, with --top those
-    of all."""
+    """Run the command; returns what --json writes: the content of metrics.json, with --top that of
+    every retrain."""
     from nas.retraining.retrain import retrain, retrain_top
 
     options = RetrainOptions.of(args)
     if options.top is not None:
         return retrain_top(options)
-    return retrain(choose(options), options).to_dict()
+    return retrain(choose_candidate(options), options).to_dict()
 
 
 if __name__ == "__main__":

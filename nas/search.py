@@ -1,4 +1,4 @@
-"""python -m nas.search: sample designs, train proxies, keep the front."""
+"""python -m nas.search: samples designs, trains proxies, keeps the Pareto front."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from nas.engine.enqueued import add_queue_flags
-from nas.engine.open_study import TRIALS, open_study
+from nas.engine.open_study import DEFAULT_TRIALS, open_study
 from nas.engine.options import SearchOptions
 from nas.samplers.proposer import SAMPLERS, sampler_help
 from nas.terminal import cli
@@ -24,20 +24,20 @@ from trials.compute.resources import (
 )
 
 DESCRIPTION = """\
-Search a space of detectors. Designs are drawn, those over a cap are set aside by their exact
-cost before anything is trained, the others train as short proxies and are compared at rungs;
-the most promising ones get the full proxy budget. The score is speed_score + 2 × accuracy_score.
+Search a space of detectors. Designs are sampled; those whose exact cost violates a constraint are
+rejected before any training. The others are trained as short proxies and compared at rungs; the
+most promising ones get the full proxy budget. The score is speed_score + 2 × accuracy_score.
 
   python -m nas.search --space search_spaces/retina.yaml --trials 200
   python -m nas.search --space search_spaces/retina.yaml --trials 200 --resume
 
-Without --study a new study is made, named after the space with a number (retina-001);
---resume without --study takes the newest study of the space. Ctrl-C keeps everything."""
+Without --study, a new study is created, named after the space with a number (retina-001); with
+--resume, the newest study of the space is resumed. After Ctrl-C nothing is lost."""
 
 
 def make_parser() -> ArgumentParser:
-    made = cli.parser("nas.search", DESCRIPTION)
-    search = made.add_argument_group("search")
+    parser = cli.parser("nas.search", DESCRIPTION)
+    search = parser.add_argument_group("search")
     search.add_argument(
         "--space",
         metavar="FILE",
@@ -52,14 +52,14 @@ def make_parser() -> ArgumentParser:
         metavar="N",
         type=int,
         default=None,
-        help="different, legal designs to draw; the baseline comes on top "
-        f"(default: {TRIALS}, or with --resume what the study was begun with)",
+        help="number of different, feasible designs to try, besides the baseline "
+        f"(default: {DEFAULT_TRIALS}, or with --resume what the study was started with)",
     )
     search.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a study (a larger --trials extends a finished one); one "
-        "that does not exist yet is started",
+        help="resume a study (a larger --trials extends a finished one); start it if it does "
+        "not exist yet",
     )
     search.add_argument(
         "--sampler",
@@ -71,79 +71,76 @@ def make_parser() -> ArgumentParser:
         "--scheduler",
         choices=("halving", "none"),
         default=None,
-        help="halving pauses trials at rungs and promotes the best; none trains "
-        "all of them in full (default: halving)",
+        help="halving pauses trials at rungs and promotes the best; none trains all of them "
+        "for the full proxy budget (default: halving)",
     )
     search.add_argument(
         "--max-failures",
         metavar="SHARE",
         type=float,
         default=None,
-        help="stop when more of the trials than this share have failed, from the "
-        "fifth trial on; a failed trial's traceback is in its log, "
+        help="stop if more than this share of the trials have failed, after at least five "
+        "trials; the traceback of a failed trial is in its log, "
         "RUNS_DIR/STUDY/trials/NUMBER/log.txt (default: 0.5)",
     )
     search.add_argument(
         "--inherit",
         action="store_true",
-        help="a trial starts from the overlapping weights of the nearest design "
-        "of this study that is trained, if only to its first rung; the first "
-        "ones and the baseline start from scratch, so that their curves are "
-        "not comparable with those of heirs",
+        help="a trial starts from the overlapping weights of the most similar design of this "
+        "study that has reached a rung; the first trials and the baseline start from scratch, "
+        "so their learning curves are not comparable with those of the others",
     )
     search.add_argument(
         "--dry-run",
         action="store_true",
-        help="only show the first designs, their cost and the time it would take",
+        help="only show the first designs, their cost and the estimated time of the search",
     )
-    add_queue_flags(made)
-    cli.add_data_flags(made)
-    machine = made.add_argument_group("machines")
+    add_queue_flags(parser)
+    cli.add_data_flags(parser)
+    machine = parser.add_argument_group("machines")
     cli.add_device_flag(machine)
     machine.add_argument(
         "--address",
         metavar="ADDR",
         default=os.environ.get("RAY_ADDRESS"),
         type=lambda text: None if text in ("", "local") else text,
-        help="train on the Ray cluster that this machine is a part of: auto, or "
-        "HOST:PORT of its head. The study (and with it caches and "
-        "checkpoints) lies in --runs-dir, which all nodes must see under "
-        "the same path; only this command writes its storage. The nodes need "
-        "the same Python environment; this project's code is sent along "
-        "(default: RAY_ADDRESS where it is set, else a Ray of its own, here)",
+        help="train on the Ray cluster that this machine belongs to: auto, or HOST:PORT of "
+        "its head node. All nodes must see --runs-dir, which holds the study with its caches "
+        "and checkpoints, under the same path; only this command writes to the study's "
+        "database. The nodes need the same Python environment; this project's code is sent to "
+        "them (default: RAY_ADDRESS if it is set, else a Ray instance on this machine)",
     )
     machine.add_argument(
         "--concurrency",
         metavar="N",
         type=int,
         default=None,
-        help="trials trained at once (default: as many as there are GPU shares "
-        "and cores for; with metric latency_ms one core is left for it)",
+        help="trials trained at the same time (default: as many as the GPU shares and cores "
+        "allow; with metric latency_ms, one core is reserved for measuring it)",
     )
     machine.add_argument(
         "--cpus-per-trial",
         metavar="N",
         type=int,
         default=None,
-        help="cores, and so torch threads, of each trial (default: 1; on GPUs "
-        f"its share of the cores, at most {MAX_CPUS_PER_TRIAL})",
+        help="cores, and thus torch threads, of each trial (default: 1; on GPUs its share of "
+        f"the cores, at most {MAX_CPUS_PER_TRIAL})",
     )
     machine.add_argument(
         "--gpus-per-trial",
         metavar="SHARE",
         type=float,
         default=None,
-        help="of a GPU, fractions too; 1 gives each trial one of its own, 0 "
-        "trains on the CPU (default: as many trials share a GPU as there are "
-        f"cores and {TRIAL_GPU_GB:g} GB of its memory for, at most "
-        f"{MAX_TRIALS_PER_GPU}; with metric latency_ms 1, or 0.5 where there is "
-        "one GPU alone)",
+        help="GPUs of each trial, which may be a fraction: 1 gives each trial a GPU of its "
+        "own, 0 trains on the CPU (default: as many trials share a GPU as there are cores and "
+        f"{TRIAL_GPU_GB:g} GB of its memory for, at most {MAX_TRIALS_PER_GPU}; with metric "
+        "latency_ms 1, or 0.5 if there is only one GPU)",
     )
-    return made
+    return parser
 
 
 def run(args: Namespace) -> dict:
-    """Search as the command line says; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     space = cli.load_space(args)
     options = SearchOptions.of(args)
     from nas.engine.disk_space import report_disk_full
@@ -173,7 +170,7 @@ def run(args: Namespace) -> dict:
 
 
 def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
-    """What trains: the nodes of a cluster while it is connected, or this machine."""
+    """The machines to train on: the nodes of a cluster (connected until exit), or this one."""
     if args.address:
         from trials.compute.cluster import connected
 

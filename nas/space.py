@@ -1,4 +1,4 @@
-"""python -m nas.space: how many designs a space has, what they cost, and whether it is valid."""
+"""python -m nas.space: checks a space; how many designs it has, and what they cost."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ from trials.constraints import Constraints
 from trials.names import describe
 
 DESCRIPTION = """\
-Read and check a search space, and show how many designs it has, some of them, and how parameters
-and MACs (at 640×640) are distributed over random draws. Nothing is built or trained.
+Read and check a search space, and show the number of its designs, some examples, and the
+distribution of parameters and MACs (at 640×640) over random draws. Nothing is built or trained.
 
   python -m nas.space search_spaces/retina.yaml
   python -m nas.space search_spaces/scrfd.yaml --budget 0.5G
 
-Errors in the file are reported with their lines."""
+Errors in the file are reported with their line numbers."""
 
 SHOWN = 10
 VARIED = 60  # draws from whose neighbours the number of equal designs is estimated
@@ -52,7 +52,8 @@ def make_parser() -> ArgumentParser:
         "space",
         metavar="FILE",
         type=Path,
-        help="a file, or a shipped space by name: retina is search_spaces/retina.yaml",
+        help="the search space: a file, or a shipped one by name (retina is "
+        "search_spaces/retina.yaml)",
     )
     cli.add_budget_flag(parser)
     parser.add_argument(
@@ -63,13 +64,13 @@ def make_parser() -> ArgumentParser:
         help="random designs whose cost is computed (default: 500)",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="of the draws (default: 0)"
+        "--seed", metavar="N", type=int, default=0, help="random seed of the draws (default: 0)"
     )
     return parser
 
 
 def run(args: Namespace) -> dict:
-    """Show the space that the command line names; returns what --json writes."""
+    """Run the command; returns what --json writes."""
     space = cli.load_space(args)
     trial = RandomTrial(f"nas.space/{args.seed}")
     proposals = [evaluate_cost(space, space.suggest(trial)) for _ in range(args.draws)]

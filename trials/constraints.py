@@ -1,4 +1,4 @@
-"""Limits on the cost of a design, which are checked before anything is trained."""
+"""Caps on the cost of a design, checked before anything is trained."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ class Constraints(Struct):
     max_params: int | None = 45_000_000
     """The competition's rule; None means no limit."""
     min_macs: int | None = None
-    """Minimum of multiply-accumulates at 640×640."""
+    """Minimum number of multiply-accumulates at 640×640."""
     max_macs: int | None = None
     max_latency_ms: float | None = None
-    """Checked when the latency has been measured, so after the others."""
+    """Checked after the other caps, once the latency has been measured."""
 
     def __post_init__(self):
         for key in ("max_params", "min_macs", "max_macs", "max_latency_ms"):
             if getattr(self, key) is not None and getattr(self, key) <= 0:
                 raise ConfigError(f"constraints.{key}: {getattr(self, key)} must be greater than 0")
-        least, most = self.min_macs, self.max_macs
-        if least is not None and most is not None and least > most:
+        low, high = self.min_macs, self.max_macs
+        if low is not None and high is not None and low > high:
             raise ConfigError(
-                f"constraints.min_macs: {least:,} is over max_macs {most:,}; swap them"
+                f"constraints.min_macs: {low:,} is over max_macs {high:,}; swap them"
             )
 
-    def broken(self, cost: Cost) -> str | None:
-        """Name of the first limit that a cost breaks; None if it breaks none. What was not measured
-        breaks no limit."""
+    def violated_cap(self, cost: Cost) -> str | None:
+        """Name of the first cap that a cost violates, such as "max_params"; None if it violates
+        none. Quantities that were not measured violate no cap."""
         for key in ("max_params", "max_macs", "min_macs", "max_latency_ms"):
             limit = getattr(self, key)
-            side, _, quantity = key.partition("_")
+            bound, _, quantity = key.partition("_")
             value = getattr(cost, quantity)
-            if None not in (limit, value) and (value > limit if side == "max" else value < limit):
+            if None not in (limit, value) and (value > limit if bound == "max" else value < limit):
                 return key
         return None
 
     def violation(self, cost: Cost) -> str | None:
         """Why a cost is infeasible, with its numbers; None if it is feasible."""
-        key = self.broken(cost)
+        key = self.violated_cap(cost)
         if key is None:
             return None
-        side, _, quantity = key.partition("_")
+        bound, _, quantity = key.partition("_")
         value, limit = getattr(cost, quantity), getattr(self, key)
         digits = "," if isinstance(value, int) else ".1f"
         return (
             f"{value:{digits}} {_UNITS[quantity]} "
-            f"{'over' if side == 'max' else 'under'} {key} {limit:{digits}}"
+            f"{'over' if bound == 'max' else 'under'} {key} {limit:{digits}}"
         )

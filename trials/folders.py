@@ -1,4 +1,7 @@
-"""The folder of a study: its name, its files, and which studies there are. No heavy imports."""
+"""The folders of studies and of their trials: names, files, and which studies exist.
+
+No heavy imports (torch, Ray, MLflow).
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,12 @@ from trials.stored import Manifest
 
 DATABASE = "study.db"
 MANIFEST = "study.json"
+SPACE = "space.yaml"
+"""The search space that the study was created with."""
+CACHE = "cache"
+"""Folder of the decoded images."""
+TRIALS = "trials"
+"""Folder of the trials' own folders, see `trial_folder`."""
 DEFAULT_RUNS_DIR = Path("runs")
 
 
@@ -26,7 +35,7 @@ def add_runs_dir(group: argparse._ArgumentGroup) -> None:
 
 
 def runs_dir_flag(runs_dir: Path) -> str:
-    """The flag with a space before it, for a command shown to the user; empty for the default."""
+    """" --runs-dir DIR" for a command shown to the user; empty for the default folder."""
     return "" if runs_dir == DEFAULT_RUNS_DIR else f" --runs-dir {runs_dir}"
 
 
@@ -34,7 +43,7 @@ def find_study(runs_dir: Path, name: str) -> Path:
     """The folder of an existing study.
 
     Raises:
-        UserError: there is no such study (the message lists the others).
+        UserError: there is no such study (the message lists the existing ones).
     """
     folder = runs_dir / checked_name(name)
     if not (folder / MANIFEST).exists():
@@ -57,37 +66,37 @@ def read_manifest(folder: Path) -> Manifest:
         raise UserError(f"{path}: does not exist; restore it from a copy") from error
 
 
-def study_or_newest(runs_dir: Path, name: str | None, otherwise: str = "") -> str:
-    """`name`, or the newest study if it is None.
+def study_or_newest(runs_dir: Path, name: str | None, alternative: str = "") -> str:
+    """`name`, or the name of the newest study if it is None.
 
     Args:
-        otherwise: what else the user can do if there is no study yet, for the message.
+        alternative: what else the user can do if there is no study yet, for the message.
 
     Raises:
-        UserError: there is none.
+        UserError: there is no study.
     """
-    name = name or newest(runs_dir)
+    name = name or newest_study(runs_dir)
     if name is None:
         raise UserError(
-            f"{runs_dir}: no study there yet; run python -m nas.search --space "
-            f"search_spaces/quick.yaml first{otherwise}"
+            f"{runs_dir}: has no study yet; run python -m nas.search --space "
+            f"search_spaces/quick.yaml first{alternative}"
         )
     return name
 
 
-def newest(runs_dir: Path, space: str | None = None) -> str | None:
-    """Name of the newest study (of one space, if given); None if there is none."""
+def newest_study(runs_dir: Path, space: str | None = None) -> str | None:
+    """Name of the newest study, of one space if that is given; None if there is no study."""
     manifests = [(read_manifest(folder), folder.name) for folder in study_folders(runs_dir)]
-    created = [
+    candidates = [
         (manifest.created, name)
         for manifest, name in manifests
         if space is None or manifest.space == space
     ]
-    return max(created)[1] if created else None
+    return max(candidates)[1] if candidates else None
 
 
-def new_name(runs_dir: Path, space: str) -> str:
-    """`<space>-NNN` with the first number above all existing ones."""
+def new_study_name(runs_dir: Path, space: str) -> str:
+    """`<space>-NNN`, numbered one above the highest existing number."""
     numbers = [
         int(match[1])
         for path in (runs_dir.iterdir() if runs_dir.is_dir() else ())
@@ -97,7 +106,7 @@ def new_name(runs_dir: Path, space: str) -> str:
 
 
 def checked_name(name: str) -> str:
-    """`name` itself, if it is valid as a folder's name.
+    """`name` itself if it is a valid name of a study.
 
     Raises:
         UserError: it has characters other than letters, digits, dot, dash and underscore.
@@ -108,5 +117,10 @@ def checked_name(name: str) -> str:
 
 
 def study_folders(runs_dir: Path) -> list[Path]:
-    """Folders of all studies, by name."""
+    """Folders of all studies, sorted by name."""
     return sorted(path.parent for path in runs_dir.glob(f"*/{MANIFEST}"))
+
+
+def trial_folder(study_folder: Path, number: int) -> Path:
+    """The folder of a trial, with its log and its checkpoints."""
+    return study_folder / TRIALS / f"{number:04d}"

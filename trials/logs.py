@@ -1,5 +1,5 @@
 """log.txt in a trial's folder: the output, warnings and log messages of its workers, a line per
-epoch, and the traceback of a failure. It is kept when checkpoints are deleted."""
+epoch, and the traceback of a failure. It is not deleted with the checkpoints."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from detector.base.errors import ConfigError
 from detector.base.struct import Struct
 from trials.record import Cost
 
-# Where the speed score is 1 and where it is 0, for each measure of cost.
+# Cost at which the speed score is 1 and at which it is 0, for each metric.
 ANCHORS: dict[str, tuple[float, float]] = {
     "macs": (0.1e9, 100e9),
     "latency_ms": (2.0, 2_000.0),
@@ -19,14 +19,15 @@ ANCHORS: dict[str, tuple[float, float]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Objective(Struct):
-    """How accuracy and cost become one number."""
+    """How accuracy and cost are combined into one score."""
 
     metric: str = "macs"
-    """The cost that counts: macs (at 640×640), latency_ms or params."""
+    """The cost that the speed score measures: macs (at 640×640), latency_ms or params."""
     best: float | None = None
-    """Cost with speed score 1, and below; None means the metric's default (ANCHORS)."""
+    """Cost at and below which the speed score is 1; None means the metric's default (ANCHORS)."""
     worst: float | None = None
-    """Cost with speed score 0, and above; in between it is linear in the cost's logarithm."""
+    """Cost at and above which the speed score is 0; in between it is linear in the logarithm of the
+    cost. None means the metric's default (ANCHORS)."""
 
     def __post_init__(self):
         if self.metric not in ANCHORS:
@@ -40,7 +41,7 @@ class Objective(Struct):
         if not 0 < best < worst:
             raise ConfigError(
                 f"objective.best: {best:g} must be above 0 and below worst, "
-                f"{worst:g}: less cost is better"
+                f"{worst:g}: lower cost is better"
             )
 
     @property
@@ -50,7 +51,7 @@ class Objective(Struct):
         return self.best, self.worst
 
     def speed_score(self, cost: Cost) -> float:
-        """In [0, 1]; with the default anchors halving the MACs is worth 0.1.
+        """In [0, 1]; with the default anchors, halving the MACs adds 0.1.
 
         Raises:
             ValueError: the metric was not measured.
@@ -58,9 +59,9 @@ class Objective(Struct):
         if not self.measured(cost):
             raise ValueError(f"{self.metric} was not measured")
         best, worst = self.anchors
-        share = math.log(getattr(cost, self.metric) / best) / math.log(worst / best)
-        return min(max(1.0 - share, 0.0), 1.0)
+        position = math.log(getattr(cost, self.metric) / best) / math.log(worst / best)
+        return min(max(1.0 - position, 0.0), 1.0)
 
     def measured(self, cost: Cost) -> bool:
-        """Whether a cost includes the metric."""
+        """Whether the metric of a cost was measured."""
         return getattr(cost, self.metric) is not None

@@ -1,4 +1,4 @@
-"""One segment of a trial: train one design from its last epoch to a rung."""
+"""One segment of a trial: a design trained from its last epoch to the next rung."""
 
 from __future__ import annotations
 
@@ -21,31 +21,31 @@ from trials.record import EpochResult
 
 @dataclass(frozen=True, kw_only=True)
 class Segment(Struct):
-    """What a worker needs to train one design up to a rung; plain data."""
+    """What a worker needs to train a design up to a rung; plain data."""
 
     number: int
-    """Of the trial."""
+    """Number of the trial."""
     detector: Detector
     recipe: Recipe
     until: int
-    """Epoch (1-based) after which the segment ends."""
+    """Last epoch (1-based) of the segment."""
     evaluate_at: tuple[int, ...]
     """Epochs that are evaluated: the rungs."""
-    told: int
-    """Epochs that the record has already."""
+    epochs_reported: int
+    """Number of epochs that the trial's record already has."""
     workdir: str
-    """Absolute folder of the trial; `fit` continues from the checkpoint it finds there."""
+    """Absolute path of the trial's folder; `fit` resumes from a checkpoint in it."""
     train: str
-    """Absolute folder of the cached training images."""
+    """Absolute path of the cached training images."""
     holdout: str
-    """Absolute folder of the cached images that trials are compared on."""
+    """Absolute path of the cached images that trials are evaluated on."""
     init: str | None = None
-    """Weights to start from in place of the recipe's (another trial's, where it inherits)."""
+    """Checkpoint of the trial to inherit weights from; None means the recipe's weights."""
     device: str = "auto"
     threads: int = 1
     accumulate: int = 1
-    """Parts of a step's images, one after the other, where the recipe asks for fewer: a trial that
-    ran out of memory is tried again in more of them."""
+    """Gradient accumulation: minimum number of parts in which the images of a step are processed.
+    More than the recipe's after a trial ran out of memory."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,32 +56,35 @@ class Failure(Struct):
     """One line."""
     traceback: str = ""
     is_transient: bool = False
-    """A second try could succeed (a killed worker, memory taken by others); a NaN would not."""
+    """A retry could succeed (a killed worker, memory used by others); after a NaN it would not."""
     disk_full: bool = False
-    """No fault of the trial: every other one would fail likewise."""
+    """Not caused by this trial: every other one would fail in the same way."""
     out_of_memory: bool = False
-    """Of the GPU or the machine: fewer images at a time may fit."""
+    """Of the GPU or of the machine; fewer images at a time may fit."""
     node_died: bool = False
-    """The whole machine went, not this worker alone: nothing that the trial is to blame for."""
+    """The whole machine died, not only this worker, so the trial is probably not the cause."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SegmentReport(Struct):
-    """What a worker tells after each epoch, or when the segment cannot go on."""
+    """What a worker reports after each epoch, or when the segment fails."""
 
     number: int
+    """Number of the trial."""
     epoch: EpochResult | None = None
     failure: Failure | None = None
     ended: bool = False
+    """Whether this is the segment's last report."""
     notes: dict | None = None
+    """Merged into the record's notes."""
 
 
 def run_segment(segment: Segment) -> Generator[SegmentReport, None, None]:
-    """Train a segment, one report an epoch; the last one has `ended`.
+    """Train a segment: yields one report per epoch, the last one with `ended`.
 
-    Never raises: a fault becomes a report with a `failure`. What happens meanwhile stands in the
-    log of the trial's folder, in which no other process trains at the same time. Memory of a GPU
-    is given back when the generator is closed.
+    Never raises: an error becomes a report with a `failure`. Output goes to the log in the trial's
+    folder, where no other process trains at the same time. Cached GPU memory is released when the
+    generator is closed.
     """
     reports, report = _train(segment), None
     try:
@@ -94,11 +97,12 @@ def run_segment(segment: Segment) -> Generator[SegmentReport, None, None]:
 
 def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
     try:
-        _see(segment)
+        _check_visible(segment)
         with captured_in_log(Path(segment.workdir)):
             return next(reports)
-    except Exception as error:  # whatever it is, it is this trial's fault alone
-        # the report is told when nothing holds the fault's frames any more, and so its tensors
+    except Exception as error:  # any error fails this trial only
+        # Returned, not yielded here: a suspended except block keeps the error's frames alive, and
+        # with them their tensors.
         return SegmentReport(
             number=segment.number,
             ended=True,
@@ -112,26 +116,27 @@ def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
         )
 
 
-def _see(segment: Segment) -> None:
+def _check_visible(segment: Segment) -> None:
+    """Raise a UserError if this machine cannot see the cached images."""
     for folder in (segment.train, segment.holdout):
         if not Path(folder).is_dir():
             raise UserError(
-                f"{platform.node()} does not see {folder}; keep the study in a folder "
+                f"{platform.node()} does not see {folder}; put the study into a folder "
                 "that all nodes share (--runs-dir)"
             )
 
 
 def release_memory() -> None:
-    """Give back what torch keeps of a GPU, for the next trial and for others that share it."""
+    """Release the GPU memory that torch caches, for the next trial and others on the same GPU."""
     import torch
 
     if torch.cuda.is_initialized():
-        gc.collect()  # takes 0.2 s, so not where there is nothing to gain
+        gc.collect()  # takes 0.2 s, so only if torch uses a GPU
         torch.cuda.empty_cache()
 
 
 def pin_threads(threads: int) -> None:
-    """Let torch and OpenCV compute with so many threads: each would take every core there is."""
+    """Limit torch and OpenCV to a number of threads; by default each uses all cores."""
     import cv2
     import torch
 
@@ -149,8 +154,8 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     detector, recipe = segment.detector, segment.recipe
     recipe = replace(recipe, accumulate=max(recipe.accumulate, segment.accumulate))
     workdir = Path(segment.workdir)
-    for half in workdir.glob(".last.*.tmp"):  # a killed worker was writing it
-        half.unlink()
+    for partial in workdir.glob(".last.*.tmp"):  # left by a worker that was killed while writing
+        partial.unlink()
     print(
         timestamped(
             f"design {arch_hash(detector)} to epoch {segment.until} on {segment.device}, "
@@ -171,9 +176,9 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
         device=segment.device,
         until=segment.until,
         evaluate_at=segment.evaluate_at,
-        epochs_reported=segment.told,
+        epochs_reported=segment.epochs_reported,
         init=segment.init,
-        # trials that share a machine have their own cores to prepare batches with
+        # trials that share a GPU prepare batches on their own share of the cores only
         workers=segment.threads if segment.device == "cuda" else None,
     )
     for epoch in epochs:

@@ -1,4 +1,4 @@
-"""What a study keeps as JSON beside its records: what it is, and what a retrained model is."""
+"""The JSON files of a study: study.json, and metrics.json of retrained models."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from detector.weights.pretrained import Start
 from trials.objective import Objective
 
 FORMAT = 1
-"""Version of the files below that this code writes; it reads all up to it."""
+"""Version of the files that this code writes; it reads this and all earlier versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored(Struct):
-    """A JSON file that says which version of its format it has (none: the first)."""
+class JsonFile(Struct):
+    """A JSON file with the version of its format; files without one have version 1."""
 
     format: int = FORMAT
 
@@ -32,8 +32,8 @@ class Stored(Struct):
             remedy: what the user can do about a damaged file, for the message.
 
         Raises:
-            FileNotFoundError: there is none.
-            UserError: it cannot be read, or a newer version wrote it.
+            FileNotFoundError: the file does not exist.
+            UserError: it cannot be read, or a newer version of this program wrote it.
         """
         try:
             content = json.loads(path.read_text())
@@ -49,7 +49,7 @@ class Stored(Struct):
             raise UserError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
 
     def write(self, path: Path) -> None:
-        """Whole or not at all.
+        """Write the file atomically.
 
         Raises:
             UserError: the file cannot be written.
@@ -58,8 +58,8 @@ class Stored(Struct):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Manifest(Stored):
-    """study.json: what a study is. Written once, when the study is made."""
+class Manifest(JsonFile):
+    """study.json: what a study is. Written once, when the study is created."""
 
     name: str
     space: str
@@ -67,36 +67,37 @@ class Manifest(Stored):
     created: float
     """Unix seconds."""
     trials: int = 0
-    """Designs to draw, unless a resumed search asks for more."""
+    """Designs to sample, unless a resumed search asks for more."""
     seed: int = 0
     sampler: str = "random"
     scheduler: str = "halving"
     """halving or none."""
     space_hash: str = ""
-    """12 hex digits over what the space says."""
+    """Hash of the space's content, 12 hex digits."""
     budget: dict | None = None
-    """MACs that all designs have, where the space asks for that (`Budget` as plain data)."""
+    """The MAC budget that all designs meet, if the space has one (`Budget` as plain data)."""
     space_text: str = ""
+    """Content of the space's YAML file."""
     data: DataChoice
     data_name: str
     data_fingerprint: str
-    """Of the images, faces and split."""
+    """Hash over the images, faces and split."""
     images: dict = field(default_factory=dict)
-    """train, holdout and val → how many."""
+    """train, holdout and val → number of images."""
     objective: Objective
     versions: dict = field(default_factory=dict)
-    """Package → version, and the commit."""
+    """Package → version, and `commit` of this code, see `nas.study.versions`."""
     inherit: bool = False
-    """Trials start from the weights of a neighbour."""
+    """Whether trials inherit the weights of the nearest trained design."""
     enqueue: str | None = None
-    """Designs to try first: the file's content as JSON text."""
+    """Content of the --enqueue file, as JSON; None without one."""
     from_study: str | None = None
-    """Another study to take designs and results from."""
+    """--from-study: another study whose designs and results are reused."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Origin(Struct):
-    """Where a retrained model comes from: the evidence for the rules. Kept inside its weights."""
+    """Where a retrained model comes from, as the competition's rules ask; stored in its weights."""
 
     title: str
     """Such as "trial 17 of study retina-001"."""
@@ -106,19 +107,19 @@ class Origin(Struct):
     data_name: str
     data_fingerprint: str
     images: int
-    """Trained on."""
+    """Number of training images."""
     with_holdout: bool = False
-    """Trained on the hold-out, too: then there is no AP on it."""
+    """Whether the hold-out was used for training, too; then there is no AP on it."""
     weights_sha256: str | None = None
-    """Of the file that the recipe's `weights` names."""
+    """SHA-256 of the recipe's `weights` file."""
     start: Start | None = None
-    """What was taken from that file; known once training has begun."""
+    """What was loaded from that file; known once training has started."""
     objective: Objective
 
 
 @dataclass(frozen=True, kw_only=True)
-class Retrain(Stored):
-    """What is known of a retrain before it begins."""
+class Retrain(JsonFile):
+    """What is known about a retrain before it starts."""
 
     title: str
     """Such as "trial 17 of study retina-001"."""
@@ -130,7 +131,7 @@ class Retrain(Stored):
     recipe: Recipe
     versions: dict = field(default_factory=dict)
     chosen_batch_size: int | None = None
-    """What --batch-size auto came to; None where the user or the recipe gave the batch size."""
+    """The batch size that --batch-size auto chose; None without that flag."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +140,12 @@ class Metrics(Retrain):
 
     params: int
     macs: int
-    """At 640×640."""
+    """Multiply-accumulates at 640×640."""
     latency_ms: float | None = None
     machine: str | None = None
-    """Where the latency was measured, if it counts."""
+    """Where the latency was measured; None if latency is not part of the score."""
     ap: dict | None = None
-    """easy, medium and hard AP in [0, 1] on the hold-out; None where that was trained on, too."""
+    """easy, medium and hard AP in [0, 1] on the hold-out; None if it was used for training."""
     ap_on: str = ""
     accuracy_score: float | None = None
     speed_score: float | None = None
@@ -155,17 +156,17 @@ class Metrics(Retrain):
     finished: float
     """Unix seconds."""
     seconds: float = 0.0
-    """Of training."""
+    """Duration of the training."""
     workers: int = 1
     epochs: tuple[dict, ...] = ()
-    """One entry an epoch: epoch, losses, lr, seconds, ap."""
+    """One entry per epoch: epoch, losses, lr, seconds, ap."""
 
 
 METRICS = "metrics.json"
 
 
 def read_metrics(folder: Path) -> Metrics | None:
-    """metrics.json of a retrained model; None where there is no such model.
+    """metrics.json of a retrained model; None if there is no such model.
 
     Raises:
         UserError: it cannot be read.

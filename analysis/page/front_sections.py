@@ -11,9 +11,10 @@ from analysis.figures.published import QUOTED_NOTE
 from analysis.page.page import Page
 from analysis.records.studies import StudyData, measured_metrics
 from analysis.statistics.correlation import score_deviation
-from analysis.statistics.front import AP_LEVELS, COSTS, ap_of, best_first, name_of
+from analysis.statistics.front import COSTS, ap_of, name_of
 from analysis.statistics.pareto import attained
 from trials.names import describe
+from trials.record import LEVELS, rank
 
 ATTAINED_AT = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # G MACs
 
@@ -42,7 +43,7 @@ def front_section(page: Page, study: StudyData) -> None:
 def _front_table(page: Page, study: StudyData) -> None:
     deviation, source = score_deviation(study.comparisons)
     front = study.front.front
-    rows = sorted(front, key=best_first)[:20]
+    rows = sorted(front, key=rank)[:20]
     page.heading(
         "The front's designs, best score first"
         + (f" (20 of {len(front)})" if len(front) > 20 else "")
@@ -53,7 +54,7 @@ def _front_table(page: Page, study: StudyData) -> None:
             "trial",
             "design",
             "score",
-            *AP_LEVELS,
+            *LEVELS,
             "G MACs",
             "parameters",
             *(["ms"] if timed else []),
@@ -63,7 +64,7 @@ def _front_table(page: Page, study: StudyData) -> None:
                 name_of(r) + (" (baseline)" if r.number == 0 else ""),
                 describe(r.detector),
                 f"{r.score:.3f}",
-                *(f"{ap_of(r)[level]:.3f}" for level in AP_LEVELS),
+                *(f"{ap_of(r)[level]:.3f}" for level in LEVELS),
                 f"{r.cost.macs / 1e9:.3f}",
                 f"{r.cost.params:,}",
                 *([f"{r.cost.latency_ms:.1f}"] if timed else []),

@@ -35,7 +35,7 @@ def network_svg(network: Mapping) -> str:
     MACs, by which it is shaded.
 
     Args:
-        network: as `nas.models.report_files.network` returns it.
+        network: as `nas.models.report_files.network_data` returns it.
     """
     cells = _cells(network)
     columns = [name for name in COLUMNS if any(column == name for column, _ in cells)]

@@ -10,10 +10,10 @@ from analysis.figures.charts import search as charts
 from analysis.page.page import Page
 from analysis.records.studies import StudyData
 from analysis.statistics.correlation import MIN_PAIRS
-from analysis.statistics.front import best_first
 from analysis.statistics.importance import FITS, MIN_TRIALS, feature_table, resolved
 from analysis.statistics.progress import reach, spending
 from analysis.statistics.sample import random_sample
+from trials.record import rank
 
 MAX_LINES = 600
 MAX_AXES = 9
@@ -84,7 +84,7 @@ def _parallel_coordinates(page: Page, study: StudyData) -> None:
     shown = study.completed
     if len(shown) > MAX_LINES:
         half = MAX_LINES // 2
-        best = sorted(shown, key=best_first)[:half]
+        best = sorted(shown, key=rank)[:half]
         shown = list({r.number: r for r in best + random_sample(shown, half)}.values())
     values, names, texts = feature_table([resolved(r) for r in shown])
     ranked = [i.feature for i in study.importances.features] if study.importances else names

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from analysis.page.network_diagram import network_svg
 from analysis.page.page import Page
 from analysis.records.studies import Model, StudyData
-from analysis.statistics.front import AP_LEVELS
+from trials.record import LEVELS
 
 
 def winner_section(page: Page, study: StudyData, model: Model, suffix: str) -> None:
@@ -27,13 +27,13 @@ def winner_section(page: Page, study: StudyData, model: Model, suffix: str) -> N
             rows.append(
                 [
                     name,
-                    *(f"{source['ap'][level]:.4f}" for level in AP_LEVELS),
+                    *(f"{source['ap'][level]:.4f}" for level in LEVELS),
                     f"{source['accuracy_score']:.4f}",
                     f"{source['score']:.4f}" if source.get("score") is not None else "–",
                 ]
             )
     if rows:
-        page.table(["AP on", *AP_LEVELS, "mean", "score"], rows)
+        page.table(["AP on", *LEVELS, "mean", "score"], rows)
     if evaluation is None:
         page.text("Not evaluated on the val images yet:")
         page.code(f"python -m nas.evaluate --study {study.name}")

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from detector.base.errors import UserError, first_line
 from trials.folders import DATABASE
-from trials.record import RECORD_ATTRIBUTE, TrialRecord, records_in
+from trials.record import RECORD_ATTRIBUTE, TrialRecord, records_from_json
 
 
 def load_records(folder: Path) -> list[TrialRecord]:
@@ -31,7 +31,7 @@ def load_records(folder: Path) -> list[TrialRecord]:
         records = {
             record.number: record
             for trial in trials
-            for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE])
+            for record in records_from_json(trial.user_attrs[RECORD_ATTRIBUTE])
         }
     except UserError:
         raise

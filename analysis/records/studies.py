@@ -11,13 +11,13 @@ from pathlib import Path
 
 from analysis.records.load import load_records
 from analysis.statistics.correlation import Comparison, comparisons
-from analysis.statistics.front import COSTS, FrontData, best_first, front_data
+from analysis.statistics.front import COSTS, FrontData, front_data
 from analysis.statistics.importance import Importances, importances_of
 from analysis.statistics.progress import Progress, progress_of
 from analysis.statistics.sample import random_sample
 from detector.base.errors import UserError, first_line
 from trials.folders import find_study, read_manifest, study_or_newest
-from trials.record import Status, TrialRecord
+from trials.record import Status, TrialRecord, rank
 from trials.stored import Manifest, Metrics, read_metrics
 
 
@@ -77,13 +77,13 @@ class StudyData:
     @property
     def best_trial(self) -> TrialRecord:
         """The completed trial with the highest score."""
-        return min(self.completed, key=best_first)
+        return min(self.completed, key=rank)
 
     def learning_curves(
         self, best: int = 6, others: int = 60
     ) -> tuple[list[TrialRecord], list[TrialRecord]]:
         """Trials whose learning curves are shown: the best ones, and a random sample of others."""
-        ranked = sorted(self.completed, key=best_first)[:best]
+        ranked = sorted(self.completed, key=rank)[:best]
         shown = {r.number for r in ranked}
         rest = [r for r in self.records if r.epochs and r.number not in shown]
         return ranked, random_sample(rest, others)

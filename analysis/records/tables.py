@@ -6,8 +6,7 @@ import csv
 from collections.abc import Sequence
 from pathlib import Path
 
-from analysis.statistics.front import AP_LEVELS
-from trials.record import TrialRecord
+from trials.record import LEVELS, TrialRecord
 
 
 def trial_row(record: TrialRecord) -> dict[str, object]:
@@ -22,7 +21,7 @@ def trial_row(record: TrialRecord) -> dict[str, object]:
         "score": record.score,
         "accuracy_score": record.accuracy_score,
         "speed_score": record.speed_score,
-        **{f"ap_{level}": ap.get(level) for level in AP_LEVELS},
+        **{f"ap_{level}": ap.get(level) for level in LEVELS},
         "params": record.cost.params,
         "macs": record.cost.macs,
         "latency_ms": record.cost.latency_ms,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.pareto import dominated
-from trials.record import Cost, Status, TrialRecord
+from trials.record import Cost, Status, TrialRecord, rank
 
 COSTS: dict[str, tuple[str, Callable[[Cost], float | None]]] = {
     # metric: (axis label, value of a cost)
@@ -18,7 +17,6 @@ COSTS: dict[str, tuple[str, Callable[[Cost], float | None]]] = {
     "latency_ms": ("latency at 640×640 (ms, log scale)", lambda cost: cost.latency_ms),
     "params": ("parameters (M, log scale)", lambda cost: cost.params / 1e6),
 }
-AP_LEVELS = ("easy", "medium", "hard")
 
 
 @dataclass(frozen=True)
@@ -52,7 +50,7 @@ def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontDat
         front=front,
         dominated=[r for r, beaten in zip(completed, is_dominated) if beaten],
         baseline=next((r for r in completed if r.number == 0), None),
-        best=min(completed, key=best_first, default=None),
+        best=min(completed, key=rank, default=None),
         caption=f"{len(completed)} completed trials, {len(front)} on the front"
         + (
             "; not shown: " + ", ".join(f"{n} {status}" for status, n in sorted(hidden.items()))
@@ -65,11 +63,6 @@ def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontDat
 def name_of(record: TrialRecord) -> str:
     """A trial's short name, such as r017."""
     return f"r{record.number:03d}"
-
-
-def best_first(record: TrialRecord) -> tuple[float, int]:
-    """Sort key: highest score first, then lowest number. A trial without a score comes last."""
-    return (math.inf if record.score is None else -record.score), record.number
 
 
 def ap_of(record: TrialRecord) -> dict[str, float]:

@@ -48,7 +48,7 @@ def progress_of(records: Sequence[TrialRecord]) -> Progress:
         [
             (r.started or 0.0) if e.ended is None else e.ended
             for r in started
-            if not r.taken_over
+            if not r.reused
             for e in r.epochs
         ]
     )

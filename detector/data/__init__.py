@@ -1,1 +1,1 @@
-"""Images and their faces: WIDER FACE or a built-in drawn set, split, cached and augmented."""
+"""Images and their faces, from WIDER FACE or synthetic: split, cached, augmented."""

@@ -262,14 +262,14 @@ def crop_faces(faces: Faces, windows: np.ndarray, size: int) -> Faces:
     owner = faces.image_indices
     corner, side = windows[owner, :2], windows[owner, 2:]
     centres = faces.centres - corner
-    along_axes = (centres > 0) & (centres < side)
-    inside = along_axes[:, 0] & along_axes[:, 1]
+    inside = ((centres > 0) & (centres < side)).all(axis=1)
     faces = faces[inside].moved((size / side)[inside], corner[inside])
     boxes, landmarks = faces.boxes.clip(0, size), faces.landmarks
-    outside = ~((landmarks >= 0) & (landmarks <= size)).all(axis=2)
-    landmarks = np.where(outside[:, :, None], np.float32(np.nan), landmarks)
+    inside = ((landmarks >= 0) & (landmarks <= size)).all(axis=2, keepdims=True)
+    landmarks = np.where(inside, landmarks, np.float32(np.nan))
     faces = Faces(boxes, landmarks, faces.ignore, faces.image)
-    return faces[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+    has_area = boxes[:, 2:] > boxes[:, :2]
+    return faces[has_area[:, 0] & has_area[:, 1]]
 
 
 def flip(image: np.ndarray, faces: Faces) -> tuple[np.ndarray, Faces]:

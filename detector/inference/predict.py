@@ -54,7 +54,7 @@ def detect(
 
     Args:
         model: `build_detector(config)` with its weights, moved to `device`, used in evaluation
-            mode, and left in the mode it was in; or a model that `load_exported` made.
+            mode, and left in the mode it was in; or a model that `load_exported` returned.
         settings: test size and test-time augmentation; images are not padded (no letterbox).
         progress: called after each batch with the number of images done and of all.
         unreadable: receives the names of images that cannot be decoded; they get no detections.
@@ -105,7 +105,7 @@ def detect_tta(
     """Detections with the test-time augmentation of `settings`, in px of each image.
 
     Args:
-        model: on `device`, in evaluation mode; or one that `load_exported` made.
+        model: on `device`, in evaluation mode; or one that `load_exported` returned.
         images: uint8 [H, W, 3], BGR, all with the same `input_size`.
     """
     own_size = images[0].shape[1::-1]
@@ -139,7 +139,7 @@ def detect_batch(
     """Detections in images of one size, in px of the images, on the CPU.
 
     Args:
-        model: on `device`, in evaluation mode; or one that `load_exported` made.
+        model: on `device`, in evaluation mode; or one that `load_exported` returned.
         images: uint8 [B, H, W, 3], BGR.
     """
     device = torch.device(device)

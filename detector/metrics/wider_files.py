@@ -9,28 +9,28 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.metrics.levels import LEVELS
 
-LEVELS = ("easy", "medium", "hard")
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _NO_BOXES = np.zeros((0, 5))
 _NO_BOXES.setflags(write=False)  # shared by all images without detections
 
 
 def image_key(name: str) -> str:
-    """`<event>/<file name>` without the image's suffix: what lists and prediction files go by."""
+    """`<event>/<file name>` without the image's suffix, the key in lists and prediction files."""
     stem, dot, suffix = name.rpartition(".")
     return stem if (dot + suffix).lower() in _IMAGE_SUFFIXES else name
 
 
 def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict[str, list]]:
-    """The official lists of the val images.
+    """Reads the official lists of the val images.
 
     Args:
         folder: holds wider_face_val.mat and wider_{easy,medium,hard}_val.mat.
 
     Returns:
         image keys in official order; float64 [n, 4] x, y, w, h of each image's faces; and for each
-        level the bool [n] masks of the faces that are kept (not ignored) in it.
+        level bool [n] masks of the faces that count in it (are not ignored).
 
     Raises:
         UserError: a file is missing or is not such a list.
@@ -49,13 +49,13 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
             return [[cell[0] for cell in content[name]] for name in variables]
         except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
             raise UserError(
-                f"{path}: no official WIDER FACE list ({error}); download the ground truth again"
+                f"{path}: not an official WIDER FACE list ({error}); download it again"
             ) from error
 
     events, files, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
     keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, files) for file in rows]
     boxes = [np.asarray(cell[0], np.float64).reshape(-1, 4) for rows in faces for cell in rows]
-    kept = {}
+    counted = {}
     for level in LEVELS:
         (lists,) = read(f"wider_{level}_val.mat", "gt_list")
         numbers = [np.asarray(cell[0], dtype=np.int64).ravel() for rows in lists for cell in rows]
@@ -64,8 +64,8 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
                 f"{folder}/wider_{level}_val.mat: lists {len(numbers)} images, "
                 f"wider_face_val.mat {len(boxes)}; take both from one download"
             )
-        kept[level] = [_mask(len(b), n) for b, n in zip(boxes, numbers)]
-    return keys, boxes, kept
+        counted[level] = [_mask(len(b), n) for b, n in zip(boxes, numbers)]
+    return keys, boxes, counted
 
 
 def _mask(size: int, numbers: np.ndarray) -> np.ndarray:
@@ -78,25 +78,25 @@ def read_predictions(
     folder: Path,
     names: Iterable[str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
-    """Prediction files `<folder>/<event>/<image>.txt` of the images named.
+    """Reads the prediction files `<folder>/<event>/<image>.txt` of the named images.
 
     A file has the image's name, the number of boxes, and then one `x y w h score` a line, in
-    pixels; blanks at the end of a line are fine. Order is kept: the protocol depends on it.
+    pixels; trailing blanks are allowed. The order is kept: the protocol depends on it.
 
     Args:
         names: `<event>/<image>`, with or without the image's suffix.
 
     Returns:
-        name as given → float64 [n, 5], n ≥ 0; and the names that have no file (no detections).
+        name as given → float64 [n, 5], n ≥ 0; and the names without a file (no detections).
 
     Raises:
-        UserError: no such folder, or a bad line (file:line).
+        UserError: no such folder, or an invalid line (file:line).
     """
     folder = Path(folder)
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder; give the one that holds <event>/<image>.txt")
     predictions, missing = {}, []
-    with warnings.catch_warnings():  # where np.fromstring stops early we look closer ourselves
+    with warnings.catch_warnings():  # if np.fromstring stops early, lines are parsed one by one
         warnings.simplefilter("ignore", DeprecationWarning)
         for name in names:
             path = f"{folder}/{image_key(name)}.txt"
@@ -114,7 +114,11 @@ def read_predictions(
 
 
 def parse_predictions(text: bytes, path: str) -> np.ndarray:
-    """float64 [n, 5] of one prediction file's content; UserError names `path` and the line."""
+    """float64 [n, 5] from the content of one prediction file.
+
+    Raises:
+        UserError: an invalid line, named as path:line.
+    """
     header_end = text.find(b"\n", text.find(b"\n") + 1)
     header = (text if header_end < 0 else text[:header_end]).split(b"\n")
     if len(header) < 2 or not header[1].strip().isdigit():
@@ -130,19 +134,19 @@ def parse_predictions(text: bytes, path: str) -> np.ndarray:
     if len(rows) != count:
         raise UserError(
             f"{path}:2: says {count} boxes, but {len(rows)} follow; "
-            "the file may be cut off: write it again"
+            "the file may be truncated: write it again"
         )
     return rows
 
 
 def _parse_even_rows(body: bytes) -> np.ndarray | None:
-    """All rows in one go; None where a line has not exactly five finite numbers."""
+    """All rows at once; None if a line does not have exactly five finite numbers."""
     characters = np.frombuffer(body, dtype=np.uint8)
     blank = characters <= 32
     if blank[0]:
         return _NO_BOXES if len(body.strip()) == 0 else None
     ends = np.flatnonzero(characters == 10)
-    starts = np.flatnonzero(blank[:-1] & ~blank[1:])  # just before every number but the first
+    starts = np.flatnonzero(blank[:-1] & ~blank[1:])  # right before every number except the first
     if starts.size != 5 * ends.size - 1:
         return None
     if (starts[3::5] >= ends).any() or (starts[4::5] < ends[:-1]).any():
@@ -157,7 +161,7 @@ def _parse_even_rows(body: bytes) -> np.ndarray | None:
 
 
 def _parse_lines(body: bytes, path: str) -> np.ndarray:
-    """Line by line: skips empty lines, and names the bad one."""
+    """Line by line: skips empty lines, and names an invalid one."""
     rows = []
     for line, content in enumerate(body.split(b"\n"), start=3):
         if not content.strip():
@@ -170,25 +174,25 @@ def _parse_lines(body: bytes, path: str) -> np.ndarray:
             shown = content.strip().decode("utf-8", "replace")
             raise UserError(
                 f"{path}:{line}: {shown[:60]!r} is not 'x y w h score', five numbers; "
-                "mend or remove the line"
+                "fix or remove the line"
             )
         rows.append(row)
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
 
 def write_predictions(folder: Path, predictions: Mapping[str, np.ndarray]) -> None:
-    """Writes `<folder>/<event>/<image>.txt` for each image; `read_predictions` gives them back.
+    """Writes `<folder>/<event>/<image>.txt` for each image; the inverse of `read_predictions`.
 
     Args:
         predictions: `<event>/<image>` → float [n, 5] x, y, w, h, score. Whole pixels are written
-            as such, as in the usual writer.
+            as integers, as in the usual writer.
     """
-    made = set()
+    created = set()
     for name, rows in predictions.items():
         path = Path(folder) / f"{image_key(name)}.txt"
-        if path.parent not in made:
+        if path.parent not in created:
             path.parent.mkdir(parents=True, exist_ok=True)
-            made.add(path.parent)
+            created.add(path.parent)
         lines = [PurePosixPath(image_key(name)).name, str(len(rows))]
         for row in np.asarray(rows, dtype=np.float64).tolist():
             box = " ".join(str(int(v)) if v == int(v) else repr(v) for v in row[:4])

@@ -1,1 +1,1 @@
-"""Checkpoints, weight files, and weights of one design for another one."""
+"""Checkpoints, weight files, and weights transferred between designs."""

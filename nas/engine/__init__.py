@@ -1,1 +1,1 @@
-"""The search itself: what is tried first, drawn, trained, promoted."""
+"""The search itself: what is tried first, sampled, trained, promoted."""

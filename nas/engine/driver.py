@@ -1,5 +1,8 @@
-"""The search itself: what is trained next, and what came of it. Every decision follows from the
-records in the study's storage, so a search that was killed goes on as if nothing had happened."""
+"""The search itself: decides what is trained next and stores the results.
+
+Every decision depends only on the records in the study's storage, so a search that was killed
+resumes as if it had never stopped.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,7 @@ from nas.samplers.proposer import Proposer
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
+from trials.folders import trial_folder
 from trials.logs import append_to_log
 from trials.record import Cost, EpochResult, Status, TrialRecord, best_of
 from trials.run import Failure, Segment, SegmentReport
@@ -26,13 +30,13 @@ from trials.tracking.tracker import Tracker
 
 MAX_RETRIES = 1
 MAX_NODES_LOST = 3
-"""Nodes that may die under one trial: they tell nothing about it, unless it is what kills them."""
+"""Nodes that may die while they train a trial before it counts as a failure of the trial."""
 MAX_FAILURES = 0.5
-"""Share of the trials that may fail before a search stops."""
-SOME_TRIALS = 5
-"""Trials with an outcome before their share of failures tells anything."""
-BATCH = 64
-"""Infeasible designs that are stored together at most: as many are drawn again after a kill."""
+"""Share of failed trials above which a search stops."""
+MIN_TRIALS_TO_STOP = 5
+"""Trials with an outcome before a search stops because of its share of failed ones."""
+INFEASIBLE_BATCH = 64
+"""Maximum number of infeasible designs stored together, and so sampled again after a kill."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +46,21 @@ class TrialSetup:
     train: Path
     """Folder of the decoded images to train on."""
     holdout: Path
-    """Folder of those that trials are compared on."""
+    """Folder of the decoded images to evaluate trials on."""
     device: str = "cpu"
     threads: int = 1
-    """Torch threads of a worker."""
+    """Torch threads per worker."""
 
 
 class Driver:
-    """A SegmentSource over a study: proposals, rungs, records.
+    """The `trials.compute.trainable.SegmentSource` of a study.
 
     Args:
-        space: with the rungs of this search; its last one is the full budget.
-        trials: sampled, legal, different designs wanted in all; the baseline comes on top.
+        space: with the rungs of this search; the last one is the full budget.
+        trials: number of different feasible designs to train, besides the baseline.
         max_failures: share of failed trials, in [0, 1], above which the search stops.
-        warm: designs to try first, and whether trials inherit weights; None for neither.
-        stopwatch: cost of a design with its latency, if the score or a cap asks for that.
+        warm_start: designs to try first, and whether trials inherit weights; None means neither.
+        stopwatch: returns the cost of a design with its latency; None if latency is not needed.
     """
 
     def __init__(
@@ -69,7 +73,7 @@ class Driver:
         *,
         trials: int,
         max_failures: float = MAX_FAILURES,
-        warm: WarmStart | None = None,
+        warm_start: WarmStart | None = None,
         stopwatch: Callable[[Detector], Cost] | None = None,
     ):
         self.study, self.space, self.trials = study, space, trials
@@ -77,63 +81,63 @@ class Driver:
         self.max_failures = max_failures
         self.view = StudyView(study, tracker)
         self._proposer, self._setup, self._stopwatch = proposer, setup, stopwatch
-        self._warm = warm or WarmStart(space, study.folder)
-        self._running: set[int] = set()  # numbers that a worker of this run has
+        self._warm_start = warm_start or WarmStart(space, study.folder)
+        self._running: set[int] = set()  # numbers of the trials that workers train now
         self.exhausted: UserError | None = None
-        """Why no more designs can be drawn."""
-        self._fault: Exception | None = None
+        """Why no more designs can be sampled; None if they can."""
+        self._error: Exception | None = None
         self.started = time.time()
         self.epochs_before = sum(r.epochs_spent for r in study.records)
 
-    # -- what a search consists of ------------------------------------------------------------
+    # -- state of the search ------------------------------------------------------------------
 
     @property
     def records(self) -> list[TrialRecord]:
         return self.study.records
 
     def completed(self) -> list[TrialRecord]:
-        """Trials with their full budget."""
+        """Trials that were trained with the full budget."""
         return [r for r in self.records if r.status is Status.COMPLETED]
 
-    def sampled(self) -> int:
-        """Legal designs drawn so far."""
+    def num_sampled(self) -> int:
+        """Number of feasible designs so far, without the baseline."""
         return sum(r.number != 0 and r.status is not Status.INFEASIBLE for r in self.records)
 
     def finished(self) -> bool:
         """Whether nothing is left to train."""
         records = self.records
-        drawn = self.sampled() >= self.trials or self.exhausted is not None
+        all_sampled = self.num_sampled() >= self.trials or self.exhausted is not None
         return (
             bool(records)
-            and drawn
+            and all_sampled
             and not self._unfinished(records)
             and self._promotable(records) is None
             and halving.last_promotion(records, self.rungs) is None
         )
 
-    def failure(self) -> UserError | None:
-        """Why the search should not go on: the baseline failed, which every number is compared
-        with, or more trials did than may, which is no accident."""
+    def stop_reason(self) -> UserError | None:
+        """Why the search must stop: the baseline failed, which all designs are compared with, or
+        too many trials did. None if it may continue."""
         tried = [r for r in self.records if r.status not in (Status.INFEASIBLE, Status.RUNNING)]
         failed = [r for r in tried if r.status is Status.FAILED]
         if not failed:
             return None
-        told = f"study {self.study.name} stops: {len(failed)} of {len(tried)} trials failed"
-        last = f"the last one with: {failed[-1].reason}; mend the cause and start a new study"
+        counts = f"study {self.study.name} stops: {len(failed)} of {len(tried)} trials failed"
+        last = f"the last one with: {failed[-1].reason}; fix the cause and start a new study"
         if failed[0].number == 0:
-            return UserError(f"{told}, the baseline among them, {last}")
-        if len(tried) < SOME_TRIALS or len(failed) <= self.max_failures * len(tried):
+            return UserError(f"{counts}, the baseline among them, {last}")
+        if len(tried) < MIN_TRIALS_TO_STOP or len(failed) <= self.max_failures * len(tried):
             return None
         return UserError(
-            f"{told}, more than --max-failures {self.max_failures:g} allows, {last}, "
-            "or go on with --resume and a larger share"
+            f"{counts}, more than --max-failures {self.max_failures:g} allows, {last}, "
+            "or use --resume with a larger share"
         )
 
     # -- SegmentSource ------------------------------------------------------------------------
 
     def next_segment(self) -> Segment | None:
         record = self._next_record()
-        while record is not None and record.status.ended:  # its result is known already
+        while record is not None and record.status.ended:  # its result was reused
             record = self._next_record()
         return self._start(record) if record is not None else None
 
@@ -141,7 +145,7 @@ class Driver:
         self.check()
         records = self.records
         waiting = [r for r in self._unfinished(records) if r.number not in self._running]
-        if self.failure():
+        if self.stop_reason():
             record = None
         elif waiting:
             record = waiting[0]
@@ -149,41 +153,41 @@ class Driver:
             record = self._baseline()
         else:
             record = self._promotable(records)
-            if record is None and self.exhausted is None and self.sampled() < self.trials:
-                record = self._draw()
+            if record is None and self.exhausted is None and self.num_sampled() < self.trials:
+                record = self._sample()
             if record is None and not self._running:
                 record = halving.last_promotion(records, self.rungs)
         if record is None and not self._running:
             raise StopIteration
         return record
 
-    def take(self, report: SegmentReport) -> None:
-        if self._fault is None:
+    def handle_report(self, report: SegmentReport) -> None:
+        if self._error is None:
             try:
-                self._take(report)
-            except Exception as error:  # Ray Tune would log it and go on: `check` raises it
-                self._fault = error
+                self._handle_report(report)
+            except Exception as error:  # Ray Tune would log it and continue: `check` raises it
+                self._error = error
 
     def check(self) -> None:
-        """Raises what keeps the search from storing its records, such as a full disk."""
-        if self._fault is not None:
-            raise self._fault
+        """Raise the error of an earlier report that could not be stored, such as a full disk."""
+        if self._error is not None:
+            raise self._error
 
-    def _take(self, report: SegmentReport) -> None:
+    def _handle_report(self, report: SegmentReport) -> None:
         if report.number not in self._running:
-            return  # reported twice
+            return  # a duplicate
         record = self.study.records[report.number]
         notes = record.notes | (report.notes or {})
         if report.failure is not None and report.failure.disk_full:
-            raise DiskFull(report.failure.reason)  # the trial goes on when there is room again
+            raise DiskFull(report.failure.reason)  # the trial resumes once there is space again
         if report.failure is not None:
             self._running.discard(record.number)
-            self._fail(record.evolve(notes=notes), report.failure)
+            self._handle_failure(record.evolve(notes=notes), report.failure)
             return
         assert report.epoch is not None, "a report has an epoch or a failure"
-        self._take_epoch(record.evolve(notes=notes), report.epoch, report.ended)
+        self._store_epoch(record.evolve(notes=notes), report.epoch, report.ended)
 
-    def _take_epoch(self, record: TrialRecord, result: EpochResult, ended: bool) -> None:
+    def _store_epoch(self, record: TrialRecord, result: EpochResult, ended: bool) -> None:
         """Store an epoch; at the end of its segment the trial is completed or paused."""
         record = record.evolve(epochs=record.epochs + (replace(result, ended=time.time()),))
         rung = halving.rung_reached(record, self.rungs)
@@ -200,36 +204,37 @@ class Driver:
             )
         )
         if completed:
-            self._warm.ended(record)
-            if not self._warm.inherits:  # else any of them may become a parent
-                self._drop_checkpoints()
+            self._warm_start.trial_ended(record)
+            if not self._warm_start.inherit:  # otherwise any completed trial may become a parent
+                self._delete_checkpoints()
 
     def close(self) -> None:
-        """End a search in which nothing is left to train: what is still paused is pruned."""
-        place = " nor on the front" if self.space.promote == "front" else ""
+        """End a search in which nothing is left to train: prune the trials that are still paused."""
+        nor_on_front = " nor on the front" if self.space.promote == "front" else ""
         for record in self.records:
             if record.status is Status.PAUSED:
                 self._store(
                     record.evolve(
                         status=Status.PRUNED,
                         ended=time.time(),
-                        reason=f"not among the top 1/{self.space.eta:g}{place} at epoch "
+                        reason=f"not among the top 1/{self.space.eta:g}{nor_on_front} at epoch "
                         f"{record.epochs[-1].epoch}",
                     )
                 )
-                self._warm.ended(record)
-        self._drop_checkpoints()
+                self._warm_start.trial_ended(record)
+        self._delete_checkpoints()
 
     def reopen(self) -> None:
-        """Go on with a study that had ended: what was pruned may be promoted again."""
+        """Continue a study that had ended: pruned trials may be promoted again."""
         for record in self.records:
             if record.status is Status.PRUNED and (self.workdir(record) / LAST).exists():
                 self._store(record.evolve(status=Status.PAUSED, ended=None, reason=None))
 
     def workdir(self, record: TrialRecord) -> Path:
-        return self.study.folder.resolve() / "trials" / f"{record.number:04d}"
+        """Absolute path of the trial's folder."""
+        return trial_folder(self.study.folder.resolve(), record.number)
 
-    # -- steps --------------------------------------------------------------------------------
+    # -- internals ----------------------------------------------------------------------------
 
     def _unfinished(self, records: list[TrialRecord]) -> list[TrialRecord]:
         return [r for r in records if r.status is Status.RUNNING]
@@ -242,10 +247,10 @@ class Driver:
         if self._stopwatch is not None:
             proposal = replace(proposal, cost=self._stopwatch(proposal.detector))
         record = proposal.record(0, self.space.objective, source="baseline")
-        return self._add(self._warm.begun(record, []))
+        return self._add(self._warm_start.start_record(record, []))
 
-    def _measured(self, proposal: Proposal) -> Proposal:
-        """A legal proposal with its latency if that is asked for, which may break a cap, too."""
+    def _with_latency(self, proposal: Proposal) -> Proposal:
+        """A feasible proposal with its latency, if that is needed; it may violate a cap, too."""
         if self._stopwatch is None or proposal.violation is not None:
             return proposal
         try:
@@ -256,53 +261,57 @@ class Driver:
 
     def _add(self, record: TrialRecord) -> TrialRecord:
         self.study.add(record, self.space.distributions(record.params))
-        if record.status.ended:  # taken over from another study
-            self.view.tell(record)
+        if record.status.ended:  # the result of another study was reused
+            self.view.update(record)
         return record
 
-    def _draw(self) -> TrialRecord | None:
-        """A new legal design, stored; infeasible ones drawn on the way are stored before it."""
+    def _sample(self) -> TrialRecord | None:
+        """Store a new feasible design, and the infeasible ones that were sampled before it; None if
+        the space is exhausted."""
         records, infeasible = self.records, list[TrialRecord]()
         while True:
             try:
-                proposal = self._measured(
-                    self._warm.next(records) or next_proposal(self.space, self._proposer, records)
+                proposal = self._with_latency(
+                    self._warm_start.next_proposal(records)
+                    or next_proposal(self.space, self._proposer, records)
                 )
-            except UserError as error:  # the space has no more
+            except UserError as error:  # the space is exhausted
                 self.exhausted = error
-                self._set_aside(infeasible)
+                self._add_infeasible(infeasible)
                 return None
-            record = self._warm.begun(proposal.record(len(records), self.space.objective), records)
+            record = self._warm_start.start_record(
+                proposal.record(len(records), self.space.objective), records
+            )
             records.append(record)
             if proposal.violation is None:
-                self._set_aside(infeasible)
+                self._add_infeasible(infeasible)
                 return self._add(record)
             infeasible.append(record)
-            if len(infeasible) == BATCH:
-                self._set_aside(infeasible)
+            if len(infeasible) == INFEASIBLE_BATCH:
+                self._add_infeasible(infeasible)
                 infeasible = []
 
-    def _set_aside(self, infeasible: list[TrialRecord]) -> None:
-        if infeasible:
-            self.study.add_infeasible(infeasible)
-        for record in infeasible:
-            self.view.tell(record)
+    def _add_infeasible(self, records: list[TrialRecord]) -> None:
+        if records:
+            self.study.add_infeasible(records)
+        for record in records:
+            self.view.update(record)
 
     def _start(self, record: TrialRecord) -> Segment:
         if record.status is not Status.RUNNING:
             record = record.evolve(status=Status.RUNNING)
             self.study.put(record)
         self._running.add(record.number)
-        record = self._behind_checkpoint(record)
+        record = self._without_lost_epochs(record)
         return Segment(
             number=record.number,
             detector=record.detector,
             recipe=record.recipe,
             until=halving.target_epoch(record, self.rungs),
             evaluate_at=self.rungs,
-            told=len(record.epochs),
-            init=self._warm.init(record),
-            accumulate=_parts(record),
+            epochs_reported=len(record.epochs),
+            init=self._warm_start.inherited_checkpoint(record),
+            accumulate=_accumulate(record),
             workdir=str(self.workdir(record)),
             train=str(self._setup.train.resolve()),
             holdout=str(self._setup.holdout.resolve()),
@@ -310,29 +319,31 @@ class Driver:
             threads=self._setup.threads,
         )
 
-    def _behind_checkpoint(self, record: TrialRecord) -> TrialRecord:
-        """`record` without epochs that its checkpoint lacks (none is there: from the start).
+    def _without_lost_epochs(self, record: TrialRecord) -> TrialRecord:
+        """The record, without its epochs if the checkpoint is missing: training starts again.
 
-        A worker stores its checkpoint before it reports an epoch, so a checkpoint may also be
-        ahead of the record; `fit` then tells what the record lacks."""
+        A worker saves its checkpoint before it reports an epoch, so a checkpoint may be ahead of
+        the record; `fit` then reports the missing epochs.
+        """
         if record.epochs and not (self.workdir(record) / LAST).exists():
             record = record.evolve(epochs=(), rung=-1)
             self.study.put(record)
         return record
 
-    def _fail(self, record: TrialRecord, failure: Failure) -> None:
-        lost = record.notes.get("nodes_lost", 0)
-        if failure.node_died and lost < MAX_NODES_LOST:
-            self.study.put(record.evolve(notes=record.notes | {"nodes_lost": lost + 1}))
+    def _handle_failure(self, record: TrialRecord, failure: Failure) -> None:
+        """Leave the trial running, so that it is retried, or store that it failed."""
+        nodes_lost = record.notes.get("nodes_lost", 0)
+        if failure.node_died and nodes_lost < MAX_NODES_LOST:
+            self.study.put(record.evolve(notes=record.notes | {"nodes_lost": nodes_lost + 1}))
             return
         reason = failure.reason
         if failure.out_of_memory:
-            if self._with_more_parts(record, reason):
+            if self._retry_with_fewer_images(record, reason):
                 return
-            reason += f"; even with one image at a time ({_parts(record)} parts a step)"
+            reason += f"; even with one image at a time ({_accumulate(record)} parts a step)"
         elif failure.is_transient and record.retries < MAX_RETRIES:
-            self.study.put(record.evolve(retries=record.retries + 1))  # running: taken up again
-            append_to_log(self.workdir(record), f"to be tried again: {reason}")
+            self.study.put(record.evolve(retries=record.retries + 1))
+            append_to_log(self.workdir(record), f"will be retried: {reason}")
             return
         self._store(
             record.evolve(
@@ -343,33 +354,33 @@ class Driver:
         for path in self.workdir(record).glob("*last.*"):
             path.unlink()
 
-    def _with_more_parts(self, record: TrialRecord, reason: str) -> bool:
-        """Have a trial that ran out of memory tried again with half as many images at a time;
-        False: it had one already."""
-        images = record.recipe.batch_size
-        if _parts(record) >= images:
+    def _retry_with_fewer_images(self, record: TrialRecord, reason: str) -> bool:
+        """Retry a trial that ran out of memory with half as many images at a time; False if it had
+        only one image at a time already."""
+        batch_size = record.recipe.batch_size
+        if _accumulate(record) >= batch_size:
             return False
-        parts = min(2 * _parts(record), images)
+        parts = min(2 * _accumulate(record), batch_size)
         self.study.put(record.evolve(notes=record.notes | {"accumulate": parts}))
-        append_to_log(self.workdir(record), f"to be tried again in {parts} parts a step: {reason}")
+        append_to_log(self.workdir(record), f"will be retried in {parts} parts a step: {reason}")
         return True
 
-    def _drop_checkpoints(self) -> None:
-        """Completed trials keep theirs while they are the best or on the front."""
+    def _delete_checkpoints(self) -> None:
+        """Delete those of completed trials that are neither the best nor on the front."""
         completed, best = self.completed(), best_of(self.records)
         if best is None:
             return
-        kept = {best.number} | {r.number for r in front_of(completed)}
+        retained = {best.number} | {r.number for r in front_of(completed)}
         for record in completed:
-            if record.number not in kept:
+            if record.number not in retained:
                 (self.workdir(record) / LAST).unlink(missing_ok=True)
 
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)
-        self.view.tell(record)
+        self.view.update(record)
 
 
-def _parts(record: TrialRecord) -> int:
-    """In which a trial takes the images of a step: as its recipe says, more of them where it ran
-    out of memory."""
+def _accumulate(record: TrialRecord) -> int:
+    """Parts in which the images of a step are processed: as in the recipe, or more after the trial
+    ran out of memory."""
     return max(record.recipe.accumulate, record.notes.get("accumulate", 1))

@@ -1,23 +1,33 @@
-"""--dry-run: the first designs of a search, their cost, and the time it would take here."""
+"""--dry-run: the first designs of a search, their cost, and its estimated time on this machine."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from nas.engine.open_study import TRIALS
+from nas.engine.open_study import DEFAULT_TRIALS
 from nas.engine.options import SearchOptions
 from nas.search_space.space import SearchSpace
 from trials.compute.resources import Shares
 
-SHOWN = 10
-DRAWN = 50  # for the mean cost
-STEPS = 3  # timed
+if TYPE_CHECKING:
+    from detector.config.detector import Detector
+    from detector.config.recipe import Recipe
+    from detector.data.open import Data
+
+PRINTED_DESIGNS = 10
+SAMPLED_DESIGNS = 50
+"""Feasible designs whose mean cost is that of the search."""
+TIMED_STEPS = 3
 
 
 def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
-    """Print the first designs and an estimate; nothing is written.
+    """Print the first designs and the estimated time; writes nothing.
 
-    The time is scaled by MACs from a few timed training steps of the baseline on this machine.
+    The time follows from a few training steps of the baseline on this machine, scaled by MACs.
+
+    Returns:
+        The same as plain data, for --json.
     """
     from detector.data.open import open_data, resolve_data
     from nas.engine.enqueued import read_queue
@@ -36,57 +46,59 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
     space = space.on(data)
     if options.scheduler == "none":
         space = replace(space, rungs=space.rungs[-1:])
-    trials = options.trials or TRIALS
+    trials = options.trials or DEFAULT_TRIALS
     proposer = Proposer(space, options.sampler or DEFAULT, seed=options.seed)
     queue = read_queue(options, space, data)
-    warm = WarmStart(space, options.runs_dir, queue)  # nothing of it trains, nor is written
+    warm_start = WarmStart(space, options.runs_dir, queue)  # only proposes, so no folder is written
     records: list[TrialRecord] = []
-    base_detector, base_recipe = space.baseline
-    base = Cost.of(base_detector)
+    baseline_detector, baseline_recipe = space.baseline
+    baseline_cost = Cost.of(baseline_detector)
     macs: list[int] = []
     infeasible = 0
     print(baseline(space).line(0, "baseline"))
-    while len(macs) < min(trials, DRAWN):
-        proposal = warm.next(records) or next_proposal(space, proposer, records)
-        legal = proposal.violation is None
+    while len(macs) < min(trials, SAMPLED_DESIGNS):
+        proposal = warm_start.next_proposal(records) or next_proposal(space, proposer, records)
         records.append(proposal.record(len(records), space.objective))
-        infeasible += not legal
-        if legal:
+        if proposal.violation is None:
             macs.append(proposal.cost.macs)
-        if len(records) <= SHOWN:
+        else:
+            infeasible += 1
+        if len(records) <= PRINTED_DESIGNS:
             print(proposal.line(len(records)))
-    seconds = _baseline_epoch(base_detector, base_recipe, data)
-    mean = sum(macs) / len(macs)
-    # about 0.6 of the time grows with MACs; loading, matching and post-processing do not
-    epoch = seconds * (0.4 + 0.6 * mean / base.macs)
-    known = sum(entry.known is not None for entry in queue.entries[:trials])
-    total = epochs_expected(trials - known, space.rungs, space.eta) * epoch / shares.concurrency
+    baseline_seconds = _baseline_epoch_seconds(baseline_detector, baseline_recipe, data)
+    mean_macs = sum(macs) / len(macs)
+    # About 0.6 of the time grows with MACs; loading, assignment and post-processing do not.
+    epoch_seconds = baseline_seconds * (0.4 + 0.6 * mean_macs / baseline_cost.macs)
+    reused = sum(entry.known is not None for entry in queue.entries[:trials])
+    epochs = epochs_expected(trials - reused, space.rungs, space.eta)
+    total_seconds = epochs * epoch_seconds / shares.concurrency
     if space.measures_latency:
-        bench = Bench(base_detector, shares.device)
+        bench = Bench(baseline_detector, shares.device)
         print(
-            f"the baseline takes {bench.baseline_ms():.1f} ms an image here ({bench.machine()}); "
-            f"each design is timed when it is drawn, in about {SECONDS:.0f} s"
+            f"the baseline takes {bench.baseline_ms():.1f} ms per image here ({bench.machine()}); "
+            f"each design is timed when it is sampled, in about {SECONDS:.0f} s"
         )
-        total += trials * SECONDS
+        total_seconds += trials * SECONDS
     print(
-        f"{infeasible} of the first {len(records)} draws infeasible; mean of the others "
-        f"{count(mean)} MACs\nrungs at epochs {', '.join(map(str, space.rungs))}; an epoch of the "
-        f"baseline takes {seconds:.1f} s here\nestimated time for {trials} trials, "
-        f"{shares.concurrency} at once: {duration(total)}"
+        f"{infeasible} of the first {len(records)} designs are infeasible, the others have "
+        f"{count(mean_macs)} MACs on average\nrungs at epochs "
+        f"{', '.join(map(str, space.rungs))}; an epoch of the baseline takes "
+        f"{baseline_seconds:.1f} s here\nestimated time for {trials} trials, "
+        f"{shares.concurrency} at once: {duration(total_seconds)}"
     )
     return {
         "trials": trials,
         "infeasible_share": infeasible / len(records),
-        "mean_macs": mean,
-        "baseline_epoch_seconds": seconds,
-        "estimated_seconds": total,
+        "mean_macs": mean_macs,
+        "baseline_epoch_seconds": baseline_seconds,
+        "estimated_seconds": total_seconds,
     }
 
 
-def _baseline_epoch(detector, recipe, data) -> float:
-    """Seconds of one epoch of the baseline's proxy on one thread, from a few steps.
+def _baseline_epoch_seconds(detector: Detector, recipe: Recipe, data: Data) -> float:
+    """Time of an epoch of the baseline's proxy on one thread, from a few steps.
 
-    Of two short epochs the second is timed: the first one also sets things up.
+    Of two short epochs the second is timed, as the first one includes the set-up.
     """
     from pathlib import Path
     from tempfile import TemporaryDirectory
@@ -98,10 +110,11 @@ def _baseline_epoch(detector, recipe, data) -> float:
     from detector.training.fit import fit
 
     torch.set_num_threads(1)
-    few = Subset(data.train, range(min(len(data.train), STEPS * recipe.batch_size)), "a few images")
+    count = min(len(data.train), TIMED_STEPS * recipe.batch_size)
+    subset = Subset(data.train, range(count), "a few images")
     with TemporaryDirectory() as folder:
-        cached = cache_images(few, Path(folder), recipe.cache_size)
-        *_, timed = fit(
+        cached = cache_images(subset, Path(folder), recipe.cache_size)
+        *_, last = fit(
             detector, recipe, cached, None, workdir=Path(folder) / "fit", until=2, device="cpu"
         )
-    return timed.seconds * len(data.train) / timed.images
+    return last.seconds * len(data.train) / last.images

@@ -1,12 +1,12 @@
-"""Designs to try first, as the user gives them: --enqueue and --from-study. Light to import."""
+"""Designs to try first, from --enqueue and --from-study. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
 from detector.base.files import write_text
@@ -18,24 +18,30 @@ from nas.search_space.dimensions import Value
 from trials.record import Status, TrialRecord, identity_of, rank
 from trials.stored import Manifest
 
+if TYPE_CHECKING:
+    from detector.base.yaml_file import Document
+    from detector.data.open import Data
+    from nas.search_space.space import SearchSpace
+
 QUEUE = "queue.json"
 KINDS = ("params", "preset", "config")
-TRIES = 100
-"""Completions of partial parameters until one is legal."""
+"""Keys of the designs in an --enqueue file."""
+MAX_COMPLETIONS = 100
+"""Random completions of partial parameters that are tried to get a feasible design."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Entry(Struct):
-    """A design to try, or one of which all is known."""
+    """A design to try, or one whose result is reused."""
 
     origin: str
     """Such as "seeds.yaml, design 2" or "study retina-001 trial 7"."""
     detector: Detector
     recipe: Recipe
     params: dict
-    """Of the space; empty for a design that was given as it is."""
+    """Parameters of the space; empty for a design that is not given by parameters."""
     known: TrialRecord | None = None
-    """The completed record of the very same training, if there is one."""
+    """A completed record of exactly this training in another study, if there is one."""
 
     @property
     def identity(self) -> str:
@@ -45,23 +51,26 @@ class Entry(Struct):
 
 @dataclass(frozen=True, kw_only=True)
 class Queue(Struct):
-    """Written to a study's folder before the study begins; what is left of it follows from the
-    records."""
+    """The designs to try first: queue.json, written before the study starts and never changed.
+
+    Which of them are still pending follows from the records.
+    """
 
     entries: tuple[Entry, ...] = ()
     baseline: Entry | None = None
-    """The baseline, where another study knows its result."""
+    """The baseline, if its result in another study is reused."""
 
     def write(self, folder: Path) -> None:
+        """Write queue.json into a study's folder, which is created if it is missing."""
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / QUEUE, json.dumps(self.to_dict()) + "\n")
 
     @classmethod
-    def of(cls, folder: Path, manifest: Manifest) -> Queue:
-        """The queue of a study; empty where it was begun without one.
+    def read(cls, folder: Path, manifest: Manifest) -> Queue:
+        """The queue of a study; empty if the study was started without one.
 
         Raises:
-            UserError: it is missing or damaged.
+            UserError: queue.json is missing or damaged.
         """
         if not manifest.enqueue and not manifest.from_study:
             return cls()
@@ -74,62 +83,64 @@ class Queue(Struct):
             ) from error
 
 
-def add_queue_flags(made: ArgumentParser) -> None:
-    first = made.add_argument_group("designs to try first (they count among --trials)")
-    first.add_argument(
+def add_queue_flags(parser: ArgumentParser) -> None:
+    """Add --enqueue and --from-study, which `read_queue` reads."""
+    group = parser.add_argument_group("designs to try first (included in --trials)")
+    group.add_argument(
         "--enqueue",
         metavar="FILE",
         type=Path,
-        help="YAML or JSON, {designs: [...]}; each design is {params: {...}} of the "
-        "space (what is not given is drawn), {preset: NAME} or {config: FILE}, "
-        "in the space or not; a sampler learns from the former alone",
+        help="YAML or JSON file, {designs: [...]}; each design is {params: {...}} of the space "
+        "(missing ones are sampled), or {preset: NAME} or {config: FILE}, which need not be in "
+        "the space; samplers learn from the former only",
     )
-    first.add_argument(
+    group.add_argument(
         "--from-study",
         metavar="S[:K]",
-        help="the K best completed designs of another study (default: all), best "
-        "first; a result is taken over, without training, where design, "
-        "recipe, images and seed are the same, the baseline's too",
+        help="the K best completed designs of another study (default: all), best first; a result "
+        "is reused without training if design, recipe, images and seed are the same, also the "
+        "baseline's",
     )
 
 
-def read_queue(options: SearchOptions, space, data) -> Queue:
-    """What the flags ask for, each design checked against the space.
+def read_queue(options: SearchOptions, space: SearchSpace, data: Data) -> Queue:
+    """The queue that the flags describe, each design checked against the space.
 
     Args:
         space: for this data (`SearchSpace.on`).
 
     Raises:
-        UserError: a design that cannot be (names the line), or no such study.
+        UserError: a design is invalid (the message has its line), or there is no such study.
     """
     entries, baseline = [], None
     if options.enqueue is not None:
         entries += _from_file(options.enqueue, space, options.seed)
     if options.from_study is not None:
-        found, baseline = _from_study(options.from_study, options.runs_dir, space, data)
-        entries += found
-    different = {entry.identity: entry for entry in reversed(entries)}
-    kept = tuple(entry for entry in entries if different[entry.identity] is entry)
+        others, baseline = _from_study(options.from_study, options.runs_dir, space, data)
+        entries += others
+    first_of = {entry.identity: entry for entry in reversed(entries)}
+    unique = tuple(entry for entry in entries if first_of[entry.identity] is entry)
     if entries:
-        known = sum(entry.known is not None for entry in kept)
+        reused = sum(entry.known is not None for entry in unique)
+        duplicates = len(entries) - len(unique)
         print(
-            f"designs to try first: {len(kept)}"
-            + (f", of {known} of them the result is known" if known else "")
-            + (f" ({len(entries) - len(kept)} stood twice)" if len(entries) > len(kept) else "")
+            f"designs to try first: {len(unique)}"
+            + (f", results reused: {reused}" if reused else "")
+            + (f", duplicates left out: {duplicates}" if duplicates else "")
         )
-    return Queue(entries=kept, baseline=baseline)
+    return Queue(entries=unique, baseline=baseline)
 
 
 def queue_text(options: SearchOptions) -> str | None:
-    """The content of --enqueue as a study's manifest keeps it."""
-    return _text(options.enqueue) if options.enqueue else None
+    """The content of the --enqueue file as `Manifest.enqueue` has it; None without one."""
+    return _content(options.enqueue) if options.enqueue else None
 
 
 def check_same_queue(options: SearchOptions, manifest: Manifest) -> None:
-    """That a study is resumed with the queue it was started with.
+    """Check that the flags ask for the queue that the study was started with.
 
     Raises:
-        UserError: the flags say otherwise.
+        UserError: they do not.
     """
     for flag, given, stored in (
         ("--enqueue", queue_text(options), manifest.enqueue),
@@ -143,13 +154,13 @@ def check_same_queue(options: SearchOptions, manifest: Manifest) -> None:
             )
 
 
-def _text(path: Path) -> str:
+def _content(path: Path) -> str:
     from detector.base.yaml_file import read
 
     return json.dumps(read(path).data, sort_keys=True)
 
 
-def _from_file(path: Path, space, seed: int) -> list[Entry]:
+def _from_file(path: Path, space: SearchSpace, seed: int) -> list[Entry]:
     from detector.base.yaml_file import read
 
     document = read(path)
@@ -164,28 +175,28 @@ def _from_file(path: Path, space, seed: int) -> list[Entry]:
             "[{preset: retinaface_mobile025}, {params: {neck.width: 32}}]",
         )
     return [
-        _entry(document, place, given, space, f"{seed}/enqueue/{place}")
-        for place, given in enumerate(designs)
+        _entry(document, index, design, space, f"{seed}/enqueue/{index}")
+        for index, design in enumerate(designs)
     ]
 
 
-def _entry(document, place: int, given, space, seed: str) -> Entry:
+def _entry(document: Document, index: int, design: object, space: SearchSpace, seed: str) -> Entry:
     from detector.config.presets import load_design, load_preset
 
-    keys = ("designs", str(place))
-    if not isinstance(given, dict) or len(given) != 1 or next(iter(given)) not in KINDS:
+    keys = ("designs", str(index))
+    if not isinstance(design, dict) or len(design) != 1 or next(iter(design)) not in KINDS:
         raise document.error(
             keys,
-            f"design {place + 1} must have one of {', '.join(KINDS)}, such "
+            f"design {index + 1} must have one of {', '.join(KINDS)}, such "
             "as {preset: retinaface_mobile025}",
         )
-    ((kind, value),) = given.items()
+    ((kind, value),) = design.items()
     if kind == "params":
         if not isinstance(value, dict):
             raise document.error(
                 (*keys, kind), f"{value!r} must be a mapping of the space's names to values"
             )
-        params = _completed(document, (*keys, kind), value, space, seed)
+        params = _complete(document, (*keys, kind), value, space, seed)
         detector, recipe = space.resolve(params)
     else:
         try:
@@ -196,55 +207,62 @@ def _entry(document, place: int, given, space, seed: str) -> Entry:
             raise document.error((*keys, kind), str(error)) from error
         params, recipe = {}, space.proxy
     return Entry(
-        origin=f"{document.path.name}, design {place + 1}",
+        origin=f"{document.path.name}, design {index + 1}",
         params=params,
         detector=detector,
         recipe=recipe,
     )
 
 
-def _completed(document, keys: tuple[str, ...], given: dict, space, seed: str) -> dict:
-    """The given values and, for what they leave open, drawn ones; legal ones if that can be."""
+def _complete(
+    document: Document, keys: tuple[str, ...], given: dict, space: SearchSpace, seed: str
+) -> dict:
+    """The given parameters and random values for the others, feasible ones if possible."""
     from nas.engine.gate import evaluate_cost
     from nas.search_space.random_trial import RandomTrial
 
-    known = {d.name: d for d in space.dimensions}
+    dimensions = {d.name: d for d in space.dimensions}
     for name, value in given.items():
-        if name not in known:
+        if name not in dimensions:
             raise document.error(
-                (*keys, str(name)), "the space has no such dimension; it has " + ", ".join(known)
+                (*keys, str(name)),
+                "the space has no such dimension; it has " + ", ".join(dimensions),
             )
-        if not known[name].has(value):
-            values = known[name].values()
+        if not dimensions[name].has(value):
+            values = dimensions[name].values()
             allowed = (
                 f"one of {', '.join(map(str, values))}"
                 if values is not None
-                else f"between {known[name].low:g} and {known[name].high:g}"
+                else f"between {dimensions[name].low:g} and {dimensions[name].high:g}"
             )
             raise document.error(
                 (*keys, name), f"cannot be {value!r} in this space, only {allowed}"
             )
-    for attempt in range(TRIES):
-        rng, params = RandomTrial(f"{seed}/{attempt}"), dict[str, Value]()
+    for attempt in range(MAX_COMPLETIONS):
+        trial, params = RandomTrial(f"{seed}/{attempt}"), dict[str, Value]()
         for dimension in space.dimensions:
             if dimension.active(params):
-                drawn = dimension.suggest(rng)
-                params[dimension.name] = given.get(dimension.name, drawn)
+                sampled = dimension.suggest(trial)
+                params[dimension.name] = given.get(dimension.name, sampled)
         if set(given) <= set(params) and evaluate_cost(space, params).violation is None:
             break
-    idle = [name for name in given if name not in params]
-    if idle:
+    inactive = [name for name in given if name not in params]
+    if inactive:
         conditions = ", ".join(
             f"{name}: {' or '.join(map(str, values))}"
-            for name, values in known[idle[0]].when.items()
+            for name, values in dimensions[inactive[0]].when.items()
         )
         raise document.error(
-            (*keys, idle[0]), f"is active only with {conditions}; add that, or leave it out"
+            (*keys, inactive[0]), f"is active only with {conditions}; add that, or leave it out"
         )
     return params
 
 
-def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], Entry | None]:
+def _from_study(
+    spec: str, runs_dir: Path, space: SearchSpace, data: Data
+) -> tuple[list[Entry], Entry | None]:
+    """Entries for the designs that NAME or NAME:K selects, and for the baseline if its result can
+    be reused."""
     from analysis.records.load import load_records
     from trials.folders import find_study, read_manifest
 
@@ -265,32 +283,25 @@ def _from_study(spec: str, runs_dir: Path, space, data) -> tuple[list[Entry], En
     )
     ranked = sorted(completed, key=rank)
     sampled = [r for r in ranked if r.number][: int(count) if count else None]
-    entries = list(_of_records(sampled, name, space, same_images))
-    baselines = [
-        entry
-        for entry in _of_records([r for r in ranked if not r.number], name, space, same_images)
-        if entry.known
-    ]
-    return entries, next(iter(baselines), None)
+    entries = [_from_record(r, name, space, same_images) for r in sampled]
+    baselines = [_from_record(r, name, space, same_images) for r in ranked if not r.number]
+    return entries, next((entry for entry in baselines if entry.known), None)
 
 
-def _of_records(
-    records: list[TrialRecord], study: str, space, same_images: bool
-) -> Iterator[Entry]:
-    for record in records:
-        params, recipe = {}, space.proxy
-        if record.params:
-            try:
-                resolved, its_recipe = space.resolve(record.params)
-            except UserError:  # another space: the design as it is, under this one's recipe
-                resolved = None
-            if resolved is not None and arch_hash(resolved) == record.design:
-                params, recipe = record.params, its_recipe
-        same = same_images and record.parent is None and record.recipe == recipe
-        yield Entry(
-            origin=f"study {study} trial {record.number}",
-            detector=record.detector,
-            recipe=recipe,
-            params=params,
-            known=record if same else None,
-        )
+def _from_record(record: TrialRecord, study: str, space: SearchSpace, same_images: bool) -> Entry:
+    params, recipe = {}, space.proxy
+    if record.params:
+        try:
+            resolved, resolved_recipe = space.resolve(record.params)
+        except UserError:  # params of another space: the design as it is, with this space's recipe
+            resolved = None
+        if resolved is not None and arch_hash(resolved) == record.design:
+            params, recipe = record.params, resolved_recipe
+    reusable = same_images and record.parent is None and record.recipe == recipe
+    return Entry(
+        origin=f"study {study} trial {record.number}",
+        detector=record.detector,
+        recipe=recipe,
+        params=params,
+        known=record if reusable else None,
+    )

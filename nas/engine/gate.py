@@ -1,9 +1,9 @@
-"""The gate before training: proposal → design → hash → cost → caps. Duplicates are drawn again."""
+"""The gate before training: proposal → design → hash → cost → caps. Duplicates are redrawn."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 
@@ -18,8 +18,8 @@ from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord, identity_of
 
-TRIES = 1000
-"""Draws without a new legal design after which a search gives up."""
+MAX_DRAWS = 1000
+"""Draws without a new feasible design after which a search gives up."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,7 +33,7 @@ class Proposal:
     """`arch_hash` of the detector."""
     cost: Cost
     violation: str | None = None
-    """Which cap it breaks, with its numbers; None where it may be trained."""
+    """Which cap it violates, with the numbers; None if it is feasible."""
 
     @property
     def identity(self) -> str:
@@ -41,7 +41,7 @@ class Proposal:
         return identity_of(self.design, self.recipe)
 
     def line(self, number: int, note: str = "") -> str:
-        """The design with its cost, as one line of a numbered list."""
+        """The design with its cost, as a line of a numbered list."""
         note = note or (f"infeasible: {self.violation}" if self.violation else "")
         return (
             f"{number:4d}  {describe(self.detector)}: {count(self.cost.params)} params, "
@@ -49,11 +49,11 @@ class Proposal:
         )
 
     def record(self, number: int, objective: Objective, source: str = "sampled") -> TrialRecord:
-        """The record of this design as trial `number`: running, or ended as infeasible."""
-        now, legal = time.time(), self.violation is None
+        """The record of this design as trial `number`: running, or infeasible."""
+        now, feasible = time.time(), self.violation is None
         return TrialRecord(
             number=number,
-            status=Status.RUNNING if legal else Status.INFEASIBLE,
+            status=Status.RUNNING if feasible else Status.INFEASIBLE,
             design=self.design,
             detector=self.detector,
             recipe=self.recipe,
@@ -63,17 +63,17 @@ class Proposal:
             source=source,
             reason=self.violation,
             started=now,
-            ended=None if legal else now,
+            ended=None if feasible else now,
         )
 
 
 def evaluate_cost(space: SearchSpace, params: Params) -> Proposal:
-    """The design of some parameters, what it costs, and whether it may be trained."""
+    """The design of some parameters, its cost, and whether it is feasible."""
     return _proposal(space, params, *space.resolve(params))
 
 
 def baseline(space: SearchSpace) -> Proposal:
-    """The space's own design, which is trained whatever it costs."""
+    """The space's baseline, which is trained even if it violates a cap."""
     return replace(_proposal(space, {}, *space.baseline), violation=None)
 
 
@@ -90,42 +90,47 @@ def _proposal(space: SearchSpace, params: Params, detector: Detector, recipe: Re
 
 
 def next_proposal(
-    space: SearchSpace, proposer: Proposer, records: Sequence[TrialRecord], tries: int = TRIES
+    space: SearchSpace,
+    proposer: Proposer,
+    records: Sequence[TrialRecord],
+    max_draws: int = MAX_DRAWS,
 ) -> Proposal:
-    """The next design that no record has; legal, or infeasible (to be recorded, then draw again).
+    """The next proposal that no record has. It may be infeasible: record it and call this again.
 
-    A function of the records and the proposer's seed.
+    Depends only on the records and the proposer's seed.
 
     Raises:
-        UserError: no new design in `tries` draws, or no legal one among the last `tries` new ones.
+        UserError: `max_draws` draws gave no new design, or the last `max_draws` records are all
+            infeasible.
     """
-    over = list(takewhile(lambda r: r.status is Status.INFEASIBLE, reversed(records)))
-    if len(over) >= tries:
-        raise _all_infeasible(space, [r.cost for r in over])
-    known = {record.identity for record in records}
+    infeasible = list(takewhile(lambda r: r.status is Status.INFEASIBLE, reversed(records)))
+    if len(infeasible) >= max_draws:
+        raise _all_infeasible(space, [r.cost for r in infeasible])
+    seen = {record.identity for record in records}
     proposer.update(records)
-    for attempt in range(tries):
+    for attempt in range(max_draws):
         proposal = evaluate_cost(space, proposer.ask(attempt))
-        if proposal.identity not in known:
+        if proposal.identity not in seen:
             return proposal
     size = space.size()
     bound = f"; it has at most {size:,} designs" if size is not None else ""
-    legal = sum(r.status is not Status.INFEASIBLE for r in records)
+    num_feasible = sum(r.status is not Status.INFEASIBLE for r in records)
     raise UserError(
-        f"{space.path}: the space is exhausted: {tries:,} draws brought nothing new after {legal} "
-        f"legal and {len(records) - legal} infeasible designs{bound}; ask for fewer --trials or "
-        "add choices"
+        f"{space.path}: the space is exhausted: {max_draws:,} draws gave no new design after "
+        f"{num_feasible} feasible and {len(records) - num_feasible} infeasible ones{bound}; ask "
+        "for fewer --trials or add choices"
     )
 
 
-def check_feasible(space: SearchSpace, tries: int = TRIES) -> None:
-    """That random draws bring a legal design; asked before a study is made.
+def check_feasible(space: SearchSpace, max_draws: int = MAX_DRAWS) -> None:
+    """Check that random draws find a feasible design, before a study is created.
 
     Raises:
-        UserError: all of them break a cap; says which, and by how much at least.
+        UserError: none does; the message says which caps are violated, and the value nearest to
+            each.
     """
     proposer, costs = Proposer(space, "random"), []
-    for attempt in range(tries):
+    for attempt in range(max_draws):
         proposal = evaluate_cost(space, proposer.ask(attempt))
         if proposal.violation is None:
             return
@@ -133,22 +138,24 @@ def check_feasible(space: SearchSpace, tries: int = TRIES) -> None:
     raise _all_infeasible(space, costs)
 
 
-def _all_infeasible(space: SearchSpace, costs: Iterable[Cost]) -> UserError:
+def _all_infeasible(space: SearchSpace, costs: Sequence[Cost]) -> UserError:
     by_cap: dict[str, list[Cost]] = {}
     for cost in costs:
-        by_cap.setdefault(space.constraints.broken(cost) or "a cap", []).append(cost)
-    shares = []
-    for cap, costd in sorted(by_cap.items()):
-        side, _, quantity = cap.partition("_")
-        numbers = [getattr(cost, quantity) for cost in costd]
-        nearest = min(numbers) if side == "max" else max(numbers)
-        shares.append(
-            f"{len(numbers)} {'over' if side == 'max' else 'under'} {cap} "
+        by_cap.setdefault(space.constraints.violated_cap(cost) or "", []).append(cost)
+    others = by_cap.pop("", [])  # latency that could not be measured
+    violations = []
+    for cap, violating_costs in sorted(by_cap.items()):
+        bound, _, quantity = cap.partition("_")
+        values = [getattr(cost, quantity) for cost in violating_costs]
+        nearest = min(values) if bound == "max" else max(values)
+        violations.append(
+            f"{len(values)} {'over' if bound == 'max' else 'under'} {cap} "
             f"{getattr(space.constraints, cap):,}, the "
-            f"{'smallest' if side == 'max' else 'largest'} with {nearest:,}"
+            f"{'smallest' if bound == 'max' else 'largest'} with {nearest:,}"
         )
-    total = sum(map(len, by_cap.values()))
+    if others:
+        violations.append(f"{len(others)} for other reasons")
     return UserError(
-        f"{space.path}: every one of {total} designs drawn is infeasible: "
-        f"{'; '.join(shares)}; change the cap under constraints, or the choices"
+        f"{space.path}: all {len(costs)} sampled designs are infeasible: "
+        f"{'; '.join(violations)}; change the cap under constraints, or the choices"
     )

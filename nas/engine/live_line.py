@@ -1,4 +1,4 @@
-"""What a search shows: one live line on a terminal, and a table at the end."""
+"""The live line of a search: its progress on a terminal."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from analysis.statistics.pareto import front_of
 from nas.engine.halving import epochs_expected
@@ -14,25 +15,31 @@ from nas.terminal.format import duration
 from trials.names import describe
 from trials.record import Status, TrialRecord, rank
 
+if TYPE_CHECKING:
+    from nas.engine.driver import Driver
+
 
 class LiveLine:
-    """Trials by status, the best so far and the time left, rewritten in place.
+    """Trials by status, the best score so far and the time left, updated in place on stderr.
 
-    Silent where stderr is no terminal.
+    Without effect if stderr is not a terminal.
+
+    Args:
+        interval: seconds between updates.
     """
 
-    def __init__(self, driver, every: float = 0.5):
-        self._driver, self._every, self._last = driver, every, 0.0
-        self._shown = sys.stderr.isatty()
+    def __init__(self, driver: Driver, interval: float = 0.5):
+        self._driver, self._interval, self._updated = driver, interval, 0.0
+        self._enabled = sys.stderr.isatty()
 
     def tick(self) -> None:
-        if not self._shown or time.time() - self._last < self._every:
+        if not self._enabled or time.time() - self._updated < self._interval:
             return
-        self._last = time.time()
+        self._updated = time.time()
         self._show(self.text())
 
     def close(self) -> None:
-        if self._shown:
+        if self._enabled:
             self._show("")
             print("\r", end="", file=sys.stderr, flush=True)
 
@@ -42,31 +49,29 @@ class LiveLine:
 
     def text(self) -> str:
         """ "5/20 designs · 2 running · 3 paused · 1 completed · front 1 · ~3 min left · best 1.234:
-        r000 mnv1 w0.25 …"; what a narrow terminal cuts off is the best design's name."""
+        r000 mnv1 w0.25 …"; the name comes last, as a narrow terminal cuts off the end."""
         driver, records = self._driver, self._driver.records
         counts = Counter(r.status for r in records)
-        parts = [f"{driver.sampled()}/{driver.trials} designs"]
+        parts = [f"{driver.num_sampled()}/{driver.trials} designs"]
         parts += [f"{counts[s]} {s.value}" for s in Status if counts[s]]
         completed = driver.completed()
         if completed:
             parts.append(f"front {len(front_of(completed))}")
-        left = self._time_left(records)
-        if left is not None:
-            parts.append(f"~{duration(left)} left")
+        seconds_left = self._seconds_left(records)
+        if seconds_left is not None:
+            parts.append(f"~{duration(seconds_left)} left")
         if completed:
             best = min(completed, key=rank)
             parts.append(f"best {best.score:.3f}: r{best.number:03d} {describe(best.detector)}")
         return " · ".join(parts)
 
-    def _time_left(self, records: Sequence[TrialRecord]) -> float | None:
-        """Seconds, by the epochs that rungs let a mean design have; none before the first one."""
+    def _seconds_left(self, records: Sequence[TrialRecord]) -> float | None:
+        """Estimate from the expected number of epochs; None before the first epoch of this run."""
         driver = self._driver
-        done = sum(r.epochs_spent for r in records) - driver.epochs_before
-        if done < 1:
+        epochs_trained = sum(r.epochs_spent for r in records)
+        epochs_of_run = epochs_trained - driver.epochs_before
+        if epochs_of_run < 1:
             return None
-        left = (
-            epochs_expected(driver.trials, driver.rungs, driver.space.eta)
-            - done
-            - driver.epochs_before
-        )
-        return max(0.0, (time.time() - driver.started) / done * left)
+        expected = epochs_expected(driver.trials, driver.rungs, driver.space.eta)
+        seconds_per_epoch = (time.time() - driver.started) / epochs_of_run
+        return max(0.0, seconds_per_epoch * (expected - epochs_trained))

@@ -1,4 +1,4 @@
-"""The study that a search works on: a new one, or one that is resumed as it was started."""
+"""The study of a search: a new one, or an existing one that is resumed unchanged."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from nas.samplers.proposer import DEFAULT
 from nas.search_space.mac_budget import Budget
 from nas.search_space.space import SearchSpace
 from nas.study.versions import versions
-from trials.folders import MANIFEST, new_name, newest
+from trials.folders import CACHE, MANIFEST, SPACE, new_study_name, newest_study
 from trials.stored import Manifest
 
 if TYPE_CHECKING:
@@ -26,26 +26,27 @@ if TYPE_CHECKING:
     from detector.data.prepare import Part
     from nas.study.storage import Study
 
-TRIALS = 50
-"""Designs that a search draws where the user does not say."""
+DEFAULT_TRIALS = 50
+"""Designs that a search samples without --trials."""
 
 
 def open_study(options: SearchOptions, space: SearchSpace) -> tuple[Study, Data]:
-    """The study to work on, and its images. Nothing is written before all checks have passed.
+    """The study of a search and its images. Nothing is written before all checks have passed.
 
     Raises:
-        UserError: the study exists (without --resume), was started otherwise, or cannot be made.
+        UserError: the study exists (without --resume), was started with other settings, or cannot
+            be created.
     """
-    from nas.study.storage import already_there
+    from nas.study.storage import study_exists
 
     name = options.study
     if name is None:
-        name = newest(options.runs_dir, space.name) if options.resume else None
-        name = name or new_name(options.runs_dir, space.name)
+        name = newest_study(options.runs_dir, space.name) if options.resume else None
+        name = name or new_study_name(options.runs_dir, space.name)
     if not (options.runs_dir / name / MANIFEST).exists():
         return _new_study(options, space, name)
     if not options.resume:
-        raise already_there(options.runs_dir, name)
+        raise study_exists(options.runs_dir, name)
     return _resumed_study(options, space, name)
 
 
@@ -63,12 +64,11 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
     if space.proxy.weights:
         from detector.weights.initialize import find_pretrained
 
-        find_pretrained(space.base, space.proxy.weights)  # a missing file is an error now
+        find_pretrained(space.base, space.proxy.weights)  # raises if the file is missing
     queue = read_queue(options, space.on(data), data)
-    folder, trials = options.runs_dir / name, options.trials or TRIALS
+    folder, trials = options.runs_dir / name, options.trials or DEFAULT_TRIALS
     print(check_disk(folder, space, trials, options.inherit))
-    space_for_caches(shared_images(space.on(data), data), folder / "cache").check()
-    enqueue = queue_text(options)
+    space_for_caches(shared_images(space.on(data), data), folder / CACHE).check()
     manifest = Manifest(
         name=name,
         space=space.name,
@@ -87,13 +87,13 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         objective=space.objective,
         versions=versions(),
         inherit=options.inherit,
-        enqueue=enqueue,
+        enqueue=queue_text(options),
         from_study=options.from_study,
     )
     if queue != Queue():
         queue.write(folder)
     study = Study.create(options.runs_dir, name, manifest)
-    write_text(study.folder / "space.yaml", manifest.space_text)
+    write_text(study.folder / SPACE, manifest.space_text)
     return study, data
 
 
@@ -112,9 +112,9 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
     )
     if manifest.data_fingerprint != data.fingerprint:
         raise UserError(
-            f"study {name} was made with other images (fingerprint {manifest.data_fingerprint}, "
-            f"now {data.fingerprint}); give the same --data, --fraction and --holdout, or start "
-            "a new study"
+            f"study {name} was started with other images (fingerprint "
+            f"{manifest.data_fingerprint}, now {data.fingerprint}); give the same --data, "
+            "--fraction and --holdout, or start a new study"
         )
     trials = options.trials or manifest.trials
     print(check_disk(study.folder, space, trials, manifest.inherit))
@@ -122,7 +122,7 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
 
 
 def _open_data(choice: DataChoice) -> Data:
-    """The images, and what the user should know about them."""
+    """The images; prints notes about them."""
     from detector.data.open import open_data
 
     data = open_data(choice)
@@ -132,14 +132,14 @@ def _open_data(choice: DataChoice) -> Data:
         print("note: these images have no landmarks, so the landmark loss is zero")
     if choice.select_on == "val":
         print(
-            "note: designs are compared on the val images themselves (--select-on val); "
-            "their AP there is no longer an honest estimate"
+            "note: designs are compared on the val images themselves (--select-on val), so their "
+            "AP there is no longer an unbiased estimate"
         )
     return data
 
 
 def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpace) -> None:
-    """That the flags ask for the search that the study was started with.
+    """Check that the flags ask for the search that the study was started with.
 
     Raises:
         UserError: they do not.
@@ -154,7 +154,7 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
             if line[:1] in "+-" and line[:3] not in ("+++", "---")
         ]
         raise UserError(
-            f"study {manifest.name} was made with another {space.name} space; the first "
+            f"study {manifest.name} was started with another {space.name} space; the first "
             f"differences: {' | '.join(changed[:3]) or 'white space'}; undo them, or "
             "start a new study"
         )
@@ -180,7 +180,7 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
 
 
 def shared_images(space: SearchSpace, data: Data) -> list[Part]:
-    """The images that all trials share: to train on, and to be compared on."""
+    """The images that all trials share: those to train on, and those to be evaluated on."""
     from detector.data.prepare import Part
 
     return [
@@ -190,7 +190,7 @@ def shared_images(space: SearchSpace, data: Data) -> list[Part]:
 
 
 def space_hash(path: Path) -> str:
-    """12 hex digits over what a space's file says; comments do not count."""
+    """Hash of a space's content, 12 hex digits; independent of comments."""
     from detector.base.yaml_file import read
 
     text = json.dumps(read(path).data, sort_keys=True)

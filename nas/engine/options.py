@@ -1,4 +1,4 @@
-"""What the user asks of a search."""
+"""The flags of a search, checked."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from detector.config.recipe import DataChoice
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
-    """The flags of a search; None is the default, or what a resumed study was started with."""
+    """The flags of a search; None means the default, or the value that a resumed study has."""
 
     space: str
-    """As typed, for the command that resumes the search."""
+    """As typed by the user, for the command that resumes the search."""
     budget: str | None = None
     study: str | None = None
     runs_dir: Path = Path("runs")
@@ -31,9 +31,9 @@ class SearchOptions:
     enqueue: Path | None = None
     from_study: str | None = None
     data: str | None = None
-    """Folder of the images, or synthetic."""
+    """Folder of the images, or "synthetic"."""
     data_choice: DataChoice = field(default_factory=DataChoice)
-    """Shares and seed of the split; `data` takes the place of its path."""
+    """Fractions and seed of the split; its path is not set, see `data`."""
     address: str | None = None
     """Of a Ray cluster."""
 
@@ -42,7 +42,7 @@ class SearchOptions:
         """From the parsed command line.
 
         Raises:
-            UserError: a number out of its range.
+            UserError: a number is out of range.
         """
         if args.trials is not None and args.trials < 1:
             raise UserError(f"--trials {args.trials}: must be at least 1")

@@ -1,4 +1,4 @@
-"""A search from its study to its summary: the driver, and the Ray that trains for it."""
+"""A search from its study to its summary: the driver, and Ray, which trains its segments."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.cli import PartialFailure
@@ -17,6 +16,7 @@ from nas.engine.options import SearchOptions
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.compute.resources import Shares
+from trials.folders import CACHE, runs_dir_flag
 from trials.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -38,14 +38,14 @@ def run_search(
 
     Args:
         space: for these images (`SearchSpace.on`).
-        ray_ready: waits for the Ray that is being started.
+        ray_ready: waits until Ray has started.
 
     Returns:
-        The result as plain data (what --json writes).
+        The result as plain data, for --json.
 
     Raises:
-        UserError: the search cannot go on; nothing is lost.
-        PartialFailure: too many trials failed, others are completed.
+        UserError: the search cannot continue; nothing is lost.
+        PartialFailure: too many trials failed, but others are completed.
     """
     from nas.engine.driver import MAX_FAILURES, Driver
     from nas.engine.warm_start import WarmStart
@@ -65,23 +65,23 @@ def run_search(
         trials=options.trials or manifest.trials,
         stopwatch=stopwatch,
         max_failures=MAX_FAILURES if options.max_failures is None else options.max_failures,
-        warm=WarmStart(
-            space, study.folder, Queue.of(study.folder, manifest), inherits=manifest.inherit
+        warm_start=WarmStart(
+            space, study.folder, Queue.read(study.folder, manifest), inherit=manifest.inherit
         ),
     )
-    driver.view.tell_all()  # what a search that was killed could no longer report
+    driver.view.update_all()  # a search that was killed may not have reported everything
     if manifest.inherit:
         print(
-            "note: trials inherit weights where a neighbour is trained; the baseline starts from "
-            "scratch, so the epochs of the two are not worth the same"
+            "note: trials inherit weights from the nearest trained design, but the baseline starts "
+            "from scratch, so the two are not comparable at equal epochs"
         )
-    if not driver.finished() and driver.failure() is None:
+    if not driver.finished() and driver.stop_reason() is None:
         ray_ready()
         _train(driver, options, shares, stopwatch)
-    if failure := driver.failure():
+    if error := driver.stop_reason():
         if not driver.completed():
-            raise failure
-        raise PartialFailure(str(failure), summarise(study, driver.view))
+            raise error
+        raise PartialFailure(str(error), summarise(study, driver.view))
     driver.close()
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
@@ -101,11 +101,11 @@ def _train(
         from trials.compute.cluster import check_nodes
 
         check_nodes([study.folder])
-    live = LiveLine(driver)
+    live_line = LiveLine(driver)
 
     def tick() -> None:
         driver.check()
-        live.tick()
+        live_line.tick()
 
     resume = resume_command(options, study.name, driver.trials)
     try:
@@ -117,42 +117,44 @@ def _train(
             tick=tick,
         )
     except KeyboardInterrupt:
-        live.close()
+        live_line.close()
         print(f"stopped; nothing is lost. Resume with:\n  {resume}")
         raise
     finally:
-        live.close()
-    if not driver.finished() and driver.failure() is None:
+        live_line.close()
+    if not driver.finished() and driver.stop_reason() is None:
         raise UserError(
-            f"study {study.name}: Ray ended before the search did; nothing is lost, resume with "
+            f"study {study.name}: Ray ended before the search did; nothing is lost, resume with: "
             f"{resume}"
         )
 
 
 def trial_setup(study: Study, space: SearchSpace, data: Data, shares: Shares) -> TrialSetup:
-    """What all trials share; the images are decoded once for a study."""
+    """What all trials share; the images are decoded once per study."""
     from nas.engine.disk_space import prepare_images
     from nas.engine.driver import TrialSetup
 
-    train, holdout = prepare_images(shared_images(space, data), study.folder / "cache", shared=True)
+    train, holdout = prepare_images(shared_images(space, data), study.folder / CACHE, shared=True)
     return TrialSetup(
         train=train.folder, holdout=holdout.folder, device=shares.device, threads=shares.cpus
     )
 
 
 def start_ray(options: SearchOptions, shares: Shares) -> AbstractContextManager:
-    """Start a Ray in the background while the rest is prepared; gives a function that waits for it.
-    A resumed search may have nothing left to train, so it starts none yet."""
+    """Start Ray in the background while the rest is prepared; yields a function that waits for it.
+
+    A resumed search may have nothing left to train, so Ray is not started yet.
+    """
     if options.resume:
         return nullcontext(lambda: None)
-    import trials.compute.trainable  # noqa: F401  (whole, before two threads import parts of Ray)
+    import trials.compute.trainable  # noqa: F401  (before two threads import parts of Ray)
     from trials.compute.cluster import starting
 
     return starting(shares)
 
 
 def _stopwatch(study: Study, space: SearchSpace) -> Stopwatch | None:
-    """What measures latency, if the space asks for that; the baseline is the yardstick."""
+    """Measures the latency of designs relative to the baseline's; None if it is not needed."""
     if not space.measures_latency:
         return None
     from trials.compute.cluster import Stopwatch
@@ -168,8 +170,7 @@ def resume_command(options: SearchOptions, study: str, trials: int) -> str:
         flags.append(f"--budget {options.budget}")
     if options.max_failures is not None:
         flags.append(f"--max-failures {options.max_failures:g}")
-    if options.runs_dir != Path("runs"):
-        flags.append(f"--runs-dir {options.runs_dir}")
+    command = "python -m nas.search " + " ".join(flags) + runs_dir_flag(options.runs_dir)
     if options.address and options.address != os.environ.get("RAY_ADDRESS"):
-        flags.append(f"--address {options.address}")
-    return "python -m nas.search " + " ".join(flags)
+        command += f" --address {options.address}"
+    return command

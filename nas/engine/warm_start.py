@@ -1,7 +1,7 @@
-"""What a search need not find out itself: designs to try first, known results, inherited weights.
+"""What a search starts from: designs to try first, results to reuse, weights to inherit.
 
-All of it follows from the study's files and records, so that a search that was killed goes on with
-the same.
+All of it follows from the study's files and records, so a search that was killed resumes with the
+same.
 """
 
 from __future__ import annotations
@@ -15,15 +15,17 @@ from nas.engine.enqueued import Entry, Queue
 from nas.engine.gate import Proposal
 from nas.engine.halving import rung_reached
 from nas.search_space.space import SearchSpace
+from trials.folders import trial_folder
 from trials.record import Cost, Status, TrialRecord
 
 
 class WarmStart:
-    """What a driver asks before it draws, and about each new record.
+    """Proposes designs before the sampler does, and prepares each new record.
 
     Args:
-        queue: designs to try before any is drawn.
-        inherits: trials start from the weights of others.
+        folder: of the study.
+        queue: designs to try before any is sampled.
+        inherit: whether trials start from the weights of the nearest trained design.
     """
 
     def __init__(
@@ -31,75 +33,75 @@ class WarmStart:
         space: SearchSpace,
         folder: Path,
         queue: Queue | None = None,
-        inherits: bool = False,
+        inherit: bool = False,
     ):
-        self.inherits = inherits
+        self.inherit = inherit
         self._space = space
-        self._trials = folder.resolve() / "trials"
+        self._folder = folder.resolve()
         queue = queue or Queue()
         self._entries = {entry.identity: entry for entry in queue.entries}
-        self._waiting = list(self._entries)
-        self._known = self._entries | (
-            {queue.baseline.identity: queue.baseline} if queue.baseline else {}
-        )
+        self._pending = list(self._entries)
+        if queue.baseline:
+            self._entries |= {queue.baseline.identity: queue.baseline}
 
-    def next(self, records: Sequence[TrialRecord]) -> Proposal | None:
-        """The first design of the queue that no record has; none when all have one."""
-        if self._waiting:  # records never go: what has one needs no second look
-            met = {record.identity for record in records}
-            while self._waiting and self._waiting[0] in met:
-                del self._waiting[0]
-        return self._proposal(self._entries[self._waiting[0]]) if self._waiting else None
+    def next_proposal(self, records: Sequence[TrialRecord]) -> Proposal | None:
+        """The first design of the queue that no record has; None if there is none."""
+        if self._pending:  # records are never removed, so a design that has one stays settled
+            recorded = {record.identity for record in records}
+            while self._pending and self._pending[0] in recorded:
+                del self._pending[0]
+        return self._proposal(self._entries[self._pending[0]]) if self._pending else None
 
-    def begun(self, record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord:
-        """A new record, before it is stored: with the result that is known, or with the trial it
-        inherits from, whose checkpoint is kept for it.
+    def start_record(self, record: TrialRecord, records: Sequence[TrialRecord]) -> TrialRecord:
+        """Complete a new record before it is stored: with a reused result, or with the trial that
+        it inherits from, whose checkpoint is saved.
 
         Raises:
-            UserError: that checkpoint cannot be kept (a full disk).
+            UserError: the checkpoint cannot be saved (a full disk).
         """
-        entry = self._known.get(record.identity)
+        entry = self._entries.get(record.identity)
         if entry is not None and record.number:
             record = record.evolve(source="enqueued", notes=record.notes | {"origin": entry.origin})
         if record.status is not Status.RUNNING:
             return record
         if entry is not None and entry.known is not None:
-            known = entry.known
             record = record.evolve(
                 status=Status.COMPLETED,
-                epochs=known.epochs,
+                epochs=entry.known.epochs,
                 source=entry.origin,
                 ended=record.started,
-                notes=record.notes | known.notes,
+                notes=record.notes | entry.known.notes,
             )
             return record.evolve(rung=rung_reached(record, self._space.rungs))
-        if self.inherits and record.number:
+        if self.inherit and record.number:
             parent = weight_inheritance.parent_of(record, records, self._workdir)
             if parent is not None:
-                weight_inheritance.keep_parent(self._workdir(parent), self._workdir(record))
+                weight_inheritance.save_parent_checkpoint(
+                    self._workdir(parent), self._workdir(record)
+                )
                 record = record.evolve(parent=parent.number)
         return record
 
-    def init(self, record: TrialRecord) -> str | None:
-        """The weights that a trial starts from; none: as its recipe says."""
+    def inherited_checkpoint(self, record: TrialRecord) -> str | None:
+        """Path of the checkpoint that a trial starts from; None means the recipe's weights."""
         if record.parent is None:
             return None
         return str(self._workdir(record) / weight_inheritance.INIT)
 
-    def ended(self, record: TrialRecord) -> None:
-        """Drop what a trial needs no more."""
-        weight_inheritance.drop_parent(self._workdir(record))
+    def trial_ended(self, record: TrialRecord) -> None:
+        """Delete the checkpoint that a trial started from."""
+        weight_inheritance.delete_parent_checkpoint(self._workdir(record))
 
     def _workdir(self, record: TrialRecord) -> Path:
-        return self._trials / f"{record.number:04d}"
+        return trial_folder(self._folder, record.number)
 
     def _proposal(self, entry: Entry) -> Proposal:
-        price = Cost.of(entry.detector)
+        cost = Cost.of(entry.detector)
         return Proposal(
             params=entry.params,
             detector=entry.detector,
             recipe=entry.recipe,
             design=arch_hash(entry.detector),
-            cost=price,
-            violation=self._space.constraints.violation(price),
+            cost=cost,
+            violation=self._space.constraints.violation(cost),
         )

@@ -1,4 +1,4 @@
-"""The val images and the faces that count on them."""
+"""The val images, and the faces that count."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from detector.metrics.wider import GroundTruth
 
 GROUND_TRUTH = "ground_truth"
-"""Folder of the official lists inside a data folder."""
+"""Name of the folder of official lists in a data folder."""
 
 
 def resolve_val_data(data: str | None, origin: Origin | None) -> tuple[str, str]:
-    """The data to score on, and a line that names it.
+    """The data to score on (a folder, or synthetic), and a line about it for the user.
 
     Args:
-        data: what the user asked for.
+        data: the user's choice, if any.
         origin: of the model, whose training data is the default.
     """
     from detector.data.open import resolve_data
@@ -33,7 +33,7 @@ def resolve_val_data(data: str | None, origin: Origin | None) -> tuple[str, str]
 
 
 def open_val(path: str) -> ImageSet:
-    """The val images of a data folder, or the built-in ones."""
+    """The val images of a data folder, or of the built-in data."""
     from detector.data.open import open_data
 
     data = open_data(DataChoice(path=path), parts=("val",))
@@ -42,16 +42,21 @@ def open_val(path: str) -> ImageSet:
     return data.val
 
 
-def official_lists(ground_truth: Path | None, path: str) -> Path | None:
-    """Folder of the official lists: the given one, or that in the data folder; None without."""
+def find_official_lists(ground_truth: Path | None, path: str) -> Path | None:
+    """Folder of the official lists: the given one, or the one in the data folder; None if there is
+    none."""
     if ground_truth is not None:
         return ground_truth
     folder = Path(path) / GROUND_TRUTH
     return folder if path != "synthetic" and folder.is_dir() else None
 
 
-def ground_truth_of(lists: Path | None, path: str, images: ImageSet) -> tuple[GroundTruth, str]:
-    """The faces of the listed images, and a line that says which of them count.
+def load_ground_truth(lists: Path | None, path: str, images: ImageSet) -> tuple[GroundTruth, str]:
+    """The faces in the images, and how it is decided which of them count, in words.
+
+    Args:
+        lists: folder of the official lists; without it a face's height decides.
+        path: the data folder, or synthetic.
 
     Raises:
         UserError: there are neither official lists nor boxes.
@@ -59,11 +64,11 @@ def ground_truth_of(lists: Path | None, path: str, images: ImageSet) -> tuple[Gr
     from detector.metrics.wider import height_ground_truth, official_ground_truth
 
     if lists is not None:
-        truth = official_ground_truth(lists).only(label.name for label in images.labels)
+        truth = official_ground_truth(lists).subset(label.name for label in images.labels)
         return truth, f"faces by the official lists in {lists}, those of these images"
     if path != "synthetic" and not any(len(label.boxes) for label in images.labels):
         raise UserError(
-            f"{path}: its val annotation has no boxes and there is no folder "
+            f"{path}: its val annotation has no boxes, and there is no folder "
             f"{GROUND_TRUTH}; add the official lists there, or give --ground-truth"
         )
     return height_ground_truth(images.labels), (

@@ -14,8 +14,8 @@ from detector.base.files import write_text
 from detector.config.detector import arch_hash
 from detector.config.recipe import Evaluation
 from nas.evaluation.ground_truth import (
-    ground_truth_of,
-    official_lists,
+    find_official_lists,
+    load_ground_truth,
     open_val,
     resolve_val_data,
 )
@@ -40,7 +40,7 @@ def evaluate_model(options: EvaluateOptions) -> dict:
 
     Raises:
         UserError: the model or the data cannot be used.
-        PartialFailure: some images cannot be read; the rest is done.
+        PartialFailure: some images cannot be read; all others are scored.
     """
     from detector.inference.predict import coco_rows, wider_rows
     from detector.metrics.coco import coco_ap
@@ -50,21 +50,22 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     if options.tracking_uri != "none":
         from trials.tracking.mlflow_store import client
 
-        client(options.tracking_uri)  # report a wrong one before the work
+        client(options.tracking_uri)  # report a wrong URI before the evaluation
     device = choose_device(options.device)
     model = chosen_model(options.model)
     print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
     path, line = resolve_val_data(options.data, model.origin)
     print(line)
     images = open_val(path)
-    truth, faces = ground_truth_of(official_lists(options.ground_truth, path), path, images)
-    print(f"  {len(images)} val images, {tta_flags.describe(options.settings)}; {faces}")
+    lists = find_official_lists(options.ground_truth, path)
+    truth, faces_text = load_ground_truth(lists, path, images)
+    print(f"  {len(images)} val images, {tta_flags.describe(options.settings)}; {faces_text}")
     detections, unreadable = _detect(model, images, options.settings, device)
-    predictions = {name: wider_rows(own) for name, own in detections.items()}
+    predictions = {name: wider_rows(faces) for name, faces in detections.items()}
     ap = wider_ap(predictions, truth)
     if options.output is not None:
         _write_predictions(options.output, predictions)
-    latency = _latency(model, device)
+    latency = _measure_latency(model, device)
     objective = model.origin.objective if model.origin else Objective()
     result = {
         "model": model.title,
@@ -80,17 +81,17 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         "data": path,
         "images": len(images),
         "unreadable": unreadable,
-        "ground_truth": faces,
+        "ground_truth": faces_text,
     }
     print_ap(ap)
     if options.coco:
         coco = result["coco"] = coco_ap(
-            {n: coco_rows(own) for n, own in detections.items()}, images.labels
+            {name: coco_rows(faces) for name, faces in detections.items()}, images.labels
         )
         print_coco(coco)
     print_model(result, objective, latency, tta_flags.num_passes(options.settings))
     if model.folder is not None and options.settings == Evaluation():
-        _keep_with_model(model.folder, model, result, images, predictions)
+        _save_with_model(model.folder, model, result, images, predictions)
     track_evaluation(
         options.tracking_uri,
         options.model.runs_dir,
@@ -103,7 +104,7 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
         raise PartialFailure(
             f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
-            "having no detections, the rest is done",
+            "having no detections",
             result,
         )
     return result
@@ -142,8 +143,8 @@ def _write_predictions(folder: Path, predictions: dict) -> None:
     print(f"  prediction files: {folder}")
 
 
-def _latency(model: Model, device: torch.device) -> Latency:
-    """One image of 640×640, on one thread where it is a CPU."""
+def _measure_latency(model: Model, device: torch.device) -> Latency:
+    """Latency of one image of 640×640; on a CPU with one thread."""
     from detector.export.runtime import Exported, load_exported
     from detector.inference.latency import latency
 
@@ -156,7 +157,7 @@ def _latency(model: Model, device: torch.device) -> Latency:
 def _cost_and_score(
     model: Model, latency: Latency, objective: Objective, accuracy: float
 ) -> dict[str, object]:
-    """Parameters, MACs, latency, scores and rules, as the result has them."""
+    """The entries of the result about cost, latency, score and rules."""
     from detector.network.counters import thop_cost
     from nas.models.competition_rules import check_rules
 
@@ -177,13 +178,13 @@ def _cost_and_score(
     }
 
 
-def _keep_with_model(
+def _save_with_model(
     folder: Path, model: Model, result: dict, images: ImageSet, predictions: dict
 ) -> None:
-    """What reports quote of an evaluation at original size."""
+    """Save the results that reports show: those at original size, without augmentation."""
     from nas.models.report_files import write_examples, write_network
 
     write_text(folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
     write_network(folder, model.config)
-    if result["data"] == "synthetic":  # photographs are not to be copied
+    if result["data"] == "synthetic":  # photographs must not be copied
         write_examples(folder, images, predictions)

@@ -1,4 +1,4 @@
-"""What the user asks of an evaluation."""
+"""The options of an evaluation."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from nas.models.model_folder import ModelChoice
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateOptions:
-    """The flags of an evaluation."""
+    """The flags of an evaluation, checked against each other."""
 
     model: ModelChoice = field(default_factory=ModelChoice)
     predictions: Path | None = None
-    """Folder of prediction files, in place of a model."""
+    """Folder of prediction files to score, instead of a model."""
     data: str | None = None
-    """Folder of the images, or synthetic; None for what the model was trained on."""
+    """Folder of the images, or synthetic; None means the data that the model was trained on."""
     ground_truth: Path | None = None
-    """Folder of the official lists; None for that in the data folder."""
+    """Folder of the official lists; None means the one in the data folder, if any."""
     listed_only: bool = False
-    """Prediction files are scored on the images that the annotation lists."""
+    """Score prediction files only on the images that the annotation lists."""
     coco: bool = False
-    """Compute COCO's AP and AR as well."""
+    """Also compute COCO's AP and AR."""
     output: Path | None = None
     """New folder for the model's prediction files."""
     settings: Evaluation = field(default_factory=Evaluation)
@@ -34,22 +34,19 @@ class EvaluateOptions:
 
     def __post_init__(self):
         if self.predictions is not None:
-            for flag, value in self.model.given():
+            for flag, value in self.model.exclusive_flags():
                 if value is not None:
-                    raise UserError(f"{flag} and --predictions: give one of them")
+                    raise UserError(f"{flag} and --predictions: give only one of them")
         elif self.listed_only:
-            raise UserError(
-                "--listed-only: goes with --predictions only; add that, or leave it out"
-            )
+            raise UserError("--listed-only: needs --predictions; add that, or leave it out")
         if self.model.preset is not None and self.model.checkpoint is None:
-            raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
+            raise UserError("--preset: needs --checkpoint; add that, or leave it out")
         if self.predictions is not None and self.settings != Evaluation():
             raise UserError(
-                "--test-size, --flip and --scales: go with a model; these are prediction files "
-                "already"
+                "--test-size, --flip and --scales: need a model; leave them out with --predictions"
             )
         if self.output is not None:
             if self.predictions is not None:
-                raise UserError("--output: goes with a model; these are prediction files already")
+                raise UserError("--output: needs a model; leave it out with --predictions")
             if self.output.exists() and any(self.output.iterdir()):
-                raise UserError(f"--output {self.output}: is not empty; give a new folder")
+                raise UserError(f"--output {self.output}: is not empty; choose a new folder")

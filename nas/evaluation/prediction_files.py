@@ -1,10 +1,10 @@
-"""Prediction files of any program, scored by the WIDER FACE protocol."""
+"""Prediction files of any program, scored by WIDER FACE's protocol."""
 
 from __future__ import annotations
 
 from nas.evaluation.ground_truth import (
-    ground_truth_of,
-    official_lists,
+    find_official_lists,
+    load_ground_truth,
     open_val,
     resolve_val_data,
 )
@@ -25,22 +25,23 @@ def evaluate_predictions(options: EvaluateOptions) -> dict:
 
     assert options.predictions is not None
     path, line = resolve_val_data(options.data, None)
-    lists, images = official_lists(options.ground_truth, path), None
+    lists, images = find_official_lists(options.ground_truth, path), None
     if lists is None or options.listed_only or options.coco:
         print(line)
         images = open_val(path)
-        truth, faces = ground_truth_of(lists, path, images)
+        truth, faces_text = load_ground_truth(lists, path, images)
     else:
-        truth, faces = official_ground_truth(lists), f"all images of the official lists in {lists}"
+        truth = official_ground_truth(lists)
+        faces_text = f"all images of the official lists in {lists}"
     predictions, missing = read_predictions(options.predictions, truth.names)
     ap = wider_ap(predictions, truth)
-    print(f"{options.predictions}: {len(truth):,} images ({faces})")
+    print(f"{options.predictions}: {len(truth):,} images ({faces_text})")
     if missing:
         print(
             f"note: {len(missing):,} of them have no prediction file, the first is {missing[0]}; "
             "they count as having no detections"
         )
-    print_ap(ap, exact=True)  # to be compared with other evaluators
+    print_ap(ap, all_digits=True)  # for comparison with other evaluators
     result: dict[str, object] = {
         "predictions": str(options.predictions),
         "metric": "coco" if options.coco else "wider",
@@ -54,5 +55,5 @@ def evaluate_predictions(options: EvaluateOptions) -> dict:
         "accuracy_score": mean_ap(ap),
         "images": len(truth),
         "missing": len(missing),
-        "ground_truth": faces,
+        "ground_truth": faces_text,
     }

@@ -1,4 +1,4 @@
-"""The results of an evaluation as the terminal shows them."""
+"""The results of an evaluation, as the terminal shows them."""
 
 from __future__ import annotations
 
@@ -12,33 +12,34 @@ if TYPE_CHECKING:
     from detector.inference.latency import Latency
 
 
-def print_ap(ap: Mapping[str, float], exact: bool = False) -> None:
-    """Easy, medium and hard AP; `exact`: every digit."""
+def print_ap(ap: Mapping[str, float], all_digits: bool = False) -> None:
+    """Print easy, medium and hard AP and their mean."""
     levels = "  ".join(
-        f"{level} {value!r}" if exact else f"{level} {value:.4f}" for level, value in ap.items()
+        f"{level} {value!r}" if all_digits else f"{level} {value:.4f}"
+        for level, value in ap.items()
     )
     print(f"AP       {levels}  mean {mean_ap(ap):.4f}")
 
 
 def print_coco(numbers: Mapping[str, float | None]) -> None:
-    """COCO's AP and AR; none where no face is of that size."""
+    """Print COCO's AP and AR; none if there is no face of that size."""
     shown = {name: "none" if value is None else f"{value:.4f}" for name, value in numbers.items()}
     names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
     print("COCO     " + "  ".join(f"{name} {shown[name]}" for name in names))
 
 
 def print_model(result: dict, objective: Objective, latency: Latency, passes: int) -> None:
-    """Size, cost, latency, score and rules of a model.
+    """Print size, cost, latency, score and rules of a model.
 
     Args:
-        result: as nas.evaluate writes it.
-        passes: forward passes of each image.
+        result: the evaluation, as --json has it.
+        passes: number of forward passes per image.
     """
     print(
         f"size     {result['params']:,} parameters\n"
         f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
         f"latency  {latency.median_ms:.1f} ms median, {latency.p10_ms:.1f}–"
-        f"{latency.p90_ms:.1f} ms in the middle 80 % of {latency.repeats} runs (one image, "
+        f"{latency.p90_ms:.1f} ms for the middle 80 % of {latency.repeats} runs (one image, "
         f"640×640; {latency.machine})"
     )
     print(
@@ -48,10 +49,10 @@ def print_model(result: dict, objective: Objective, latency: Latency, passes: in
     )
     if passes > 1:
         print(
-            f"note: test-time augmentation made {passes} passes over every image; cost, latency "
-            "and the score's speed are those of one pass"
+            f"note: test-time augmentation uses {passes} forward passes per image; cost, latency "
+            "and the speed in the score are those of one pass"
         )
     print("rules")
-    answers = {True: "yes", False: "NO", None: "not known"}
+    verdicts = {True: "yes", False: "NO", None: "unknown"}
     for rule in result["rules"]:
-        print(f"  {answers[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")
+        print(f"  {verdicts[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")

@@ -1,1 +1,1 @@
-"""A trained model on disk, the files beside it, the competition's rules."""
+"""A trained model on disk, the files that belong to it, the competition's rules."""

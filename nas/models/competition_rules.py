@@ -1,7 +1,7 @@
-"""The competition's rules, each with its evidence. Light to import.
+"""The competition's rules, each with its evidence. No heavy imports (torch, Ray, MLflow).
 
-Rules: at most 45 M parameters; no pretraining but on ImageNet-1k; no data but the given subset
-(about a third of WIDER FACE's train); size and MACs by thop.
+Rules: at most 45 M parameters; pretraining on ImageNet-1k only; no other training data than the
+given subset (about a third of WIDER FACE's train); size and MACs measured by thop.
 """
 
 from __future__ import annotations
@@ -24,30 +24,32 @@ from trials.stored import Origin
 MAX_PARAMS = 45_000_000
 TRAIN_IMAGES = 12_880
 MAX_SHARE = 0.35
-"""Of the training images; the subset is "about a third"."""
-IMAGENET_FILES = {  # sha256: whose weights, trained on ImageNet-1k alone
+"""Largest share of the training images that still counts as "about a third"."""
+IMAGENET_FILES = {  # sha256 → weights that were trained on ImageNet-1k only
     MOBILENET_V1_SHA256: f"MobileNetV1 ×0.25 of RetinaFace ({MOBILENET_V1_FILE})",
 }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule(Struct):
+    """A rule, and whether a model complies with it."""
+
     rule: str
     holds: bool | None
-    """None where it cannot be known from what is recorded."""
+    """None if the recorded facts do not decide it."""
     evidence: str
 
 
 def check_rules(
     cost: Cost, thop: tuple[int, int], recipe: Recipe | None, origin: Origin | None
 ) -> list[Rule]:
-    """Each rule of the competition for one model.
+    """All rules of the competition for one model.
 
     Args:
-        cost: of the configuration.
-        thop: (parameters, MACs at 640×640) measured on the built network.
-        recipe: how it was trained; none: not known.
-        origin: what it was trained on; none: not known.
+        cost: as counted from the configuration.
+        thop: (parameters, MACs at 640×640) as measured by thop on the built network.
+        recipe: how it was trained; None if unknown.
+        origin: what it was trained on; None if unknown.
     """
     return [_size(thop), _pretraining(recipe, origin), _data(origin), _measured(cost, thop)]
 
@@ -61,49 +63,49 @@ def _size(thop: tuple[int, int]) -> Rule:
 
 
 def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
-    def answer(holds: bool | None, evidence: str) -> Rule:
+    def rule(holds: bool | None, evidence: str) -> Rule:
         return Rule(rule="pretrained on ImageNet-1k only", holds=holds, evidence=evidence)
 
     if recipe is None:
-        return answer(None, "weights of another program; how they were trained is not recorded")
+        return rule(None, "weights of another program, without a record of their training")
     if recipe.weights is None:
-        return answer(True, "trained from scratch, no pretrained weights")
+        return rule(True, "trained from scratch, no pretrained weights")
     if origin is not None and origin.start is not None:
-        return answer(*_chain(origin.start))
+        return rule(*_pretraining_chain(origin.start))
     if recipe.weights == "imagenet":
-        return answer(True, "started from torchvision's ImageNet-1k weights of its backbone")
+        return rule(True, "started from torchvision's ImageNet-1k weights of its backbone")
     path = Path(recipe.weights)
     sha256 = origin.weights_sha256 if origin else None
     if sha256 is None and path.is_file():
         sha256 = sha256_of(path)
     shown = sha256[:12] if sha256 else "not recorded"
-    known = imagenet_weights(sha256) if sha256 else None
-    if known:
-        return answer(True, f"started from {known}, sha256 {shown}")
-    return answer(
+    name = imagenet_weights(sha256) if sha256 else None
+    if name:
+        return rule(True, f"started from {name}, sha256 {shown}")
+    return rule(
         None,
-        f"started from {path.name}, sha256 {shown}, which is none of the "
-        "ImageNet-1k files known here",
+        f"started from {path.name}, sha256 {shown}, which is not a known ImageNet-1k file",
     )
 
 
-def _chain(start: Start) -> tuple[bool | None, str]:
-    """Whether a start leads back to chance or to ImageNet-1k alone, and the way there."""
-    told = f"started from {start.source}, sha256 {start.sha256[:12]}"
+def _pretraining_chain(start: Start) -> tuple[bool | None, str]:
+    """Whether the chain of initializations begins from scratch or with ImageNet-1k weights (None if
+    unknown), and its description."""
+    text = f"started from {start.source}, sha256 {start.sha256[:12]}"
     if start.from_here:
-        told += f" ({start.title}, trained by this program)"
+        text += f" ({start.title}, trained by this program)"
         if start.before is None:
-            return True, f"{told}, which started from scratch"
-        holds, before = _chain(start.before)
-        return holds, f"{told}, which {before}"
-    known = imagenet_weights(start.sha256)
-    if known:
-        return True, f"{told}: {known}"
-    return None, f"{told}, which is none of the ImageNet-1k files known here"
+            return True, f"{text}, which started from scratch"
+        holds, before = _pretraining_chain(start.before)
+        return holds, f"{text}, which {before}"
+    name = imagenet_weights(start.sha256)
+    if name:
+        return True, f"{text}: {name}"
+    return None, f"{text}, which is not a known ImageNet-1k file"
 
 
 def imagenet_weights(sha256: str) -> str | None:
-    """Whose ImageNet-1k weights the file with this hash holds; none: not known here."""
+    """The name of the ImageNet-1k weights in the file with this hash; None if it is unknown."""
     if sha256 in IMAGENET_FILES:
         return IMAGENET_FILES[sha256]
     from torchvision.models import get_model_weights
@@ -117,18 +119,20 @@ def imagenet_weights(sha256: str) -> str | None:
 
 
 def _data(origin: Origin | None) -> Rule:
-    def answer(holds: bool | None, evidence: str) -> Rule:
+    def rule(holds: bool | None, evidence: str) -> Rule:
         return Rule(
-            rule="no data but the given subset of WIDER FACE", holds=holds, evidence=evidence
+            rule="no data other than the given subset of WIDER FACE", holds=holds, evidence=evidence
         )
 
     if origin is None:
-        return answer(None, "what it was trained on is not recorded in this file")
+        return rule(None, "this file does not record what it was trained on")
     if origin.data.path == "synthetic":
-        return answer(False, f"trained on {origin.images} built-in drawn scenes, not on WIDER FACE")
+        return rule(
+            False, f"trained on {origin.images} built-in drawn scenes instead of WIDER FACE"
+        )
     inherited = _inherited_data(origin)
     if inherited:
-        return answer(None, inherited)
+        return rule(None, inherited)
     holdout = "hold-out included" if origin.with_holdout else "hold-out left out"
     fraction = f"share {origin.data.fraction:g}, " if origin.data.fraction < 1 else ""
     evidence = (
@@ -136,31 +140,31 @@ def _data(origin: Origin | None) -> Rule:
         f"fingerprint {origin.data_fingerprint}) and nothing else"
     )
     if origin.images > MAX_SHARE * TRAIN_IMAGES:
-        return answer(
+        return rule(
             False,
-            f"{evidence}; that is more than a third of train "
+            f"{evidence}; that is more than a third of the train images "
             f"({TRAIN_IMAGES // 3:,}): use --fraction 0.333",
         )
-    return answer(True, evidence)
+    return rule(True, evidence)
 
 
 def _inherited_data(origin: Origin) -> str | None:
-    """What a start that was itself trained on faces leaves open; none where it saw the same
-    images, or no faces."""
+    """Why it is unknown whether the pretrained weights were trained on other face images; None if
+    they were trained on the same images, or on no faces."""
     start = origin.start
     while start is not None:
         if start.part == "detector":
-            seen = start.trained_on
-            if seen is None:
-                return f"started from {start.source}; what that was trained on is not recorded"
-            if (seen["path"], seen["data_fingerprint"]) != (
+            data = start.trained_on
+            if data is None:
+                return f"started from {start.source}, which does not record its training data"
+            if (data["path"], data["data_fingerprint"]) != (
                 origin.data.path,
                 origin.data_fingerprint,
             ):
                 return (
-                    f"started from {start.source}, trained on {seen['images']:,} images of "
-                    f"{seen['path']} (fingerprint {seen['data_fingerprint']}), others than "
-                    "those it went on with"
+                    f"started from {start.source}, trained on {data['images']:,} images of "
+                    f"{data['path']} (fingerprint {data['data_fingerprint']}), which are not "
+                    "the images that training continued with"
                 )
         start = start.before
     return None
@@ -177,9 +181,9 @@ def _measured(cost: Cost, thop: tuple[int, int]) -> Rule:
         holds=agree,
         evidence=evidence
         + (
-            "; the configuration's own count is the same"
+            "; the count from the configuration is the same"
             if agree
-            else f", but the configuration's own count is {cost.params:,} and "
+            else f", but the count from the configuration is {cost.params:,} and "
             f"{cost.macs / 1e9:.4f} G"
         ),
     )

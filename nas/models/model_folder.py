@@ -1,4 +1,7 @@
-"""Trained models on disk: weights, what they are and where they come from. Light to import."""
+"""Trained models on disk: weights with their design, recipe and origin.
+
+No heavy imports (torch, Ray, MLflow).
+"""
 
 from __future__ import annotations
 
@@ -31,9 +34,9 @@ class Model:
     config: Detector
     net: nn.Module
     recipe: Recipe | None
-    """None where the weights are not of this program."""
+    """None for weights of other programs."""
     origin: Origin | None
-    """None where the file does not tell."""
+    """None if the file does not record it."""
     path: Path
 
     @property
@@ -42,15 +45,15 @@ class Model:
 
     @property
     def folder(self) -> Path | None:
-        """The folder of a retrained model."""
+        """The folder of a retrained model; None for other weights."""
         return self.path.parent if (self.path.parent / METRICS).is_file() else None
 
 
 def load_model(path: Path, preset: str | None = None) -> Model:
-    """Weights and their detector.
+    """Load weights with their detector.
 
     Args:
-        preset: the design of weights that do not tell theirs (of other programs).
+        preset: the design, for weights that do not contain it (those of other programs).
 
     Raises:
         UserError: no such file, not weights, or weights of another design.
@@ -70,7 +73,7 @@ def load_model(path: Path, preset: str | None = None) -> Model:
             raise UserError(f"{error}{hint if path.is_file() else ''}") from error
         saved = None
     if config is None:
-        assert saved is not None  # else it was raised
+        assert saved is not None
         config = saved.config
     net = build_detector(config)
     load_weights(net, config, str(path))
@@ -86,7 +89,7 @@ def load_model(path: Path, preset: str | None = None) -> Model:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelChoice:
-    """Which trained model a command works on; the one that was retrained last if none is named."""
+    """The trained model that a command uses; by default the most recently retrained one."""
 
     runs_dir: Path = Path("runs")
     study: str | None = None
@@ -107,8 +110,8 @@ class ModelChoice:
             model=getattr(args, "model", None),
         )
 
-    def given(self) -> list[tuple[str, object]]:
-        """The flags that exclude each other, and their values."""
+    def exclusive_flags(self) -> list[tuple[str, object]]:
+        """The flags of which only one may be given, and their values."""
         return [
             ("--study", self.study),
             ("--checkpoint", self.checkpoint),
@@ -117,18 +120,19 @@ class ModelChoice:
 
 
 def chosen_model(choice: ModelChoice) -> Model:
-    """The model that a choice names.
+    """Load the model that a choice names.
 
     Raises:
-        UserError: more than one is named, or there is none.
+        UserError: it names more than one, or there is none.
     """
-    from nas.study.storage import Study, checked_name
+    from nas.study.storage import Study
+    from trials.folders import checked_name
 
-    given = [flag for flag, value in choice.given() if value is not None]
+    given = [flag for flag, value in choice.exclusive_flags() if value is not None]
     if len(given) > 1:
-        raise UserError(f"{' and '.join(given)}: give one of them")
+        raise UserError(f"{' and '.join(given)}: give only one of them")
     if choice.preset is not None and choice.checkpoint is None:
-        raise UserError("--preset: goes with --checkpoint only; add that, or leave it out")
+        raise UserError("--preset: needs --checkpoint; add that, or leave it out")
     if choice.model is not None:
         from detector.export.runtime import load_exported
 
@@ -140,7 +144,7 @@ def chosen_model(choice: ModelChoice) -> Model:
         return load_model(last_retrained(choice.runs_dir) / WEIGHTS)
     folder = choice.runs_dir / checked_name(choice.study) / "best"
     if not (folder / METRICS).is_file():
-        Study.open(choice.runs_dir, choice.study)  # unknown? It lists the known ones
+        Study.open(choice.runs_dir, choice.study)  # raises if the study does not exist
         raise UserError(
             f"{folder}: no retrained model of study {choice.study} yet; run python -m "
             f"nas.retrain --best --study {choice.study}"
@@ -153,55 +157,57 @@ def save_model(
     net: nn.Module,
     config: Detector,
     metrics: Metrics,
-    beside: Sequence[Path] = (),
+    extra_files: Sequence[Path] = (),
 ) -> None:
-    """Write weights.pt, config.yaml, metrics.json and network.json, and copies of the files
-    `beside`; an older model in `folder` is replaced once all of the new one is on disk."""
+    """Write weights.pt, config.yaml, metrics.json and network.json, and copies of `extra_files`.
+
+    An older model in `folder` is replaced after the new one is complete.
+    """
     import yaml
 
     from detector.weights import checkpoint
 
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    aside.mkdir(parents=True)
+    new_folder = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new_folder, ignore_errors=True)
+    new_folder.mkdir(parents=True)
     recipe, origin = metrics.recipe, metrics.origin
-    checkpoint.save(aside / WEIGHTS, net, config, recipe, {"origin": origin.to_dict()})
+    checkpoint.save(new_folder / WEIGHTS, net, config, recipe, {"origin": origin.to_dict()})
     text = yaml.safe_dump(
         {"detector": config.to_dict(), "recipe": recipe.to_dict()},
         sort_keys=False,
         default_flow_style=None,
         width=100,
     )
-    write_text(aside / CONFIG, f"# {origin.title}, in the form of a preset\n{text}")
-    metrics.write(aside / METRICS)
-    write_network(aside, config)
-    for path in beside:
-        shutil.copy(path, aside)
-    _replace(folder, aside)
+    write_text(new_folder / CONFIG, f"# {origin.title}, in the format of a preset\n{text}")
+    metrics.write(new_folder / METRICS)
+    write_network(new_folder, config)
+    for path in extra_files:
+        shutil.copy(path, new_folder)
+    _replace(folder, new_folder)
 
 
 def copy_model(source: Path, folder: Path) -> None:
-    """Make the model in `source` that of `folder`, too, as one retrained just now."""
-    aside = folder.with_name(f".{folder.name}.new")
-    shutil.rmtree(aside, ignore_errors=True)
-    shutil.copytree(source, aside)
-    metrics = read_metrics(aside)
+    """Copy the model in `source` to `folder`, as if it had just been retrained."""
+    new_folder = folder.with_name(f".{folder.name}.new")
+    shutil.rmtree(new_folder, ignore_errors=True)
+    shutil.copytree(source, new_folder)
+    metrics = read_metrics(new_folder)
     assert metrics is not None, source
-    replace(metrics, folder=str(folder), finished=time.time()).write(aside / METRICS)
-    _replace(folder, aside)
+    replace(metrics, folder=str(folder), finished=time.time()).write(new_folder / METRICS)
+    _replace(folder, new_folder)
 
 
-def _replace(folder: Path, aside: Path) -> None:
-    before = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(before, ignore_errors=True)
+def _replace(folder: Path, new_folder: Path) -> None:
+    old_folder = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old_folder, ignore_errors=True)
     if folder.exists():
-        folder.rename(before)
-    aside.rename(folder)
-    shutil.rmtree(before, ignore_errors=True)
+        folder.rename(old_folder)
+    new_folder.rename(folder)
+    shutil.rmtree(old_folder, ignore_errors=True)
 
 
 def last_retrained(runs_dir: Path) -> Path:
-    """Folder of the model that was retrained last.
+    """The folder of the most recently retrained model.
 
     Raises:
         UserError: there is none.
@@ -213,7 +219,7 @@ def last_retrained(runs_dir: Path) -> Path:
     ]
     if not folders:
         raise UserError(
-            f"{runs_dir}: no retrained model there yet; run python -m nas.retrain "
+            f"{runs_dir}: contains no retrained model yet; run python -m nas.retrain "
             "--best, or give --checkpoint FILE"
         )
     return max(folders, key=_finished)

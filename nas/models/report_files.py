@@ -1,4 +1,4 @@
-"""What a report shows of a network, written beside its weights. Imports no torch."""
+"""What the report shows of a network, written next to its weights. Imports no torch."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ NETWORK = "network.json"
 EXAMPLES = "examples.png"
 
 
-def network(config: Detector, size: Size = (640, 640)) -> dict:
+def network_data(config: Detector, size: Size = (640, 640)) -> dict:
     """The design as plain data.
 
     Args:
-        size: (height, width) px of the image that cost and shapes are told for.
+        size: (height, width) px of the input image, for costs and shapes.
 
     Returns:
-        `describe` in one line; `input` [height, width]; `steps`, one for each use of a part in the
-        order of the image's way through it (name, what, in and out: [height, width, channels] —
-        channels of `in` are those of the first convolution —, params, macs; a part that levels
-        share has its params at its first use); `layers` as (name, params, macs).
+        `describe`, one line; `input` [height, width]; `steps`, one for each use of a part in
+        forward order (name, what, in and out as [height, width, channels], where the channels of
+        `in` are those of the first convolution; params, macs; a part shared by several levels has
+        its params at its first use); `layers` as (name, params, macs).
     """
     seen: set[str] = set()
     steps: list[dict] = []
     for name, layer, level in plan(config).uses():
-        into = level_size(size, level)
-        leaves = list(layer.leaves(into, name))
-        out = layer.out(into)
-        # a factor (Scale) takes and leaves the channels of what it follows
+        input_size = level_size(size, level)
+        leaves = list(layer.leaves(input_size, name))
+        out = layer.out(input_size)
+        # a factor (Scale) has as many channels as the layer before it
         last = steps[-1]["out"][2] if isinstance(layer, Scale) else layer.cout
         first = next((leaf.cin for _, leaf, _ in leaves if isinstance(leaf, Conv)), last)
         steps.append(
             {
                 "name": name,
                 "what": _what(layer),
-                "in": [*into, first],
+                "in": [*input_size, first],
                 "out": [*out, last],
                 "params": 0 if name in seen else sum(leaf.params for _, leaf, _ in leaves),
                 "macs": sum(leaf.macs(at) for _, leaf, at in leaves),
@@ -57,18 +57,19 @@ def network(config: Detector, size: Size = (640, 640)) -> dict:
 
 
 def write_network(folder: Path, config: Detector) -> Path:
-    """network.json in a model's folder; returns its path."""
+    """Write network.json to a model's folder; returns its path."""
     path = folder / NETWORK
-    write_text(path, json.dumps(network(config), indent=1) + "\n")
+    write_text(path, json.dumps(network_data(config), indent=1) + "\n")
     return path
 
 
-def write_examples(folder: Path, images, found: dict, *, count: int = 6) -> Path:
-    """examples.png: the model's faces on some of the built-in scenes.
+def write_examples(folder: Path, images, predictions: dict, *, count: int = 6) -> Path:
+    """Write examples.png: the model's faces in some of the built-in scenes; returns its path.
 
     Args:
-        images: ImageSet of drawn scenes; photographs are not to be copied.
-        found: image's name → [n, 5] x, y, w, h, score.
+        images: ImageSet of drawn scenes; photographs must not be copied.
+        predictions: image's name → [n, 5] x, y, w, h (px), score.
+        count: number of images.
     """
     import cv2
     import numpy as np
@@ -82,10 +83,10 @@ def write_examples(folder: Path, images, found: dict, *, count: int = 6) -> Path
         tile = np.full((side, side, 3), 255, np.uint8)
         small = cv2.resize(image, None, fx=scale, fy=scale)
         tile[: small.shape[0], : small.shape[1]] = small
-        for x, y, w, h, score in found[images.labels[index].name]:
+        for x, y, w, h, score in predictions[images.labels[index].name]:
             if score >= 0.5:
                 corners = [round(float(v) * scale) for v in (x, y, x + w, y + h)]
-                # White below blue: seen on any ground.
+                # white under blue, visible on any background
                 cv2.rectangle(tile, corners[:2], corners[2:], (255, 255, 255), 4)
                 cv2.rectangle(tile, corners[:2], corners[2:], (178, 114, 0), 2)
         tiles.append(tile)
@@ -96,7 +97,7 @@ def write_examples(folder: Path, images, found: dict, *, count: int = 6) -> Path
 
 
 def _what(layer: Layer) -> str:
-    """Such as "conv 3×3 /2" or "6 × Residual"."""
+    """What a layer is, such as "conv 3×3 /2" or "6 × residual block"."""
     if isinstance(layer, Conv):
         groups = " depthwise" if layer.groups == layer.cin > 1 else ""
         stride = f" /{layer.stride}" if layer.stride > 1 else ""
@@ -120,4 +121,4 @@ def _what(layer: Layer) -> str:
             runs[-1][1] += 1
         else:
             runs.append([name, 1])
-    return ", ".join(name if many == 1 else f"{many} × {name}" for name, many in runs)
+    return ", ".join(name if count == 1 else f"{count} × {name}" for name, count in runs)

@@ -18,41 +18,41 @@ from trials.stored import Origin, read_metrics
 FILE, KEY = "batch_size.json", "chosen_batch_size"
 
 
-def note_batch_size(workdir: Path, images: int) -> None:
-    """Keep the choice for a retrain that is resumed."""
-    write_text(workdir / FILE, json.dumps({KEY: images}) + "\n")
+def save_batch_size(workdir: Path, batch_size: int) -> None:
+    """Save the choice, for when the retrain is resumed."""
+    write_text(workdir / FILE, json.dumps({KEY: batch_size}) + "\n")
 
 
-def suitable_batch_size(
+def with_auto_batch_size(
     candidate: Candidate, recipe: Recipe, origin: Origin, options: RetrainOptions
 ) -> Recipe:
-    """The recipe with a batch size that suits the device; a resumed retrain keeps the one that it
-    was started with."""
+    """The recipe with the batch size of --batch-size auto: chosen for the device, or if the retrain
+    is resumed, the one that it was started with."""
     if options.resume:
         stored = read_metrics(candidate.folder)
         if stored is not None and stored.chosen_batch_size is not None:
-            same = with_batch_size(recipe, stored.chosen_batch_size)
-            if training.finished(candidate, same, origin):
-                return same
-        noted = candidate.workdir / FILE
-        if (candidate.workdir / LAST).exists() and noted.exists():
-            return with_batch_size(recipe, json.loads(noted.read_text())[KEY])
+            stored_recipe = with_batch_size(recipe, stored.chosen_batch_size)
+            if training.finished_metrics(candidate, stored_recipe, origin):
+                return stored_recipe
+        path = candidate.workdir / FILE
+        if (candidate.workdir / LAST).exists() and path.exists():
+            return with_batch_size(recipe, json.loads(path.read_text())[KEY])
     from detector.training.batch_size import choose_batch_size, sizes_to_try, time_step
     from detector.training.fit import choose_device
 
-    # Each of several workers has its share of a step, so that share is what is tried; without
-    # graphs, which cannot hold the communication between workers.
+    # Each of several workers trains on its share of a step's images, so shares are timed; without
+    # CUDA graphs, which cannot contain the communication between workers.
     step = partial(time_step, graph=None if options.workers == 1 else False)
     shares = {
         -(-size // options.workers): size for size in sizes_to_try(recipe.batch_size, origin.images)
     }
-    each = f"; for each of {options.workers} workers" if options.workers > 1 else ""
+    per_worker = f"; for each of {options.workers} workers" if options.workers > 1 else ""
     share = choose_batch_size(
         candidate.config,
         replace(recipe, batch_size=min(shares)),
         choose_device(options.device),
         shares,
         step,
-        report=lambda line: print(line + each),
+        report=lambda line: print(line + per_worker),
     )
     return with_batch_size(recipe, shares[share])

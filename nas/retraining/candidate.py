@@ -1,11 +1,16 @@
-"""What a retrain trains: a design of a study or a preset, and its recipe. Light to import."""
+"""What a retrain trains: a design of a study or a preset, and its recipe.
+
+No heavy imports (torch, Ray, MLflow).
+"""
 
 from __future__ import annotations
 
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.base.cli import count
 from detector.base.errors import UserError
@@ -15,56 +20,61 @@ from detector.config.presets import load_design, section
 from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from detector.config.shipped import find_file
 from nas.retraining.options import AUTO, RetrainOptions
-from trials.folders import study_or_newest
+from trials.folders import checked_name, newest_study, study_or_newest
 from trials.objective import Objective
 from trials.record import Cost, Status, best_of, rank
 
+if TYPE_CHECKING:
+    from detector.data.types import ImageLabel
+
 EPOCHS = 100
 SIZE = 640
-WATCH_SIZE = 640  # long side at which the hold-out is looked at while training
+WATCH_SIZE = 640
+"""Long side in px of the hold-out images that are evaluated during training."""
 EVALUATIONS = 10
+"""Default number of evaluations during training."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """What is to be trained, before the flags change its recipe."""
+    """A design to train, with its recipe before the flags change it."""
 
     config: Detector
     recipe: Recipe
     proxy: bool
-    """The recipe is a search's short one."""
+    """Whether the recipe is a search's short one."""
     title: str
     folder: Path
-    """Where the model goes."""
+    """Where the model is saved."""
     data: DataChoice | None = None
-    """Of its study."""
+    """The study's, as the following three; None without a study."""
     fingerprint: str | None = None
     study: str | None = None
     space: str | None = None
     objective: Objective = field(default_factory=Objective)
     cost: Cost | None = None
-    """As its study has it, with the latency where that was measured."""
+    """From the study's record, with the latency if it was measured."""
 
     @property
     def workdir(self) -> Path:
-        """Where it trains."""
+        """The folder to train in."""
         return self.folder.with_name(f"{self.folder.name}-training")
 
 
-def choose(options: RetrainOptions) -> Candidate:
-    """The design and its recipe, from a study's records or a preset.
+def choose_candidate(options: RetrainOptions) -> Candidate:
+    """The candidate that the options name: a trial of a study, or a preset.
 
     Raises:
-        UserError: no such study, trial or preset, or none that can be trained.
+        UserError: there is no such study, trial or preset, or it cannot be trained.
     """
-    from nas.study.storage import Study, checked_name, newest
+    from nas.study.storage import Study
 
-    # A preset with its own --data needs no study; else it is trained as the newest one's trials.
+    # A preset with its own --data needs no study; otherwise it is trained like the study's trials.
     alone = options.preset is not None and options.data is not None
-    name = options.study or (None if alone else newest(options.runs_dir))
+    name = options.study or (None if alone else newest_study(options.runs_dir))
     if name is None and options.preset is None:
         name = study_or_newest(options.runs_dir, None, ", or give --preset NAME")
-    if options.preset is not None:  # unknown? Say so before the study is opened
+    if options.preset is not None:  # report an unknown one before the study is opened
         path = find_file(options.preset, "preset")
         config, recipe = load_design(path)
         preset = checked_name(path.stem)
@@ -91,8 +101,8 @@ def choose(options: RetrainOptions) -> Candidate:
     if options.preset is not None:
         if not records:
             raise UserError(
-                f"study {name} has no trial yet to take the recipe from; let the "
-                "search begin, or give --data for a retrain without a study"
+                f"study {name} has no trial yet to take the recipe from; start its "
+                "search, or give --data to retrain without a study"
             )
         return candidate(
             config=config,
@@ -127,11 +137,11 @@ def choose(options: RetrainOptions) -> Candidate:
     )
 
 
-def choose_top(options: RetrainOptions) -> list[Candidate]:
-    """The --top best completed trials by score, best first.
+def choose_top_candidates(options: RetrainOptions) -> list[Candidate]:
+    """The best completed trials by score, as many as --top says, best first.
 
     Raises:
-        UserError: fewer completed trials, or none to choose by.
+        UserError: there are fewer completed trials, or no study.
     """
     from nas.study.storage import Study
 
@@ -147,22 +157,22 @@ def choose_top(options: RetrainOptions) -> list[Candidate]:
         )
     ranked = sorted(completed, key=rank)
     return [
-        choose(replace(options, study=name, trial=record.number))
+        choose_candidate(replace(options, study=name, trial=record.number))
         for record in ranked[: options.top]
     ]
 
 
 def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
-    """The recipe of the retrain: what follows from the candidate's, then what --recipe says, then
-    the flags.
+    """The recipe of the retrain: the candidate's, overridden by --recipe, then by the other flags.
 
-    A published one keeps its schedule. A proxy's keeps what the search tuned (rate, decay, batch
-    size, losses) and gets a cosine over the epochs, a warm-up of at most 3 of them, RetinaFace's
-    crops and all photometric changes. The rate follows the batch size (see `with_batch_size`);
-    --batch-size auto is left to the caller, who knows the device.
+    A published recipe keeps its schedule. A proxy's recipe keeps what the search tuned (learning
+    rate, weight decay, batch size, losses) and gets a cosine schedule over all epochs with a
+    warm-up of at most 3, RetinaFace's crops, and all photometric augmentation. The learning rate
+    follows the batch size, see `with_batch_size`; --batch-size auto is left to the caller, who
+    knows the device.
 
     Raises:
-        UserError: a flag or the file breaks a rule.
+        UserError: a value in the flags or the file is not allowed.
     """
     base = candidate.recipe
     if candidate.proxy:
@@ -173,7 +183,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
             evaluation=Evaluation(),
             augmentation=Augmentation(min_face=base.augmentation.min_face),
         )
-    epochs = options.epochs or _changed_by_file(base, options).epochs
+    epochs = options.epochs or _with_recipe_file(base, options).epochs
     if candidate.proxy:
         base = replace(
             base,
@@ -181,7 +191,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
                 base.optimizer, schedule="cosine", warmup_epochs=min(3.0, max(1.0, 0.05 * epochs))
             ),
         )
-    base = _changed_by_file(
+    base = _with_recipe_file(
         replace(
             base,
             cache_size=None,
@@ -212,15 +222,16 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
     )
 
 
-def with_batch_size(recipe: Recipe, images: int) -> Recipe:
-    """`recipe` with so many images a step, the rate in proportion (adamw's: to the square root)."""
-    share = images / recipe.batch_size
-    lr = recipe.optimizer.lr * (share if recipe.optimizer.kind == "sgd" else share**0.5)
-    return replace(recipe, batch_size=images, optimizer=replace(recipe.optimizer, lr=lr))
+def with_batch_size(recipe: Recipe, batch_size: int) -> Recipe:
+    """`recipe` with another batch size, and the learning rate scaled in proportion (adamw: by the
+    square root)."""
+    factor = batch_size / recipe.batch_size
+    lr = recipe.optimizer.lr * (factor if recipe.optimizer.kind == "sgd" else factor**0.5)
+    return replace(recipe, batch_size=batch_size, optimizer=replace(recipe.optimizer, lr=lr))
 
 
-def images_a_step(text: str) -> int | str:
-    """A number of images or auto, an argparse type."""
+def batch_size_or_auto(text: str) -> int | str:
+    """A number of images, or auto; an argparse type."""
     if text == AUTO:
         return text
     try:
@@ -229,31 +240,30 @@ def images_a_step(text: str) -> int | str:
         raise ArgumentTypeError(f"{error}, or {AUTO}") from None
 
 
-def _changed_by_file(recipe: Recipe, options: RetrainOptions) -> Recipe:
+def _with_recipe_file(recipe: Recipe, options: RetrainOptions) -> Recipe:
     if options.recipe is None:
         return recipe
-    return changed_recipe(recipe, find_file(options.recipe, "recipe"))
+    return apply_recipe_file(recipe, find_file(options.recipe, "recipe"))
 
 
-def changed_recipe(recipe: Recipe, path: Path) -> Recipe:
-    """`recipe` with what the `recipe` of a YAML file says.
+def apply_recipe_file(recipe: Recipe, path: Path) -> Recipe:
+    """`recipe` with the changes in the section `recipe` of a YAML file.
 
     Raises:
-        UserError: the file cannot be read, says something else, or breaks a rule.
+        UserError: the file cannot be read, has other keys, or a value is not allowed.
     """
     document = read(path)
     for key in document.data:
         if key != "recipe":
             raise document.error(
                 (key,),
-                "unknown key; the file says what is different about a "
-                "recipe, under the one key recipe",
+                "unknown key; the only key of the file is recipe, with the changes to it",
             )
     return section(document, "recipe", Recipe, recipe.to_dict())
 
 
-def fitting_size(size: int, labels) -> int:
-    """`size`, or the multiple of 32 above the images' short side where that is less: larger crops
-    would only be scaled up. Sizes that are not known yet do not count."""
-    shorts = sorted(min(label.size) for label in labels if label.size[0])
-    return min(size, -(-shorts[len(shorts) // 2] // 32) * 32) if shorts else size
+def limit_crop_size(size: int, labels: Sequence[ImageLabel]) -> int:
+    """`size`, but at most the median short side of the images, rounded up to a multiple of 32:
+    larger crops would only be scaled up. Images of unknown size do not count."""
+    short_sides = sorted(min(label.size) for label in labels if label.size[0])
+    return min(size, -(-short_sides[len(short_sides) // 2] // 32) * 32) if short_sides else size

@@ -1,4 +1,4 @@
-"""What a retrain starts from, as its flags say. Light to import."""
+"""What a retrain starts from, according to its flags. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from nas.retraining.options import RetrainOptions
 
 
 def check_start(config: Detector, weights: str | None, options: RetrainOptions) -> Start | None:
-    """What a training of `config` from `weights` would take over; none: it starts from scratch.
+    """What a training of `config` would take from `weights`; None means from scratch.
 
     Raises:
-        UserError: nothing can be taken from there, or the other of --weights and --init-from is
-            meant.
+        UserError: nothing can be taken from them, or they belong to the other one of --weights and
+            --init-from.
     """
     if weights is None:
         return None
@@ -23,11 +23,11 @@ def check_start(config: Detector, weights: str | None, options: RetrainOptions) 
     start, _ = copy_pretrained(build_detector(config), config, weights)
     if options.weights and start.part == "detector":
         raise UserError(
-            f"--weights {weights}: holds a whole detector ({start.title}); give it as "
+            f"--weights {weights}: contains a whole detector ({start.title}); use "
             "--init-from to fine-tune it"
         )
     if options.init_from and start.part == "backbone":
         raise UserError(
-            f"--init-from {weights}: holds a backbone alone ({start.title}); give it as --weights"
+            f"--init-from {weights}: contains only a backbone ({start.title}); use --weights"
         )
     return start

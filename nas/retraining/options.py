@@ -1,4 +1,4 @@
-"""What the user asks of a retrain."""
+"""The options of a retrain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from detector.base.errors import UserError
 
 AUTO = "auto"
-"""The batch size that suits the device."""
+"""Chooses the batch size for the device."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +20,7 @@ class RetrainOptions:
     runs_dir: Path = Path("runs")
     trial: int | None = None
     top: int | None = None
-    """So many best trials, one after the other."""
+    """Retrain this many of the best trials, one after the other."""
     preset: str | None = None
     data: str | None = None
     fraction: float | None = None
@@ -28,19 +28,19 @@ class RetrainOptions:
     with_holdout: bool = False
     epochs: int | None = None
     size: int | None = None
-    """Training images, px square."""
+    """Side of the square training crops, px."""
     batch_size: int | str | None = None
-    """Images a step, or AUTO."""
+    """Images per step, or AUTO."""
     recipe: str | None = None
-    """File or shipped name of what is different about the recipe."""
+    """File with changes to the recipe, or the name of a shipped one."""
     accumulate: int | None = None
     precision: str | None = None
     ema: float | None = None
     eval_every: int | None = None
     weights: str | None = None
-    """Of a backbone."""
+    """Weights of a backbone: a file, or imagenet."""
     init_from: str | None = None
-    """A whole detector's weights."""
+    """File with the weights of a whole detector."""
     seed: int = 0
     workers: int = 1
     device: str = "auto"
@@ -61,8 +61,8 @@ class RetrainOptions:
             raise UserError(f"--size {self.size}: must be a multiple of 32, such as 416 or 640")
         if self.top is not None and self.with_holdout:
             raise UserError(
-                "--top: chooses by the AP on the hold-out, so that has to be left out of "
-                "training; retrain the chosen one again with --with-holdout"
+                "--top: chooses by the AP on the hold-out, which must therefore be left out of "
+                "training; afterwards, retrain the chosen trial with --with-holdout"
             )
 
     @classmethod
@@ -70,6 +70,6 @@ class RetrainOptions:
         """From the parsed command line.
 
         Raises:
-            UserError: a number out of its range, or flags that do not go together.
+            UserError: a number is out of range, or flags contradict each other.
         """
         return cls(**{field.name: getattr(args, field.name) for field in fields(cls)})

@@ -1,4 +1,4 @@
-"""A retrain from its candidate to the saved model, and several of which the best is kept."""
+"""A retrain from its candidate to the saved model; of several, the best one is kept."""
 
 from __future__ import annotations
 
@@ -11,8 +11,13 @@ from detector.config.recipe import DataChoice
 from detector.weights.pretrained import START_FILE
 from nas.models.model_folder import copy_model, save_model, sha256_of
 from nas.retraining import training
-from nas.retraining.batch_size import note_batch_size, suitable_batch_size
-from nas.retraining.candidate import Candidate, choose_top, fitting_size, full_recipe
+from nas.retraining.batch_size import save_batch_size, with_auto_batch_size
+from nas.retraining.candidate import (
+    Candidate,
+    choose_top_candidates,
+    full_recipe,
+    limit_crop_size,
+)
 from nas.retraining.check_start import check_start
 from nas.retraining.options import AUTO, RetrainOptions
 from nas.retraining.summary import print_plan, print_result
@@ -21,23 +26,23 @@ from trials.stored import Metrics, Origin
 
 
 def retrain_top(options: RetrainOptions) -> dict:
-    """Retrain the best trials of a study and keep the model that is best on the hold-out.
+    """Retrain the best trials of a study, and keep the model with the best score on the hold-out.
 
     Returns:
-        What --json writes: `best`, `folder`, and the metrics of all as `retrained`.
+        What --json writes: `best` (title), `folder`, and `retrained` (metrics of all retrains).
     """
-    candidates, retrained = choose_top(options), []
+    candidates, retrained = choose_top_candidates(options), []
     for number, candidate in enumerate(candidates, 1):
         print(f"\n[{number} of {len(candidates)}]")
         retrained.append(retrain(candidate, options))
-    winner = max(retrained, key=_result)  # of equal ones the better proxy
+    winner = max(retrained, key=_holdout_score)  # if equal, the better proxy
     folder = candidates[0].folder.parents[1] / "best"
     copy_model(Path(winner.folder), folder)
-    print("\nscores of the retrains on the hold-out, in the order of their proxies:")
+    print("\nscores of the retrains on the hold-out, in the order of their proxies' scores:")
     for metrics in retrained:
         mark = "  <- best" if metrics is winner else ""
-        print(f"  {_result(metrics):.4f}  {metrics.title} ({metrics.describe}){mark}")
-    print(f"kept as {folder}")
+        print(f"  {_holdout_score(metrics):.4f}  {metrics.title} ({metrics.describe}){mark}")
+    print(f"copied to {folder}")
     return {
         "best": winner.title,
         "folder": str(folder),
@@ -45,34 +50,34 @@ def retrain_top(options: RetrainOptions) -> dict:
     }
 
 
-def _result(metrics: Metrics) -> float:
-    """What retrains are compared by: the score, or the accuracy where no latency was measured."""
-    result = metrics.accuracy_score if metrics.score is None else metrics.score
-    assert result is not None, "nothing was held out"
-    return result
+def _holdout_score(metrics: Metrics) -> float:
+    """The value to compare retrains by: the score, or the accuracy if no latency was measured."""
+    score = metrics.accuracy_score if metrics.score is None else metrics.score
+    assert score is not None, "without a hold-out there is no score"
+    return score
 
 
 def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     """Train a candidate in full, save the model and report it to MLflow.
 
     Raises:
-        UserError: a flag, a file or the images are wrong, or the training cannot go on.
+        UserError: a flag, a file or the images are wrong, or the training fails.
     """
-    recipe = full_recipe(candidate, options)  # checks the flags before anything is opened
+    recipe = full_recipe(candidate, options)  # checks the flags first
     if options.tracking_uri != "none":
         from trials.tracking.mlflow_store import client
 
-        client(options.tracking_uri)  # report a wrong one now rather than after the training
+        client(options.tracking_uri)  # report a wrong URI before the training
     start = check_start(candidate.config, recipe.weights, options)
-    choice, data = _open_data(options, candidate)
+    data_choice, data = _open_data(options, candidate)
     train = data.all_train if options.with_holdout else data.train
     if options.size is None:
-        recipe = replace(recipe, size=fitting_size(recipe.size, train.labels))
+        recipe = replace(recipe, size=limit_crop_size(recipe.size, train.labels))
     origin = Origin(
         title=candidate.title,
         study=candidate.study,
         space=candidate.space,
-        data=choice,
+        data=data_choice,
         data_name=data.name,
         data_fingerprint=data.fingerprint,
         images=len(train),
@@ -81,24 +86,24 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         objective=candidate.objective,
     )
     if options.batch_size == AUTO:
-        recipe = suitable_batch_size(candidate, recipe, origin, options)
-    if options.resume and (stored := training.finished(candidate, recipe, origin)):
-        print(f"{candidate.title} is retrained already:")
+        recipe = with_auto_batch_size(candidate, recipe, origin, options)
+    if options.resume and (stored := training.finished_metrics(candidate, recipe, origin)):
+        print(f"{candidate.title} has already been retrained:")
         print_result(candidate, stored, options)
         return stored
     print_plan(candidate, recipe, start, data, train, options)
-    workdir = training.folder(candidate, origin, options)
-    chosen = None
+    workdir = training.prepare_workdir(candidate, origin, options)
+    chosen_batch_size = None
     if options.batch_size == AUTO:
-        chosen = recipe.batch_size
-        note_batch_size(workdir, chosen)
-    facts = training.facts(candidate, recipe, origin, chosen)
+        chosen_batch_size = recipe.batch_size
+        save_batch_size(workdir, chosen_batch_size)
+    facts = training.retrain_facts(candidate, recipe, origin, chosen_batch_size)
     with retrain_run(options.tracking_uri, options.runs_dir, facts) as run:
         net, history, start = training.train(
-            candidate, recipe, data, train, workdir, options, run.epoch
+            candidate, recipe, data, train, workdir, options, run.log_epoch
         )
         ap = training.holdout_ap(candidate, recipe, net, data, options)
-        metrics = training.results(
+        metrics = training.retrain_metrics(
             candidate,
             replace(facts, origin=replace(origin, start=start)),
             history,
@@ -111,24 +116,25 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
             net,
             candidate.config,
             metrics,
-            beside=[start_file] if start_file.exists() else [],
+            extra_files=[start_file] if start_file.exists() else [],
         )
         shutil.rmtree(workdir, ignore_errors=True)
         print_result(candidate, metrics, options)
-        run.end(metrics, options.champion)
+        run.finish(metrics, options.champion)
     return metrics
 
 
 def _open_data(options: RetrainOptions, candidate: Candidate):
-    """The images to train on, as the study had them unless the flags say otherwise."""
+    """The choice of data and the images: the study's, unless the flags say otherwise."""
     from detector.data.open import open_data, resolve_data
 
-    of_study = candidate.data
-    if options.data is None and of_study is not None:
-        path, line = of_study.path, f"data: {of_study.path} (as study {candidate.study})"
+    study_choice = candidate.data
+    if options.data is None and study_choice is not None:
+        path = study_choice.path
+        line = f"data: {path} (as study {candidate.study})"
     else:
         path, line = resolve_data(options.data)
-    base = of_study or DataChoice(seed=options.seed)
+    base = study_choice or DataChoice(seed=options.seed)
     choice = replace(
         base,
         path=path,
@@ -140,13 +146,13 @@ def _open_data(options: RetrainOptions, candidate: Candidate):
     for warning in data.warnings:
         print(f"note: {warning}")
     if candidate.fingerprint not in (None, data.fingerprint):
-        if choice == of_study:
+        if choice == study_choice:
             raise UserError(
-                f"{path}: other images than study {candidate.study} had (fingerprint "
+                f"{path}: not the images of study {candidate.study} (fingerprint "
                 f"{candidate.fingerprint}, now {data.fingerprint}); restore them, or "
-                "give --data to train on what is there"
+                "give --data to train on the present ones"
             )
-        print("note: these are not the images, or not the hold-out, of the study")
+        print("note: the images or the hold-out differ from those of the study")
     return choice, data
 
 

@@ -14,7 +14,7 @@ from trials.stored import Metrics
 def print_plan(
     candidate: Candidate, recipe: Recipe, start: Start | None, data, train, options: RetrainOptions
 ) -> None:
-    """What will be trained, in a few lines."""
+    """Print what will be trained, in a few lines."""
     from trials.names import describe
 
     batch = f"batch {recipe.batch_size}"
@@ -33,7 +33,7 @@ def print_plan(
     print(
         f"  {len(train)} training images, "
         + (
-            f"the hold-out of {len(data.holdout)} among them"
+            f"including the hold-out of {len(data.holdout)}"
             if options.with_holdout
             else f"without the hold-out of {len(data.holdout)}"
         )
@@ -42,13 +42,13 @@ def print_plan(
         print("note: these images have no landmarks, so the landmark loss is zero")
     if candidate.data is not None and candidate.data.select_on == "val":
         print(
-            "note: the study compared its designs on the val images, so their AP is no longer "
-            "an honest estimate"
+            "note: the study compared its designs on the val images, so the AP on them is no "
+            "longer an unbiased estimate"
         )
 
 
 def print_result(candidate: Candidate, metrics: Metrics, options: RetrainOptions) -> None:
-    """What came out of it, and the next command."""
+    """Print the result, and the next command."""
     from nas.terminal.format import duration
 
     if metrics.ap:
@@ -61,11 +61,11 @@ def print_result(candidate: Candidate, metrics: Metrics, options: RetrainOptions
                 f"{metrics.macs / 1e9:.4f} G MACs)"
             )
     else:
-        print("trained on the hold-out, too: no AP on it to report")
+        print("the hold-out was part of the training images, so there is no AP on it")
     if best := metrics.best_epoch:
         print(
-            f"best epoch on the way: {best['epoch']} of {metrics.recipe.epochs}, mean AP "
-            f"{best['accuracy_score']:.4f} with a long side of {best['size']} px"
+            f"best epoch: {best['epoch']} of {metrics.recipe.epochs}, mean AP "
+            f"{best['accuracy_score']:.4f} at a long side of {best['size']} px"
         )
     runs = f" --runs-dir {options.runs_dir}" if options.runs_dir != Path("runs") else ""
     print(

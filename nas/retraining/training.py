@@ -1,4 +1,7 @@
-"""The training of one candidate in full: its folder, its epochs, its result. Light to import."""
+"""The training of one candidate: its folder, its epochs, its result.
+
+No heavy imports (torch, Ray, MLflow).
+"""
 
 from __future__ import annotations
 
@@ -21,29 +24,34 @@ from trials.record import Cost, combined_score, mean_ap
 from trials.stored import Metrics, Origin, Retrain, read_metrics
 
 
-def finished(candidate: Candidate, recipe: Recipe, origin: Origin) -> Metrics | None:
-    """metrics.json of the very same retrain, if it has ended."""
+def finished_metrics(candidate: Candidate, recipe: Recipe, origin: Origin) -> Metrics | None:
+    """The metrics of the same retrain; None if it has not finished."""
     stored = read_metrics(candidate.folder)
     if stored is None or stored.recipe != recipe or stored.design != arch_hash(candidate.config):
         return None
-    # What was taken from the weights is known only once training has begun.
+    # origin.start is known only after the training has started
     return stored if replace(stored.origin, start=None) == origin else None
 
 
-def folder(candidate: Candidate, origin: Origin, options: RetrainOptions) -> Path:
-    """The folder to train in; with --resume it may hold a training to go on with."""
+def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOptions) -> Path:
+    """The folder to train in; with --resume it may contain an interrupted training.
+
+    Raises:
+        UserError: it contains an interrupted training that is not to be resumed, or another one; or
+            it cannot be created.
+    """
     workdir = candidate.workdir
-    noted = workdir / "origin.json"
+    origin_file = workdir / "origin.json"
     if (workdir / LAST).exists():
         if not options.resume:
             raise UserError(
-                f"{workdir}: holds a retrain that was stopped; add --resume to go on "
-                "with it, or remove the folder"
+                f"{workdir}: contains an interrupted retrain; add --resume to continue "
+                "it, or remove the folder"
             )
-        if noted.exists() and json.loads(noted.read_text()) != origin.to_dict():
+        if origin_file.exists() and json.loads(origin_file.read_text()) != origin.to_dict():
             raise UserError(
-                f"{workdir}: holds a retrain of something else (other images, hold-out "
-                "or trial; see origin.json there); use its flags, or remove the folder"
+                f"{workdir}: contains another retrain (with other images, hold-out or "
+                "trial; see origin.json there); use its flags, or remove the folder"
             )
     else:
         shutil.rmtree(workdir, ignore_errors=True)
@@ -51,17 +59,33 @@ def folder(candidate: Candidate, origin: Origin, options: RetrainOptions) -> Pat
         workdir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f"{workdir}: cannot be made ({error.strerror}); choose another --runs-dir"
+            f"{workdir}: cannot be created ({error.strerror}); choose another --runs-dir"
         ) from error
-    write_text(noted, json.dumps(origin.to_dict(), indent=2) + "\n")
+    write_text(origin_file, json.dumps(origin.to_dict(), indent=2) + "\n")
     return workdir
 
 
 def train(
-    candidate: Candidate, recipe: Recipe, data, images, workdir: Path, options: RetrainOptions, tell
+    candidate: Candidate,
+    recipe: Recipe,
+    data,
+    images,
+    workdir: Path,
+    options: RetrainOptions,
+    on_epoch,
 ):
-    """The trained network, its epochs and what it started from; `tell` takes each epoch as
-    plain data."""
+    """Train a candidate; resumes the training in `workdir`, if any.
+
+    Args:
+        on_epoch: called with each finished epoch as plain data.
+
+    Returns:
+        The network in evaluation mode, its epochs as plain data, and what it was initialized from
+        (None: from scratch).
+
+    Raises:
+        UserError: the training diverges, or runs out of memory.
+    """
     from detector.data.prepare import Part
     from detector.network.model import build_detector
     from detector.weights import checkpoint
@@ -77,19 +101,22 @@ def train(
         with TrainingBar(recipe.epochs) as bar:
             for epoch in _epochs(candidate, recipe, prepared, holdout, workdir, options, bar.step):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
-                tell(asdict(epoch))
+                on_epoch(asdict(epoch))
     except KeyboardInterrupt:
-        print("stopped; the last finished epoch is kept: the same command with --resume goes on")
+        print(
+            "stopped; to continue after the last finished epoch, add --resume to the same command"
+        )
         raise
     except TrainingError as error:
-        raise UserError(f"{error}; here a smaller --batch-size lowers it, too") from error
+        raise UserError(f"{error}; a smaller --batch-size also lowers the learning rate") from error
     except Exception as error:
         if not out_of_memory(error):
             raise
         raise UserError(
-            f"out of memory with {recipe.batch_size} images of {recipe.size} px a step; add "
-            f"--accumulate {2 * recipe.accumulate} to take them in so many parts (with --resume "
-            "from the last finished epoch), or start again with a smaller --batch-size"
+            f"out of memory with {recipe.batch_size} images of {recipe.size} px per step; add "
+            f"--accumulate {2 * recipe.accumulate} to split them into that many parts (and "
+            "--resume to continue after the last finished epoch), or start again with a smaller "
+            "--batch-size"
         ) from error
     saved = checkpoint.load(workdir / LAST)
     net = build_detector(candidate.config)
@@ -123,7 +150,7 @@ def _epochs(
 
     if recipe.norm == "sync" and choose_device(options.device).type == "cpu":
         print(
-            "note: on CPUs each worker normalises by the statistics of its own images "
+            "note: on CPUs, each worker uses batch normalisation statistics of its own images "
             "(SyncBatchNorm needs GPUs)"
         )
     return fit_on_ray(
@@ -141,7 +168,7 @@ def _epochs(
 def holdout_ap(
     candidate: Candidate, recipe: Recipe, net, data, options: RetrainOptions
 ) -> dict | None:
-    """AP of the hold-out at original image size."""
+    """AP on the hold-out at original image size; None if it was part of the training images."""
     from detector.inference.predict import evaluate
     from detector.training.fit import choose_device
     from nas.terminal.progress_bars import ImagesBar
@@ -159,10 +186,10 @@ def holdout_ap(
         )
 
 
-def facts(
+def retrain_facts(
     candidate: Candidate, recipe: Recipe, origin: Origin, chosen_batch_size: int | None
 ) -> Retrain:
-    """What is known of a retrain before it begins."""
+    """The facts of a retrain that are known before it starts."""
     from trials.names import describe
 
     return Retrain(
@@ -176,18 +203,20 @@ def facts(
     )
 
 
-def results(
+def retrain_metrics(
     candidate: Candidate, retrain: Retrain, history: list[dict], ap: dict | None, workers: int
 ) -> Metrics:
-    """The facts of a retrain with its results.
+    """The metrics of a finished retrain.
 
     Args:
+        retrain: its facts.
         history: its epochs as plain data.
-        ap: on the hold-out; None where that was trained on, too.
+        ap: on the hold-out; None if that was part of the training images.
+        workers: number of processes that trained it.
     """
     cost = candidate.cost or Cost.of(candidate.config)
     timed = candidate.objective.metric == "latency_ms"
-    # A latency that no study measured is left to nas.evaluate.
+    # If the study measured no latency, nas.evaluate will.
     speed = None if timed and cost.latency_ms is None else candidate.objective.speed_score(cost)
     accuracy = mean_ap(ap) if ap else None
     evaluated = [epoch for epoch in history if epoch["ap"]]

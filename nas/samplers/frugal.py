@@ -101,7 +101,7 @@ class Frugal:
             epoch.epoch: epoch.accuracy_score
             for epoch in record.epochs
             if epoch.accuracy_score is not None
-            and (epoch is record.evaluated or epoch.epoch in self._space.rungs)
+            and (epoch is record.last_evaluation or epoch.epoch in self._space.rungs)
         }
 
     def _candidates(
@@ -135,7 +135,7 @@ class Frugal:
             self._candidate_of[key] = Candidate(
                 params=params,
                 identity=identity_of(arch_hash(detector), recipe),
-                feasible=self._space.constraints.broken(cost) is None,
+                feasible=self._space.constraints.violated_cap(cost) is None,
                 features=features(detector, recipe, cost),
                 cost=cost,
             )
@@ -143,7 +143,7 @@ class Frugal:
 
     def _front(self, trained: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The sampled trials that none of at least their budget dominates in accuracy and speed."""
-        sampled = [(r, r.evaluated) for r in trained if r.params and r.evaluated is not None]
+        sampled = [(r, r.last_evaluation) for r in trained if r.params and r.last_evaluation is not None]
         points = [(last.accuracy_score, r.speed_score, last.epoch) for r, last in sampled]
         return [r for (r, _), lost in zip(sampled, dominated(np.array(points))) if not lost]
 

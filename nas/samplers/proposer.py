@@ -97,7 +97,7 @@ class Proposer:
     def update(self, records: Sequence[TrialRecord]) -> None:
         """Take all records of the study in their present state."""
         self._records = list(records)
-        self._results = sum(r.evaluated is not None for r in informative_trials(records))
+        self._results = sum(r.last_evaluation is not None for r in informative_trials(records))
 
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""

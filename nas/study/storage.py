@@ -1,7 +1,7 @@
-"""A study on disk: what it is (study.json, written once) and its records (Optuna's sqlite).
+"""A study on disk: what it is (study.json, written once) and its records (Optuna's SQLite storage).
 
-The storage is the truth of a search and has one writer, the driver. Everything else (MLflow,
-tables, figures) is a view that can be made anew from it.
+The storage is the only source of truth of a search and has one writer, the driver. Everything else
+(MLflow, tables, figures) is a view that can be rebuilt from it.
 """
 
 from __future__ import annotations
@@ -13,27 +13,24 @@ from pathlib import Path
 
 from detector.base.errors import UserError, disk_full, first_line
 from nas.samplers.optuna_adapter import TrialStorage, trial_id_of
-from trials.folders import (
-    DATABASE,
-    MANIFEST,
-    checked_name,
-    find_study,
-    new_name,
-    newest,
-    read_manifest,
+from trials.folders import DATABASE, MANIFEST, checked_name, find_study, read_manifest
+from trials.record import (
+    RECORD_ATTRIBUTE,
+    Status,
+    TrialRecord,
+    records_from_json,
+    records_to_json,
 )
-from trials.record import RECORD_ATTRIBUTE, Status, TrialRecord, records_in, text_of
 from trials.stored import Manifest
 
-__all__ = ["Study", "already_there", "checked_name", "new_name", "newest", "read_manifest"]
-
-
-PATIENCE = 100
-"""Seconds until a lock that a reader holds is an error; sqlite's own 5 s are few on a busy disk."""
+LOCK = ".lock"
+"""Locked by the study's only writer."""
+DATABASE_TIMEOUT_S = 100
+"""Wait for a lock that a reader holds; SQLite's default of 5 s is too short on a busy disk."""
 
 
 class Study:
-    """One study's folder. Make it with `create` or `open`."""
+    """A study's folder. Use `create` or `open` to get one."""
 
     def __init__(self, folder: Path, manifest: Manifest):
         import optuna
@@ -45,7 +42,8 @@ class Study:
         path = folder / DATABASE
         try:
             storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path.resolve()}", engine_kwargs={"connect_args": {"timeout": PATIENCE}}
+                f"sqlite:///{path.resolve()}",
+                engine_kwargs={"connect_args": {"timeout": DATABASE_TIMEOUT_S}},
             )
             self._optuna = optuna.create_study(
                 study_name=manifest.name,
@@ -73,16 +71,16 @@ class Study:
         """A new, empty study.
 
         Raises:
-            UserError: it exists, or the folder cannot be written.
+            UserError: the study exists, or the folder cannot be written.
         """
         folder = runs_dir / checked_name(name)
         if (folder / MANIFEST).exists():
-            raise already_there(runs_dir, name)
+            raise study_exists(runs_dir, name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
-                f"{folder}: cannot be made ({error.strerror}); choose another --runs-dir"
+                f"{folder}: cannot be created ({error.strerror}); choose another --runs-dir"
             ) from error
         study = cls(folder, manifest)
         manifest.write(folder / MANIFEST)
@@ -93,7 +91,8 @@ class Study:
         """An existing study.
 
         Raises:
-            UserError: unknown (the known ones are listed), or damaged.
+            UserError: there is no such study (the message lists the existing ones), or it is
+                damaged.
         """
         folder = find_study(runs_dir, name)
         return cls(folder, read_manifest(folder))
@@ -101,7 +100,7 @@ class Study:
     @property
     def records(self) -> list[TrialRecord]:
         """All records, by number."""
-        return list(self._records.values())  # the order in which they were added
+        return list(self._records.values())  # in insertion order
 
     def add(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         """Store a new record; its number must be the next one."""
@@ -109,39 +108,42 @@ class Study:
         self._create(record, distributions)
 
     def add_infeasible(self, records: Sequence[TrialRecord]) -> None:
-        """Store new infeasible records, whose numbers are the next ones: all or none, and as fast
-        as one. They never change, so they share one trial of Optuna's, without parameters."""
+        """Store new infeasible records, whose numbers must be the next ones: all or none, in the
+        time of one. They never change, so they share one Optuna trial, without parameters."""
         from optuna.trial import TrialState
 
         numbers = [record.number for record in records]
         assert numbers == list(range(len(self._records), len(self._records) + len(records)))
         trial_id = self._new_trial(
-            {RECORD_ATTRIBUTE: text_of(records), "infeasible": len(records)}, state=TrialState.FAIL
+            {RECORD_ATTRIBUTE: records_to_json(records), "infeasible": len(records)},
+            state=TrialState.FAIL,
         )
         for record in records:
-            self._took(record, trial_id, True)
+            self._index(record, trial_id, finished=True)
 
     def put(self, record: TrialRecord) -> None:
         """Store the new state of a record."""
-        old = self._records[record.number]
-        if record.number in self._finished:  # a finished Optuna trial is immutable: stand up a copy
+        previous = self._records[record.number]
+        if record.number in self._finished:  # finished Optuna trials are immutable: add a new one
             trial = self._storage.get_trial(self._trial_ids[record.number])
             self._create(record, trial.distributions)
             return
         trial_id = self._trial_ids[record.number]
-        self._storage.set_trial_user_attr(trial_id, RECORD_ATTRIBUTE, text_of(record))
-        self._took(record, trial_id, False)
-        self._tell_optuna(record, record.scores(since=len(old.epochs)))
+        self._storage.set_trial_user_attr(trial_id, RECORD_ATTRIBUTE, records_to_json(record))
+        self._index(record, trial_id, finished=False)
+        self._update_optuna(record, record.scores(since=len(previous.epochs)))
 
     @contextlib.contextmanager
     def writing(self) -> Iterator[None]:
-        """Be the study's one writer meanwhile; what another one has stored since `open` is read,
-        and what one that was killed did not come to tell Optuna is told.
+        """Be the study's only writer for the duration of the block.
+
+        Reads what another writer has stored since `open`, and completes what a writer that was
+        killed did not pass on to Optuna.
 
         Raises:
-            UserError: another process is.
+            UserError: another process is writing to the study.
         """
-        with open(self.folder / ".lock", "w") as lock:
+        with open(self.folder / LOCK, "w") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError as error:
@@ -151,8 +153,8 @@ class Study:
                 ) from error
             for trial in self._read():
                 if not trial.state.is_finished():
-                    (record,) = records_in(trial.user_attrs[RECORD_ATTRIBUTE])
-                    self._tell_optuna(
+                    (record,) = records_from_json(trial.user_attrs[RECORD_ATTRIBUTE])
+                    self._update_optuna(
                         record,
                         {
                             epoch: score
@@ -163,20 +165,20 @@ class Study:
             yield
 
     def _read(self) -> list:
-        """Take all records from the storage; returns Optuna's trials."""
+        """Read all records from the storage; returns Optuna's trials."""
         self._trial_ids: dict[int, int] = {}
         self._finished: set[int] = set()
         self._records: dict[int, TrialRecord] = {}
         trials = self._optuna.get_trials(deepcopy=False)
         for trial in trials:
-            for record in records_in(trial.user_attrs[RECORD_ATTRIBUTE]):
-                # one that was promoted after its end stands again: the later one counts
-                self._took(record, trial_id_of(trial), trial.state.is_finished())
+            for record in records_from_json(trial.user_attrs[RECORD_ATTRIBUTE]):
+                # A trial resumed after its end is listed twice: the later record counts.
+                self._index(record, trial_id_of(trial), finished=trial.state.is_finished())
         return trials
 
     def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         attributes = {
-            RECORD_ATTRIBUTE: text_of(record),
+            RECORD_ATTRIBUTE: records_to_json(record),
             "design": record.design,
             "params": record.cost.params,
             "macs": record.cost.macs,
@@ -190,10 +192,10 @@ class Study:
             distributions=dict(distributions),
             intermediate_values=record.scores(),
         )
-        self._took(record, trial_id, record.status.ended)
+        self._index(record, trial_id, finished=record.status.ended)
 
-    def _tell_optuna(self, record: TrialRecord, scores: Mapping[int, float]) -> None:
-        """What Optuna's own tools show of a stored record: new scores by epoch, and its end."""
+    def _update_optuna(self, record: TrialRecord, scores: Mapping[int, float]) -> None:
+        """Update what Optuna's own tools show of a stored record: new scores by epoch, its end."""
         trial_id = self._trial_ids[record.number]
         for epoch, score in scores.items():
             self._storage.set_trial_intermediate_value(trial_id, epoch, score)
@@ -207,21 +209,21 @@ class Study:
             self._finished.add(record.number)
 
     def _new_trial(self, attributes: dict, **changes) -> int:
-        """The id of a new trial of Optuna's; one whose state is an end cannot change."""
+        """The id of a new Optuna trial; it is immutable if its state is a finished one."""
         from optuna.trial import create_trial
 
         trial = create_trial(user_attrs=attributes, **changes)
         return self._storage.create_new_trial(trial)
 
-    def _took(self, record: TrialRecord, trial_id: int, finished: bool) -> None:
-        """Note the record's newest state, and the trial of Optuna's that has it."""
+    def _index(self, record: TrialRecord, trial_id: int, *, finished: bool) -> None:
+        """Keep a record's latest state in memory, with the Optuna trial that stores it."""
         self._records[record.number] = record
         self._trial_ids[record.number] = trial_id
         (self._finished.add if finished else self._finished.discard)(record.number)
 
 
 def _state(record: TrialRecord):
-    """What Optuna calls the record's status."""
+    """Optuna's state for a record's status."""
     from optuna.trial import TrialState
 
     if not record.status.ended:
@@ -232,13 +234,12 @@ def _state(record: TrialRecord):
 
 
 def _value(record: TrialRecord) -> float | None:
-    """What Optuna maximises; it belongs to completed trials alone."""
+    """The value that Optuna maximises; None unless the trial is completed."""
     return record.score if record.status is Status.COMPLETED else None
 
 
-def already_there(runs_dir: Path, name: str) -> UserError:
-    """The complaint about a new study under a name that is taken."""
+def study_exists(runs_dir: Path, name: str) -> UserError:
+    """The error for a new study with the name of an existing one."""
     return UserError(
-        f"study {name} exists in {runs_dir}; add --resume to go on with it, or choose "
-        "another --study"
+        f"study {name} exists in {runs_dir}; add --resume to resume it, or choose another --study"
     )

@@ -1,4 +1,4 @@
-"""What a search leaves: tables and pictures in its folder, and the words printed at its end."""
+"""The results of a search: tables and pictures in its folder, and the summary it prints."""
 
 from __future__ import annotations
 
@@ -11,12 +11,16 @@ from analysis.statistics.pareto import front_of
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from nas.terminal.format import count
+from trials.folders import SPACE, runs_dir_flag
 from trials.names import describe
-from trials.record import Status, TrialRecord, best_of, rank
+from trials.record import LEVELS, Status, TrialRecord, best_of, rank
+
+FRONT_PICTURE = "front.png"
+REPORT = "report.html"
 
 
-def result(study_name: str, records: list[TrialRecord]) -> dict:
-    """The search's result as plain data (what --json writes)."""
+def search_result(study_name: str, records: list[TrialRecord]) -> dict:
+    """The result of a search as plain data, for --json."""
     counts = Counter(r.status for r in records)
     completed = [r for r in records if r.status is Status.COMPLETED]
     best = best_of(records)
@@ -24,15 +28,15 @@ def result(study_name: str, records: list[TrialRecord]) -> dict:
     return {
         "study": study_name,
         "trials": {s.value: counts[s] for s in Status},
-        "best": best and row(best),
-        "baseline": baseline and row(baseline),
-        "front": [row(r) for r in front_of(completed)],
+        "best": best and trial_facts(best),
+        "baseline": baseline and trial_facts(baseline),
+        "front": [trial_facts(r) for r in front_of(completed)],
         "epochs": sum(r.epochs_spent for r in records),
     }
 
 
-def row(record: TrialRecord) -> dict:
-    """One completed trial in a few numbers."""
+def trial_facts(record: TrialRecord) -> dict:
+    """A completed trial as plain data, for --json."""
     return {
         "number": record.number,
         "score": record.score,
@@ -48,9 +52,15 @@ def row(record: TrialRecord) -> dict:
 
 
 def write_files(study: Study) -> list[Path]:
-    """Write front.csv, trials.csv, the front's pictures and, where there is something to compare,
-    report.html into the folder of a study with a completed trial; returns the paths of all that
-    may be shown beside it, space.yaml too."""
+    """Write front.csv, trials.csv, pictures of the front and, if there is more than one feasible
+    trial, report.html.
+
+    Args:
+        study: with at least one completed trial.
+
+    Returns:
+        The paths of these files and of space.yaml.
+    """
     from analysis.figures.charts.front import front_html
     from analysis.figures.png.front import front_png
     from analysis.records.studies import load_study
@@ -61,10 +71,10 @@ def write_files(study: Study) -> list[Path]:
     front = front_of([r for r in records if r.status is Status.COMPLETED])
     metric = study.manifest.objective.metric
     files = [
-        folder / "space.yaml",
+        folder / SPACE,
         trials_csv(front, folder / "front.csv"),
         trials_csv(records, folder / "trials.csv"),
-        front_png(records, folder / "front.png", title=study.name, metric=metric),
+        front_png(records, folder / FRONT_PICTURE, title=study.name, metric=metric),
         front_html(records, folder / "front.html", title=study.name, metric=metric),
     ]
     if sum(r.status is not Status.INFEASIBLE for r in records) > 1:
@@ -73,46 +83,50 @@ def write_files(study: Study) -> list[Path]:
 
 
 def summarise(study: Study, view: StudyView) -> dict:
-    """Write the study's files, show them in the view, print the table and what to do next; returns
-    `result`."""
+    """Write the study's files, log them to the view, and print the front and the next commands.
+
+    Returns:
+        `search_result`.
+    """
     records, folder = study.records, study.folder
     completed = [r for r in records if r.status is Status.COMPLETED]
     front = front_of(completed)
-    view.files(write_files(study))
-    told = result(study.name, records)
+    files = write_files(study)
+    view.log_files(files)
+    result = search_result(study.name, records)
     machine = next((r.cost.machine for r in completed), None)
     print_trials(
         front,
-        f"{study.name}: the front of {len(completed)} completed trials "
-        "(no other is better in both accuracy and speed; AP on the "
+        f"{study.name}: the Pareto front of {len(completed)} completed trials "
+        "(no other one is better in both accuracy and speed; AP on the "
         f"{study.manifest.data.select_on} at the proxy's size"
         + (f"; ms of one 640×640 image on {machine}" if machine else "")
         + ")",
     )
     print(
-        ", ".join(f"{value} {key}" for key, value in told["trials"].items() if value)
-        + f"; {told['epochs']} epochs trained"
+        ", ".join(f"{value} {key}" for key, value in result["trials"].items() if value)
+        + f"; {result['epochs']} epochs trained"
     )
-    best = told["best"]
+    best = result["best"]
     print(
         f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
-        + (f"; the baseline has {told['baseline']['score']:.3f}" if told["baseline"] else "")
+        + (f"; the baseline has {result['baseline']['score']:.3f}" if result["baseline"] else "")
     )
     warning = spread_warning(completed)
     if warning:
         print(f"note: {warning}")
-    flag = f" --runs-dir {folder.parent}" if str(folder.parent) != "runs" else ""
-    shown = folder / "report.html"
+    flag = runs_dir_flag(folder.parent)
+    report = folder / REPORT
     print(
-        f"\nreport: {shown if shown.exists() else folder / 'front.png'}\nnext:\n"
+        f"\nreport: {report if report.exists() else folder / FRONT_PICTURE}\nnext:\n"
         f"  python -m nas.retrain --best --study {study.name}{flag}\n"
         f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui"
     )
-    return told
+    return result
 
 
 def spread_warning(completed: list[TrialRecord]) -> str | None:
-    """Says so where speed alone decided: the accuracy term varies less than the speed term."""
+    """A warning if the accuracy term of the score varies less than the speed term; else None."""
     sampled = [r for r in completed if r.number]
     if len(sampled) < 3:
         return None
@@ -123,26 +137,24 @@ def spread_warning(completed: list[TrialRecord]) -> str | None:
         return None
     return (
         f"among the completed trials 2 × accuracy varies by {accuracy:.3f}, speed by "
-        f"{speed:.3f}: speed decides here; give the proxies more epochs or more images"
+        f"{speed:.3f}: speed decides the ranking; give the proxies more epochs or more images"
     )
 
 
 def print_trials(records: Sequence[TrialRecord], title: str) -> None:
-    """A table of trials, best score first."""
+    """Print a table of trials, best score first."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table(title=title, title_justify="left", title_style="bold")
-    timed = any(record.cost.latency_ms is not None for record in records)
+    has_latency = any(record.cost.latency_ms is not None for record in records)
     for name in (
         "trial",
         "design",
         "params",
         "MACs",
-        *(["ms"] if timed else []),
-        "easy",
-        "medium",
-        "hard",
+        *(["ms"] if has_latency else []),
+        *LEVELS,
         "accuracy",
         "speed",
         "score",
@@ -159,7 +171,7 @@ def print_trials(records: Sequence[TrialRecord], title: str) -> None:
             describe(record.detector) + note,
             count(record.cost.params),
             count(record.cost.macs),
-            *([f"{record.cost.latency_ms:.1f}"] if timed else []),
+            *([f"{record.cost.latency_ms:.1f}"] if has_latency else []),
             *(f"{value:.3f}" for value in (record.ap or {}).values()),
             f"{record.accuracy_score:.3f}",
             f"{record.speed_score:.3f}",

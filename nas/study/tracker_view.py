@@ -1,4 +1,4 @@
-"""What a tracker is told of a study: its trials, its course, its tables and pictures."""
+"""What a tracker shows of a study: its trials, its progress, its tables and pictures."""
 
 from __future__ import annotations
 
@@ -20,27 +20,28 @@ class StudyView:
         self._study, self._tracker = study, tracker
         self._front = _front(study.records)
 
-    def tell(self, record: TrialRecord) -> None:
-        """A trial's new state, as it stands in the study; of a completed one also what it changes
-        for others and for the study."""
+    def update(self, record: TrialRecord) -> None:
+        """Log the new state of a trial. If it is completed, also log the trials that it moves onto
+        or off the front, and the progress of the study."""
         if record.status is not Status.COMPLETED:
-            self._trials([record])
+            self._log_trials([record])
             return
-        records, before = self._study.records, self._front
+        records, front_before = self._study.records, self._front
         self._front = _front(records)
-        self._trials([records[n] for n in sorted((before ^ self._front) | {record.number})])
-        self._tracker.log_progress(course(records))
+        changed = (front_before ^ self._front) | {record.number}
+        self._log_trials([records[number] for number in sorted(changed)])
+        self._tracker.log_progress(progress_points(records))
 
-    def tell_all(self) -> None:
-        """All of the study: what a tracker has already is nothing new to it."""
+    def update_all(self) -> None:
+        """Log all trials and the progress; a tracker skips what it has already."""
         records = self._study.records
-        self._trials(records)
-        self._tracker.log_progress(course(records))
+        self._log_trials(records)
+        self._tracker.log_progress(progress_points(records))
 
-    def files(self, paths: Sequence[Path]) -> None:
+    def log_files(self, paths: Sequence[Path]) -> None:
         self._tracker.log_files(paths)
 
-    def _trials(self, records: Sequence[TrialRecord]) -> None:
+    def _log_trials(self, records: Sequence[TrialRecord]) -> None:
         self._tracker.log_trials(
             [
                 TrialView(
@@ -54,25 +55,31 @@ class StudyView:
         )
 
 
-def course(records: Sequence[TrialRecord]) -> list[ProgressPoint]:
-    """The study's numbers after each completed trial."""
-    found = progress_of(records)
+def progress_points(records: Sequence[TrialRecord]) -> list[ProgressPoint]:
+    """The study's own metrics after each completed trial."""
+    progress = progress_of(records)
     return [
         ProgressPoint(
             step=int(step),
             time=float(ended),
             values={
                 "best_score": float(best),
-                "hypervolume": float(area),
-                "front_size": int(size),
+                "hypervolume": float(hypervolume),
+                "front_size": int(front_size),
                 "epochs_spent": int(epochs),
             },
         )
-        for step, ended, best, area, size, epochs in zip(
-            found.trials, found.ended, found.best, found.hypervolume, found.front, found.epochs
+        for step, ended, best, hypervolume, front_size, epochs in zip(
+            progress.trials,
+            progress.ended,
+            progress.best,
+            progress.hypervolume,
+            progress.front,
+            progress.epochs,
         )
     ]
 
 
 def _front(records: Sequence[TrialRecord]) -> set[int]:
+    """Numbers of the trials on the Pareto front."""
     return {r.number for r in front_of([r for r in records if r.status is Status.COMPLETED])}

@@ -1,4 +1,4 @@
-"""Which code and packages made a result. Light to import."""
+"""Which code and packages produced a result. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
@@ -8,19 +8,18 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 PACKAGES = ("torch", "torchvision", "optuna", "ray", "mlflow", "thop", "numpy", "opencv-python")
+ROOT = Path(__file__).resolve().parents[2]
+"""The folder with the packages of this project."""
 
 
 def versions() -> dict[str, str]:
-    """Of Python and those of PACKAGES that are there (maybe no MLflow: it is not always told);
-    `commit` is git's of this code, with "+" where files differ from it, left out where the code
-    lies in no repository."""
-    commit = _git("rev-parse", "HEAD")
-    if commit and _git("status", "--porcelain", "--untracked-files=no"):
-        commit += "+"
-    found = {name: _version(name) for name in PACKAGES}
+    """Versions of Python and of the installed PACKAGES, and `commit`, if ROOT is a git repository:
+    the commit of this code, with "+" if files differ from it."""
+    installed = {name: _version(name) for name in PACKAGES}
+    commit = _commit(ROOT)
     return (
         {"python": sys.version.split()[0]}
-        | {name: number for name, number in found.items() if number is not None}
+        | {name: number for name, number in installed.items() if number is not None}
         | ({"commit": commit} if commit else {})
     )
 
@@ -32,12 +31,22 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _git(*args: str) -> str:
-    """Its answer, empty where git is not installed or this is no repository."""
+def _commit(root: Path) -> str | None:
+    """The commit of the repository in `root`; None if `root` is not the top folder of one, as in a
+    virtual environment inside another project's repository."""
+    top = _git(root, "rev-parse", "--show-toplevel")
+    if not top or Path(top).resolve() != root.resolve():
+        return None
+    commit = _git(root, "rev-parse", "HEAD")
+    if commit and _git(root, "status", "--porcelain", "--untracked-files=no"):
+        commit += "+"
+    return commit
+
+
+def _git(folder: Path, *args: str) -> str | None:
+    """The output of a git command; None if it fails or git is not installed."""
     try:
-        done = subprocess.run(
-            ["git", *args], cwd=Path(__file__).parent, capture_output=True, text=True
-        )
+        result = subprocess.run(["git", *args], cwd=folder, capture_output=True, text=True)
     except FileNotFoundError:
-        return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+        return None
+    return result.stdout.strip() if result.returncode == 0 else None

@@ -19,9 +19,7 @@ from nas.search_space.dimensions import Value
 from nas.search_space.space import SearchSpace
 from trials.folders import read_manifest
 from trials.names import describe
-from trials.record import Cost, EpochResult, Status, TrialRecord
-
-LEVELS = ("easy", "medium", "hard")
+from trials.record import LEVELS, Cost, EpochResult, Status, TrialRecord
 
 
 @dataclass(frozen=True, kw_only=True)

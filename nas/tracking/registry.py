@@ -1,4 +1,4 @@
-"""Retrained models in MLflow's registry, as ONNX files that need nothing of this project."""
+"""Retrained models in MLflow's model registry, as ONNX files that run without this project."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from detector.config.recipe import Evaluation
 
 NAME, CHAMPION = "retina-nas", "champion"
 SETTINGS = Evaluation(score_threshold=0.5)
-"""Of the faces that the registered graph tells, as nas.detect does."""
+"""The registered graph keeps the same faces as nas.detect."""
 COMPARABLE = ("data_fingerprint", "objective", "with_holdout", "machine")
-"""Tags that must be the same for two scores to be compared; only a latency has a machine."""
+"""Tags that must be equal for two scores to be compared; machine exists only with a latency."""
 
 
 def register(
@@ -20,15 +20,17 @@ def register(
 ) -> str:
     """Log the model in `folder` to `run` and register it as a new version of NAME.
 
-    The graph takes uint8 [batch, 3, height, width], raw BGR, and tells the faces of all images:
-    `image` [n], `boxes` [n, 4] xyxy px, `scores` [n], `landmarks` [n, 5, 2] where it has them.
+    The graph takes uint8 [batch, 3, height, width], raw BGR, and returns the faces of all images:
+    `image` [n], `boxes` [n, 4] xyxy px, `scores` [n], and with landmarks `landmarks` [n, 5, 2] px.
 
     Args:
+        uri: MLflow store or server.
+        run: id of the run.
         tags: of the version; `score` and those of COMPARABLE decide on the alias CHAMPION.
-        champion: it becomes the champion whatever its score.
+        champion: the model becomes the champion whatever its score.
 
     Returns:
-        A line that tells what became of it.
+        One line: the version, and whether it is the champion.
     """
     import mlflow
     import onnx
@@ -43,14 +45,14 @@ def register(
     proto = onnx.load_from_string(onnx_bytes(model.net, graph))
     mlflow.set_tracking_uri(uri)
     with (
-        warnings.catch_warnings(action="ignore"),  # MLflow's, about classes of its own
+        warnings.catch_warnings(action="ignore"),  # from MLflow, about its own classes
         mlflow.start_run(run_id=run, log_system_metrics=False),
     ):
         logged = mlflow.onnx.log_model(
             proto,
             name="model",
             signature=_signature(proto),
-            input_example=_example(),
+            input_example=_input_example(),
             pip_requirements=_requirements(),
             save_as_external_data=False,
         )
@@ -58,52 +60,53 @@ def register(
     try:
         store.create_registered_model(NAME, description="Face detectors; see nas.retrain")
     except MlflowException:
-        store.get_registered_model(NAME)  # it is there already; else this tells what is wrong
-    texts = {key: str(value) for key, value in tags.items()}
-    version = store.create_model_version(NAME, source=logged.model_uri, run_id=run, tags=texts)
+        store.get_registered_model(NAME)  # it exists already; otherwise this raises the cause
+    tag_texts = {key: str(value) for key, value in tags.items()}
+    version = store.create_model_version(NAME, source=logged.model_uri, run_id=run, tags=tag_texts)
     store.set_tag(run, "model_version", version.version)
-    wins, why = becomes_champion(texts, _champion(store), asked=champion)
-    if wins:
+    promoted, reason = becomes_champion(tag_texts, _champion(store), requested=champion)
+    if promoted:
         store.set_registered_model_alias(NAME, CHAMPION, version.version)
-    return f"MLflow: {NAME} version {version.version}, {why}"
+    return f"MLflow: {NAME} version {version.version}, {reason}"
 
 
 def becomes_champion(
-    tags: Mapping[str, str], current: tuple[str, Mapping[str, str]] | None, *, asked: bool
+    tags: Mapping[str, str], current: tuple[str, Mapping[str, str]] | None, *, requested: bool
 ) -> tuple[bool, str]:
-    """Whether a new version takes the alias, and why.
+    """Whether a new version gets the alias CHAMPION, and why.
 
     Args:
         tags: of the new version.
-        current: version and tags of the champion; none where there is none yet.
-        asked: the user wants it.
+        current: version and tags of the champion; None if there is none yet.
+        requested: the user asks for it.
     """
-    if asked:
-        return True, f"{CHAMPION} as asked"
+    if requested:
+        return True, f"{CHAMPION} as requested"
     if current is None:
         return True, f"{CHAMPION}, the first one"
-    number, its = current
-    stays = f"version {number} stays {CHAMPION}"
-    if "None" in (tags["score"], its.get("score", "None")):
-        return False, f"{stays}: a score of both is needed to compare; --champion moves it"
-    if any(tags.get(key) != its.get(key) for key in COMPARABLE):
-        return False, f"{stays}: scored on other images or otherwise; --champion moves it"
-    mine, best = float(tags["score"]), float(its["score"])
-    if mine > best:
-        return True, f"{CHAMPION}: score {mine:.4f}, version {number} had {best:.4f}"
-    return False, f"{stays}: score {best:.4f}, this one has {mine:.4f}"
+    number, current_tags = current
+    unchanged = f"version {number} remains {CHAMPION}"
+    if "None" in (tags["score"], current_tags.get("score", "None")):
+        return False, f"{unchanged}: one of the two has no score; --champion overrides"
+    if any(tags.get(key) != current_tags.get(key) for key in COMPARABLE):
+        return False, f"{unchanged}: scored on other images or in another way; --champion overrides"
+    score, current_score = float(tags["score"]), float(current_tags["score"])
+    if score > current_score:
+        return True, f"{CHAMPION}: score {score:.4f}, version {number} had {current_score:.4f}"
+    return False, f"{unchanged}: score {current_score:.4f}, this one has {score:.4f}"
 
 
 def _champion(store) -> tuple[str, Mapping[str, str]] | None:
+    """Version and tags of the current champion."""
     aliases = store.get_registered_model(NAME).aliases
     if CHAMPION not in aliases:
         return None
-    found = store.get_model_version(NAME, aliases[CHAMPION])
-    return found.version, found.tags
+    version = store.get_model_version(NAME, aliases[CHAMPION])
+    return version.version, version.tags
 
 
 def _signature(proto):
-    """MLflow's signature from the graph's inputs and outputs; -1 is any size."""
+    """MLflow's signature of the graph's inputs and outputs; -1 means any size."""
     import numpy as np
     import onnx
     from mlflow.models import ModelSignature
@@ -126,7 +129,7 @@ def _signature(proto):
     return ModelSignature(inputs=schema(proto.graph.input), outputs=schema(proto.graph.output))
 
 
-def _example():
+def _input_example() -> dict:
     """One drawn scene."""
     import cv2
     import numpy as np

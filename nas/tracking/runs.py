@@ -1,4 +1,4 @@
-"""What the commands show in MLflow: a search, a retrain, an evaluation. Light to import."""
+"""MLflow runs of a search, a retrain, an evaluation. No heavy imports (torch, Ray, MLflow)."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from pathlib import Path
 
 from detector.config.recipe import Recipe
 from trials.folders import read_manifest
+from trials.record import LEVELS
 from trials.stored import METRICS, Manifest, Metrics, Origin, Retrain
 from trials.tracking.linked_run import LinkedRun, Result, RunFacts
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
 from trials.tracking.tracker import NullTracker, RetryingTracker, Tracker
 
 NEWER_KEYS = ("initialization",)
-"""Keys of a recipe that metrics.json of older versions lacks."""
-LEVELS = ("easy", "medium", "hard")
+"""Keys of a recipe that are missing from the metrics.json of older versions."""
 _TAGS = ("data_name", "data_fingerprint", "seed", "sampler", "scheduler", "space_hash")
 
 
 def study_facts(manifest: Manifest) -> StudyFacts:
-    """What study.json says for the study's run."""
+    """The facts of a study's run, from its study.json."""
     tags: dict[str, object] = {key: getattr(manifest, key) for key in _TAGS}
     tags |= _version_tags(manifest.versions)
     tags |= {"mlflow.source.name": "nas.search", "mlflow.source.type": "LOCAL"}
@@ -42,12 +42,13 @@ def study_facts(manifest: Manifest) -> StudyFacts:
     )
 
 
-def tracker(uri: str, manifest: Manifest, again: str, live: bool = True) -> Tracker:
-    """A study's tracker.
+def open_tracker(uri: str, manifest: Manifest, sync_command: str, live: bool = True) -> Tracker:
+    """The tracker of a study.
 
     Args:
         uri: MLflow store or server, or none.
-        again: the command that makes the view anew.
+        sync_command: the command that rebuilds the view.
+        live: whether the search is running now.
 
     Raises:
         UserError: the store cannot be used.
@@ -55,23 +56,24 @@ def tracker(uri: str, manifest: Manifest, again: str, live: bool = True) -> Trac
     if uri == "none":
         return NullTracker()
     facts = study_facts(manifest)
-    return RetryingTracker(lambda: MlflowView(uri, facts, live), again)
+    return RetryingTracker(lambda: MlflowView(uri, facts, live), sync_command)
 
 
 @contextlib.contextmanager
 def tracked_search(uri: str, folder: Path) -> Iterator[Tracker]:
-    """The tracker of a search, told in the end whether the search ended."""
-    made = tracker(uri, read_manifest(folder), sync_command(folder.name, folder.parent, uri))
+    """The tracker of a running search, closed at its end."""
+    command = sync_command(folder.name, folder.parent, uri)
+    tracker = open_tracker(uri, read_manifest(folder), command)
     ended = False
     try:
-        yield made
+        yield tracker
         ended = True
     finally:
-        made.close(ended)
+        tracker.close(ended)
 
 
 def sync_command(study: str | None, runs_dir: Path, uri: str) -> str:
-    """The command that tells MLflow what it missed."""
+    """The command that sends MLflow what it missed."""
     return (
         "python -m nas.sync"
         + (f" --study {study}" if study else "")
@@ -81,56 +83,70 @@ def sync_command(study: str | None, runs_dir: Path, uri: str) -> str:
 
 
 class NullRun(contextlib.AbstractContextManager):
-    """MLflow is switched off."""
+    """Takes the place of a `RetrainRun` if MLflow is switched off."""
 
-    def __exit__(self, *error):
+    def __exit__(self, *error) -> None:
         pass
 
-    def epoch(self, epoch):
+    def log_epoch(self, epoch: Mapping, ended: float | None = None) -> None:
         pass
 
-    def end(self, metrics, champion=False):
-        pass
+    def finish(self, metrics: Metrics, champion: bool = False) -> bool:
+        return True
 
 
 class RetrainRun(contextlib.AbstractContextManager):
-    """A retrain's run, from its beginning.
+    """The run of a retrain.
 
     Args:
-        retrain: what is known of it before it begins.
-        live: whether it is being trained now; else it is reported from what it left.
+        retrain: its facts.
+        sync_command: the command that sends MLflow what it missed.
+        live: whether it is being trained now; otherwise it is reported from its files.
 
     Raises:
         UserError: the store cannot be used.
     """
 
-    def __init__(self, uri: str, retrain: Retrain, again: str, live: bool = True):
+    def __init__(self, uri: str, retrain: Retrain, sync_command: str, live: bool = True):
         self._uri = uri
         facts = _retrain_facts(retrain)
         self.key = facts.key
-        self._run = LinkedRun(uri, facts, activity="the retrain", sync_command=again, live=live)
+        self._run = LinkedRun(
+            uri, facts, activity="the retrain", sync_command=sync_command, live=live
+        )
 
     def __exit__(self, *error) -> None:
         self._run.__exit__(*error)
 
     @property
     def finished(self) -> bool:
-        """Whether MLflow has all of it already."""
+        """Whether MLflow has the complete run already."""
         return self._run.finished
 
-    def epoch(self, epoch: Mapping, at: float | None = None) -> None:
-        """Plain data of a `detector.training.fit.Epoch`; `at` in Unix seconds (default: now)."""
+    def log_epoch(self, epoch: Mapping, ended: float | None = None) -> None:
+        """Log the metrics of an epoch.
+
+        Args:
+            epoch: a `detector.training.epoch.Epoch` as plain data.
+            ended: in Unix seconds; None means now.
+        """
         values = {f"loss_{name}": value for name, value in epoch["losses"].items()}
         values |= {f"watched_ap_{level}": value for level, value in (epoch["ap"] or {}).items()}
         self._run.log_epoch(
-            epoch["epoch"], values | {"lr": epoch["lr"]}, time.time() if at is None else at
+            epoch["epoch"],
+            values | {"lr": epoch["lr"]},
+            time.time() if ended is None else ended,
         )
 
-    def end(self, metrics: Metrics, champion: bool = False) -> bool:
-        """Log the results and register the model, both in the folder that `metrics` names.
+    def finish(self, metrics: Metrics, champion: bool = False) -> bool:
+        """Log the results, register the model, and end the run.
+
+        Args:
+            metrics: the results; their `folder` holds the model.
+            champion: the model becomes the champion whatever its score.
 
         Returns:
-            Whether MLflow has all of it.
+            Whether MLflow has the complete run.
         """
         from nas.models.model_folder import CONFIG
         from nas.tracking.registry import register
@@ -145,7 +161,7 @@ class RetrainRun(contextlib.AbstractContextManager):
             "objective": json.dumps(origin.objective.to_dict(), sort_keys=True),
             "with_holdout": origin.with_holdout,
         }
-        if metrics.machine is not None:  # its milliseconds are worth nothing elsewhere
+        if metrics.machine is not None:  # latencies of other machines cannot be compared
             tags["machine"] = metrics.machine
         return self._run.finish(
             Result(
@@ -161,7 +177,7 @@ class RetrainRun(contextlib.AbstractContextManager):
 
 
 def retrain_run(uri: str, runs_dir: Path, retrain: Retrain) -> RetrainRun | NullRun:
-    """The run of a retrain that begins; see `RetrainRun`."""
+    """The run of a retrain that is about to start, see `RetrainRun`."""
     if uri == "none":
         return NullRun()
     return RetrainRun(uri, retrain, sync_command(retrain.origin.study, runs_dir, uri))
@@ -170,14 +186,16 @@ def retrain_run(uri: str, runs_dir: Path, retrain: Retrain) -> RetrainRun | Null
 def track_evaluation(
     uri: str, runs_dir: Path, result: Mapping, design: str, weights: Path, origin: Origin | None
 ) -> bool:
-    """An evaluation's run, from what evaluation.json says.
+    """Log an evaluation as a run.
 
     Args:
+        result: the evaluation, as evaluation.json has it.
+        design: `arch_hash` of the model.
         weights: the file that was evaluated.
-        origin: of the model's retrain; None where the file does not say.
+        origin: of the model's retrain; None if unknown.
 
     Returns:
-        Whether MLflow has all of it.
+        Whether MLflow has the complete run.
 
     Raises:
         UserError: the store cannot be used.
@@ -188,8 +206,8 @@ def track_evaluation(
 
     study = origin.study if origin else None
     coco = result.get("coco", {})
-    looks = {name: result[name] for name in ("test_size", "flip", "scales") if name in result}
-    standard = looks in ({}, {"test_size": "original", "flip": False, "scales": [1.0]})
+    tta = {name: result[name] for name in ("test_size", "flip", "scales") if name in result}
+    standard = tta in ({}, {"test_size": "original", "flip": False, "scales": [1.0]})
     facts = RunFacts(
         role="evaluate",
         key=_digest(
@@ -197,7 +215,7 @@ def track_evaluation(
             result["data"],
             result["ground_truth"],
             result["machine"],
-            *looks.values(),
+            *tta.values(),
         ),
         title=f"evaluate {result['model']}",
         space=origin.space if origin else None,
@@ -215,11 +233,11 @@ def track_evaluation(
             "images": result["images"],
             "describe": result["describe"],
         }
-        | looks,
+        | tta,
     )
     names = ("params", "macs", "latency_ms", "accuracy_score", "speed_score", "score")
-    again = sync_command(study, runs_dir, uri)
-    with LinkedRun(uri, facts, activity="the evaluation", sync_command=again, live=False) as run:
+    command = sync_command(study, runs_dir, uri)
+    with LinkedRun(uri, facts, activity="the evaluation", sync_command=command, live=False) as run:
         return run.finish(
             Result(
                 metrics={name: result[name] for name in names}
@@ -267,11 +285,11 @@ def _retrain_facts(retrain: Retrain) -> RunFacts:
 
 
 def _retrain_key(retrain: Retrain) -> str:
-    """The same retrain has the same key, also where an older version wrote its metrics.json:
-    keys of the recipe that are newer count only where they are not as they were before."""
-    recipe, usual = retrain.recipe.to_dict(), Recipe().to_dict()
+    """Identifies a retrain, also if an older version wrote its metrics.json: newer keys of the
+    recipe are left out if they have their defaults."""
+    recipe, defaults = retrain.recipe.to_dict(), Recipe().to_dict()
     for key in NEWER_KEYS:
-        if recipe[key] == usual[key]:
+        if recipe[key] == defaults[key]:
             del recipe[key]
     return _digest(retrain.design, replace(retrain.origin, start=None).to_dict(), recipe)
 

@@ -192,7 +192,7 @@ def test_a_study_with_too_few_trials_is_one_line(
 
 
 def test_unknown_and_damaged_studies_are_one_line(call, generated_study):
-    assert "no study there yet" in call(report)[2]
+    assert "has no study yet" in call(report)[2]
     study = generated_study("one", 4)
     code, _, err = call(report, "--study", "other")
     assert code == 2 and "(known: one)" in err and err.count("\n") == 1

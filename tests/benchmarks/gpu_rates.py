@@ -221,7 +221,7 @@ def evaluation_rate(args: Namespace, sizes: Sizes, device) -> dict:
     val = open_data(DataChoice(path=args.data), parts=("val",)).val
     settings = Evaluation(size=None if sizes.test_size == "original" else int(sizes.test_size))
     truth = (
-        official_ground_truth(lists).only(label.name for label in val.labels)
+        official_ground_truth(lists).subset(label.name for label in val.labels)
         if lists.is_dir()
         else None
     )

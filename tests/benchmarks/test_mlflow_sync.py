@@ -8,7 +8,7 @@ import pytest
 
 from analysis.records.load import load_records
 from nas.study.tracker_view import StudyView
-from nas.tracking.runs import tracker
+from nas.tracking.runs import open_tracker
 from trials.names import describe
 from trials.tracking.mlflow_store import client, experiment_id, milliseconds
 
@@ -76,8 +76,8 @@ def test_sync_costs_at_most_1_3_plain_runs(generated_study, tmp_path):
             plain(store, experiment, record)
         middle = time.perf_counter()
         manifest = helpers.manifest("one", space="retina", created=float(turn))
-        sync = tracker(uri, manifest, "", live=False)
-        StudyView(Records(records), sync).tell_all()
+        sync = open_tracker(uri, manifest, "", live=False)
+        StudyView(Records(records), sync).update_all()
         assert sync.close(True)
         ended = time.perf_counter()
         ratios.append((ended - middle) / (middle - started))

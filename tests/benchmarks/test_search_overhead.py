@@ -34,7 +34,7 @@ class Trained:
             raise StopIteration
         return self._remaining.pop(0)
 
-    def take(self, report):
+    def handle_report(self, report):
         assert report.ended
         assert report.failure is None, report.failure
         self.times.append(time.perf_counter())
@@ -56,7 +56,7 @@ def test_a_no_op_trial_costs_half_a_second(tmp_path, tiny_data):
             recipe=recipe,
             until=1,
             evaluate_at=(1,),
-            told=0,
+            epochs_reported=0,
             workdir=str(tmp_path / str(number)),
             train=str(cached.folder),
             holdout=str(cached.folder),
@@ -96,12 +96,12 @@ part(search, "open_study", "data and study")
 part(run_search, "start_ray", "imports of Ray")
 part(run_search, "trial_setup", "tracker, cache")
 part(nas.engine.driver.Driver, "next_segment", "rest of Ray, first design")
-take = nas.engine.driver.Driver.take
+handle_report = nas.engine.driver.Driver.handle_report
 def first_report(driver, report):
     if not any(name == "worker start" for name, _ in parts):
         parts.append(("worker start", time.time() - report.epoch.seconds - start))
-    return take(driver, report)
-nas.engine.driver.Driver.take = first_report
+    return handle_report(driver, report)
+nas.engine.driver.Driver.handle_report = first_report
 code = cli.main(search.make_parser(), search.run, sys.argv[1:])
 print(json.dumps(parts))
 sys.exit(code)

@@ -18,7 +18,7 @@ PROJECT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_the_counters_differ_by_element_wise_work_alone(random_design, seed):
+def test_the_counters_differ_only_by_element_wise_operations(random_design, seed):
     config, size = random_design(seed), (97, 130)
     kinds = counters(config, size)
     assert sum(by_thop for by_thop, _ in kinds.values()) == cost(config, size)[1]

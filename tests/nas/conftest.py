@@ -1,4 +1,4 @@
-"""Commands run as the user runs them, each in a process of its own."""
+"""Fixtures that run commands as a user does, each in its own process."""
 
 import functools
 import os
@@ -21,7 +21,7 @@ LOOPBACK = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"
 
 @pytest.fixture
 def without_times():
-    """Records without the times of day at which their parts happened, to compare two searches."""
+    """Function: records → the records without times of day, for comparing two searches."""
 
     def stripped(records):
         return [
@@ -50,36 +50,36 @@ eta: 2
 
 
 @functools.cache
-def _loopback_alone() -> list[str]:
-    """A prefix that leaves a command no network but loopback, where the system allows that.
+def _loopback_only() -> list[str]:
+    """A prefix that gives a command no network except loopback, if the system allows it.
 
     Ray's ports listen on all addresses of the machine."""
     if shutil.which("unshare") and shutil.which("ip"):
-        tried = subprocess.run([*LOOPBACK, "true"], capture_output=True)
-        if tried.returncode == 0:
+        process = subprocess.run([*LOOPBACK, "true"], capture_output=True)
+        if process.returncode == 0:
             return LOOPBACK
     return []
 
 
-def _heed_ctrl_c() -> None:
-    """What a shell starts in the background inherits deafness to it."""
+def _enable_ctrl_c() -> None:
+    """Background processes of a shell inherit that SIGINT is ignored."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 @pytest.fixture
 def start(tmp_path):
-    """`start("nas.search", "--trials", "2")` → Popen in an empty folder; ended with the test."""
+    """`start("nas.search", "--trials", "2")` → Popen in an empty folder, killed after the test."""
     running = []
 
     def run(module: str, *args: str) -> subprocess.Popen:
         process = subprocess.Popen(
-            [*_loopback_alone(), sys.executable, "-m", module, *map(str, args)],
+            [*_loopback_only(), sys.executable, "-m", module, *map(str, args)],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
-            preexec_fn=_heed_ctrl_c,
+            preexec_fn=_enable_ctrl_c,
             env=os.environ
             | {
                 "OMP_NUM_THREADS": "1",
@@ -100,7 +100,7 @@ def start(tmp_path):
 
 @pytest.fixture
 def command(start):
-    """`command("nas.search", …)` → (exit code, stdout, stderr) of a command run to its end."""
+    """`command("nas.search", …)` → (exit code, stdout, stderr) of the finished command."""
 
     def run(module: str, *args: str) -> tuple[int, str, str]:
         process = start(module, *args)
@@ -124,8 +124,8 @@ def tiny_space(tmp_path, tiny_space_text) -> Path:
 
 @pytest.fixture(scope="module")
 def serve():
-    """`serve(folder)` → (process, address) of an MLflow server on folder/mlflow.db, answering;
-    ended with the module. A port of before can be named again."""
+    """`serve(folder)` → (process, address) of a running MLflow server on folder/mlflow.db, killed
+    after the module. `port` takes the port of a former server."""
     running = []
 
     def start(folder: Path, port: int | None = None) -> tuple[subprocess.Popen, str]:
@@ -191,8 +191,8 @@ def retrained(tiny_study, capsys):
 
 @pytest.fixture
 def untrained_model():
-    """Function: folder, design, changes of its metrics → the folder, with a model that looks
-    retrained; its weights are random."""
+    """Function: folder, design, changes of its metrics → the folder, with a model as if retrained;
+    its weights are random."""
     from detector.network.model import build_detector
     from nas.models.model_folder import save_model
 

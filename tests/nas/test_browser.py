@@ -1,4 +1,4 @@
-"""MLflow's UI and the report in a real browser, on two small studies of the built-in data."""
+"""MLflow's UI and the report in a real browser, for two small studies on the built-in data."""
 
 import json
 import os
@@ -21,12 +21,12 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
-    "--enable-unsafe-swiftshader",  # parallel coordinates are drawn by WebGL
+    "--enable-unsafe-swiftshader",  # WebGL, for parallel coordinates
     "--window-size=1600,1000",
 )
-MLFLOWS_OWN = ("ajax-api/2.0/mlflow/users/current",)
-"""Errors that MLflow 3.17's UI makes by itself: without accounts nobody is the current user."""
-SECONDS = 120  # a slow machine draws MLflow's UI slowly
+MLFLOW_ERRORS = ("ajax-api/2.0/mlflow/users/current",)
+"""Errors of MLflow 3.17's UI itself: without accounts there is no current user."""
+SECONDS = 120  # for slow machines
 
 pytestmark = [
     pytest.mark.slow,
@@ -35,36 +35,36 @@ pytestmark = [
     ),
 ]
 
-HERE = """
+SEARCH_WITHOUT_RAY = """
 import sys
 import trials.compute.trainable
 from nas import search
 from nas.terminal import cli
 from trials.run import run_segment
 
-def here(source, shares, **settings):  # one after the other, without Ray
+def run_here(source, shares, **settings):  # one trial after the other
     while True:
         try:
             segment = source.next_segment()
         except StopIteration:
             return
         for report in run_segment(segment):
-            source.take(report)
+            source.handle_report(report)
 
-trials.compute.trainable.run_on_ray = here
+trials.compute.trainable.run_on_ray = run_here
 sys.exit(cli.main(search.make_parser(), search.run))
 """
 
 
 def python(folder: Path, *args: str) -> None:
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, *args],
         cwd=folder,
         capture_output=True,
         text=True,
         env=os.environ | {"PYTHONPATH": str(PROJECT), "OMP_NUM_THREADS": "1"},
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
 
 
 @pytest.fixture(scope="module")
@@ -72,11 +72,11 @@ def studies(tmp_path_factory, tiny_space_text):
     """A folder with the studies one and two, a report over both, and their MLflow store."""
     folder = tmp_path_factory.mktemp("browser")
     (folder / "tiny.yaml").write_text(tiny_space_text)
-    (folder / "here.py").write_text(HERE)
+    (folder / "search_without_ray.py").write_text(SEARCH_WITHOUT_RAY)
     for seed, name in enumerate(("one", "two")):
         python(
             folder,
-            "here.py",
+            "search_without_ray.py",
             "--space",
             "tiny.yaml",
             "--data",
@@ -111,14 +111,14 @@ def browser(tmp_path):
     for flag in (*FLAGS, f"--user-data-dir={tmp_path / 'profile'}"):
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    made = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
-    made.set_page_load_timeout(SECONDS)
-    yield made
-    made.quit()
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(DRIVER))
+    driver.set_page_load_timeout(SECONDS)
+    yield driver
+    driver.quit()
 
 
-def sees(browser, text: str, seconds: float = SECONDS) -> None:
-    """Waits until the page shows `text`."""
+def wait_for(browser, text: str, seconds: float = SECONDS) -> None:
+    """Wait until the page shows `text`."""
     until = time.time() + seconds
     while text not in browser.find_element("tag name", "body").text:
         assert time.time() < until, f"{text!r} is not on {browser.current_url}"
@@ -126,23 +126,24 @@ def sees(browser, text: str, seconds: float = SECONDS) -> None:
 
 
 def errors(browser) -> list[str]:
-    """Errors in the browser's console since the last call, MLflow's own left out."""
+    """Errors in the browser's console since the last call, except MLFLOW_ERRORS."""
     return [
         entry["message"]
         for entry in browser.get_log("browser")
-        if entry["level"] == "SEVERE" and not any(text in entry["message"] for text in MLFLOWS_OWN)
+        if entry["level"] == "SEVERE"
+        and not any(text in entry["message"] for text in MLFLOW_ERRORS)
     ]
 
 
-def picture(browser, name: str) -> None:
-    """Kept where PICTURES names a folder: those in docs/ were made so."""
+def screenshot(browser, name: str) -> None:
+    """Save a screenshot to the folder that PICTURES names, if any: the source of those in docs/."""
     if os.environ.get("PICTURES"):
         time.sleep(3)  # animations
         browser.save_screenshot(str(Path(os.environ["PICTURES"]) / f"{name}.png"))
 
 
-def drawn(browser) -> int:
-    """Charts of plotly on the page that have something in them."""
+def num_charts(browser) -> int:
+    """Number of plotly charts on the page that are not empty."""
     return browser.execute_script(
         "return [...document.querySelectorAll('.js-plotly-plot')].filter(chart => "
         "chart.querySelector('.main-svg, canvas') && chart.getBoundingClientRect().height > 100)"
@@ -177,19 +178,19 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
     assert set(parents) == {"one", "two"}
 
     browser.get(server + "#/experiments")
-    sees(browser, "tiny")
+    wait_for(browser, "tiny")
     assert errors(browser) == []
 
     browser.get(server + address(f"#/experiments/{experiment}/runs"))
-    sees(browser, "two")
+    wait_for(browser, "two")
     for close in browser.find_elements(By.CSS_SELECTOR, "[aria-label='Close']"):
         close.click()  # the assistant's panel
     expander = browser.find_elements(
         By.CSS_SELECTOR, "[data-testid='expander-button'], [aria-label='Expand'], .ag-row button"
     )[0]
     expander.click()
-    sees(browser, "r000 mnv1 w0.25")
-    picture(browser, "mlflow-runs")
+    wait_for(browser, "r000 mnv1 w0.25")
+    screenshot(browser, "mlflow-runs")
     assert errors(browser) == []
 
     ids = list(parents.values())
@@ -210,16 +211,16 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
             last_linear_y_axis_range=[],
         )
     )
-    sees(browser, "hypervolume")
+    wait_for(browser, "hypervolume")
     until = time.time() + SECONDS
-    while not (drawn(browser) and all(name in browser.page_source for name in ("one", "two"))):
+    while not (num_charts(browser) and all(name in browser.page_source for name in ("one", "two"))):
         assert time.time() < until
         time.sleep(0.3)
-    picture(browser, "mlflow-compare")
+    screenshot(browser, "mlflow-compare")
     assert errors(browser) == []
 
     for file, text in (("front.html", "best score"), ("report.html", "Search report: one")):
-        browser.get("about:blank")  # else the frame of before stands there for a while
+        browser.get("about:blank")  # otherwise the previous frame remains for a while
         browser.get(
             server + address(f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/{file}")
         )
@@ -228,15 +229,15 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
             assert time.time() < until
             time.sleep(0.3)
         browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "iframe"))
-        sees(browser, text)
-        assert drawn(browser) >= 1
+        wait_for(browser, text)
+        assert num_charts(browser) >= 1
         browser.switch_to.default_content()
         assert errors(browser) == []
 
 
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("page", ["report.html", "front.html", "compare-two.html"])
-def test_pages_of_a_study_need_nothing_else_and_fit_the_window(studies, browser, page, width):
+def test_pages_of_a_study_work_offline_and_fit_the_window(studies, browser, page, width):
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
         {"width": width, "height": 1000, "deviceScaleFactor": 1, "mobile": False},
@@ -245,11 +246,11 @@ def test_pages_of_a_study_need_nothing_else_and_fit_the_window(studies, browser,
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
     browser.get(f"file://{studies}/runs/one/{page}")
     until = time.time() + SECONDS
-    while drawn(browser) < (1 if page == "front.html" else 4):
+    while num_charts(browser) < (1 if page == "front.html" else 4):
         assert time.time() < until
         time.sleep(0.3)
     if page == "report.html":
-        picture(browser, f"report-{width}")
-    # charts may scroll inside their place; the page itself does not
+        screenshot(browser, f"report-{width}")
+    # charts may scroll; the page itself must not
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

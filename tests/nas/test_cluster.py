@@ -1,4 +1,4 @@
-"""A search on two Ray nodes of this machine, one of which dies in the middle."""
+"""A search on two Ray nodes on this machine, one of which is killed meanwhile."""
 
 import json
 
@@ -7,8 +7,8 @@ import pytest
 from analysis.records.load import load_records
 from trials.record import Status
 
-# Starts a cluster on loopback, searches on it, kills the second node as soon as both have trained,
-# and ends everything that it started, by pid.
+# Starts a cluster on loopback and a search on it, kills the second node as soon as both have
+# trained, and finally ends all its processes, by pid.
 TWO_NODES = """
 import os, signal, subprocess, sys, time
 from contextlib import suppress
@@ -42,7 +42,7 @@ sys.exit(code)
 
 
 @pytest.mark.slow
-def test_a_study_completes_though_one_of_two_nodes_dies(start, tiny_space, tmp_path):
+def test_a_search_completes_although_one_of_two_nodes_dies(start, tiny_space, tmp_path):
     (tmp_path / "two_nodes.py").write_text(TWO_NODES)
     process = start(
         "two_nodes",

@@ -1,4 +1,4 @@
-"""retina-nas: each sub-command is the command of its module."""
+"""retina-nas: every subcommand is the command of its module."""
 
 import runpy
 import subprocess
@@ -11,34 +11,34 @@ from nas.__main__ import COMMANDS, main
 
 
 def words(text: str, prog: str) -> str:
-    """Help without the name it was called by, and without its line breaks, which depend on that."""
+    """The help text without the program's name, and without line breaks, which depend on it."""
     return " ".join(text.split()).replace(f"usage: {prog} ", "usage: ")
 
 
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("name", COMMANDS)
-def test_a_sub_command_has_the_help_of_its_module(name, monkeypatch, capsys):
+def test_a_subcommand_has_the_help_of_its_module(name, monkeypatch, capsys):
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
-    here = capsys.readouterr().out
-    assert here.startswith(f"usage: retina-nas {name} ")
+    subcommand_help = capsys.readouterr().out
+    assert subcommand_help.startswith(f"usage: retina-nas {name} ")
     module = COMMANDS[name][0]
     monkeypatch.setattr(sys, "argv", [module, "--help"])
     with pytest.raises(SystemExit):
         runpy.run_module(module, run_name="__main__")
-    there = capsys.readouterr().out
-    assert there.startswith(f"usage: python -m {module} ")
-    assert words(here, f"retina-nas {name}") == words(there, f"python -m {module}")
+    module_help = capsys.readouterr().out
+    assert module_help.startswith(f"usage: python -m {module} ")
+    assert words(subcommand_help, f"retina-nas {name}") == words(module_help, f"python -m {module}")
 
 
-def test_a_mistake_in_a_sub_command_is_named_as_typed(capsys):
+def test_an_error_names_the_subcommand_as_typed(capsys):
     assert main(["space", "--frobnicate"]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: retina-nas space: ") and "see retina-nas space --help" in error
 
 
-def test_a_sub_command_runs(tmp_path, monkeypatch, capsys):
+def test_a_subcommand_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert main(["space", "quick", "--draws", "5"]) == 0
     assert capsys.readouterr().out.startswith("quick: ")
@@ -47,8 +47,8 @@ def test_a_sub_command_runs(tmp_path, monkeypatch, capsys):
 def test_help_lists_all_commands(capsys):
     assert main(["--help"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    for name, (_, does) in COMMANDS.items():
-        assert sum(line.split() == [name, *does.split()] for line in lines) == 1
+    for name, (_, summary) in COMMANDS.items():
+        assert sum(line.split() == [name, *summary.split()] for line in lines) == 1
 
 
 def test_version(capsys):
@@ -60,10 +60,10 @@ def test_an_unknown_command_is_one_line(capsys):
     assert main(["serch"]) == 2
     out, error = capsys.readouterr()
     assert out == "" and error.count("\n") == 1
-    assert error.startswith("error: 'serch' is not a command of retina-nas; there are search, ")
+    assert error.startswith("error: 'serch' is not a command of retina-nas; choose from search, ")
 
 
-def test_nothing_but_the_chosen_command_is_imported():
+def test_only_the_chosen_command_is_imported():
     code = (
         "import sys\n"
         "from nas.__main__ import COMMANDS, main\n"
@@ -79,11 +79,11 @@ def test_nothing_but_the_chosen_command_is_imported():
 
 
 def test_python_m_nas_is_the_same(tmp_path):
-    done = subprocess.run(
+    process = subprocess.run(
         [sys.executable, "-m", "nas", "rescore", "--help"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     )
-    assert done.stdout.startswith("usage: python -m nas rescore ")
+    assert process.stdout.startswith("usage: python -m nas rescore ")

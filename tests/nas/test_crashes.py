@@ -1,4 +1,4 @@
-"""Searches that are killed, or whose disk fills up, go on with --resume as if nothing happened."""
+"""Searches that are killed, or whose disk fills up, continue with --resume as if uninterrupted."""
 
 import os
 import random
@@ -30,7 +30,7 @@ KILLS = 10
 
 
 def mlflow_trials(folder):
-    """Trial numbers of MLflow's runs, and their parents."""
+    """Ids of MLflow's parent runs, and (trial number, parent) of its trial runs."""
     import mlflow
 
     client = mlflow.MlflowClient(f"sqlite:///{folder}/mlflow.db")
@@ -49,23 +49,23 @@ def stored(folder):
 
 @pytest.mark.slow
 def test_ten_kills_lose_and_repeat_nothing(command, start, tiny_space, tmp_path):
-    """Killed anywhere between its start and its end, alone or with all of its processes."""
+    """Killed at random moments, alone or with all its processes."""
     tiny_space.write_text(tiny_space.read_text().replace("[1, 2]", "[3, 6, 12]"))
-    folder, chance = tmp_path / "runs" / "one", random.Random(0)
+    folder, rng = tmp_path / "runs" / "one", random.Random(0)
     ended = {}
     for _ in range(KILLS):
         process = start(*SEARCH, "--study", "one", "--resume")
         epochs = sum(len(r.epochs) for r in stored(folder))
-        wanted = epochs + chance.randrange(4)  # at a moment told by progress, not by the clock
-        while process.poll() is None and sum(len(r.epochs) for r in stored(folder)) < wanted:
+        target = epochs + rng.randrange(4)  # a moment defined by progress, not by the clock
+        while process.poll() is None and sum(len(r.epochs) for r in stored(folder)) < target:
             time.sleep(0.2)
-        time.sleep(chance.random())
+        time.sleep(rng.random())
         assert process.poll() is None, process.communicate()
-        if chance.random() < 0.5:
+        if rng.random() < 0.5:
             os.killpg(process.pid, signal.SIGKILL)
         else:
             os.kill(process.pid, signal.SIGKILL)
-        process.wait()  # for the driver alone: its workers may outlive it for a moment
+        process.wait()  # for the driver only: its workers may outlive it for a moment
         records = {r.number: r for r in stored(folder)}
         for number, record in ended.items():
             assert records[number] == record
@@ -85,8 +85,8 @@ def test_ten_kills_lose_and_repeat_nothing(command, start, tiny_space, tmp_path)
 
 
 @pytest.mark.slow
-def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_room(tiny_space, tmp_path):
-    """A real one: a small file system in memory, filled up after the first checkpoint."""
+def test_a_full_disk_ends_a_search_that_continues_when_there_is_space(tiny_space, tmp_path):
+    """A real one: a small file system in memory, filled after the first checkpoint."""
     isolated = ["unshare", "-rmn", "sh", "-c", "mount -t tmpfs -o size=200m tmpfs runs"]
     (tmp_path / "runs").mkdir()
     if (
@@ -113,7 +113,7 @@ def test_a_full_disk_ends_a_search_that_goes_on_when_there_is_room(tiny_space, t
     )
     lines = [
         line for line in (tmp_path / "err").read_text().splitlines() if "network_util" not in line
-    ]  # on loopback alone Ray says so
+    ]  # Ray's warning about having only loopback
     assert (tmp_path / "code").read_text() == "2\n", lines
     assert len(lines) == 1
     assert "runs/one: the disk is full (" in lines[0]

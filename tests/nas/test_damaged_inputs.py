@@ -1,4 +1,4 @@
-"""Files with faults, through every command: a clear line for each, and the rest is done."""
+"""Damaged files in every command: a clear line for each, and all others are processed."""
 
 import io
 import json
@@ -29,12 +29,12 @@ CONFIG = Detector(
 
 
 def picture(height, width):
-    coarse = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
-    return cv2.resize(coarse, (width, height))
+    noise = np.random.default_rng(0).integers(0, 256, (6, 8, 3), np.uint8)
+    return cv2.resize(noise, (width, height))
 
 
 def jpeg(*segment: bytes) -> bytes:
-    """A picture of 60 rows and 80 columns with an APP1 segment in its head."""
+    """An image of 60 rows and 80 columns with APP1 segments in its header."""
     data = cv2.imencode(".jpg", picture(60, 80))[1].tobytes()
     head = b"".join(b"\xff\xff\xe1" + struct.pack(">H", len(s) + 2) + s for s in segment)
     return data[:2] + head + data[2:]
@@ -50,7 +50,7 @@ def cmyk() -> bytes:
     return file.getvalue()
 
 
-TURNED = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
+ROTATED = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0)
 DAMAGED = {
     "cut.jpg": jpeg()[:-200],
     "cut_behind_a_thumbnail.jpg": jpeg(b"Exif\0\0" + jpeg())[:-200],
@@ -64,7 +64,7 @@ ODD = {  # name → content, (height, width) as stored
     "tall.jpg": (encoded(".jpg", picture(20_000, 100)), (20_000, 100)),
     "grey.jpg": (encoded(".jpg", picture(60, 80)[..., 0]), (60, 80)),
     "cmyk.jpg": (cmyk(), (60, 80)),
-    "turned.jpg": (jpeg(TURNED), (60, 80)),
+    "turned.jpg": (jpeg(ROTATED), (60, 80)),
     "deep.png": (encoded(".png", picture(60, 80).astype(np.uint16) * 257), (60, 80)),
     "alpha.png": (
         encoded(".png", np.dstack([picture(60, 80)] + [np.zeros((60, 80), np.uint8)])),
@@ -76,7 +76,7 @@ ODD = {  # name → content, (height, width) as stored
 
 @pytest.fixture
 def data(tmp_path):
-    """A folder in the official layout, all of these images in train and in val, a face in each."""
+    """A folder in the official layout with all these images in train and in val, one face each."""
     root = tmp_path / "data"
     for part in ("train", "val"):
         folder = root / f"WIDER_{part}" / "images" / "0--Event"
@@ -95,7 +95,7 @@ def data(tmp_path):
 
 @pytest.fixture
 def called(tmp_path, capfd, untrained_model):
-    """Function: command, flags → (exit code, stdout, stderr); with an untrained model."""
+    """Function: command, flags → (exit code, stdout, stderr); the model has random weights."""
     untrained_model(tmp_path / "runs" / "tiny" / "best", CONFIG)
 
     def call(command, *flags) -> tuple[int, str, str]:
@@ -113,13 +113,13 @@ def called(tmp_path, capfd, untrained_model):
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-def test_a_damaged_image_is_told_by_its_path(tmp_path, name):
+def test_a_damaged_image_is_reported_with_its_path(tmp_path, name):
     (tmp_path / name).write_bytes(DAMAGED[name])
     with pytest.raises(UnreadableImage) as error:
         read_image(tmp_path / name)
-    says = "a truncated JPEG" if name.endswith("jpg") and "cut" in name else ""
+    reason = "a truncated JPEG" if name.endswith("jpg") and "cut" in name else ""
     assert str(error.value).startswith(f"{tmp_path / name}: not a readable image")
-    assert says in str(error.value)
+    assert reason in str(error.value)
 
 
 @pytest.mark.parametrize("name", ODD)
@@ -134,16 +134,16 @@ def test_an_odd_image_is_read_as_it_is_stored(tmp_path, name):
 
 
 @pytest.mark.parametrize("flags", [(), ("--test-size", "32x128", "--flip", "--scales", "0.02,1")])
-def test_evaluate_does_the_rest(called, data, tmp_path, flags):
+def test_evaluate_scores_all_others(called, data, tmp_path, flags):
     code, out, err = called(evaluate, "--data", data, *flags, "--json", tmp_path / "x.json")
     assert code == 1 and "5 of 14 images cannot be read" in err
-    told = out.split("cannot be read:\n")[1].split()
-    assert sorted(told) == sorted(f"0--Event/{name}" for name in DAMAGED)
+    unreadable = out.split("cannot be read:\n")[1].split()
+    assert sorted(unreadable) == sorted(f"0--Event/{name}" for name in DAMAGED)
     result = json.loads((tmp_path / "x.json").read_text())
-    assert result["images"] == 14 and sorted(result["unreadable"]) == sorted(told)
+    assert result["images"] == 14 and sorted(result["unreadable"]) == sorted(unreadable)
 
 
-def test_detect_does_the_rest(called, data, tmp_path):
+def test_detect_processes_all_others(called, data, tmp_path):
     code, out, err = called(
         detect,
         data / "WIDER_val",
@@ -155,26 +155,26 @@ def test_detect_does_the_rest(called, data, tmp_path):
         "--keep-top-k",
         3,
     )
-    assert code == 1 and "5 of 14 files cannot be read; the rest is done" in err
+    assert code == 1 and "5 of 14 files cannot be read; all others were processed" in err
     assert all(f"/{name}: not a readable image" in out for name in DAMAGED)
     for name, (_, (height, width)) in ODD.items():
-        told = json.loads((tmp_path / "out" / "images" / "0--Event" / f"{name}.json").read_text())
-        if name == "turned.jpg":  # for people: upright
+        result = json.loads((tmp_path / "out" / "images" / "0--Event" / f"{name}.json").read_text())
+        if name == "turned.jpg":  # results are for the upright image
             height, width = width, height
-        assert (told["height"], told["width"]) == (height, width)
-        assert 0 < len(told["annotations"]) <= 3
+        assert (result["height"], result["width"]) == (height, width)
+        assert 0 < len(result["annotations"]) <= 3
 
 
-def test_training_data_does_without_them(data, tmp_path):
+def test_training_data_leaves_them_out(data, tmp_path):
     opened = open_data(DataChoice(path=str(data), holdout=0.25))
     cached = cache_images(opened.all_train, tmp_path / "cache", 64)
     assert sorted(cached.skipped) == sorted(f"0--Event/{name}" for name in DAMAGED)
     assert sorted(label.name for label in cached.labels) == sorted(f"0--Event/{n}" for n in ODD)
     sizes = {label.name.split("/")[1]: label.size for label in cached.labels}
-    assert all(sizes[name] == size[::-1] for name, (_, size) in ODD.items())  # EXIF left alone
+    assert all(sizes[name] == size[::-1] for name, (_, size) in ODD.items())  # EXIF is ignored
 
 
-def test_convert_tells_sizes_as_stored(data, tmp_path, capfd):
+def test_convert_writes_sizes_as_stored(data, tmp_path, capfd):
     text = data / "wider_face_split" / "wider_face_val_bbx_gt.txt"
     code = cli.main(
         convert.make_parser(),
@@ -236,7 +236,7 @@ BAD_ANNOTATION = {
 
 @pytest.fixture
 def annotated(tmp_path):
-    """Function: text of an annotation file → the folder of one val image that it is of."""
+    """Function: text of an annotation file → (data folder with its one val image, the file)."""
 
     def make(text: str):
         kind = {"#": "val/label.txt", "[": "val/label.json", "{": "val/label.json"}.get(
@@ -253,8 +253,10 @@ def annotated(tmp_path):
     return make
 
 
-@pytest.mark.parametrize("text, says", BAD_ANNOTATION.values(), ids=BAD_ANNOTATION)
-def test_bad_annotation_is_one_line_and_leaves_nothing_behind(annotated, called, capfd, text, says):
+@pytest.mark.parametrize("text, message", BAD_ANNOTATION.values(), ids=BAD_ANNOTATION)
+def test_bad_annotation_is_one_line_and_leaves_nothing_behind(
+    annotated, called, capfd, text, message
+):
     folder, path = annotated(text)
     code, _, err = called(evaluate, "--data", folder)
     assert code == 2 and err.startswith(f"error: {path}") and err.count("\n") == 1
@@ -262,10 +264,10 @@ def test_bad_annotation_is_one_line_and_leaves_nothing_behind(annotated, called,
     assert (
         cli.main(convert.make_parser(), convert.run, [str(path), str(target), "--to", "json"]) == 2
     )
-    other = capfd.readouterr().err
-    assert other.count("\n") == 1 and not target.exists()
-    for line in (err, other):
-        assert says in line
+    convert_err = capfd.readouterr().err
+    assert convert_err.count("\n") == 1 and not target.exists()
+    for line in (err, convert_err):
+        assert message in line
 
 
 NEGATIVE = {
@@ -286,15 +288,15 @@ NEGATIVE = {
 
 
 @pytest.mark.parametrize("name", NEGATIVE)
-def test_faces_of_negative_size_are_told_and_the_others_kept(annotated, name):
+def test_faces_of_negative_size_are_reported_and_the_others_kept(annotated, name):
     folder, path = annotated(NEGATIVE[name])
     opened = open_data(DataChoice(path=str(folder)), parts=("val",))
     assert len(opened.val.labels[0].boxes) == 1
-    (told,) = opened.warnings
-    assert told.startswith(str(path)) and "face 1 of a/b.jpg (9 9 -3 4)" in told
+    (warning,) = opened.warnings
+    assert warning.startswith(str(path)) and "face 1 of a/b.jpg (9 9 -3 4)" in warning
 
 
-def test_images_and_classes_that_are_not_there_are_told(annotated):
+def test_missing_images_and_unknown_classes_are_reported(annotated):
     content = json.loads(coco())
     content["images"].append({"id": 2, "file_name": "a/gone.jpg"})
     content["annotations"] += [
@@ -316,7 +318,7 @@ def test_images_and_classes_that_are_not_there_are_told(annotated):
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory):
-    """A folder with files that are no models of ours."""
+    """A folder with files that are not models of this program, or damaged."""
     import openvino
 
     folder = tmp_path_factory.mktemp("models")
@@ -334,8 +336,8 @@ def models(tmp_path_factory):
     )
     good = folder / "other.xml"
     openvino.save_model(openvino.convert_model(folder / "other.onnx"), good)
-    whole = (folder / "other.onnx").read_bytes()
-    (folder / "cut.onnx").write_bytes(whole[: len(whole) // 2])
+    content = (folder / "other.onnx").read_bytes()
+    (folder / "cut.onnx").write_bytes(content[: len(content) // 2])
     for name in ("text.onnx", "text.xml"):
         (folder / name).write_text("hello")
     for name in ("empty.onnx", "empty.xml"):
@@ -364,15 +366,15 @@ BAD_MODELS = {
 }
 
 
-@pytest.mark.parametrize("name, says", BAD_MODELS.items())
-def test_what_is_no_model_of_ours(called, models, data, tmp_path, name, says):
+@pytest.mark.parametrize("name, message", BAD_MODELS.items())
+def test_files_that_are_not_models_of_this_program(called, models, data, tmp_path, name, message):
     for command, flags in (
         (evaluate, ("--data", data)),
         (detect, (data, "--output", tmp_path / "out")),
     ):
         code, _, err = called(command, "--model", models / name, *flags)
-        assert code == 2 and err.startswith(f"error: {models / name}: ") and says in err
-        assert err.count("\n") == 1 and "/src/" not in err  # the runtimes have no say
+        assert code == 2 and err.startswith(f"error: {models / name}: ") and message in err
+        assert err.count("\n") == 1 and "/src/" not in err  # no messages of the runtimes
     code, _, err = called(
         export, "--format", "onnx", "--checkpoint", models / name, "--output", tmp_path / "x.onnx"
     )

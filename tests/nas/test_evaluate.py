@@ -1,3 +1,5 @@
+"""nas.evaluate, run as a user does."""
+
 import json
 
 import cv2
@@ -27,21 +29,23 @@ def evaluated(tiny_study, capsys):
 
 
 @pytest.fixture
-def kept(untrained_model):
-    """Function: study, trial, folder, time → the folder of a model of that trial."""
+def save_trial_model(untrained_model):
+    """Function: study, trial, folder, time → the folder, with a model of that trial."""
 
-    def keep(study, number: int, folder, finished: float):
+    def save(study, number: int, folder, finished: float):
         title = f"trial {number} of study tiny"
         return untrained_model(
             folder, study.records[number].detector, title=title, finished=finished
         )
 
-    return keep
+    return save
 
 
-def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kept):
-    kept(tiny_study, 0, tiny_study.folder / "retrained" / "r000", finished=5.0)
-    best = kept(tiny_study, 1, tiny_study.folder / "best", finished=9.0)
+def test_the_most_recently_retrained_model_is_scored(
+    evaluated, tiny_study, tmp_path, save_trial_model
+):
+    save_trial_model(tiny_study, 0, tiny_study.folder / "retrained" / "r000", finished=5.0)
+    best = save_trial_model(tiny_study, 1, tiny_study.folder / "best", finished=9.0)
     code, out, err = evaluated(
         "--json", str(tmp_path / "e.json"), "--output", str(tmp_path / "out")
     )
@@ -61,7 +65,7 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kep
     network = json.loads((best / "network.json").read_text())
     assert sum(params for _, params, _ in network["layers"]) == record.cost.params
 
-    # The files it wrote, scored as any other's, give the same AP.
+    # Scoring the prediction files that it wrote gives the same AP.
     code, out, _ = evaluated(
         "--predictions",
         str(tmp_path / "out"),
@@ -73,7 +77,7 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kep
     assert code == 0
     assert json.loads((tmp_path / "p.json").read_text())["ap"] == pytest.approx(result["ap"])
 
-    # Looked at in another way: told, and no part of what reports quote.
+    # Another test size and test-time augmentation: reported, but not saved for reports.
     code, out, _ = evaluated(
         "--test-size",
         "vga",
@@ -87,7 +91,7 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kep
     )
     other = json.loads((tmp_path / "v.json").read_text())
     assert code == 0 and "8 val images, long side at most 640 px, at × 0.5, 1, mirrored too" in out
-    assert "made 4 passes over every image" in out and "COCO     AP 0" in out and "AR100" in out
+    assert "uses 4 forward passes per image" in out and "COCO     AP 0" in out and "AR100" in out
     assert [other[k] for k in ("metric", "test_size", "flip", "scales")] == [
         "coco",
         "640",
@@ -109,26 +113,28 @@ def test_the_last_retrained_model_is_scored(evaluated, tiny_study, tmp_path, kep
     assert "not empty" in evaluated("--output", str(tmp_path / "out"))[2]
 
 
-def test_newer_retrain_is_the_last(tiny_study, kept):
+def test_the_newest_retrain_is_chosen(tiny_study, save_trial_model):
     runs = tiny_study.folder.parent
-    kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
-    newer = kept(tiny_study, 0, runs / "retinaface_mobile025" / "best", finished=2.0)
+    save_trial_model(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
+    newer = save_trial_model(tiny_study, 0, runs / "retinaface_mobile025" / "best", finished=2.0)
     assert last_retrained(runs) == newer
-    kept(tiny_study, 1, tiny_study.folder / "best", finished=3.0)  # replaced as a whole
+    save_trial_model(
+        tiny_study, 1, tiny_study.folder / "best", finished=3.0
+    )  # replaces the older model
     assert last_retrained(runs) == tiny_study.folder / "best"
     assert not list(tiny_study.folder.glob(".best*"))
 
 
 BAD_INPUT = [
-    ([], "no retrained model there yet"),
+    ([], "contains no retrained model yet"),
     (["--study", "other"], "study other is not in"),
     (["--study", "tiny"], "python -m nas.retrain --best --study tiny"),
     (["--checkpoint", "nowhere.pt"], "nowhere.pt: no such checkpoint"),
-    (["--preset", "retinaface_mobile025"], "--preset: goes with --checkpoint only"),
-    (["--listed-only"], "--listed-only: goes with --predictions only"),
-    (["--study", "tiny", "--predictions", "x"], "--study and --predictions: give one of them"),
+    (["--preset", "retinaface_mobile025"], "--preset: needs --checkpoint"),
+    (["--listed-only"], "--listed-only: needs --predictions"),
+    (["--study", "tiny", "--predictions", "x"], "--study and --predictions: give only one of them"),
     (["--predictions", "nowhere", "--data", "synthetic"], "nowhere: no such folder"),
-    (["--predictions", "x", "--flip"], "go with a model"),
+    (["--predictions", "x", "--flip"], "need a model"),
     (["--test-size", "1600x"], "'1600x' must be original, vga, the long side"),
     (["--test-size", "0"], "'0' must be"),
     (["--test-size", "x640"], "'x640' must be"),
@@ -139,13 +145,13 @@ BAD_INPUT = [
 
 
 def test_bad_input_is_one_line(evaluated):
-    for flags, told in BAD_INPUT:
+    for flags, message in BAD_INPUT:
         code, _, err = evaluated(*flags)
-        assert code == 2 and told in err and err.count("\n") == 1
+        assert code == 2 and message in err and err.count("\n") == 1
 
 
-def test_checkpoint_of_another_design(evaluated, tiny_study, kept):
-    folder = kept(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
+def test_checkpoint_of_another_design(evaluated, tiny_study, save_trial_model):
+    folder = save_trial_model(tiny_study, 1, tiny_study.folder / "best", finished=1.0)
     code, _, err = evaluated(
         "--checkpoint",
         str(folder / "weights.pt"),
@@ -157,7 +163,7 @@ def test_checkpoint_of_another_design(evaluated, tiny_study, kept):
     assert code == 2 and "weights of another design: backbone.stem is 4 there, 8 here" in err
 
 
-def test_foreign_weights_need_a_preset(evaluated, tmp_path):
+def test_weights_of_other_programs_need_a_preset(evaluated, tmp_path):
     import torch
 
     torch.save({"layer.weight": torch.zeros(2)}, tmp_path / "foreign.pth")
@@ -165,7 +171,7 @@ def test_foreign_weights_need_a_preset(evaluated, tmp_path):
     assert code == 2 and "--preset" in err and err.count("\n") == 1
 
 
-def test_bad_line_and_missing_files_of_predictions(evaluated, tmp_path):
+def test_missing_prediction_files_and_a_bad_line(evaluated, tmp_path):
     import detector.data.open
 
     val = detector.data.open.open_data(DataChoice()).val
@@ -184,7 +190,7 @@ def test_bad_line_and_missing_files_of_predictions(evaluated, tmp_path):
     assert code == 2 and f"{path}:4: '10 10 oops'" in err
 
 
-def test_published_predictions_digit_by_digit(wider_root, capsys, tmp_path):
+def test_published_predictions_agree_in_every_digit(wider_root, capsys, tmp_path):
     import tarfile
 
     with tarfile.open(wider_root.parent / "predictions" / "retinaface_mobile025.tar.gz") as tar:
@@ -199,7 +205,7 @@ def test_published_predictions_digit_by_digit(wider_root, capsys, tmp_path):
     assert "easy 0.9271978013894713  medium 0.8987260677236961  hard 0.734930773171812" in out
 
 
-def test_sizes_and_factors_as_typed():
+def test_sizes_and_factors_are_parsed():
     sizes = {
         "original": (None, None),
         "vga": (None, 640),

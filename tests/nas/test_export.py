@@ -1,4 +1,4 @@
-"""nas.export as its user runs it, and the exported model scored by nas.evaluate."""
+"""nas.export, run as a user does, and the exported model scored by nas.evaluate."""
 
 import json
 
@@ -10,7 +10,7 @@ from nas.terminal import cli
 
 @pytest.fixture
 def best(tiny_study, untrained_model):
-    """Folder of a model that looks retrained; its weights are untrained."""
+    """Folder of a model as if retrained; its weights are random."""
     config = tiny_study.records[1].detector
     return untrained_model(tiny_study.folder / "best", config)
 
@@ -34,7 +34,7 @@ def called(tiny_study, capsys):
     return call
 
 
-def test_an_exported_model_scores_as_its_weights(called, best, tmp_path):
+def test_an_exported_model_scores_like_the_torch_model(called, best, tmp_path):
     code, out, err = called(
         export, "--format", "onnx", "--study", "tiny", "--json", tmp_path / "x.json"
     )
@@ -78,31 +78,31 @@ def test_a_failed_check_deletes_nothing(called, best, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, message",
     [
         (("--format", "onnx", "--output", "model.xml"), "must end in .onnx"),
         (("--format", "onnx", "--output", "nowhere/model.onnx"), "does not exist"),
         (("--format", "onnx", "--confidence", "2"), "between 0 and 1"),
         (("--format", "onnx", "--checkpoint", "no.pt"), "no such checkpoint"),
-        (("--format", "onnx", "--checkpoint", "no.pt", "--study", "tiny"), "give one of them"),
+        (("--format", "onnx", "--checkpoint", "no.pt", "--study", "tiny"), "give only one of them"),
         (("--format", "tflite"), "invalid choice"),
         ((), "--format"),
     ],
 )
-def test_mistakes_are_one_line(called, best, flags, says):
+def test_an_error_is_one_line(called, best, flags, message):
     code, _, err = called(export, *flags)
-    assert code == 2 and says in err and err.count("\n") == 1
+    assert code == 2 and message in err and err.count("\n") == 1
 
 
 @pytest.mark.parametrize(
-    "flags, says",
+    "flags, message",
     [
         (("--model", "no.onnx"), "no such file"),
         (("--model", "weights.pt"), "must be an .onnx"),
-        (("--model", "a.onnx", "--checkpoint", "b.pt"), "--checkpoint and --model: give one"),
-        (("--model", "a.onnx", "--predictions", "b"), "--model and --predictions: give one"),
+        (("--model", "a.onnx", "--checkpoint", "b.pt"), "--checkpoint and --model: give only one"),
+        (("--model", "a.onnx", "--predictions", "b"), "--model and --predictions: give only one"),
     ],
 )
-def test_evaluate_names_what_is_wrong_with_a_model(called, flags, says):
+def test_evaluate_reports_what_is_wrong_with_a_model(called, flags, message):
     code, _, err = called(evaluate, *flags)
-    assert code == 2 and says in err and err.count("\n") == 1
+    assert code == 2 and message in err and err.count("\n") == 1

@@ -1,4 +1,4 @@
-"""Trials that fail end as failed, with reason and traceback, tried again where that may help."""
+"""Failing trials are retried if that may help, then recorded as failed with their traceback."""
 
 from collections import defaultdict
 from dataclasses import replace
@@ -19,12 +19,12 @@ from trials.run import run_segment
 
 @pytest.fixture
 def driver(tmp_path, tiny_space, monkeypatch):
-    """A search that trains by `faults`: trial number → what happens at its attempts, in turn;
-    `parts` notes in how many parts each attempt took the images of a step."""
+    """A driver whose training raises `faults`: trial number → the errors of its attempts (None:
+    success). `parts` records into how many parts each attempt split the images of a step."""
     space = SearchSpace.load(tiny_space)
     for cache in ("a", "b"):
         (tmp_path / cache).mkdir()
-    made = helpers.driver(
+    driver = helpers.driver(
         tmp_path,
         replace(space, rungs=(1,)),
         setup=TrialSetup(train=tmp_path / "a", holdout=tmp_path / "b"),
@@ -39,9 +39,9 @@ def driver(tmp_path, tiny_space, monkeypatch):
     }
 
     def fit(config, recipe, *images, workdir, **kwargs):
-        made.parts[int(workdir.name)].append(recipe.accumulate)
-        left = faults.get(int(workdir.name), [])
-        if left and (error := left.pop(0)):
+        driver.parts[int(workdir.name)].append(recipe.accumulate)
+        errors = faults.get(int(workdir.name), [])
+        if errors and (error := errors.pop(0)):
             raise error
         (workdir / "last.pt").write_text("a checkpoint")
         yield Epoch(
@@ -53,10 +53,10 @@ def driver(tmp_path, tiny_space, monkeypatch):
             ap=dict.fromkeys(("easy", "medium", "hard"), 0.5),
         )
 
-    made.parts = defaultdict(list)
+    driver.parts = defaultdict(list)
     monkeypatch.setattr(detector.training.fit, "fit", fit)
     monkeypatch.setattr("detector.data.cache.CachedImages", lambda folder: SimpleNamespace())
-    return made
+    return driver
 
 
 def test_every_kind_of_failure(driver):
@@ -66,7 +66,7 @@ def test_every_kind_of_failure(driver):
         except StopIteration:
             break
         for report in run_segment(segment):
-            driver.take(report)
+            driver.handle_report(report)
     records = driver.records
     ended = {r.number: (r.status, r.retries) for r in records}
     failed, completed = Status.FAILED, Status.COMPLETED
@@ -110,4 +110,4 @@ def test_every_kind_of_failure(driver):
             assert log.endswith(f"failed: {record.reason}\n")
         tries = len(driver.parts[record.number])
         assert log.count("Traceback") == tries - (record.status is completed)
-        assert log.count("to be tried again") == tries - 1
+        assert log.count("will be retried") == tries - 1

@@ -241,7 +241,7 @@ def test_the_command(table, space, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        (["--schedules", "1,5"], "must rise to 4"),
+        (["--schedules", "1,5"], "must be ascending, end at 4"),
         (["--schedules", "few"], "must be comma-separated epochs"),
         (["--samplers", "grid"], "not one of"),
         (["--table", "none.json"], "no such file"),

@@ -1,4 +1,4 @@
-"""Retrains that suit the device: the images of a step, and a memory that is too small."""
+"""Retrains adapted to the device: --batch-size auto, and a device with too little memory."""
 
 import itertools
 import json
@@ -9,28 +9,28 @@ import torch
 
 from nas import retrain
 from nas.retraining import training
-from nas.retraining.batch_size import suitable_batch_size
-from nas.retraining.candidate import choose, full_recipe
+from nas.retraining.batch_size import with_auto_batch_size
+from nas.retraining.candidate import choose_candidate, full_recipe
 from nas.retraining.options import RetrainOptions
 
 
 @pytest.fixture
 def fast_gpu(monkeypatch):
-    """Choices of --batch-size auto as on a GPU; what it returns notes the sizes that were tried."""
+    """--batch-size auto as on a GPU; the list of calls: batch size, image size, sizes to try."""
 
     def choose_size(config, recipe, device, sizes, step, report):
         assert set(step.keywords) == {"graph"}
-        asked.append((recipe.batch_size, recipe.size, sorted(sizes)))
+        calls.append((recipe.batch_size, recipe.size, sorted(sizes)))
         report(f"batch size: {max(sizes)}, chosen")
         return max(sizes)
 
-    asked = []
+    calls = []
     monkeypatch.setattr("detector.training.batch_size.choose_batch_size", choose_size)
     monkeypatch.setattr("detector.training.batch_size.MIN_STEPS", 1)
-    return asked
+    return calls
 
 
-def test_a_batch_size_that_suits_the_device(retrained, tiny_study, fast_gpu):
+def test_the_batch_size_is_chosen_for_the_device(retrained, tiny_study, fast_gpu):
     flags = ("--best", "--epochs", "1", "--size", "64", "--batch-size", "auto")
     code, out, err = retrained(*flags)
     assert (code, err) == (0, "")
@@ -40,7 +40,7 @@ def test_a_batch_size_that_suits_the_device(retrained, tiny_study, fast_gpu):
     assert metrics["chosen_batch_size"] == metrics["recipe"]["batch_size"] == 8
     assert metrics["recipe"]["optimizer"]["lr"] == pytest.approx(0.04)
     code, out, _ = retrained(*flags, "--resume")
-    assert code == 0 and "retrained already" in out and len(fast_gpu) == 1
+    assert code == 0 and "already been retrained" in out and len(fast_gpu) == 1
     assert retrained("--best", "--epochs", "2", *flags[3:], "--resume")[0] == 0
     assert len(fast_gpu) == 2  # another retrain
 
@@ -59,14 +59,14 @@ def test_a_chosen_batch_size_is_kept_by_a_resumed_retrain(
     with monkeypatch.context() as patch:
         patch.setattr(detector.training.fit, "fit", killed)
         assert retrained(*flags)[0] == 130
-    monkeypatch.setattr("detector.training.batch_size.choose_batch_size", None)  # not asked again
+    monkeypatch.setattr("detector.training.batch_size.choose_batch_size", None)  # not called again
     code, out, err = retrained(*flags, "--resume")
     assert (code, err) == (0, "") and "batch 8, lr" in out
     metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
     assert (metrics["chosen_batch_size"], len(metrics["epochs"])) == (8, 2)
 
 
-def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
+def test_workers_time_their_share_of_a_step(tiny_study, fast_gpu, capsys):
     args = retrain.make_parser().parse_args(
         [
             "--runs-dir",
@@ -80,8 +80,8 @@ def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
         ]
     )
     options = RetrainOptions.of(args)
-    candidate = choose(options)
-    recipe = suitable_batch_size(
+    candidate = choose_candidate(options)
+    recipe = with_auto_batch_size(
         candidate, full_recipe(candidate, options), SimpleNamespace(images=40), options
     )
     assert fast_gpu == [(2, 64, [2, 4, 8, 16])]
@@ -90,18 +90,18 @@ def test_workers_try_their_share_of_a_step(tiny_study, fast_gpu, capsys):
 
 
 def test_out_of_memory_is_one_line_whose_hint_works(retrained, tiny_study, monkeypatch):
-    whole = training._epochs
+    original = training._epochs
 
     def runs_out(candidate, recipe, *rest):
         if recipe.accumulate == 1:
-            yield from itertools.islice(whole(candidate, recipe, *rest), 1)
+            yield from itertools.islice(original(candidate, recipe, *rest), 1)
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nGPU 0")
-        yield from whole(candidate, recipe, *rest)
+        yield from original(candidate, recipe, *rest)
 
     monkeypatch.setattr(training, "_epochs", runs_out)
     code, _, err = retrained("--best", "--epochs", "2")
     assert code == 2 and err.count("\n") == 1
-    assert "out of memory with 4 images of 256 px a step; add --accumulate 2" in err
+    assert "out of memory with 4 images of 256 px per step; add --accumulate 2" in err
     code, _, err = retrained("--best", "--epochs", "2", "--accumulate", "2", "--resume")
     assert (code, err) == (0, "")
     metrics = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())

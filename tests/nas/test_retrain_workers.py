@@ -1,4 +1,4 @@
-"""Two workers that train as one, by Ray Train on loopback."""
+"""Two workers that train one detector together, by Ray Train on loopback."""
 
 import json
 import os
@@ -36,7 +36,7 @@ RECIPE = Recipe(
     evaluation=Evaluation(size=96, every=2),
 )
 
-# What a driver does, as a module in the test's folder: job.json says what, told.jsonl takes epochs.
+# The driver, a module in the test's folder: reads job.json, writes the epochs to epochs.jsonl.
 DRIVER = """
 import json
 from dataclasses import asdict
@@ -47,12 +47,12 @@ from detector.config.recipe import Recipe
 from trials.compute.distributed import fit_on_ray
 
 job = json.loads(Path("job.json").read_text())
-with open("told.jsonl", "w", buffering=1) as told:
+with open("epochs.jsonl", "w", buffering=1) as epochs:
     for epoch in fit_on_ray(Detector.from_dict(job["detector"]), Recipe.from_dict(job["recipe"]),
                             CachedImages(Path(job["train"])), CachedImages(Path(job["holdout"])),
                             workdir=Path("work"), device="cpu", workers=2,
                             progress=lambda *step: None):
-        told.write(json.dumps(asdict(epoch)) + "\\n")
+        epochs.write(json.dumps(asdict(epoch)) + "\\n")
 """
 
 
@@ -64,7 +64,7 @@ def images(tmp_path):
 
 @pytest.fixture
 def start_pair(start, images, tmp_path):
-    """Function: recipe → a process in which two workers train by it, in tmp_path / "work"."""
+    """Function: recipe → a process that trains with two workers in tmp_path / "work"."""
 
     def run(recipe: Recipe):
         (tmp_path / "job.json").write_text(
@@ -83,18 +83,18 @@ def start_pair(start, images, tmp_path):
     return run
 
 
-def told(folder: Path) -> list[dict]:
-    return [json.loads(line) for line in (folder / "told.jsonl").read_text().splitlines()]
+def reported_epochs(folder: Path) -> list[dict]:
+    return [json.loads(line) for line in (folder / "epochs.jsonl").read_text().splitlines()]
 
 
 @pytest.mark.slow
-def test_two_workers_have_the_losses_of_one(start_pair, images, tmp_path):
-    """Five images a step are three and two, in two parts each; normalisation is frozen."""
+def test_two_workers_have_the_same_losses_as_one(start_pair, images, tmp_path):
+    """Five images per step: three and two, in two parts each; batch normalisation is frozen."""
     process = start_pair(RECIPE)
     alone = list(fit(CONFIG, RECIPE, *images, workdir=tmp_path / "alone", device="cpu"))
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    together = told(tmp_path)
+    together = reported_epochs(tmp_path)
     assert [e["epoch"] for e in together] == [e.epoch for e in alone] == [1, 2, 3]
     for one, two in zip(alone, together):
         assert two["losses"] == pytest.approx(one.losses, rel=1e-4)
@@ -107,21 +107,23 @@ def test_two_workers_have_the_losses_of_one(start_pair, images, tmp_path):
 
 
 def workers_of(process) -> list[int]:
-    """Pids of the processes in which the driver's workers train."""
-    found = []
+    """Pids of the driver's training workers."""
+    pids = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            name = (folder / "cmdline").read_bytes()
-            own = (folder / "environ").read_bytes()
-        except OSError:  # ended meanwhile, or another user's
+            command = (folder / "cmdline").read_bytes()
+            environment = (folder / "environ").read_bytes()
+        except OSError:  # it has ended, or is another user's
             continue
-        if name.startswith(b"ray::RayTrainWorker") and os.fsencode(process.folder) in own:
-            found.append(int(folder.name))
-    return found
+        if command.startswith(b"ray::RayTrainWorker") and (
+            os.fsencode(process.folder) in environment
+        ):
+            pids.append(int(folder.name))
+    return pids
 
 
 @pytest.mark.slow
-def test_a_killed_worker_is_replaced_and_no_epoch_lost_or_told_twice(
+def test_a_killed_worker_is_replaced_and_no_epoch_is_lost_or_repeated(
     start_pair, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("TEST_FOLDER", str(tmp_path))  # in the workers' environment, to find them
@@ -131,11 +133,11 @@ def test_a_killed_worker_is_replaced_and_no_epoch_lost_or_told_twice(
     while not (tmp_path / "work" / LAST).exists() and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()[1]
         time.sleep(0.2)
-    assert (tmp_path / "work" / LAST).exists() and len(told(tmp_path)) < 40
+    assert (tmp_path / "work" / LAST).exists() and len(reported_epochs(tmp_path)) < 40
     workers = workers_of(process)
     assert len(workers) == 2
     os.kill(workers[1], signal.SIGKILL)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 0, err
-    assert [e["epoch"] for e in told(tmp_path)] == list(range(1, 41))
+    assert [e["epoch"] for e in reported_epochs(tmp_path)] == list(range(1, 41))
     assert len(checkpoint.load(tmp_path / "work" / LAST).state["history"]) == 40

@@ -1,4 +1,4 @@
-"""python -m nas.search as the user runs it: Ray, storage, MLflow and all."""
+"""python -m nas.search, run as a user does: with Ray, storage and MLflow."""
 
 import json
 import os
@@ -27,13 +27,13 @@ def mlflow_runs(folder):
 def test_search_resume_and_extend(command, tiny_space, tmp_path):
     code, out, err = command(*SEARCH, "--trials", "3", "--study", "one", "--json", "r.json")
     assert code == 0, err
-    # on loopback alone Ray says that it sees no other network
+    # Ray warns about having only loopback
     assert [line for line in err.splitlines() if "network_util" not in line] == []
-    told = json.loads((tmp_path / "r.json").read_text())
+    result = json.loads((tmp_path / "r.json").read_text())
     records = load_records(tmp_path / "runs" / "one")
-    assert told["study"] == "one"
-    assert told["trials"]["completed"] + told["trials"]["pruned"] == len(records) == 4
-    assert set(told["best"]) >= {
+    assert result["study"] == "one"
+    assert result["trials"]["completed"] + result["trials"]["pruned"] == len(records) == 4
+    assert set(result["best"]) >= {
         "number",
         "score",
         "accuracy_score",
@@ -41,7 +41,7 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
         "params",
         "macs",
     }
-    assert told["front"]
+    assert result["front"]
     assert records[0].status is Status.COMPLETED
     assert records[0].notes["thop"] == {"params": 426_608, "macs": records[0].cost.macs}
     assert "python -m nas.retrain --best --study one" in out
@@ -56,13 +56,13 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
     assert sorted(run.data.tags["trial"] for run in trials) == ["0", "1", "2", "3"]
     (parent,) = [run for run in runs if run.data.tags["role"] == "study"]
     assert {run.data.tags["mlflow.parentRunId"] for run in trials} == {parent.info.run_id}
-    assert parent.data.metrics["best_score"] == pytest.approx(told["best"]["score"])
+    assert parent.data.metrics["best_score"] == pytest.approx(result["best"]["score"])
     assert "front.png" in {a.path for a in client.list_artifacts(parent.info.run_id)}
 
     before = [r.to_dict() for r in records]
     code, _, err = command(*SEARCH, "--study", "one", "--resume", "--json", "again.json")
     assert code == 0, err
-    assert json.loads((tmp_path / "again.json").read_text()) == told
+    assert json.loads((tmp_path / "again.json").read_text()) == result
     assert [r.to_dict() for r in load_records(folder)] == before
 
     code, _, err = command(*SEARCH, "--trials", "5", "--study", "one", "--resume")
@@ -75,7 +75,7 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
 
 
 @pytest.mark.slow
-def test_ctrl_c_keeps_everything_and_says_how_to_go_on(command, start, tiny_space, tmp_path):
+def test_ctrl_c_keeps_everything_and_prints_how_to_resume(command, start, tiny_space, tmp_path):
     process = start(*SEARCH, "--trials", "4", "--study", "one")
     while process.poll() is None and not (tmp_path / "runs/one/trials/0000/last.pt").exists():
         time.sleep(0.1)
@@ -91,7 +91,7 @@ def test_ctrl_c_keeps_everything_and_says_how_to_go_on(command, start, tiny_spac
 
 
 @pytest.mark.slow
-def test_given_designs_come_first_and_others_inherit(command, tiny_space, tmp_path):
+def test_enqueued_designs_come_first_and_others_inherit_weights(command, tiny_space, tmp_path):
     (tmp_path / "first.yaml").write_text(
         "designs: [{preset: yunet_n}, {params: {backbone.width: 0.125, neck.width: 16}}]\n"
     )
@@ -120,13 +120,13 @@ def test_given_designs_come_first_and_others_inherit(command, tiny_space, tmp_pa
     code, out, err = command(*SEARCH, "--trials", "3", "--study", "two", "--from-study", "one:2")
     assert code == 0, err
     assert "designs to try first: 2" in out
-    others = load_records(tmp_path / "runs" / "two")
-    assert others[0].epochs == records[0].epochs  # taken over, not trained again
-    assert {r.notes["origin"].split()[1] for r in others[1:3]} == {"one"}
+    second = load_records(tmp_path / "runs" / "two")
+    assert second[0].epochs == records[0].epochs  # copied, not trained again
+    assert {r.notes["origin"].split()[1] for r in second[1:3]} == {"one"}
 
 
 @pytest.mark.slow
-def test_killed_worker_is_tried_again(start, tiny_space, tmp_path):
+def test_the_trial_of_a_killed_worker_is_retried(start, tiny_space, tmp_path):
     process = start(*SEARCH, "--trials", "4", "--study", "one", "--concurrency", "1")
     log = tmp_path / "runs/one/trials/0000/log.txt"
     while process.poll() is None and not (log.exists() and "process" in log.read_text()):
@@ -166,7 +166,7 @@ def test_bad_input_is_one_line(run_here, args, message):
     assert not list(run_here.folder.glob("runs/*"))
 
 
-def test_a_full_disk_is_said_before_a_study_is_made(run_here, monkeypatch):
+def test_too_little_disk_space_is_reported_before_a_study_is_created(run_here, monkeypatch):
     from nas.engine import disk_space
 
     monkeypatch.setattr(disk_space, "checkpoints_needed", lambda space, trials: 10**18)
@@ -178,7 +178,7 @@ def test_a_full_disk_is_said_before_a_study_is_made(run_here, monkeypatch):
 
 
 def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch):
-    """Whatever comes of it: here what sqlite makes of a transaction that does not fit."""
+    """Whatever error it causes: here the one of sqlite if there is no space for a transaction."""
     from optuna.exceptions import StorageInternalError
     from sqlalchemy.exc import OperationalError
 
@@ -204,7 +204,7 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
     assert load_records(run_here.folder / "runs" / "one") == []
 
 
-def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
+def test_too_many_failures_end_the_search_with_a_summary(run_here, monkeypatch):
     def all_but_the_baseline_fail(source, shares, **how):
         import contextlib
 
@@ -214,7 +214,7 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
         with contextlib.suppress(StopIteration):
             while segment := source.next_segment():
                 number = segment.number
-                source.take(
+                source.handle_report(
                     SegmentReport(
                         number=number,
                         ended=True,
@@ -244,8 +244,8 @@ def test_too_many_failures_end_the_search_with_its_table(run_here, monkeypatch):
     assert code == 1
     assert err == (
         "error: study one stops: 4 of 5 trials failed, more than --max-failures 0.5 "
-        "allows, the last one with: broken; mend the cause and start a new study, or "
-        "go on with --resume and a larger share\n"
+        "allows, the last one with: broken; fix the cause and start a new study, or "
+        "use --resume with a larger share\n"
     )
     assert "1 completed, 4 failed; 1 epochs trained" in out
     assert json.loads((run_here.folder / "r.json").read_text())["trials"]["failed"] == 4
@@ -272,7 +272,7 @@ def test_dry_run_writes_nothing(run_here):
     assert not (run_here.folder / "runs").exists()
 
 
-def test_dry_run_begins_with_the_designs_to_try_first(run_here):
+def test_dry_run_starts_with_the_enqueued_designs(run_here):
     (run_here.folder / "first.yaml").write_text("designs: [{preset: yunet_n}]\n")
     code, out, err = run_here(*SEARCH[1:], "--trials", "2", "--dry-run", "--enqueue", "first.yaml")
     assert code == 0, err
@@ -281,7 +281,7 @@ def test_dry_run_begins_with_the_designs_to_try_first(run_here):
     assert not (run_here.folder / "runs").exists()
 
 
-def test_dry_run_tells_how_latency_will_be_measured(run_here, tiny_space):
+def test_dry_run_shows_how_latency_will_be_measured(run_here, tiny_space):
     with open(tiny_space, "a") as file:
         file.write("objective: {metric: latency_ms}\n")
     code, out, err = run_here(*SEARCH[1:], "--trials", "2", "--dry-run", "--device", "cpu")
@@ -293,7 +293,7 @@ def test_dry_run_tells_how_latency_will_be_measured(run_here, tiny_space):
 
 @pytest.fixture
 def run_here(tiny_space, tmp_path, monkeypatch, capsys):
-    """The command in this process: for what ends before anything is trained."""
+    """Function: flags → (exit code, stdout, stderr), in this process; for runs without training."""
     from nas import search
     from nas.terminal import cli
 

@@ -1,4 +1,4 @@
-"""A search and retrains whose workers share one GPU, as the user runs them."""
+"""A search and retrains whose workers share one GPU, run as a user does."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ RETRAIN = (
 
 @pytest.fixture(autouse=True)
 def one_gpu(monkeypatch):
-    """What the commands see."""
+    """The commands see only the first GPU."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
 
 
@@ -62,7 +62,7 @@ def test_trials_share_a_gpu(command, tiny_space, tmp_path):
     assert sum(r.retries for r in records) == 0
 
 
-def test_a_trial_that_runs_out_of_memory_fails_and_the_search_goes_on(
+def test_a_trial_that_runs_out_of_memory_fails_and_the_search_continues(
     tmp_path, tiny_space, tiny_data
 ):
     train, holdout = (
@@ -86,10 +86,12 @@ def test_a_trial_that_runs_out_of_memory_fails_and_the_search_goes_on(
         if segment.number == 1:
             parts.append(segment.accumulate)
             release_memory()
-            torch.cuda.set_per_process_memory_fraction(1e-6)  # not one block of torch's
+            torch.cuda.set_per_process_memory_fraction(
+                1e-6
+            )  # less than one block of torch's allocator
         try:
             for report in run_segment(segment):
-                driver.take(report)
+                driver.handle_report(report)
         finally:
             torch.cuda.set_per_process_memory_fraction(1.0)
     assert [r.status for r in driver.records] == [Status.COMPLETED, Status.FAILED, Status.COMPLETED]
@@ -105,11 +107,11 @@ def test_a_retrain_chooses_its_batch_size(command, tmp_path):
     assert ", chosen by images/s (32: " in out
     code, out, err = command(*flags, "--resume")
     assert code == 0, err
-    assert "retrained already" in out
+    assert "already been retrained" in out
 
 
 def test_two_workers_share_a_gpu(command, tmp_path):
-    """With statistics of normalisation that they share, too."""
+    """With synchronised batch normalisation."""
     code, out, err = command(*RETRAIN, "--workers", "2", "--json", "r.json")
     assert code == 0, err
     assert "2 workers share 1 GPU" in out

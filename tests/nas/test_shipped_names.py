@@ -1,4 +1,4 @@
-"""What comes with the project is named on command lines without its folder."""
+"""Shipped spaces, presets and recipes are found by name, without their folder."""
 
 import shutil
 from argparse import Namespace
@@ -8,7 +8,7 @@ import pytest
 from detector.base.errors import UserError
 from detector.config.presets import load_preset
 from detector.config.shipped import find_file
-from nas.retraining.candidate import choose, full_recipe
+from nas.retraining.candidate import choose_candidate, full_recipe
 from nas.retraining.options import RetrainOptions
 from nas.terminal.cli import load_space
 
@@ -29,7 +29,9 @@ def test_a_space_by_name():
 def test_a_preset_by_name_or_as_a_file(elsewhere):
     shutil.copy(find_file("yunet_n", "preset"), elsewhere / "mine.yaml")
     for given, name in (("yunet_n", "yunet_n"), ("mine.yaml", "mine")):
-        candidate = choose(RetrainOptions(preset=given, data="synthetic", runs_dir=elsewhere))
+        candidate = choose_candidate(
+            RetrainOptions(preset=given, data="synthetic", runs_dir=elsewhere)
+        )
         assert (candidate.config, candidate.recipe) == load_preset("yunet_n")
         assert candidate.folder == elsewhere / name / "best"
         assert candidate.title == f"preset {name}"
@@ -37,5 +39,5 @@ def test_a_preset_by_name_or_as_a_file(elsewhere):
 
 def test_a_recipe_by_name(elsewhere):
     options = RetrainOptions(preset="yunet_n", data="synthetic", runs_dir=elsewhere, recipe="short")
-    recipe = full_recipe(choose(options), options)
+    recipe = full_recipe(choose_candidate(options), options)
     assert recipe.optimizer.kind == "adamw" and recipe.batch_size == 12

@@ -237,7 +237,7 @@ def test_another_objective_ranks_the_same(stored, call):
 def test_a_finished_retrain_is_recognised(call, stored, capsys):
     weights = (stored.runs / "first" / "best" / "weights.pt").read_bytes()
     metrics = call(retrain, *BEST, "--resume", "--tracking-uri", "none")
-    assert "retrained already" in capsys.readouterr().out
+    assert "already been retrained" in capsys.readouterr().out
     assert [epoch["epoch"] for epoch in metrics["epochs"]] == [*range(1, 9)]
     assert (stored.runs / "first" / "best" / "weights.pt").read_bytes() == weights
 

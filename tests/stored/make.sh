@@ -8,11 +8,14 @@
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-python=${PYTHON:-$here/../../.venv/bin/python}
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 git clone -q "$here/../.." "$work/code"
 git -C "$work/code" checkout -q "$1"
+# MLflow and ONNX files keep the paths of the code: nothing of this machine but a temporary folder.
+git -C "$work/code" remote remove origin
+ln -s "$here/../../.venv" "$work/venv"
+python=${PYTHON:-$work/venv/bin/python}
 name=study-$(git -C "$work/code" rev-parse --short=7 HEAD)
 mkdir "$work/studies"
 cd "$work/studies"

@@ -52,7 +52,7 @@ def segment(tiny_study, tiny_data, tmp_path):
         recipe=replace(record.recipe, size=640, batch_size=16),
         until=2,
         evaluate_at=(2,),
-        told=0,
+        epochs_reported=0,
         workdir=str(tmp_path / "trials" / "0007"),
         train=str(train),
         holdout=str(holdout),

@@ -78,7 +78,7 @@ def test_wrong_objectives(wrong):
 )
 def test_violations(caps, given, reason):
     assert Constraints(**caps).violation(given) == reason
-    assert (Constraints(**caps).broken(given) is None) == (reason is None)
+    assert (Constraints(**caps).violated_cap(given) is None) == (reason is None)
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def segment(tiny_study, tiny_data, tmp_path):
         recipe=record.recipe,
         until=2,
         evaluate_at=(2,),
-        told=0,
+        epochs_reported=0,
         workdir=str(tmp_path / "trials" / "0007"),
         train=str(train),
         holdout=str(holdout),

@@ -47,7 +47,7 @@ class SegmentSource(Protocol):
             StopIteration: the search has ended.
         """
 
-    def take(self, report: SegmentReport) -> None:
+    def handle_report(self, report: SegmentReport) -> None:
         """Store a worker's report."""
 
 
@@ -107,15 +107,15 @@ class SegmentSearcher(Searcher):
         self._nodes[trial_id] = result["node"]
         if report.ended:
             self._running.pop(trial_id, None)
-        self._source.take(report)
+        self._source.handle_report(report)
 
     def on_trial_complete(self, trial_id: str, result: dict | None = None, error: bool = False):
         number = self._running.pop(trial_id, None)
         if number is not None and result and "report" in result and not error:
-            self._source.take(_read(result))
+            self._source.handle_report(_read(result))
         elif number is not None:
             node_died = self._node_died(trial_id)
-            self._source.take(
+            self._source.handle_report(
                 SegmentReport(
                     number=number,
                     ended=True,

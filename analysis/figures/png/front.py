@@ -21,8 +21,8 @@ from analysis.figures.style import (
     dot_area,
     size_marks,
 )
-from analysis.statistics.front import COSTS, best_first, front_data, name_of
-from trials.record import TrialRecord
+from analysis.statistics.front import COSTS, front_data, name_of
+from trials.record import TrialRecord, rank
 
 LABEL_ROOM = (0.07, 0.045)
 """Share of the axes that a name takes up along x and y; a dot closer to a better one gets none."""
@@ -167,7 +167,7 @@ def _labelled(
 
     labelled: list[TrialRecord] = []
     span = np.maximum(np.ptp([position(r) for r in shown], axis=0), 1e-9) if shown else 1.0
-    for record in sorted(front, key=best_first):
+    for record in sorted(front, key=rank):
         gaps = [np.abs(position(record) - position(other)) / span for other in labelled]
         if all((gap > LABEL_ROOM).any() for gap in gaps):
             labelled.append(record)

@@ -1,1 +1,1 @@
-"""Drawn scenes with faces, built in."""
+"""Built-in drawn scenes with faces."""

@@ -12,17 +12,17 @@ def background(style: str, size: tuple[int, int], rng: np.random.Generator) -> n
 
 
 def clouds(size: tuple[int, int], rng: np.random.Generator, octaves: int = 5) -> np.ndarray:
-    """float32 [H, W] around 0.5: noise whose detail halves in strength with its size."""
-    total = np.zeros((3, 3), np.float32)
-    for octave in range(octaves):  # each on the enlarged sum of the coarser ones
+    """float32 [H, W] around 0.5: value noise, octaves of decreasing size and amplitude."""
+    total: np.ndarray = np.zeros((3, 3), np.float32)
+    for octave in range(octaves):  # each added to the enlarged sum of the coarser ones
         side = 3 * 2**octave
-        total = cv2.resize(total, (side, side), interpolation=cv2.INTER_LINEAR)
-        total += (rng.random((side, side), np.float32) - 0.5) * 0.8 * 0.6**octave
+        noise = (rng.random((side, side), np.float32) - 0.5) * 0.8 * 0.6**octave
+        total = cv2.resize(total, (side, side), interpolation=cv2.INTER_LINEAR) + noise
     return cv2.resize(total, size, interpolation=cv2.INTER_CUBIC) + 0.5
 
 
 def mix(share: np.ndarray, first, second) -> np.ndarray:
-    """uint8 [H, W, 3]: `first` where the share is 0, `second` where it is 1."""
+    """uint8 [H, W, 3]: a blend of two colours, `first` where the share is 0, `second` where 1."""
     steps = np.linspace(0, 1, 256)[:, None]
     table = (first + steps * (np.asarray(second) - first)).clip(0, 255).astype(np.uint8)
     level = cv2.convertScaleAbs(np.maximum(share, 0), alpha=255)
@@ -30,19 +30,20 @@ def mix(share: np.ndarray, first, second) -> np.ndarray:
 
 
 def tones(rng: np.random.Generator, count: int, low: float, high: float) -> np.ndarray:
-    """float [count, 3]: colours of low, high or no saturation, as walls and clothes have."""
+    """float [count, 3]: colours of low, high or no saturation, as of walls and clothes."""
     grey = rng.uniform(low, high, (count, 1))
     return grey + rng.uniform(0, 0.8, (count, 1)) * (rng.uniform(low, high, (count, 3)) - grey)
 
 
 def ramp(size: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """float32 [H, W], 0 to 1 in a random direction."""
+    """float32 [H, W]: a gradient from 0 to 1 in a random direction."""
     angle = rng.uniform(0, 2 * np.pi)
     x, y = (
         np.linspace(-1, 1, size[0], dtype=np.float32),
         np.linspace(-1, 1, size[1], dtype=np.float32),
     )
-    return np.float32(0.5 + 0.35 * (x[None] * np.cos(angle) + y[:, None] * np.sin(angle)))
+    share = 0.5 + 0.35 * (x[None] * np.cos(angle) + y[:, None] * np.sin(angle))
+    return share.astype(np.float32)
 
 
 def _gradient(size, rng):
@@ -101,9 +102,9 @@ def _stripes(size, rng):
 def _leaves(size, rng):
     picture = mix(clouds(size, rng), (40, 90, 50), (150, 190, 150))
     count = 160
-    places, tones = rng.random((count, 2)) * size, rng.uniform(0.4, 1.3, count)
+    positions, tones = rng.random((count, 2)) * size, rng.uniform(0.4, 1.3, count)
     axes, angles = rng.integers(2, 12, (count, 2)), rng.integers(0, 180, count)
-    for (x, y), tone, (a, b), angle in zip(places, tones, axes.tolist(), angles.tolist()):
+    for (x, y), tone, (a, b), angle in zip(positions, tones, axes.tolist(), angles.tolist()):
         colour = np.array((60, 140, 90)) * tone
         cv2.ellipse(
             picture, (int(x), int(y)), (a, b), angle, 0, 360, colour.tolist(), -1, cv2.LINE_AA

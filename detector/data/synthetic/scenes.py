@@ -1,7 +1,7 @@
-"""Drawn scenes with faces: the built-in data set. What is where; `painting` draws it.
+"""The built-in data set of drawn scenes: which object is where; `painting` paints them.
 
-Every picture has its own generator (seed, split, index), so that it depends on nothing else.
-Faces are as small as WIDER's, and things that look like faces stand beside them.
+Every image has its own random generator (seed, split, index), so it depends on nothing else. Faces
+are as small as in WIDER FACE, with distractors that resemble faces beside them.
 """
 
 from __future__ import annotations
@@ -12,26 +12,27 @@ from dataclasses import dataclass
 import numpy as np
 
 from detector.data.splits import fingerprint, label_bytes
-from detector.data.synthetic.painting import Face, Thing, landmarks_of, paint
+from detector.data.synthetic.objects import Distractor, Face, landmarks_of
+from detector.data.synthetic.painting import paint
 from detector.data.types import ImageLabel
 
 SEED = 20
-VERSION = 1  # goes up when the same seed draws other pictures
+VERSION = 1  # incremented when the same seed gives other images
 
 
 @dataclass(frozen=True)
 class Style:
-    """A kind of scene; each is an event of its own."""
+    """A kind of scene; each is a separate event."""
 
     name: str
     faces: tuple[int, int]
-    """Fewest and most faces."""
+    """Least and greatest number of faces."""
     height: float
-    """Median of the faces' heights in px."""
+    """Median height of the faces in px."""
     spread: float
     """Standard deviation of the log of a scene's typical height."""
     things: int
-    """Most distractors."""
+    """Greatest number of distractors."""
     background: str
     empty: float = 0.04
     """Share of scenes without faces."""
@@ -52,21 +53,23 @@ _SPLITS = {"train": 0, "val": 1}
 
 @dataclass(frozen=True)
 class Scene:
-    """What is in a picture, far things first."""
+    """The objects in an image, distant ones first."""
 
     name: str
     size: tuple[int, int]
     background: str
-    items: tuple[Face | Thing, ...]
+    items: tuple[Face | Distractor, ...]
 
 
 class SyntheticImages:
-    """Scenes of one split, drawn when asked for."""
+    """An `ImageSet` of the scenes of one split, drawn on demand."""
 
     def __init__(self, split: str, count: int, seed: int = SEED):
         self.name = f"synthetic {split}"
         self._split, self._seed = split, seed
-        self.labels: Sequence[ImageLabel] = [label_of(compose(split, i, seed)) for i in range(count)]
+        self.labels: Sequence[ImageLabel] = [
+            label_of(compose(split, i, seed)) for i in range(count)
+        ]
         self.fingerprint = fingerprint("synthetic", VERSION, seed, label_bytes(self.labels))
 
     def __len__(self) -> int:
@@ -82,7 +85,7 @@ class SyntheticImages:
 
 
 def compose(split: str, index: int, seed: int = SEED) -> Scene:
-    """The plan of a scene, without its pixels."""
+    """The objects of a scene, without pixels."""
     rng = np.random.default_rng((seed, _SPLITS[split], index, 0))
     style = STYLES[index % len(STYLES)]
     size = int(rng.integers(288, 353)), int(rng.integers(240, 273))
@@ -90,10 +93,10 @@ def compose(split: str, index: int, seed: int = SEED) -> Scene:
         0 if rng.random() < style.empty else int(rng.integers(style.faces[0], style.faces[1] + 1))
     )
     typical = style.height * np.exp(style.spread * rng.standard_normal())
-    items: list[Face | Thing] = []
+    items: list[Face | Distractor] = []
     for kind, number, spread in (
         (Face, count, 0.25),
-        (Thing, int(rng.integers(0, style.things + 1)), 0.5),
+        (Distractor, int(rng.integers(0, style.things + 1)), 0.5),
     ):
         for _ in range(number):
             height = typical * np.exp(spread * rng.standard_normal())
@@ -105,22 +108,22 @@ def compose(split: str, index: int, seed: int = SEED) -> Scene:
                 if all(_apart(item, other) for other in items):
                     items.append(item)
                     break
-    items.sort(key=lambda item: item.height)  # what is large is near, and in front
+    items.sort(key=lambda item: item.height)  # large objects are near, and in front
     return Scene(f"{style.name}/scene_{index:04d}.jpg", size, style.background, tuple(items))
 
 
 def _within(share: float, side: float, height: float) -> float:
-    """A coordinate at which something of this height lies inside the picture."""
+    """A coordinate at which an object of this height is inside the image."""
     return height / 2 + share * max(side - height, 0)
 
 
-def _apart(a: Face | Thing, b: Face | Thing) -> bool:
-    """Whether the heads hardly touch, and the nearer one's body hides little of the other."""
+def _apart(a: Face | Distractor, b: Face | Distractor) -> bool:
+    """Whether the heads hardly overlap, and the nearer one's body hides little of the other."""
     distance = np.hypot(a.x - b.x, a.y - b.y)
     if distance < 0.55 * (a.height + b.height):
         return False
     near, far = (a, b) if a.height > b.height else (b, a)
-    if isinstance(near, Thing) and near.kind != "blank":  # no body
+    if isinstance(near, Distractor) and near.kind != "blank":  # no body
         return True
     # shoulders reach 1.8 half heights to each side, from the chin to 2.5 below the centre
     below = (

@@ -6,7 +6,7 @@ import pytest
 
 from analysis.page.network_diagram import LINE, WIDTH, network_svg
 from detector.config.presets import load_preset
-from nas.models.report_files import network
+from nas.models.report_files import network_data
 
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -21,7 +21,7 @@ SVG = "{http://www.w3.org/2000/svg}"
     ],
 )
 def test_every_step_has_a_box_and_nothing_overlaps(preset, boxes):
-    root = ElementTree.fromstring(network_svg(network(load_preset(preset)[0])))
+    root = ElementTree.fromstring(network_svg(network_data(load_preset(preset)[0])))
     rects = [
         {k: float(r.get(k)) for k in ("x", "y", "width", "height")} for r in root.iter(f"{SVG}rect")
     ]

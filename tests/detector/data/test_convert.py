@@ -177,7 +177,7 @@ def _coco(images=({"id": 1, "file_name": "a/b.jpg"},), classes=("face",), **face
         (_coco(classes=("person",)), "no class face, only person"),
         (
             _coco(images=[{"id": 1, "file_name": "a.jpg"}, {"id": 1, "file_name": "b.jpg"}]),
-            "image 2: id 1 is taken",
+            "image 2: duplicate id 1",
         ),
         (_coco(keypoints=[1, 2, 3]), "annotation 7: keypoints must be 15"),
     ],
@@ -201,7 +201,7 @@ def test_cut_json_and_negative_sizes(tmp_path):
     assert len(found.labels[0].boxes) == 0
 
 
-def test_other_classes_of_coco_are_left_out_and_told(tmp_path):
+def test_other_classes_of_coco_are_left_out_and_reported(tmp_path):
     path = tmp_path / "label.json"
     path.write_text(json.dumps(_coco(classes=("Person", "Face"))))
     found = read_any(path)
@@ -258,7 +258,7 @@ def test_an_older_file_is_kept_and_a_failed_one_taken_away(converted, tmp_path):
     assert code == 2 and "event/file.jpg" in err and not target.exists()
     target.write_text("mine")
     code, _, err = converted(source, target, "--to", "json")
-    assert code == 2 and "is there already" in err and target.read_text() == "mine"
+    assert code == 2 and "exists already" in err and target.read_text() == "mine"
     code, _, err = converted(tmp_path / "nowhere", tmp_path / "c", "--to", "json")
     assert code == 2 and err.count("\n") == 1 and "cannot be read" in err
 
@@ -316,7 +316,7 @@ def test_json_is_read_for_training_and_evaluation(tmp_path, name, text, folder):
     ] == [True, True]
 
 
-def test_the_annotation_that_was_not_read_is_told(tmp_path):
+def test_an_annotation_that_was_not_read_is_reported(tmp_path):
     _images(tmp_path / "val" / "images", ["a/b.jpg"])
     (tmp_path / "val" / "label.txt").write_text("# a/b.jpg\n1 2 3 4\n")
     (tmp_path / "val" / "label.json").write_text("[]")

@@ -69,7 +69,7 @@ def test_other_files_are_decoded_for_their_size(tmp_path):
 
 
 @pytest.mark.parametrize("side", [None, 64])
-def test_the_room_told_is_the_room_taken(images, tmp_path, side):
+def test_the_reported_space_is_the_space_used(images, tmp_path, side):
     good = Subset(images, [0, 2, 3, 6, 7], "good")
     assert cached_bytes(good, side) == cache_images(good, tmp_path / "cache", side).nbytes
     known = cached_bytes(good, side)
@@ -78,7 +78,7 @@ def test_the_room_told_is_the_room_taken(images, tmp_path, side):
     assert space_for_caches([Part(good, side)], tmp_path / "cache").needed == 0  # it is there
 
 
-def test_a_large_cache_is_told_beforehand(images, tmp_path, free, monkeypatch):
+def test_a_large_cache_is_announced(images, tmp_path, free, monkeypatch):
     events = []
     parts = [Part(images, None), Part(Subset(images, [0, 2], "two"), 64)]
 

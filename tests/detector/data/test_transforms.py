@@ -159,12 +159,12 @@ def test_photometric_closed_forms():
 @pytest.mark.parametrize("seed", range(5))
 def test_hue_turns_as_in_hsv(seed):
     """A saturated colour's HSV hue moves the same way by about the same angle."""
-    from detector.data.transforms import _turn
+    from detector.data.transforms import _rotation
 
     rng = np.random.default_rng(seed)
     colour = rng.uniform(60, 180, 3)
     angle = rng.uniform(-36, 36)
-    turned = _turn(np.deg2rad(angle)) @ colour
+    turned = _rotation(np.deg2rad(angle)) @ colour
     hue = [
         cv2.cvtColor(np.float32([[c / 255]]), cv2.COLOR_BGR2HSV)[0, 0, 0] for c in (colour, turned)
     ]

@@ -64,9 +64,9 @@ def test_results_are_px_of_the_picture(net, tmp_path):
     results = found_in(net, [tmp_path / "in"], tmp_path / "out", True, max_size=100)
     assert net.seen == [(1, 50, 100), (1, 30, 50)]  # nothing is scaled up
     assert [f.faces for f in results] == [1, 1] and not any(f.error or f.notes for f in results)
-    told = json.loads((tmp_path / "out" / "a" / "x.png.json").read_text())
-    (face,) = told["annotations"]
-    assert (told["file_name"], told["width"], told["height"]) == ("a/x.png", 400, 200)
+    content = json.loads((tmp_path / "out" / "a" / "x.png.json").read_text())
+    (face,) = content["annotations"]
+    assert (content["file_name"], content["width"], content["height"]) == ("a/x.png", 400, 200)
     assert face["bbox"] == pytest.approx([200, 100, 400, 200], abs=0.02)
     assert face["landmarks"] == [pytest.approx([200, 100], abs=0.02)] * 5
     assert face["score"] == pytest.approx(1 / (1 + np.exp(-4)), abs=1e-4)
@@ -91,7 +91,7 @@ def damaged(folder):
     return folder
 
 
-def test_what_cannot_be_read_is_told_and_the_rest_done(net, tmp_path):
+def test_unreadable_files_are_reported_and_the_rest_is_done(net, tmp_path):
     results = found_in(net, [damaged(tmp_path / "in")], tmp_path / "out", batch_size=4)
     faults = {f.source.name: f.error for f in results if f.error}
     assert set(faults) == {"cut.jpg", "empty.jpg", "text.png", "empty.mp4"}
@@ -120,8 +120,8 @@ def test_odd_pictures(net, tmp_path):
     assert [f.faces for f in results] == [1] * 6 and not any(f.error for f in results)
 
     def size(name):
-        told = json.loads((tmp_path / "out" / f"{name}.json").read_text())
-        return told["width"], told["height"]
+        content = json.loads((tmp_path / "out" / f"{name}.json").read_text())
+        return content["width"], content["height"]
 
     assert size("pixel.png") == (1, 1) and size("turned.jpg") == (60, 80)  # upright
     red = read_picture(find_sources([folder / "cmyk.jpg"])[0]).resized
@@ -171,10 +171,10 @@ def test_video(net, tmp_path, video):
     (found,) = found_in(net, [video], tmp_path / "out", True, batch_size=2, max_size=48)
     assert (found.frames, found.faces, found.error) == (5, 5, "")
     assert net.seen == [(2, 32, 48)] * 2 + [(1, 32, 48)]
-    told = json.loads((tmp_path / "out" / "clip.avi.json").read_text())
-    assert (told["fps"], told["width"], told["height"]) == (10, 96, 64)
-    assert [row["index"] for row in told["frames"]] == [0, 1, 2, 3, 4]
-    (face,) = told["frames"][4]["annotations"]
+    content = json.loads((tmp_path / "out" / "clip.avi.json").read_text())
+    assert (content["fps"], content["width"], content["height"]) == (10, 96, 64)
+    assert [row["index"] for row in content["frames"]] == [0, 1, 2, 3, 4]
+    (face,) = content["frames"][4]["annotations"]
     assert face["bbox"] == pytest.approx([48, 32, 96, 64], abs=0.02)
     drawn = cv2.VideoCapture(str(tmp_path / "out" / "clip.avi.drawn.mp4"))
     assert sum(1 for _ in iter(lambda: drawn.read()[0], False)) == 5

@@ -29,7 +29,7 @@ def test_models_take_turns_and_the_warm_up_is_not_timed(monkeypatch):
 
 
 def test_a_gpu_is_timed_by_events_around_the_pass(monkeypatch):
-    """The events of a GPU that is not there tell times of its own."""
+    """Fake events of a GPU report times of their own."""
     did = []
 
     class Event:

@@ -55,7 +55,7 @@ class Images:
 class Finder(nn.Module):
     """A network that finds one face wherever it looks: the lower right quarter of the image.
 
-    Its confidence comes from the image's first pixel, so that results can be told apart.
+    Its confidence comes from the image's first pixel, so that results can be distinguished.
     """
 
     def __init__(self, config):
@@ -109,17 +109,17 @@ def test_images_of_one_shape_share_a_batch(finder):
         [picture(*shape, value=10 * i) for i, shape in enumerate(shapes)],
         sizes=[(w, h) for h, w in shapes],
     )
-    told = []
+    updates = []
     found = detect(
-        finder, finder.config, images, Evaluation(), progress=lambda *now: told.append(now)
+        finder, finder.config, images, Evaluation(), progress=lambda *now: updates.append(now)
     )
     assert sorted(finder.seen) == [(2, 64, 32), (3, 32, 64)]
-    assert told[-1] == (5, 5)
+    assert updates[-1] == (5, 5)
     scores = [float(own.scores[0]) for own in found.values()]
     assert scores == pytest.approx([1 / (1 + np.exp(-i / 10)) for i in range(5)])
 
 
-def test_unreadable_images_have_no_detections_and_are_told(finder):
+def test_unreadable_images_have_no_detections_and_are_reported(finder):
     unreadable = []
     found = detect(
         finder,
@@ -197,7 +197,7 @@ def test_released_weights_at_original_size(wider_root, preset):
     model = build_detector(config)
     load_weights(model, config, str(wider_root.parent / "weights" / "mobilenet0.25_Final.pth"))
     images = open_data(DataChoice(path=str(wider_root))).val
-    truth = official_ground_truth(wider_root / "ground_truth").only(
+    truth = official_ground_truth(wider_root / "ground_truth").subset(
         label.name for label in images.labels
     )
     ap = evaluate(model, config, images, Evaluation(), truth=truth)

@@ -150,7 +150,7 @@ def same(one, other, atol=1e-4):
         )
 
 
-def test_mirrored_twice_is_as_before_and_names_swap():
+def test_flipping_twice_restores_and_swaps_landmarks():
     found = faces([0, 2, 10, 10, 0.9], [20, 30, 40, 50, 0.8])
     other = flip_detections(found, 100)
     assert other.boxes.tolist() == [[90, 2, 100, 10], [60, 30, 80, 50]]

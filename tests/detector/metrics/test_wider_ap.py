@@ -58,7 +58,7 @@ def test_every_digit_over_the_listed_images(wider_root, official, prediction_set
     text = (wider_root / "wider_face_split" / "wider_face_val_bbx_gt.txt").read_text()
     listed = [line for line in text.splitlines() if line.endswith(".jpg")]
     assert len(listed) == 488
-    ap = wider_ap(prediction_set("retinaface_mobile025"), official.only(listed))
+    ap = wider_ap(prediction_set("retinaface_mobile025"), official.subset(listed))
     assert tuple(ap.values()) == GOLDEN_LISTED
     assert list(ap) == ["easy", "medium", "hard"]
 
@@ -68,16 +68,16 @@ def test_heights_agree_with_the_official_lists(official):
     boxes = np.concatenate([corner, corner + size], axis=1)
     landmarks = np.full((len(boxes), 5, 2), np.nan)
     label = ImageLabel("a/all.jpg", (0, 0), boxes, landmarks, np.zeros(len(boxes), bool))
-    by_height = height_ground_truth([label]).kept
-    agreement = [(by_height[level] == official.kept[level]).mean() for level in official.kept]
+    by_height = height_ground_truth([label]).counted
+    agreement = [(by_height[level] == official.counted[level]).mean() for level in official.counted]
     assert np.round(agreement, 3).tolist() == [0.998, 0.994, 0.980]
 
 
 # --- A second implementation: the nine rules, one detection and one threshold at a time ---
 
 
-def literal_ap(predictions, names, boxes, kept):
-    """AP of one level; `boxes` and `kept` by image."""
+def literal_ap(predictions, names, boxes, counted):
+    """AP of one level; `boxes` and `counted` by image."""
     low, high = 1.0, 0.0
     for name in names:
         for row in predictions.get(name, ()):
@@ -86,8 +86,8 @@ def literal_ap(predictions, names, boxes, kept):
         return 0.0
     proposals, found = np.zeros(1000), np.zeros(1000)
     faces = 0
-    for name, image_boxes, image_kept in zip(names, boxes, kept):
-        faces += sum(image_kept)
+    for name, image_boxes, image_counted in zip(names, boxes, counted):
+        faces += sum(image_counted)
         rows = predictions.get(name, ())
         if len(rows) == 0:
             continue
@@ -97,9 +97,9 @@ def literal_ap(predictions, names, boxes, kept):
             overlaps = [literal_iou(row, box) for box in image_boxes]
             best = int(np.argmax(overlaps)) if overlaps else None
             matched = best is not None and overlaps[best] >= 0.5
-            if matched and image_kept[best]:
+            if matched and image_counted[best]:
                 hit.add(best)
-            counts.append(0 if matched and not image_kept[best] else 1)
+            counts.append(0 if matched and not image_counted[best] else 1)
             hits.append(len(hit))
         for t in range(1000):
             reaching = [i for i, score in enumerate(scores) if score >= 1 - (t + 1) / 1000]
@@ -125,10 +125,10 @@ def literal_iou(a, b):
     return width * height / (areas - width * height)
 
 
-def ground_truth(boxes, kept):
-    """Of images a/0, a/1 … with the same faces kept in all levels."""
+def ground_truth(boxes, counted):
+    """Of images a/0, a/1 … with the same faces counted in all levels."""
     flat = np.concatenate([np.reshape(b, (-1, 4)) for b in boxes]).astype(float)
-    mask = np.concatenate([np.asarray(k, dtype=bool) for k in kept])
+    mask = np.concatenate([np.asarray(k, dtype=bool) for k in counted])
     return GroundTruth(
         tuple(f"a/{i}" for i in range(len(boxes))),
         np.array([len(b) for b in boxes]),
@@ -141,12 +141,12 @@ def random_case(seed):
     """Few places, sizes and scores, so that scores and IoUs tie and boxes meet 0.5 exactly."""
     rng = np.random.default_rng(seed)
     coarse = seed % 2 == 0
-    boxes, kept, predictions = [], [], {}
+    boxes, counted, predictions = [], [], {}
     for image in range(rng.integers(1, 7)):
         n = rng.integers(0, 7)
         faces = np.concatenate([rng.integers(0, 14, (n, 2)), rng.integers(1, 8, (n, 2))], axis=1)
         boxes.append(faces * (1 if coarse else 3))
-        kept.append(rng.random(n) < rng.choice([0.0, 0.6, 1.0, 1.0]))
+        counted.append(rng.random(n) < rng.choice([0.0, 0.6, 1.0, 1.0]))
         if rng.random() < 0.2:
             continue
         rows = np.concatenate(
@@ -163,14 +163,14 @@ def random_case(seed):
         if rng.random() < 0.5:
             scores = np.sort(scores)[::-1]
         predictions[f"a/{image}"] = np.concatenate([rows, scores[:, None]], axis=1)
-    return predictions, boxes, kept
+    return predictions, boxes, counted
 
 
 @pytest.mark.parametrize("seed", range(60))
 def test_equals_the_literal_rules(seed):
-    predictions, boxes, kept = random_case(seed)
-    truth = ground_truth(boxes, kept)
-    expected = literal_ap(predictions, truth.names, boxes, kept)
+    predictions, boxes, counted = random_case(seed)
+    truth = ground_truth(boxes, counted)
+    expected = literal_ap(predictions, truth.names, boxes, counted)
     assert wider_ap(predictions, truth)["hard"] == pytest.approx(expected, abs=1e-12)
 
 
@@ -180,8 +180,8 @@ def test_the_random_cases_are_not_trivial():
 
 
 def test_the_order_of_work_changes_nothing(monkeypatch):
-    predictions, boxes, kept = random_case(3)
-    truth = ground_truth(boxes, kept)
+    predictions, boxes, counted = random_case(3)
+    truth = ground_truth(boxes, counted)
     whole = wider_ap(predictions, truth)
     monkeypatch.setattr("detector.metrics.wider._CHUNK", 1)
     assert wider_ap(predictions, truth) == whole
@@ -193,9 +193,9 @@ FACE = (10, 10, 20, 20)
 AWAY = (200, 200, 20, 20)
 
 
-def ap_of(rows, boxes=(FACE,), kept=(True,), other=((*AWAY, 0.0),)):
+def ap_of(rows, boxes=(FACE,), counted=(True,), other=((*AWAY, 0.0),)):
     """AP of one image a/0; a detection in image a/1 gives the lowest score of the set."""
-    truth = ground_truth([np.array(boxes), np.zeros((0, 4))], [kept, []])
+    truth = ground_truth([np.array(boxes), np.zeros((0, 4))], [counted, []])
     predictions = {"a/0": np.array(rows, dtype=float).reshape(-1, 5), "a/1": np.array(other)}
     return wider_ap(predictions, truth)["easy"]
 
@@ -237,7 +237,7 @@ def test_iou_of_one_half_is_a_match_in_whole_pixels():
     assert ap_of([(0, 0, 9, 9, 0.9)], ((0, 0, 9, 3),)) == 0.0
 
 
-def test_an_image_without_kept_faces_adds_its_false_positives():
+def test_an_image_without_counted_faces_adds_its_false_positives():
     assert ap_of([(*FACE, 0.5)], other=((*AWAY, 0.9), (*AWAY, 0.0))) == 0.5
 
 
@@ -261,7 +261,7 @@ def test_nothing_found_or_one_constant_score_is_0(predictions):
 
 
 def test_no_face_that_counts_is_0():
-    assert ap_of([(*FACE, 0.9)], kept=(False,)) == 0.0
+    assert ap_of([(*FACE, 0.9)], counted=(False,)) == 0.0
 
 
 def test_huge_and_inverted_boxes_match_nothing():
@@ -296,21 +296,21 @@ def test_levels_by_height():
     assert truth.names == ("a/x", "a/y", "a/z")
     assert truth.counts.tolist() == [6, 0, 2]
     assert truth.boxes[0].tolist() == [5, 5, 20, 51]
-    kept = {level: np.flatnonzero(mask).tolist() for level, mask in truth.kept.items()}
-    assert kept == {"easy": [0, 7], "medium": [0, 1, 2, 7], "hard": [0, 1, 2, 3, 4, 7]}
+    counted = {level: np.flatnonzero(mask).tolist() for level, mask in truth.counted.items()}
+    assert counted == {"easy": [0, 7], "medium": [0, 1, 2, 7], "hard": [0, 1, 2, 3, 4, 7]}
 
 
-def test_only_takes_images_in_the_order_named():
+def test_a_subset_has_the_named_images_in_order():
     truth = height_ground_truth(
         [label("a/x.jpg", [60]), label("a/y.jpg", [20, 70]), label("a/z.jpg", [])]
     )
-    part = truth.only(["a/z.jpg", "a/y"])
+    part = truth.subset(["a/z.jpg", "a/y"])
     assert part.names == ("a/z", "a/y")
     assert part.counts.tolist() == [0, 2]
-    assert part.kept["easy"].tolist() == [False, True]
-    assert len(truth.only([])) == 0
+    assert part.counted["easy"].tolist() == [False, True]
+    assert len(truth.subset([])) == 0
     with pytest.raises(UserError, match=r"a/w: not in the ground truth \(2 such images\)"):
-        truth.only(["a/x", "a/w.jpg", "a/v"])
+        truth.subset(["a/x", "a/w.jpg", "a/v"])
 
 
 def test_suffixes_of_images_do_not_matter():
@@ -331,5 +331,5 @@ def test_a_missing_official_list_is_named(tmp_path):
 
 def test_a_broken_official_list_is_named(tmp_path):
     (tmp_path / "wider_face_val.mat").write_bytes(b"not a list" * 50)
-    with pytest.raises(UserError, match=r"wider_face_val\.mat: no official WIDER FACE list"):
+    with pytest.raises(UserError, match=r"wider_face_val\.mat: not an official WIDER FACE list"):
         official_ground_truth(tmp_path)

@@ -92,7 +92,7 @@ def test_quick_and_careful_reading_agree():
             assert (quick == careful).all()
 
 
-def test_missing_files_are_told_and_bad_ones_named(tmp_path):
+def test_missing_files_are_reported_and_invalid_ones_named(tmp_path):
     (tmp_path / "a").mkdir()
     (tmp_path / "a" / "x.txt").write_text("x\n1\n1 2 3 4 0.5\n")
     read, missing = read_predictions(tmp_path, ["a/w.jpg", "a/x.jpg", "b/v"])

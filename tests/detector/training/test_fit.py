@@ -1,4 +1,4 @@
-"""Training: it learns, it is reproducible, it resumes exactly, and it says what went wrong."""
+"""Training: reproducible, exact when resumed, and with clear errors."""
 
 import json
 from dataclasses import replace
@@ -94,7 +94,7 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, fake_ap):
     assert run(tiny_data, tmp_path / "b") == []  # nothing left to do
 
 
-def test_all_that_a_training_keeps_is_resumed(tiny_data, tmp_path, fake_ap):
+def test_all_of_the_training_state_is_resumed(tiny_data, tmp_path, fake_ap):
     """fp16's scale (off its start), the average of weights, and the weights beside it."""
     recipe = replace(
         RECIPE, precision="fp16", accumulate=2, optimizer=replace(RECIPE.optimizer, ema=0.9)
@@ -126,7 +126,7 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(
     run(tiny_data, tmp_path, slow, until=1)
     saved = checkpoint.load(tmp_path / LAST)
     assert equal(seen[0], saved.model)
-    # the same weights as without an average, but for its statistics, settled for itself
+    # the same weights as without an average, except its recalibrated statistics
     run(tiny_data, tmp_path / "raw", until=1)
     raw = {name: value for name, value in weights(tmp_path / "raw").items() if "norm" not in name}
     assert raw and all(value.equal(saved.state["model"][name]) for name, value in raw.items())
@@ -134,15 +134,15 @@ def test_the_average_of_the_weights_is_what_is_evaluated_and_saved(
 
 def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap, monkeypatch):
     def diverges(*arguments):
-        told.append(gradient_step(*arguments))
-        return told[-1] | {"total": torch.tensor(float("nan"))}
+        results.append(gradient_step(*arguments))
+        return results[-1] | {"total": torch.tensor(float("nan"))}
 
-    gradient_step, told = stepper.gradient_step, []
+    gradient_step, results = stepper.gradient_step, []
     recipe = replace(RECIPE, precision="fp16")
     monkeypatch.setattr(stepper, "gradient_step", diverges)
     with pytest.raises(TrainingError, match=r"not finite at any step of epoch 1 .*bf16 or fp32"):
         run(tiny_data, tmp_path, recipe)
-    assert len(told) == len(tiny_data.train) // 5  # each is left out
+    assert len(results) == len(tiny_data.train) // 5  # each is skipped
 
     def overflows(*arguments):
         losses = gradient_step(*arguments)
@@ -154,7 +154,7 @@ def test_what_stays_not_finite_in_fp16_is_an_error(tiny_data, tmp_path, fake_ap,
         run(tiny_data, tmp_path, recipe)
 
 
-def test_checkpoints_of_before_are_read(tiny_data, tmp_path, fake_ap):
+def test_older_checkpoints_are_read(tiny_data, tmp_path, fake_ap):
     """They had `autocast` and knew neither parts, averages nor scales."""
     run(tiny_data, tmp_path, until=1)
     content = torch.load(tmp_path / LAST)
@@ -167,18 +167,18 @@ def test_checkpoints_of_before_are_read(tiny_data, tmp_path, fake_ap):
     assert Recipe.from_dict({"autocast": False}) == Recipe(precision="fp32")
 
 
-def test_what_an_epoch_tells(tiny_data, tmp_path, fake_ap):
+def test_the_result_of_an_epoch(tiny_data, tmp_path, fake_ap):
     steps = []
-    epochs = run(tiny_data, tmp_path, until=3, progress=lambda *told: steps.append(told))
+    epochs = run(tiny_data, tmp_path, until=3, progress=lambda *step: steps.append(step))
     assert [e.epoch for e in epochs] == [1, 2, 3]
     assert [e.ap is not None for e in epochs] == [False, True, True]  # every 2, and the last
     count = len(tiny_data.train) // 5  # the partial batch at the end is left out
     assert [e.images for e in epochs] == [5 * count] * 3
-    assert [told[:3] for told in steps] == [
+    assert [step[:3] for step in steps] == [
         (e, s, count) for e in (1, 2, 3) for s in range(1, count + 1)
     ]
     assert set(epochs[0].losses) == {"class", "box", "landmark", "total"}
-    mean = sum(told[3]["total"] for told in steps[:count]) / count
+    mean = sum(step[3]["total"] for step in steps[:count]) / count
     assert epochs[0].losses["total"] == pytest.approx(mean)
     readable = json.loads((tmp_path / "last.json").read_text())
     assert readable["epoch"] == 3

@@ -270,8 +270,8 @@ def test_detection_between_epochs_changes_nothing_for_a_graph(images, graph):
                 for part in batches(images, RECIPE, epoch=epoch, seed=0):
                     stepper.step(len(results), [on(GPU, part)], 1e-3, 1000)
                 if between:
-                    kept = [priors(CONFIG, (64 + side, 64), GPU) for side in range(60)]
-                    del kept
+                    others = [priors(CONFIG, (64 + side, 64), GPU) for side in range(60)]
+                    del others
                     torch.full((2**24,), torch.nan, device=GPU)  # takes the memory that is free now
                 results += stepper.flush()
         sides.append(torch.tensor([result.losses["total"] for result in results]))
@@ -310,7 +310,7 @@ def test_stop_and_resume_equals_uninterrupted(tiny_data, tmp_path, images, graph
     assert saved.state["averaged"] == 3 * (len(images) // 5)
 
 
-def test_what_a_gpu_began_a_cpu_goes_on_with(tmp_path, images):
+def test_training_resumes_on_another_device(tmp_path, images):
     for device, until in (("cuda", 1), ("cpu", 2), ("cuda", 3)):
         epochs = list(
             fit.fit(CONFIG, RECIPE, images, None, workdir=tmp_path, device=device, until=until)
@@ -360,7 +360,7 @@ def test_evaluation_equals_the_cpus(tiny_data, name):
 
 
 def test_a_trained_model_has_the_same_ap_on_both(tmp_path, images):
-    """Of the images that it learnt, which is enough to be no chance."""
+    """On its training images, where AP is well above that of random weights."""
     recipe = replace(
         RECIPE,
         epochs=60,

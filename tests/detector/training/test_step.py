@@ -1,4 +1,4 @@
-"""A step of training: exact in parts, in any precision, and what normalisation remembers."""
+"""A training step: gradient accumulation, workers, mixed precision, precise batch normalisation."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -212,7 +212,7 @@ def test_every_parameter_gets_a_gradient():
     assert silent == []
 
 
-def test_a_batch_is_learnt_by_heart(tiny_data):
+def test_training_overfits_one_batch(tiny_data):
     recipe = replace(RECIPE, size=128)
     batch = next(iter(batches(tiny_data.train, recipe, epoch=1, seed=0)))
     model = build_detector(CONFIG).to(memory_format=memory_format(recipe))
@@ -226,7 +226,7 @@ def test_a_batch_is_learnt_by_heart(tiny_data):
         assert history[-1][name] < 0.6 * history[0][name]
 
 
-def test_settled_norms_are_the_statistics_of_the_images():
+def test_recalibrated_batchnorm_has_the_statistics_of_the_images():
     """Evaluated with them, a batch gives what it gave in training (its variance is unbiased)."""
     images = torch.randint(
         0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)

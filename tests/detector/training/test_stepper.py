@@ -37,21 +37,21 @@ def on_cpu(batch):
     return [batch.to(CPU, torch.contiguous_format)]
 
 
-def test_steps_are_told_in_order_and_are_those_of_train_step(some):
+def test_results_are_in_order_and_those_of_train_step(some):
     model, optimizer, rest = make()
-    stepper, told = Stepper(model, optimizer, *rest), []
+    stepper, results = Stepper(model, optimizer, *rest), []
     for number, batch in enumerate(some):
         stepper.step(number, on_cpu(batch), 0.01, remaining=9)
-        told += stepper.results()
-    assert [result.step for result in told] == list(range(len(some)))
-    assert stepper.flush() == [] and all(result.scale is None for result in told)
+        results += stepper.results()
+    assert [result.step for result in results] == list(range(len(some)))
+    assert stepper.flush() == [] and all(result.scale is None for result in results)
     model, optimizer, rest = make()
-    assert [result.losses for result in told] == [
+    assert [result.losses for result in results] == [
         train_step(model, optimizer, batch, *rest) for batch in some
     ]
 
 
-def test_the_scale_of_fp16_is_told_beside_the_losses(some):
+def test_the_scale_of_fp16_is_separate_from_the_losses(some):
     recipe = Recipe(size=64, batch_size=5, precision="fp16")
     model, optimizer, rest = make(recipe)
     stepper = Stepper(model, optimizer, *rest)

@@ -181,7 +181,7 @@ def test_rows_of_one_level_do_not_shift():
     assert origins["backbone.stages.3.1.body.0"].source is None
 
 
-def test_levels_and_sharing_are_told_apart(preset):
+def test_levels_and_sharing_are_distinguished(preset):
     config = preset("retinaface_mobile025")
     finer = replace(config, neck=Neck(levels=(2, 3, 4, 5), width=64, activation="leaky_relu"))
     _, origins = moved(trained(config), config, finer)

@@ -12,7 +12,7 @@ from analysis.records.load import load_records
 from detector.base.errors import DiskFull
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
-from trials.record import EpochResult, Status, records_in
+from trials.record import EpochResult, Status, records_from_json
 from trials.run import Failure, SegmentReport
 
 SPACE = """
@@ -57,12 +57,12 @@ def work(driver, segment, fault=None, stop_after=None):
     folder.mkdir(parents=True, exist_ok=True)
     for epoch in range(len(record.epochs) + 1, segment.until + 1):
         if fault and (failure := fault(segment, epoch)):
-            driver.take(SegmentReport(number=segment.number, ended=True, failure=failure))
+            driver.handle_report(SegmentReport(number=segment.number, ended=True, failure=failure))
             return True
         if stop_after is not None and stop_after():
             return False
         (folder / "last.pt").write_text(str(epoch))
-        driver.take(
+        driver.handle_report(
             SegmentReport(
                 number=segment.number,
                 epoch=pretend(driver, segment, epoch),
@@ -210,7 +210,7 @@ def test_killed_before_or_after_any_step_of_the_storage(
     standing = {
         record.number: trial.state
         for trial in study._optuna.get_trials()
-        for record in records_in(trial.user_attrs["record"])
+        for record in records_from_json(trial.user_attrs["record"])
     }
     assert all(state.is_finished() for state in standing.values())
 
@@ -304,14 +304,14 @@ def test_a_full_disk_is_no_fault_of_the_trial_that_meets_it(tmp_path, space):
     work(driver, driver.next_segment())
     segment = driver.next_segment()
     before = driver.records[1]
-    driver.take(
+    driver.handle_report(
         SegmentReport(
             number=1,
             ended=True,
             failure=Failure(reason="No space left", is_transient=True, disk_full=True),
         )
     )
-    driver.take(SegmentReport(number=1, ended=True, failure=Failure(reason="what comes of it")))
+    driver.handle_report(SegmentReport(number=1, ended=True, failure=Failure(reason="what comes of it")))
     for ask in (driver.check, driver.next_segment):
         with pytest.raises(DiskFull, match="No space left"):
             ask()

@@ -61,7 +61,7 @@ def play(driver):
             driver.close()
             return
         ap = dict.fromkeys(("easy", "medium", "hard"), segment.detector.neck.width / 100)
-        driver.take(
+        driver.handle_report(
             SegmentReport(
                 number=segment.number,
                 ended=True,
@@ -143,15 +143,15 @@ def test_nodes_that_die_are_not_the_trials_fault(make):
     )
     for deaths in range(1, MAX_NODES_LOST + 1):
         assert driver.next_segment().number == 0
-        driver.take(lost)
+        driver.handle_report(lost)
         (record,) = driver.records
         assert (record.status, record.retries) == (Status.RUNNING, 0)
         assert record.notes["nodes_lost"] == deaths
     for retries in range(1, MAX_RETRIES + 1):  # it may be what kills them
         driver.next_segment()
-        driver.take(lost)
+        driver.handle_report(lost)
         assert driver.records[0].retries == retries
     driver.next_segment()
-    driver.take(lost)
+    driver.handle_report(lost)
     assert driver.records[0].status is Status.FAILED
     assert driver.records[0].reason == "the node it ran on died"

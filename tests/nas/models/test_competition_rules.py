@@ -24,13 +24,13 @@ def origin(**changes) -> Origin:
     )
 
 
-def answers(cost=COST, thop=(426_608, 1_029_700_000), recipe=None, source=None):
+def rules_of(cost=COST, thop=(426_608, 1_029_700_000), recipe=None, source=None):
     rules = check_rules(cost, thop, recipe or Recipe(), source or origin())
     return {rule.rule.split()[0]: rule for rule in rules}
 
 
-def test_a_legal_entry_holds_all_rules_with_numbers():
-    rules = answers()
+def test_a_valid_entry_complies_with_all_rules():
+    rules = rules_of()
     assert all(rule.holds for rule in rules.values())
     assert "426,608" in rules["at"].evidence
     assert "from scratch" in rules["pretrained"].evidence
@@ -39,24 +39,24 @@ def test_a_legal_entry_holds_all_rules_with_numbers():
 
 
 def test_the_cap_is_45_million():
-    assert answers(thop=(45_000_000, 1))["at"].holds is True
-    assert answers(thop=(45_000_001, 1))["at"].holds is False
+    assert rules_of(thop=(45_000_000, 1))["at"].holds is True
+    assert rules_of(thop=(45_000_001, 1))["at"].holds is False
 
 
-def test_counts_that_disagree_are_told():
-    rule = answers(thop=(426_608, 1_029_700_001))["size"]
-    assert rule.holds is False and "own count" in rule.evidence
+def test_counts_that_disagree_are_reported():
+    rule = rules_of(thop=(426_608, 1_029_700_001))["size"]
+    assert rule.holds is False and "but the count from the configuration" in rule.evidence
 
 
 def test_pretraining_needs_known_weights(tmp_path):
-    assert answers(recipe=Recipe(weights="imagenet"))["pretrained"].holds is True
+    assert rules_of(recipe=Recipe(weights="imagenet"))["pretrained"].holds is True
     known = origin(
         weights_sha256="75c37f8d438b7c6aed2e6b310fd0540c40dabf0dd820770bd7082668dfd7c1c1"
     )
-    assert answers(recipe=Recipe(weights="x.tar"), source=known)["pretrained"].holds is True
+    assert rules_of(recipe=Recipe(weights="x.tar"), source=known)["pretrained"].holds is True
     path = tmp_path / "mine.pt"
     torch.save({}, path)
-    rule = answers(recipe=Recipe(weights=str(path)))["pretrained"]
+    rule = rules_of(recipe=Recipe(weights=str(path)))["pretrained"]
     assert rule.holds is None and "mine.pt" in rule.evidence
 
 
@@ -80,7 +80,7 @@ def start(**changes) -> Start:
     )
 
 
-def test_a_chain_of_starts_is_followed_to_its_end():
+def test_a_chain_of_initializations_is_followed_to_its_start():
     recipe = Recipe(weights="w.pt")
     backbone = start(
         source="r18.pth",
@@ -89,36 +89,38 @@ def test_a_chain_of_starts_is_followed_to_its_end():
         from_here=False,
         trained_on=None,
     )
-    told = answers(recipe=recipe, source=origin(start=start(before=backbone)))
-    assert told["pretrained"].holds is True and told["no"].holds is True
-    assert "w.pt, sha256 abababababab (trial 1 of study x" in told["pretrained"].evidence
-    assert "torchvision's resnet18" in told["pretrained"].evidence
-    told = answers(recipe=recipe, source=origin(start=start()))
-    assert told["pretrained"].holds is True and "from scratch" in told["pretrained"].evidence
+    rules = rules_of(recipe=recipe, source=origin(start=start(before=backbone)))
+    assert rules["pretrained"].holds is True and rules["no"].holds is True
+    assert "w.pt, sha256 abababababab (trial 1 of study x" in rules["pretrained"].evidence
+    assert "torchvision's resnet18" in rules["pretrained"].evidence
+    rules = rules_of(recipe=recipe, source=origin(start=start()))
+    assert rules["pretrained"].holds is True and "from scratch" in rules["pretrained"].evidence
     strange = start(source="x.pth", sha256="0" * 64, from_here=False, trained_on=None)
-    told = answers(recipe=recipe, source=origin(start=start(before=strange)))
-    assert told["pretrained"].holds is None and "x.pth" in told["pretrained"].evidence
-    assert told["no"].holds is None and "x.pth" in told["no"].evidence
+    rules = rules_of(recipe=recipe, source=origin(start=start(before=strange)))
+    assert rules["pretrained"].holds is None and "x.pth" in rules["pretrained"].evidence
+    assert rules["no"].holds is None and "x.pth" in rules["no"].evidence
 
 
-def test_other_images_of_a_start_are_told():
-    seen = start().trained_on | {"data_fingerprint": "ba9876543210", "images": 12_880}
-    rule = answers(recipe=Recipe(weights="w.pt"), source=origin(start=start(trained_on=seen)))["no"]
+def test_other_images_of_pretrained_weights_are_reported():
+    other = start().trained_on | {"data_fingerprint": "ba9876543210", "images": 12_880}
+    rule = rules_of(recipe=Recipe(weights="w.pt"), source=origin(start=start(trained_on=other)))[
+        "no"
+    ]
     assert rule.holds is None and "12,880 images of data/widerface" in rule.evidence
 
 
-def test_torchvisions_files_are_known_by_hash():
+def test_torchvision_files_are_known_by_hash():
     assert imagenet_weights("f37072fd" + "0" * 56) == "torchvision's resnet18 (IMAGENET1K_V1)"
     assert imagenet_weights("0" * 64) is None
 
 
 def test_data_rule():
-    assert answers(source=origin(images=12_880))["no"].holds is False
-    assert answers(source=origin(data=DataChoice(path="synthetic")))["no"].holds is False
-    included = answers(source=origin(with_holdout=True))["no"]
+    assert rules_of(source=origin(images=12_880))["no"].holds is False
+    assert rules_of(source=origin(data=DataChoice(path="synthetic")))["no"].holds is False
+    included = rules_of(source=origin(with_holdout=True))["no"]
     assert included.holds and "hold-out included" in included.evidence
 
 
-def test_what_is_not_recorded_is_not_known():
+def test_unrecorded_facts_leave_a_rule_undecided():
     rules = check_rules(COST, (COST.params, COST.macs), None, None)
     assert [rule.holds for rule in rules] == [True, None, None, True]

@@ -6,20 +6,20 @@ import pytest
 
 from detector.architecture.cost import cost
 from detector.config.presets import PRESETS, load_preset
-from nas.models.report_files import network, write_network
+from nas.models.report_files import network_data, write_network
 
 
 @pytest.mark.parametrize("preset", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_steps_and_layers_add_up_to_the_cost(preset):
     config, _ = load_preset(preset)
-    card = network(config)
-    for rows in (card["layers"], [(s["name"], s["params"], s["macs"]) for s in card["steps"]]):
+    data = network_data(config)
+    for rows in (data["layers"], [(s["name"], s["params"], s["macs"]) for s in data["steps"]]):
         assert (sum(row[1] for row in rows), sum(row[2] for row in rows)) == cost(config)
 
 
 def test_shapes_of_the_baseline():
     config, _ = load_preset("retinaface_mobile025")
-    steps = {step["name"]: step for step in network(config)["steps"]}
+    steps = {step["name"]: step for step in network_data(config)["steps"]}
     # Published: 64 channels at stride 8, 128 at 16, 256 at 32; FPN of 64.
     assert [steps[f"backbone.stages.{i}"]["out"] for i in (2, 3, 4)] == [
         [80, 80, 64],
@@ -33,7 +33,7 @@ def test_shapes_of_the_baseline():
 
 
 def test_the_factor_of_each_level_of_a_shared_head_keeps_its_shape():
-    steps = {step["name"]: step for step in network(load_preset("scrfd_0.5g")[0])["steps"]}
+    steps = {step["name"]: step for step in network_data(load_preset("scrfd_0.5g")[0])["steps"]}
     assert [steps[f"heads.scales.{i}"]["out"] for i in range(3)] == [
         [80, 80, 8],
         [40, 40, 8],
@@ -46,4 +46,4 @@ def test_the_factor_of_each_level_of_a_shared_head_keeps_its_shape():
 
 def test_file(tmp_path):
     config, _ = load_preset("retinaface_mobile025")
-    assert json.loads(write_network(tmp_path, config).read_text()) == network(config)
+    assert json.loads(write_network(tmp_path, config).read_text()) == network_data(config)

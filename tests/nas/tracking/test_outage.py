@@ -9,9 +9,9 @@ import helpers
 import pytest
 
 from nas.study.tracker_view import StudyView
-from nas.tracking.runs import tracker
+from nas.tracking.runs import open_tracker
 from trials.record import Status
-from trials.tracking import tracker as trackers
+from trials.tracking import tracker as tracker_module
 from trials.tracking.mlflow_store import client
 
 MANIFEST = helpers.manifest("tiny")
@@ -19,21 +19,21 @@ MANIFEST = helpers.manifest("tiny")
 
 @pytest.mark.slow
 def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatch, caplog):
-    monkeypatch.setattr(trackers, "FIRST_WAIT", 0.5)
+    monkeypatch.setattr(tracker_module, "FIRST_WAIT", 0.5)
     process, address = serve(tmp_path)
-    told = tracker(address, MANIFEST, "python -m nas.sync")
-    view = StudyView(tiny_study, told)
-    view.tell(tiny_study.records[0])
+    tracker = open_tracker(address, MANIFEST, "python -m nas.sync")
+    view = StudyView(tiny_study, tracker)
+    view.update(tiny_study.records[0])
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
     for record in tiny_study.records[1:]:
         started = time.perf_counter()
-        view.tell(record)
+        view.update(record)
         assert time.perf_counter() - started < 8  # one request that fails
     process, _ = serve(tmp_path, int(address.rsplit(":", 1)[1]))
     time.sleep(1.5)
-    view.tell(tiny_study.records[1])
-    assert told.close(True)
+    view.update(tiny_study.records[1])
+    assert tracker.close(True)
     lost, back = caplog.messages
     assert "does not answer" in lost and "is back" in back
 
@@ -49,9 +49,9 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     assert parent.info.status == "FINISHED"
 
     # Unavailable for good: what is missing is named at the end.
-    told = tracker(address, replace(MANIFEST, created=2.0), "python -m nas.sync")
+    tracker = open_tracker(address, replace(MANIFEST, created=2.0), "python -m nas.sync")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    StudyView(tiny_study, told).tell_all()
-    assert not told.close(True)
+    StudyView(tiny_study, tracker).update_all()
+    assert not tracker.close(True)
     assert "MLflow lacks 3 of 3 trials" in caplog.text

@@ -1,4 +1,4 @@
-"""A study, its retrain and its registered model in a MLflow store of its own."""
+"""A study, its retrain and its registered model in an MLflow store of its own."""
 
 import json
 import subprocess
@@ -24,12 +24,12 @@ sys.meta_path.insert(0, Absent())
 import mlflow, numpy
 mlflow.set_tracking_uri(sys.argv[1])
 model = mlflow.pyfunc.load_model("models:/retina-nas@champion")
-found = model.predict({"images": numpy.load("images.npy")})
-numpy.savez("found.npz", **found)
+outputs = model.predict({"images": numpy.load("images.npy")})
+numpy.savez("outputs.npz", **outputs)
 example = model.predict(model.input_example)
-assert set(example) == set(found)
+assert set(example) == set(outputs)
 print(json.dumps([[spec.name, list(spec.shape)] for spec in model.metadata.signature.inputs]
-                 + sorted(found)))
+                 + sorted(outputs)))
 """
 
 
@@ -39,7 +39,7 @@ def call(tiny_study, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
 
     def run(module, *flags: str) -> tuple[int, str, str]:
-        # absolute: within one process MLflow keeps the stores it opened by their address
+        # absolute: within one process MLflow caches open stores by their address
         code = cli.main(
             module.make_parser(),
             module.run,
@@ -59,10 +59,10 @@ def runs_of(role: str, folder: Path):
     return store, store.search_runs([experiment], f"tags.role = '{role}'")
 
 
-def test_sync_shows_a_study_whole_and_only_once(call, tmp_path):
+def test_sync_sends_all_of_a_study_and_only_once(call, tmp_path):
     for _ in range(2):
         code, out, err = call(sync, "--json", "s.json")
-        assert (code, err) == (0, "") and "has study tiny whole: 3 trials" in out
+        assert (code, err) == (0, "") and "has all of study tiny: 3 trials" in out
     assert json.loads((tmp_path / "s.json").read_text())["trials"] == 3
     store, (parent,) = runs_of("study", tmp_path)
     assert {a.path for a in store.list_artifacts(parent.info.run_id)} == {
@@ -74,27 +74,27 @@ def test_sync_shows_a_study_whole_and_only_once(call, tmp_path):
         "report.html",
     }
     _, trials = runs_of("trial", tmp_path)
-    told = {run.data.tags["trial"]: run.data.tags for run in trials}
-    assert {number: tags["status"] for number, tags in told.items()} == {
+    tags_of = {run.data.tags["trial"]: run.data.tags for run in trials}
+    assert {number: tags["status"] for number, tags in tags_of.items()} == {
         "0": "completed",
         "1": "completed",
         "2": "infeasible",
     }
-    assert [told[n]["on_front"] for n in "012"] == ["False", "True", "False"]
-    assert told["2"]["reason"] == "too many"
+    assert [tags_of[n]["on_front"] for n in "012"] == ["False", "True", "False"]
+    assert tags_of["2"]["reason"] == "too many"
     history = store.get_metric_history(parent.info.run_id, "hypervolume")
     assert len(history) == 2 and history[-1].value > 0
 
     for flags, message in (
         (["--study", "other"], "(known: tiny)"),
-        (["--tracking-uri", "none"], "nothing to tell"),
+        (["--tracking-uri", "none"], "nothing to send to"),
         (["--tracking-uri", "file:x"], "keeps no runs in folders"),
     ):
         code, _, err = call(sync, *flags)
         assert code == 2 and message in err and err.count("\n") == 1
 
 
-def test_a_damaged_store_is_told_before_anything_is_trained(call, tmp_path):
+def test_a_damaged_store_is_reported_before_anything_is_trained(call, tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
     for module, flags in ((sync, []), (retrain, ["--epochs", "1"])):
         code, _, err = call(module, *flags)
@@ -130,51 +130,51 @@ def test_a_retrain_is_linked_registered_and_predicts_without_this_project(
     _, (evaluation,) = runs_of("evaluate", tmp_path)
     assert evaluation.data.tags["mlflow.parentRunId"] == trial.info.run_id
 
-    # Where nothing of this project, nor torch, can be imported.
-    away = tmp_path / "away"
-    away.mkdir()
+    # In a folder from which neither this project nor torch can be imported.
+    isolated = tmp_path / "isolated"
+    isolated.mkdir()
     model = load_model(tiny_study.folder / "best" / "weights.pt")
     images = np.random.default_rng(0).integers(0, 256, (2, 3, 96, 128), dtype=np.uint8)
-    np.save(away / "images.npy", images)
-    (away / "predict.py").write_text(PREDICT)
+    np.save(isolated / "images.npy", images)
+    (isolated / "predict.py").write_text(PREDICT)
     done = subprocess.run(
         [sys.executable, "-I", "predict.py", f"sqlite:///{tmp_path}/mlflow.db"],
-        cwd=away,
+        cwd=isolated,
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told == [["images", [-1, 3, -1, -1]], "boxes", "image", "scores"]
-    found = np.load(away / "found.npz")
+    inputs_and_outputs = json.loads(done.stdout.splitlines()[-1])
+    assert inputs_and_outputs == [["images", [-1, 3, -1, -1]], "boxes", "image", "scores"]
+    predicted = np.load(isolated / "outputs.npz")
     with torch.inference_mode():
-        wanted = postprocess(
+        expected = postprocess(
             model.net(torch.from_numpy(images)), symbolic_priors(model.config, (96, 128)), SETTINGS
         )
-    for index, faces in enumerate(wanted):
-        mine = found["image"] == index
-        assert mine.sum() == len(faces)
-        order = np.argsort(-found["scores"][mine])
-        assert found["boxes"][mine][order] == pytest.approx(faces.boxes.numpy(), abs=2e-2)
+    for index, faces in enumerate(expected):
+        selected = predicted["image"] == index
+        assert selected.sum() == len(faces)
+        order = np.argsort(-predicted["scores"][selected])
+        assert predicted["boxes"][selected][order] == pytest.approx(faces.boxes.numpy(), abs=2e-2)
 
     code, out, _ = call(retrain, "--trial", "0", "--epochs", "1", "--champion")
-    assert code == 0 and "version 2, champion as asked" in out
+    assert code == 0 and "version 2, champion as requested" in out
     code, out, _ = call(sync)
     assert code == 0 and "2 retrains, 1 evaluations" in out
     assert len(runs_of("retrain", tmp_path)[1]) == 2 and len(runs_of("evaluate", tmp_path)[1]) == 1
     assert len(store.search_model_versions("name = 'retina-nas'")) == 2
 
 
-def test_who_becomes_champion():
+def test_which_version_becomes_champion():
     tags = {"score": "2.0", "data_fingerprint": "a", "objective": "{}", "with_holdout": "False"}
-    assert becomes_champion(tags, None, asked=False)[0]
-    for changes, asked, wins, why in (
+    assert becomes_champion(tags, None, requested=False)[0]
+    for changes, requested, promoted, reason in (
         ({"score": "2.1"}, False, True, "score 2.1000, version 3 had 2.0000"),
-        ({"score": "2.0"}, False, False, "version 3 stays champion: score 2.0000"),
-        ({"score": "1.0"}, True, True, "as asked"),
-        ({"score": "None"}, False, False, "a score of both is needed"),
+        ({"score": "2.0"}, False, False, "version 3 remains champion: score 2.0000"),
+        ({"score": "1.0"}, True, True, "as requested"),
+        ({"score": "None"}, False, False, "one of the two has no score"),
         ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images"),
-        ({"score": "2.5", "machine": "another"}, False, False, "or otherwise"),
+        ({"score": "2.5", "machine": "another"}, False, False, "in another way"),
     ):
-        found = becomes_champion(tags | changes, ("3", tags), asked=asked)
-        assert found[0] is wins and why in found[1]
+        result = becomes_champion(tags | changes, ("3", tags), requested=requested)
+        assert result[0] is promoted and reason in result[1]

@@ -21,7 +21,7 @@ def segment(tmp_path):
         recipe=recipe,
         until=1,
         evaluate_at=(1,),
-        told=0,
+        epochs_reported=0,
         workdir=str(tmp_path / "work"),
         train=str(tmp_path / "train"),
         holdout=str(tmp_path / "holdout"),

@@ -8,7 +8,8 @@ import pytest
 
 from detector.config.recipe import DataChoice
 from detector.data.open import open_data
-from detector.data.synthetic.painting import Face, landmarks_of, paint
+from detector.data.synthetic.objects import Face, landmarks_of
+from detector.data.synthetic.painting import paint
 from detector.data.synthetic.scenes import STYLES, SyntheticImages, compose, label_of
 
 

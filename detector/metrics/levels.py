@@ -1,0 +1,3 @@
+"""The difficulty levels of WIDER FACE. Imports nothing."""
+
+LEVELS = ("easy", "medium", "hard")
