@@ -1,16 +1,24 @@
-"""Made-up studies, searches and models that several tests need."""
+"""A tiny design, and made-up studies, searches and models that several tests need."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from detector.config.detector import Detector, arch_hash
+from detector.config.detector import Backbone, Context, Detector, Neck, arch_hash
 from detector.config.presets import load_preset
 from detector.config.recipe import DataChoice, Recipe
 from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord
 from trials.stored import Manifest, Metrics, Origin
+
+TINY_DETECTOR = Detector(
+    backbone=Backbone(
+        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
+    ),
+    neck=Neck(levels=(3, 4, 5), width=16),
+    context=Context(kind="none"),
+)
 
 
 def manifest(name: str = "s", **changes) -> Manifest:

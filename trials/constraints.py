@@ -27,9 +27,7 @@ class Constraints(Struct):
                 raise ConfigError(f"constraints.{key}: {getattr(self, key)} must be greater than 0")
         low, high = self.min_macs, self.max_macs
         if low is not None and high is not None and low > high:
-            raise ConfigError(
-                f"constraints.min_macs: {low:,} is over max_macs {high:,}; swap them"
-            )
+            raise ConfigError(f"constraints.min_macs: {low:,} is over max_macs {high:,}; swap them")
 
     def violated_cap(self, cost: Cost) -> str | None:
         """Name of the first cap that a cost violates, such as "max_params"; None if it violates

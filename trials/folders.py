@@ -35,7 +35,7 @@ def add_runs_dir(group: argparse._ArgumentGroup) -> None:
 
 
 def runs_dir_flag(runs_dir: Path) -> str:
-    """" --runs-dir DIR" for a command shown to the user; empty for the default folder."""
+    """ " --runs-dir DIR" for a command shown to the user; empty for the default folder."""
     return "" if runs_dir == DEFAULT_RUNS_DIR else f" --runs-dir {runs_dir}"
 
 

@@ -109,8 +109,8 @@ class TrialRecord(Struct):
     """Why the trial is infeasible, failed or pruned, in one line."""
     traceback: str | None = None
     source: str = "sampled"
-    """baseline, sampled, enqueued (`notes["origin"]` says from where), or the trial whose result was
-    reused, such as "study retina-001 trial 7"."""
+    """baseline, sampled, enqueued (`notes["origin"]` says from where), or the trial whose result
+    was reused, such as "study retina-001 trial 7"."""
     parent: int | None = None
     """Number of the trial whose weights it started from; None means from scratch, or from the
     recipe's weights."""

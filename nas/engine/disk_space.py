@@ -56,9 +56,7 @@ def check_disk(folder: Path, space: SearchSpace, trials: int, inherit: bool = Fa
     Raises:
         UserError: there is too little space.
     """
-    files = [
-        path.stat() for name in ("last.*", INIT) for path in folder.glob(f"{TRIALS}/*/{name}")
-    ]
+    files = [path.stat() for name in ("last.*", INIT) for path in folder.glob(f"{TRIALS}/*/{name}")]
     present = sum({stat.st_ino: stat.st_size for stat in files}.values())  # hard links count once
     needed = max(0, checkpoints_needed(space, trials) * (2 if inherit else 1) - present)
     existing_folder = next(p for p in (folder, *folder.resolve().parents) if p.exists())

@@ -209,7 +209,7 @@ class Driver:
                 self._delete_checkpoints()
 
     def close(self) -> None:
-        """End a search in which nothing is left to train: prune the trials that are still paused."""
+        """End a search in which nothing is left to train: prune trials that are still paused."""
         nor_on_front = " nor on the front" if self.space.promote == "front" else ""
         for record in self.records:
             if record.status is Status.PAUSED:

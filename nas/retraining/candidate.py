@@ -70,8 +70,8 @@ def choose_candidate(options: RetrainOptions) -> Candidate:
     from nas.study.storage import Study
 
     # A preset with its own --data needs no study; otherwise it is trained like the study's trials.
-    alone = options.preset is not None and options.data is not None
-    name = options.study or (None if alone else newest_study(options.runs_dir))
+    standalone = options.preset is not None and options.data is not None
+    name = options.study or (None if standalone else newest_study(options.runs_dir))
     if name is None and options.preset is None:
         name = study_or_newest(options.runs_dir, None, ", or give --preset NAME")
     if options.preset is not None:  # report an unknown one before the study is opened

@@ -7,10 +7,10 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import helpers
 import pytest
 import torch
 
-from detector.config.detector import Backbone, Context, Detector, Neck
 from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
 from detector.data.cache import cache_images
 from detector.data.open import synthetic_data
@@ -18,13 +18,7 @@ from detector.training.fit import fit
 from detector.weights import checkpoint
 from detector.weights.file_names import LAST
 
-CONFIG = Detector(
-    backbone=Backbone(
-        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
-    ),
-    neck=Neck(levels=(3, 4, 5), width=16),
-    context=Context(kind="none"),
-)
+CONFIG = helpers.TINY_DETECTOR
 RECIPE = Recipe(
     epochs=3,
     size=64,

@@ -286,8 +286,8 @@ def test_dry_run_shows_how_latency_will_be_measured(run_here, tiny_space):
         file.write("objective: {metric: latency_ms}\n")
     code, out, err = run_here(*SEARCH[1:], "--trials", "2", "--dry-run", "--device", "cpu")
     assert code == 0, err
-    assert "ms an image here (" in out
-    assert "each design is timed when it is drawn" in out
+    assert "ms per image here (" in out
+    assert "each design is timed when it is sampled" in out
     assert not (run_here.folder / "runs").exists()
 
 

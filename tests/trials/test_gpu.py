@@ -1,4 +1,4 @@
-"""What trials do on a GPU: run out of its memory, share it, time designs on it."""
+"""Trials on a GPU: out of memory, batch size, latency, resources."""
 
 import math
 import time
@@ -26,7 +26,7 @@ GPU = torch.device("cuda")
 
 @pytest.fixture
 def memory():
-    """Function: the GPU memory that torch may take, in bytes; all of it again afterwards."""
+    """Function: limits the GPU memory of torch to a number of bytes, until the end of the test."""
 
     def allow(size: float) -> None:
         release_memory()
@@ -40,7 +40,7 @@ def memory():
 
 @pytest.fixture
 def segment(tiny_study, tiny_data, tmp_path):
-    """Of the tiny study's baseline at 640 px, 16 images a step."""
+    """The tiny study's baseline at 640 px, 16 images per step."""
     train, holdout = (
         cache_images(images, tmp_path / "cache", 320).folder
         for images in (tiny_data.train, tiny_data.selection)
@@ -61,7 +61,7 @@ def segment(tiny_study, tiny_data, tmp_path):
 
 
 def peak(segment: Segment, folder: Path, accumulate: int) -> int:
-    """Bytes that the training of a segment takes of the GPU."""
+    """Peak GPU memory of a segment's training, in bytes."""
     release_memory()
     torch.cuda.reset_peak_memory_stats()
     recipe = replace(segment.recipe, accumulate=accumulate)
@@ -78,7 +78,7 @@ def peak(segment: Segment, folder: Path, accumulate: int) -> int:
     return torch.cuda.max_memory_reserved()
 
 
-def test_a_segment_trains_there(segment):
+def test_a_segment_trains_on_the_gpu(segment):
     reports = list(run_segment(segment))
     assert [(r.epoch.epoch, r.ended, r.failure) for r in reports] == [
         (1, False, None),
@@ -88,19 +88,19 @@ def test_a_segment_trains_there(segment):
     assert all(map(math.isfinite, reports[-1].epoch.losses.values()))
 
 
-def test_more_parts_fit_where_one_does_not(segment, memory, tmp_path):
-    whole, parts = (peak(segment, tmp_path / str(count), count) for count in (1, 16))
-    assert parts < whole
-    memory((whole + parts) / 2)
+def test_gradient_accumulation_fits_into_less_memory(segment, memory, tmp_path):
+    without, accumulated = (peak(segment, tmp_path / str(count), count) for count in (1, 16))
+    assert accumulated < without
+    memory((without + accumulated) / 2)
     (report,) = run_segment(segment)
     assert report.failure.out_of_memory
     assert report.failure.reason.startswith("OutOfMemoryError: CUDA out of memory")
-    *_, last = run_segment(Segment(**vars(segment) | {"accumulate": 16}))
+    *_, last = run_segment(replace(segment, accumulate=16))
     assert last.failure is None
     assert last.epoch.epoch == 2
 
 
-def test_a_batch_size_is_chosen_there(segment, memory, capsys):
+def test_a_batch_size_is_chosen_on_the_gpu(segment, memory, capsys):
     config, recipe = segment.detector, segment.recipe
     assert choose_batch_size(config, recipe, GPU, [8, 16, 32]) in (8, 16, 32)
     assert "chosen by images/s (8: " in capsys.readouterr().out
@@ -110,7 +110,7 @@ def test_a_batch_size_is_chosen_there(segment, memory, capsys):
 
 
 class Large(nn.Module):
-    """So many multiplications that the GPU is what takes the time, not the host."""
+    """Enough multiplications that the time is that of the GPU, not of the host."""
 
     def __init__(self):
         super().__init__()
@@ -122,24 +122,24 @@ class Large(nn.Module):
         return self.layers(image.float() / 255)
 
 
-def test_latency_agrees_with_the_clock_on_the_wall_and_with_itself():
+def test_latency_is_reproducible_and_agrees_with_wall_clock_time():
     model = Large().to(GPU)
     first, second = latency(model, device=GPU), latency(model, device=GPU)
     assert second.median_ms == pytest.approx(first.median_ms, rel=0.2)
     image = torch.zeros(1, 3, 640, 640, dtype=torch.uint8, device=GPU)
-    spent = []
+    times_ms = []
     with torch.inference_mode():
         for _ in range(10):
             torch.cuda.synchronize()
             started = time.perf_counter()
             model(image)
             torch.cuda.synchronize()
-            spent.append(1000 * (time.perf_counter() - started))
-    assert first.median_ms / 1.5 < sorted(spent)[5] < 1.5 * first.median_ms
+            times_ms.append(1000 * (time.perf_counter() - started))
+    assert first.median_ms / 1.5 < sorted(times_ms)[5] < 1.5 * first.median_ms
     assert torch.cuda.get_device_name() in first.machine
 
 
-def test_this_machine_has_room_for_a_trial():
+def test_this_machine_has_resources_for_a_trial():
     node = this_machine()
     assert node.gpus == torch.cuda.device_count()
     assert 1 < node.gpu_gb < 1000

@@ -1,4 +1,4 @@
-"""A name tells what gets built."""
+"""Names describe what is built."""
 
 from dataclasses import replace
 
@@ -33,7 +33,7 @@ def test_presets(preset, name):
     assert describe(detector) == name
 
 
-def test_what_differs_is_named():
+def test_differences_from_the_preset_are_named():
     backbone = replace(BASE.backbone, stem=16, widths=(16, 32, 96, 128, 128))
     design = replace(
         BASE,

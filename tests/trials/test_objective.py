@@ -1,4 +1,4 @@
-"""The score's closed forms, and what breaks a cap."""
+"""The score in closed form, and violations of caps."""
 
 import pytest
 
@@ -19,7 +19,7 @@ def test_speed_score_of_macs(macs, expected):
     assert Objective().speed_score(cost(int(macs))) == pytest.approx(expected, abs=1e-12)
 
 
-def test_half_the_cost_is_worth_five_points_of_mean_ap():
+def test_half_the_macs_are_worth_five_points_of_mean_ap():
     objective = Objective()
     gain = objective.speed_score(cost(500_000_000)) - objective.speed_score(cost(10**9))
     assert gain == pytest.approx(0.1, abs=0.001)
@@ -33,18 +33,18 @@ def test_published_scores():
 
 
 @pytest.mark.parametrize("metric", ANCHORS)
-def test_each_metric_has_its_anchors(metric):
+def test_the_anchors_of_each_metric(metric):
     objective = Objective(metric=metric)
     best, worst = ANCHORS[metric]
     values = {"macs": 1, "params": 1, "latency_ms": 1.0}
     middle = type(best)((best * worst) ** 0.5)
     for value, expected in ((best, 1), (middle, 0.5), (worst, 0)):
-        got = objective.speed_score(Cost(**values | {metric: value}))
-        assert got == pytest.approx(expected, abs=1e-6)
+        score = objective.speed_score(Cost(**values | {metric: value}))
+        assert score == pytest.approx(expected, abs=1e-6)
     assert Objective.from_dict(objective.to_dict()) == objective
 
 
-def test_what_was_not_measured_has_no_score():
+def test_a_metric_that_was_not_measured_has_no_score():
     with pytest.raises(ValueError, match="latency_ms was not measured"):
         Objective(metric="latency_ms").speed_score(cost())
 
@@ -52,7 +52,7 @@ def test_what_was_not_measured_has_no_score():
 @pytest.mark.parametrize(
     "wrong", [{"metric": "flops"}, {"best": 0.0}, {"best": 2e11}, {"worst": 1.0}]
 )
-def test_wrong_objectives(wrong):
+def test_invalid_objectives(wrong):
     with pytest.raises(ConfigError, match=r"^objective\."):
         Objective(**wrong)
 
@@ -84,12 +84,12 @@ def test_violations(caps, given, reason):
 @pytest.mark.parametrize(
     "wrong", [{"max_params": 0}, {"max_macs": -1}, {"min_macs": 2, "max_macs": 1}]
 )
-def test_wrong_constraints(wrong):
+def test_invalid_constraints(wrong):
     with pytest.raises(ConfigError, match=r"^constraints\."):
         Constraints(**wrong)
 
 
-def test_latency_is_capped_once_it_is_measured():
+def test_the_cap_on_latency_applies_once_it_is_measured():
     caps = Constraints(max_latency_ms=20)
     assert caps.violation(cost()) is None
     assert caps.violation(cost(latency_ms=19.9)) is None

@@ -1,4 +1,4 @@
-"""A segment trains to its rung and tells what happened, in reports and in the trial's log."""
+"""A segment trains to its rung; its reports and the trial's log say what happened."""
 
 import errno
 import fcntl
@@ -46,7 +46,7 @@ def with_recipe(segment, **changes):
     return replace(segment, recipe=replace(segment.recipe, **changes))
 
 
-def raising(error):
+def fit_that_raises(error):
     def fit(*args, **kwargs):
         print("about to fail")
         raise error
@@ -55,10 +55,10 @@ def raising(error):
     return fit
 
 
-def test_the_log_tells_each_epoch(segment):
-    half = Path(segment.workdir) / ".last.pt.1.tmp"
-    half.parent.mkdir(parents=True)
-    half.write_text("what a killed worker was writing")
+def test_the_log_has_a_line_for_each_epoch(segment):
+    partial = Path(segment.workdir) / ".last.pt.1.tmp"
+    partial.parent.mkdir(parents=True)
+    partial.write_text("left by a worker that was killed while writing")
     reports = list(run_segment(segment))
     assert [(r.epoch.epoch, r.ended) for r in reports] == [(1, False), (2, True)]
     lines = log_of(segment).splitlines()
@@ -66,22 +66,22 @@ def test_the_log_tells_each_epoch(segment):
     assert "to epoch 2 on cpu, 1 threads; process" in lines[0]
     assert f"epoch 1: {next(iter(reports[0].epoch.losses))} " in lines[1]
     assert f"AP easy {reports[1].epoch.ap['easy']:.3f}" in lines[2]
-    assert not half.exists()
+    assert not partial.exists()
 
 
-def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsys):
+def test_output_and_log_messages_of_a_worker_are_in_the_log(segment, monkeypatch, capsys):
     def fit(*args, **kwargs):
         yield from ()
         print("printed")
-        print("warned", file=sys.stderr)  # where Python's warnings go, too
+        print("warned", file=sys.stderr)  # as Python's warnings
         logging.getLogger("some.library").warning("logged")
         raise ValueError("raised")
 
     monkeypatch.setattr(detector.training.fit, "fit", fit)
     (report,) = run_segment(segment)
     assert report.failure.reason == "ValueError: raised"
-    for told in ("printed", "warned", "logged", "ValueError: raised", "Traceback"):
-        assert told in log_of(segment)
+    for text in ("printed", "warned", "logged", "ValueError: raised", "Traceback"):
+        assert text in log_of(segment)
     print("after")
     assert capsys.readouterr() == ("after\n", "")
     assert not any(
@@ -120,8 +120,8 @@ def test_what_a_worker_prints_and_logs_is_in_the_log(segment, monkeypatch, capsy
         ),
     ],
 )
-def test_faults_become_reports(segment, monkeypatch, error, reason, kinds):
-    monkeypatch.setattr(detector.training.fit, "fit", raising(error))
+def test_errors_become_reports(segment, monkeypatch, error, reason, kinds):
+    monkeypatch.setattr(detector.training.fit, "fit", fit_that_raises(error))
     (report,) = run_segment(segment)
     assert report.ended
     assert reason in report.failure.reason
@@ -134,57 +134,59 @@ def test_faults_become_reports(segment, monkeypatch, error, reason, kinds):
     assert "about to fail" in log_of(segment)
 
 
-@pytest.mark.parametrize(("asked", "own", "parts"), [(1, 1, 1), (4, 1, 4), (4, 8, 8)])
-def test_a_segment_can_ask_for_smaller_parts(segment, monkeypatch, asked, own, parts):
+@pytest.mark.parametrize(
+    ("of_segment", "of_recipe", "accumulate"), [(1, 1, 1), (4, 1, 4), (4, 8, 8)]
+)
+def test_a_segment_can_ask_for_more_accumulation(
+    segment, monkeypatch, of_segment, of_recipe, accumulate
+):
     def fit(config, recipe, *images, **kwargs):
         yield from ()
-        seen.append(recipe)
+        recipes.append(recipe)
         raise ValueError("enough")
 
-    seen = []
+    recipes = []
     monkeypatch.setattr(detector.training.fit, "fit", fit)
-    segment = with_recipe(segment, accumulate=own)
-    list(run_segment(Segment(**vars(segment) | {"accumulate": asked})))
-    assert seen == [replace(segment.recipe, accumulate=parts)]
+    segment = with_recipe(segment, accumulate=of_recipe)
+    list(run_segment(replace(segment, accumulate=of_segment)))
+    assert recipes == [replace(segment.recipe, accumulate=accumulate)]
 
 
 @pytest.mark.parametrize(("device", "workers"), [("cuda", 3), ("cpu", None)])
-def test_beside_a_gpu_the_cores_of_a_trial_prepare_its_batches(
-    segment, monkeypatch, device, workers
-):
+def test_with_a_gpu_the_cores_of_a_trial_prepare_its_batches(segment, monkeypatch, device, workers):
     def fit(*args, **kwargs):
-        seen.append(kwargs["workers"])
+        values.append(kwargs["workers"])
         raise ValueError("enough")
         yield
 
-    seen = []
+    values = []
     monkeypatch.setattr(detector.training.fit, "fit", fit)
     monkeypatch.setattr("trials.run.pin_threads", lambda threads: None)
-    list(run_segment(Segment(**vars(segment) | {"device": device, "threads": 3})))
-    assert seen == [workers]
+    list(run_segment(replace(segment, device=device, threads=3)))
+    assert values == [workers]
 
 
-def test_a_loss_that_is_not_finite(segment):
-    rate = replace(segment.recipe.optimizer, lr=1e30, warmup_epochs=0.0)
-    *_, last = run_segment(with_recipe(segment, optimizer=rate))
+def test_a_loss_that_is_not_finite_fails_the_trial(segment):
+    optimizer = replace(segment.recipe.optimizer, lr=1e30, warmup_epochs=0.0)
+    *_, last = run_segment(with_recipe(segment, optimizer=optimizer))
     assert last.failure.reason.startswith("TrainingError: loss not finite at epoch")
     assert not last.failure.is_transient
     assert "TrainingError: loss not finite" in log_of(segment)
 
 
-def test_a_design_that_cannot_be_built(segment, monkeypatch):
+def test_a_design_that_cannot_be_built_fails_the_trial(segment, monkeypatch):
     error = ConfigError("neck.width: too wide for this test")
-    monkeypatch.setattr(detector.training.fit, "fit", raising(error))
+    monkeypatch.setattr(detector.training.fit, "fit", fit_that_raises(error))
     (report,) = run_segment(segment)
     assert report.failure.reason.startswith("ConfigError: neck.width: too wide")
     assert not report.failure.is_transient
 
 
-def test_a_checkpoint_that_does_not_fit_on_the_disk(segment, monkeypatch):
+def test_a_full_disk_is_reported_as_such(segment, monkeypatch):
     def full(content, file):
         try:
             raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as error:  # as torch words it
+        except OSError as error:  # the message of torch
             raise RuntimeError("[enforce fail at inline_container.cc:671]") from error
 
     monkeypatch.setattr(torch, "save", full)
@@ -193,8 +195,8 @@ def test_a_checkpoint_that_does_not_fit_on_the_disk(segment, monkeypatch):
     assert not list(Path(segment.workdir).glob("*last*"))
 
 
-def test_one_process_at_a_time_trains_in_a_folder(segment, monkeypatch):
-    monkeypatch.setattr(detector.training.fit, "fit", raising(ValueError("begun")))
+def test_only_one_process_at_a_time_trains_in_a_folder(segment, monkeypatch):
+    monkeypatch.setattr(detector.training.fit, "fit", fit_that_raises(ValueError("started")))
     Path(segment.workdir).mkdir(parents=True)
     reports = []
     with open(Path(segment.workdir) / "log.txt", "a") as other:
@@ -205,4 +207,4 @@ def test_one_process_at_a_time_trains_in_a_folder(segment, monkeypatch):
         assert thread.is_alive()
         assert reports == []
     thread.join(10)
-    assert [r.failure.reason for r in reports] == ["ValueError: begun"]
+    assert [r.failure.reason for r in reports] == ["ValueError: started"]

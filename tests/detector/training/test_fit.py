@@ -3,11 +3,11 @@
 import json
 from dataclasses import replace
 
+import helpers
 import pytest
 import torch
 
 from detector.base.errors import TrainingError, UserError
-from detector.config.detector import Backbone, Context, Detector, Neck
 from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Evaluation, Optimizer, Recipe
 from detector.data.splits import Subset
@@ -15,13 +15,7 @@ from detector.training import fit, stepper
 from detector.weights import checkpoint
 from detector.weights.file_names import LAST
 
-CONFIG = Detector(
-    backbone=Backbone(
-        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
-    ),
-    neck=Neck(levels=(3, 4, 5), width=16),
-    context=Context(kind="none"),
-)
+CONFIG = helpers.TINY_DETECTOR
 RECIPE = Recipe(
     epochs=4,
     size=64,

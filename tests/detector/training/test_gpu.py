@@ -2,13 +2,14 @@
 
 from dataclasses import replace
 
+import helpers
 import numpy as np
 import pytest
 import torch
 
 from detector.base.errors import TrainingError
 from detector.boxes.anchors import priors
-from detector.config.detector import Backbone, Context, Detector, Head, Neck
+from detector.config.detector import Head
 from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Evaluation, Loss, Optimizer, Recipe
 from detector.data.cache import cache_images
@@ -37,13 +38,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device"),
 ]
 
-CONFIG = Detector(
-    backbone=Backbone(
-        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
-    ),
-    neck=Neck(levels=(3, 4, 5), width=16),
-    context=Context(kind="none"),
-)
+CONFIG = helpers.TINY_DETECTOR
 RECIPE = Recipe(
     epochs=3,
     size=128,

@@ -4,11 +4,12 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
+import helpers
 import pytest
 import torch
 
 from detector.boxes.anchors import priors
-from detector.config.detector import Anchors, Backbone, Context, Detector, Head, Neck
+from detector.config.detector import Anchors, Head
 from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Loss, Optimizer, Recipe
 from detector.data.loader import Batch, batches
@@ -26,13 +27,7 @@ from detector.training.step import (
     train_step,
 )
 
-CONFIG = Detector(
-    backbone=Backbone(
-        kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
-    ),
-    neck=Neck(levels=(3, 4, 5), width=16),
-    context=Context(kind="none"),
-)
+CONFIG = helpers.TINY_DETECTOR
 RECIPE = Recipe(
     epochs=4,
     size=64,

@@ -52,9 +52,10 @@ def start_search(tmp_path, mixed_space):
 
 @pytest.fixture
 def simulate():
-    """Function: driver → whether its search ended; False if it was killed after `kill_after` epochs.
+    """Function: runs the search of a driver; returns False if it was killed after `kill_after`
+    epochs, else True. `check` is called before each epoch.
 
-    Each checkpoint contains the trial's number and the epoch. `check` is called before each epoch.
+    A checkpoint contains the trial's number and the epoch.
     """
 
     def run(driver, kill_after=None, check=lambda segment, epoch: None):

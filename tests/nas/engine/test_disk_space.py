@@ -1,4 +1,4 @@
-"""What checkpoints need is near what they take, and a search that cannot fit is not begun."""
+"""Estimates of the disk space for checkpoints, and searches that are refused for lack of it."""
 
 from collections import namedtuple
 from dataclasses import replace
@@ -19,7 +19,7 @@ Usage = namedtuple("Usage", "free")
 
 
 @pytest.mark.parametrize("kind", ["sgd", "adamw"])
-def test_the_size_of_a_checkpoint(tmp_path, kind):
+def test_the_estimated_size_of_a_checkpoint(tmp_path, kind):
     torch.set_num_threads(1)
     detector, recipe = SPACE.baseline
     recipe = replace(recipe, optimizer=replace(recipe.optimizer, kind=kind))
@@ -31,12 +31,12 @@ def test_the_size_of_a_checkpoint(tmp_path, kind):
     checkpoint.save(
         tmp_path / "last.pt", model, detector, recipe, {"optimizer": optimizer.state_dict()}
     )
-    taken = sum(path.stat().st_size for path in tmp_path.iterdir())
-    told = disk_space.checkpoint_bytes(Cost.of(detector).params, recipe)
-    assert taken == pytest.approx(told, rel=0.1)
+    size = sum(path.stat().st_size for path in tmp_path.iterdir())
+    estimate = disk_space.checkpoint_bytes(Cost.of(detector).params, recipe)
+    assert size == pytest.approx(estimate, rel=0.1)
 
 
-def test_what_is_there_already_counts(tmp_path):
+def test_existing_checkpoints_need_no_more_space(tmp_path):
     needed = disk_space.checkpoints_needed(SPACE, 20)
     assert disk_space.checkpoints_needed(SPACE, 200) == pytest.approx(10 * needed, rel=0.1)
     line = disk_space.check_disk(tmp_path / "s", SPACE, 20)
@@ -47,12 +47,12 @@ def test_what_is_there_already_counts(tmp_path):
     assert "about 0.0 MB at most" in disk_space.check_disk(tmp_path / "s", SPACE, 20)
 
 
-def test_too_little_space_is_said_before_the_start(tmp_path, monkeypatch):
+def test_too_little_space_is_an_error_before_the_search_starts(tmp_path, monkeypatch):
     monkeypatch.setattr(disk_space.shutil, "disk_usage", lambda path: Usage(free=20_000_000))
     with pytest.raises(
         UserError,
         match=r"runs/s: the checkpoints of 500 trials need about "
-        r"[\d.]+ GB, 20.0 MB are free there; free some",
+        r"[\d.]+ GB, but only 20.0 MB are free; free some",
     ):
         disk_space.check_disk(tmp_path / "runs" / "s", SPACE, 500)
     assert not list(tmp_path.iterdir())

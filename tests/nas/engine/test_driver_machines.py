@@ -30,14 +30,14 @@ def milliseconds(detector) -> float:
     return 1e-6 * Cost.of(detector).params + 2.0 * detector.neck.width
 
 
-class Measured:
-    """A stopwatch whose answers are known; notes what it was asked."""
+class FakeStopwatch:
+    """A stopwatch with computed latencies; `measured` lists the designs."""
 
     def __init__(self):
-        self.asked = []
+        self.measured = []
 
     def __call__(self, detector):
-        self.asked.append(detector)
+        self.measured.append(detector)
         return replace(Cost.of(detector), latency_ms=milliseconds(detector), machine="a machine")
 
 
@@ -52,15 +52,15 @@ def make(tmp_path):
     return make
 
 
-def play(driver):
-    """Trains as if, every segment in turn; an accuracy that grows with the neck."""
+def simulate(driver):
+    """Run all segments with simulated training; the accuracy grows with the width of the neck."""
     while True:
         try:
             segment = driver.next_segment()
         except StopIteration:
             driver.close()
             return
-        ap = dict.fromkeys(("easy", "medium", "hard"), segment.detector.neck.width / 100)
+        ap = helpers.equal_ap(segment.detector.neck.width / 100)
         driver.handle_report(
             SegmentReport(
                 number=segment.number,
@@ -71,28 +71,28 @@ def play(driver):
 
 
 @pytest.mark.parametrize("sampler", ["random", "frugal"])
-def test_latency_is_known_before_a_design_trains(make, sampler):
-    stopwatch = Measured()
+def test_latency_is_measured_before_a_design_is_trained(make, sampler):
+    stopwatch = FakeStopwatch()
     driver = make(
         "objective: {metric: latency_ms, best: 20, worst: 200}\n", stopwatch, sampler, trials=12
-    )  # frugal asks its model from the tenth result on
-    play(driver)
+    )  # enough for the model of frugal
+    simulate(driver)
     assert len(driver.records) == 13
-    for record, detector in zip(driver.records, stopwatch.asked, strict=True):
+    for record, detector in zip(driver.records, stopwatch.measured, strict=True):
         assert record.cost.latency_ms == milliseconds(detector)
         assert record.cost.machine == "a machine"
         assert record.speed_score == driver.space.objective.speed_score(record.cost)
     assert Study.open(driver.study.folder.parent, "s").records == driver.records
 
 
-def test_a_cap_on_latency_is_asked_after_the_exact_ones(make):
-    stopwatch = Measured()
+def test_a_cap_on_latency_is_checked_after_the_exact_ones(make):
+    stopwatch = FakeStopwatch()
     driver = make(
         "constraints: {max_params: 500000, max_latency_ms: 100}\nobjective: {metric: latency_ms}\n",
         stopwatch,
         trials=15,
     )
-    play(driver)
+    simulate(driver)
     over = [r for r in driver.records if r.status is Status.INFEASIBLE]
     by_params = [r for r in over if "max_params" in r.reason]
     by_latency = [r for r in over if "max_latency_ms 100.0" in r.reason]
@@ -100,22 +100,22 @@ def test_a_cap_on_latency_is_asked_after_the_exact_ones(make):
     assert by_latency
     assert len(by_params) + len(by_latency) == len(over)
     assert all(r.cost.latency_ms is None and r.speed_score == 0 for r in by_params)
-    assert len(stopwatch.asked) == len(driver.records) - len(by_params)
+    assert len(stopwatch.measured) == len(driver.records) - len(by_params)
 
 
-def test_what_cannot_be_measured_is_set_aside(make):
-    class Broken(Measured):
+def test_designs_that_cannot_be_measured_are_infeasible(make):
+    class BrokenStopwatch(FakeStopwatch):
         def __call__(self, detector):
-            if detector.neck.width == 64 and self.asked:  # not the baseline
+            if detector.neck.width == 64 and self.measured:  # not the baseline
                 raise TrainingError("latency could not be measured: out of memory")
             return super().__call__(detector)
 
-    driver = make("objective: {metric: latency_ms}\n", Broken(), trials=12)
-    play(driver)
-    aside = [r for r in driver.records if r.status is Status.INFEASIBLE]
-    assert aside
-    assert {r.reason for r in aside} == {"latency could not be measured: out of memory"}
-    assert {r.detector.neck.width for r in aside} == {64}
+    driver = make("objective: {metric: latency_ms}\n", BrokenStopwatch(), trials=12)
+    simulate(driver)
+    infeasible = [r for r in driver.records if r.status is Status.INFEASIBLE]
+    assert infeasible
+    assert {r.reason for r in infeasible} == {"latency could not be measured: out of memory"}
+    assert {r.detector.neck.width for r in infeasible} == {64}
 
 
 @pytest.mark.parametrize(
@@ -123,35 +123,35 @@ def test_what_cannot_be_measured_is_set_aside(make):
     [("macs", 1e9, 4e9, 2e9), ("params", 1e5, 1e7, 1e6), ("latency_ms", 10, 160, 40)],
 )
 def test_speed_follows_the_anchors_of_the_space(make, metric, best, worst, middle):
-    stopwatch = Measured() if metric == "latency_ms" else None
+    stopwatch = FakeStopwatch() if metric == "latency_ms" else None
     driver = make(
         f"objective: {{metric: {metric}, best: {best:g}, worst: {worst:g}}}\n", stopwatch, trials=2
     )
-    play(driver)
+    simulate(driver)
     for record in driver.records:
         value = getattr(record.cost, metric)
         expected = 0.5 - 0.5 * math.log(value / middle) / math.log(worst / middle)
         assert record.speed_score == pytest.approx(min(max(expected, 0.0), 1.0))
 
 
-def test_nodes_that_die_are_not_the_trials_fault(make):
+def test_dead_nodes_are_not_failures_of_the_trial(make):
     driver = make()
-    lost = SegmentReport(
+    node_died = SegmentReport(
         number=0,
         ended=True,
         failure=Failure(reason="the node it ran on died", is_transient=True, node_died=True),
     )
     for deaths in range(1, MAX_NODES_LOST + 1):
         assert driver.next_segment().number == 0
-        driver.handle_report(lost)
+        driver.handle_report(node_died)
         (record,) = driver.records
         assert (record.status, record.retries) == (Status.RUNNING, 0)
         assert record.notes["nodes_lost"] == deaths
-    for retries in range(1, MAX_RETRIES + 1):  # it may be what kills them
+    for retries in range(1, MAX_RETRIES + 1):  # the trial may be what kills them
         driver.next_segment()
-        driver.handle_report(lost)
+        driver.handle_report(node_died)
         assert driver.records[0].retries == retries
     driver.next_segment()
-    driver.handle_report(lost)
+    driver.handle_report(node_died)
     assert driver.records[0].status is Status.FAILED
     assert driver.records[0].reason == "the node it ran on died"

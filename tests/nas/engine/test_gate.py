@@ -1,7 +1,8 @@
-"""New designs pass, known ones are redrawn, and the gate says why when nothing is left."""
+"""New designs pass, duplicates are redrawn, and an exhausted or infeasible space is an error."""
 
 import itertools
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -32,44 +33,43 @@ def space_of(tmp_path, text=TINY):
     return SearchSpace.load(path)
 
 
-def record(found, number):
-    return found.record(number, Objective())
+def record(proposal, number):
+    return proposal.record(number, Objective())
 
 
 @pytest.mark.parametrize("sampler", ["random", "tpe"])
-def test_a_tiny_space_is_drawn_to_the_last_design_then_said_to_be_exhausted(tmp_path, sampler):
+def test_a_tiny_space_is_sampled_to_the_last_design_and_then_exhausted(tmp_path, sampler):
     space, records = space_of(tmp_path), []
     for number in range(8):
         records.append(record(next_proposal(space, Proposer(space, sampler), records), number))
     assert len({r.design for r in records}) == len({r.identity for r in records}) == 8
     with pytest.raises(UserError) as caught:
-        next_proposal(space, Proposer(space, sampler), records, tries=200)
+        next_proposal(space, Proposer(space, sampler), records, max_draws=200)
     assert str(caught.value).endswith(
-        "tiny.yaml: the space is exhausted: 200 draws brought nothing new after 8 legal and 0 "
-        "infeasible designs; it has at most 8 designs; ask for fewer --trials or add choices"
+        "tiny.yaml: the space is exhausted: 200 draws gave no new design after 8 feasible and 0 "
+        "infeasible ones; it has at most 8 designs; ask for fewer --trials or add choices"
     )
 
 
-def test_what_is_drawn_is_what_resolves(tmp_path):
+def test_a_proposal_is_what_its_parameters_resolve_to(tmp_path):
     space = space_of(tmp_path)
-    found = next_proposal(space, Proposer(space, "random"), [])
-    assert (found.detector, found.recipe) == space.resolve(found.params)
-    assert (found.cost.params, found.cost.macs) == cost(found.detector)
-    assert found.design == arch_hash(found.detector)
-    assert found.violation is None
-    assert found.identity == record(found, 0).identity
+    proposal = next_proposal(space, Proposer(space, "random"), [])
+    assert (proposal.detector, proposal.recipe) == space.resolve(proposal.params)
+    assert (proposal.cost.params, proposal.cost.macs) == cost(proposal.detector)
+    assert proposal.design == arch_hash(proposal.detector)
+    assert proposal.violation is None
+    assert proposal.identity == record(proposal, 0).identity
 
 
-def test_infeasible_designs_come_with_their_numbers_and_stay_known(tmp_path):
+def test_infeasible_designs_have_a_reason_and_are_not_proposed_again(tmp_path):
     space, records = space_of(tmp_path, TINY + "constraints: {max_macs: 600e6}\n"), []
     with pytest.raises(
         UserError,
-        match="exhausted: 300 draws brought nothing new after "
-        r"\d legal and \d infeasible",
+        match=r"exhausted: 300 draws gave no new design after \d feasible and \d infeasible",
     ):
         for number in itertools.count():
             records.append(
-                record(next_proposal(space, Proposer(space), records, tries=300), number)
+                record(next_proposal(space, Proposer(space), records, max_draws=300), number)
             )
     assert len(records) == 8
     for r in records:
@@ -79,24 +79,24 @@ def test_infeasible_designs_come_with_their_numbers_and_stay_known(tmp_path):
     assert {r.status for r in records} == {Status.INFEASIBLE, Status.RUNNING}
 
 
-def test_a_space_over_the_cap_is_refused_with_the_smallest_number(tmp_path):
+def test_a_space_without_feasible_designs_is_an_error_with_the_smallest_value(tmp_path):
     space = space_of(tmp_path, TINY + "constraints: {max_params: 1000}\n")
     rule = (
-        r"every one of 50 designs drawn is infeasible: 50 over max_params 1,000, "
+        r"all 50 sampled designs are infeasible: 50 over max_params 1,000, "
         r"the smallest with [0-9,]+; change"
     )
     with pytest.raises(UserError, match=rule) as caught:
-        check_feasible(space, tries=50)
+        check_feasible(space, max_draws=50)
     smallest = min(
         cost(space.resolve({"neck.width": 16, "neck.levels": levels, "context.kind": "none"})[0])[0]
         for levels in ("P3-P5", "P2-P4")
     )
-    told = re.search("smallest with ([0-9,]+)", str(caught.value))
-    assert int(told[1].replace(",", "")) == smallest
+    match = re.search("smallest with ([0-9,]+)", str(caught.value))
+    assert int(match[1].replace(",", "")) == smallest
     check_feasible(space_of(tmp_path))
 
 
-def test_a_search_gives_up_where_only_infeasible_designs_come(tmp_path):
+def test_a_search_gives_up_after_infeasible_designs_only(tmp_path):
     space = space_of(
         tmp_path,
         TINY.replace("dimensions:", "dimensions:\n  recipe.optimizer.lr: {float: [0.001, 0.1]}")
@@ -104,23 +104,28 @@ def test_a_search_gives_up_where_only_infeasible_designs_come(tmp_path):
     )
     records = []
     with pytest.raises(
-        UserError, match="every one of 20 designs drawn is infeasible: 20 over max_macs 1,000"
+        UserError, match="all 20 sampled designs are infeasible: 20 over max_macs 1,000"
     ):
         for number in itertools.count():
-            records.append(record(next_proposal(space, Proposer(space), records, tries=20), number))
+            proposal = next_proposal(space, Proposer(space), records, max_draws=20)
+            records.append(record(proposal, number))
     assert len(records) == 20
 
 
-def test_one_design_with_two_recipes_is_two_trials(tmp_path):
-    space, records = (
-        space_of(
-            tmp_path,
-            TINY.replace(
-                "dimensions:", "dimensions:\n  recipe.optimizer.lr: {choice: [0.001, 0.01]}"
-            ),
-        ),
-        [],
-    )
+def test_designs_that_are_infeasible_for_other_reasons_are_counted(tmp_path):
+    space, records = space_of(tmp_path), []
+    for number in range(3):
+        proposal = next_proposal(space, Proposer(space, "random"), records)
+        proposal = replace(proposal, violation="latency could not be measured: out of memory")
+        records.append(record(proposal, number))
+    message = "all 3 sampled designs are infeasible: 3 for other reasons; change"
+    with pytest.raises(UserError, match=message):
+        next_proposal(space, Proposer(space, "random"), records, max_draws=3)
+
+
+def test_a_design_with_two_recipes_is_two_trials(tmp_path):
+    rates = "dimensions:\n  recipe.optimizer.lr: {choice: [0.001, 0.01]}"
+    space, records = space_of(tmp_path, TINY.replace("dimensions:", rates)), []
     for number in range(16):
         records.append(record(next_proposal(space, Proposer(space, "random"), records), number))
     assert len({r.design for r in records}) == 8 == space.size()

@@ -1,4 +1,4 @@
-"""Rungs: closed cases, and a property over random studies."""
+"""Promotions at rungs: exact cases, and a property of random studies."""
 
 import random
 
@@ -41,40 +41,40 @@ def test_nothing_is_promoted_before_eta_results():
     assert halving.promotable([*records, record(3, [0.1])], RUNGS, eta=3).number == 1
 
 
-def test_the_score_counts_not_the_accuracy():
+def test_promotion_is_by_score_not_by_accuracy():
     records = [record(1, [0.5], speed=0.1), record(2, [0.4], speed=0.9), record(3, [0.1])]
     assert halving.promotable(records, RUNGS, eta=3).number == 2
 
 
-def test_the_baseline_takes_no_place_and_trains_through():
+def test_the_baseline_is_not_ranked_and_trains_in_full():
     baseline = record(0, [0.9], status=Status.RUNNING)
     records = [baseline, *(record(i, [0.1 * i]) for i in (1, 2, 3))]
     assert halving.promotable(records, RUNGS, eta=3).number == 3
     assert halving.target_epoch(baseline, RUNGS) == 9
 
 
-def test_the_front_goes_on_too_where_asked():
+def test_with_promote_front_trials_on_the_front_are_promoted_too():
     records = [
         record(1, [0.5], speed=0.5),
         record(2, [0.6], speed=0.2),  # scores 1.5, 1.4
         record(3, [0.1], speed=0.9),
         record(4, [0.1], speed=0.8),
-    ]  # 1.1, 1.0 and beaten
-    going = []
+    ]  # 1.1, 1.0 and dominated
+    promoted = []
     while (chosen := halving.promotable(records, RUNGS, 4, "front")) is not None:
-        going.append(chosen.number)
+        promoted.append(chosen.number)
         records[chosen.number - 1] = record(
             chosen.number, [chosen.accuracy_score, 0.9], Status.RUNNING, chosen.speed_score
         )
-    assert going == [1, 2, 3]
-    waiting = [r.evolve(status=Status.PAUSED) for r in records]
-    assert halving.promotable(waiting[:3], RUNGS, 4, "front") is None  # too few to compare
-    alone = [record(1, [0.5]), record(2, [0.6]), record(3, [0.1]), record(4, [0.1])]
-    assert halving.promotable(alone, RUNGS, 4).number == 2
+    assert promoted == [1, 2, 3]
+    paused = [r.evolve(status=Status.PAUSED) for r in records]
+    assert halving.promotable(paused[:3], RUNGS, 4, "front") is None  # too few to compare
+    equally_fast = [record(1, [0.5]), record(2, [0.6]), record(3, [0.1]), record(4, [0.1])]
+    assert halving.promotable(equally_fast, RUNGS, 4).number == 2
 
 
-def test_the_front_is_that_of_its_rung():
-    """Later results do not count: a trial that was promoted keeps what it had."""
+def test_the_front_is_that_of_the_rung():
+    """A promoted trial is compared by its result at the rung, not by later ones."""
     records = [record(1, [0.5, 0.1], Status.COMPLETED), record(2, [0.4]), record(3, [0.3])]
     assert halving.promotable(records, RUNGS, 3, "front") is None
     assert halving.promotable(records, RUNGS, 3, "score") is None
@@ -86,10 +86,10 @@ def test_higher_rungs_first():
     assert halving.promotable([*low, *high], RUNGS, eta=3).number == 7
 
 
-def test_promoted_trials_keep_their_place_at_the_rung():
-    done = [record(i, [0.9, 0.9, 0.9], status=Status.COMPLETED) for i in (1, 2)]
-    waiting = [record(i, [0.5]) for i in (3, 4, 5, 6)]
-    assert halving.promotable([*done, *waiting], RUNGS, eta=3) is None
+def test_promoted_trials_keep_their_rank_at_the_rung():
+    completed = [record(i, [0.9, 0.9, 0.9], status=Status.COMPLETED) for i in (1, 2)]
+    paused = [record(i, [0.5]) for i in (3, 4, 5, 6)]
+    assert halving.promotable([*completed, *paused], RUNGS, eta=3) is None
 
 
 def test_ties_go_to_the_earlier_trial():
@@ -105,7 +105,7 @@ def test_a_small_search_still_trains_one_design_in_full():
     assert halving.promotable(records, RUNGS, eta=3) is None
     assert halving.last_promotion(records, RUNGS).number == 2
     records[2] = record(2, [0.4, 0.1])
-    assert halving.last_promotion(records, RUNGS).number == 2  # the rung it has reached counts
+    assert halving.last_promotion(records, RUNGS).number == 2  # its highest rung counts
     records[2] = record(2, [0.4, 0.1, 0.1], status=Status.COMPLETED)
     assert halving.last_promotion(records, RUNGS) is None
 
@@ -113,24 +113,24 @@ def test_a_small_search_still_trains_one_design_in_full():
 @pytest.mark.parametrize(
     ("trained", "reached", "target"), [(0, -1, 1), (1, 0, 3), (2, 0, 3), (3, 1, 9), (9, 2, 9)]
 )
-def test_targets(trained, reached, target):
+def test_target_epochs(trained, reached, target):
     epochs = tuple(
         EpochResult(epoch=e, losses={}, lr=0.1, seconds=1.0) for e in range(1, trained + 1)
     )
-    one = record(1, []).evolve(epochs=epochs)
-    assert halving.rung_reached(one, RUNGS) == reached
-    assert halving.target_epoch(one, RUNGS) == target
+    trial = record(1, []).evolve(epochs=epochs)
+    assert halving.rung_reached(trial, RUNGS) == reached
+    assert halving.target_epoch(trial, RUNGS) == target
 
 
 @pytest.mark.parametrize("eta", [1.5, 2, 3])
-def test_a_whole_search_promotes_at_least_the_share_of_each_rung(eta):
-    """Played to its end in any order, each rung hands at least ⌊n/η⌋ trials on."""
-    chance = random.Random(0)
-    records = [record(i, [chance.random()]) for i in range(1, 28)]
+def test_a_complete_search_promotes_at_least_one_in_eta_at_each_rung(eta):
+    """Of n trials at a rung at least ⌊n/η⌋ are promoted."""
+    rng = random.Random(0)
+    records = [record(i, [rng.random()]) for i in range(1, 28)]
     while (chosen := halving.promotable(records, RUNGS, eta)) is not None:
-        grown = [e.ap["easy"] for e in chosen.epochs if e.ap] + [chance.random()]
-        status = Status.COMPLETED if len(grown) == 3 else Status.PAUSED
-        records[chosen.number - 1] = record(chosen.number, grown, status)
+        accuracies = [e.ap["easy"] for e in chosen.epochs if e.ap] + [rng.random()]
+        status = Status.COMPLETED if len(accuracies) == 3 else Status.PAUSED
+        records[chosen.number - 1] = record(chosen.number, accuracies, status)
     reached = [sum(halving.rung_reached(r, RUNGS) >= k for r in records) for k in range(3)]
     assert reached[0] == 27
     assert reached[1] >= int(27 / eta)

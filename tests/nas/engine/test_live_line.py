@@ -1,4 +1,4 @@
-"""The live line tells all that the records hold; where no terminal looks on, nothing is shown."""
+"""The live line summarises the records on a terminal; elsewhere nothing is printed."""
 
 import io
 import sys
@@ -28,7 +28,7 @@ def driver(tiny_study):
     return SimpleNamespace(
         records=records,
         trials=9,
-        sampled=lambda: 6,
+        num_sampled=lambda: 6,
         epochs_before=0,
         started=0.0,
         rungs=(1, 2),
@@ -37,7 +37,7 @@ def driver(tiny_study):
     )
 
 
-def test_the_line_counts_every_status_and_names_the_best(driver):
+def test_it_counts_every_status_and_names_the_best(driver):
     text = LiveLine(driver).text()
     assert text.startswith(
         "6/9 designs · 1 running · 2 paused · 2 completed · 1 pruned · "
@@ -47,18 +47,18 @@ def test_the_line_counts_every_status_and_names_the_best(driver):
     assert text.endswith(": r001 mnv1 w4-8-8-8-8 d1-1-1-1-1 stem4 fpn8 P4-P5 ssh retinaface")
 
 
-def test_it_fits_the_terminal_and_is_wiped(driver, monkeypatch):
+def test_it_fits_the_terminal_and_is_cleared(driver, monkeypatch):
     monkeypatch.setenv("COLUMNS", "60")
     monkeypatch.setattr(sys, "stderr", Terminal())
     line = LiveLine(driver)
     line.tick()
-    line.tick()  # too soon: not shown again
+    line.tick()  # too early for an update
     assert sys.stderr.getvalue() == "\r" + line.text()[:59]
     line.close()
     assert sys.stderr.getvalue().endswith("\r" + " " * 59 + "\r")
 
 
-def test_quiet_without_a_terminal(driver, capsys):
+def test_nothing_is_printed_without_a_terminal(driver, capsys):
     line = LiveLine(driver)
     line.tick()
     line.close()

@@ -1,4 +1,4 @@
-"""Retrains and searches where the disk has no room for decoded images."""
+"""Retrains and searches without disk space for decoded images."""
 
 import json
 from collections import namedtuple
@@ -14,26 +14,26 @@ from nas.terminal import cli
 Usage = namedtuple("Usage", "free")
 
 
-def test_a_retrain_without_room_is_the_same(retrained, tiny_study, monkeypatch):
+def test_a_retrain_without_space_has_the_same_result(retrained, tiny_study, monkeypatch):
     def result() -> tuple[dict, dict]:
         code, out, err = retrained("--trial", "0", "--epochs", "2")
         assert (code, err) == (0, "")
-        assert ("decoded again in every epoch" in out) is no_room
+        assert ("decoded again in every epoch" in out) is disk_is_full
         folder = tiny_study.folder / "retrained" / "r000"
         metrics = json.loads((folder / "metrics.json").read_text())
         return metrics, load_model(folder / "weights.pt").net.state_dict()
 
-    no_room = False
+    disk_is_full = False
     before, weights = result()
-    no_room = True
+    disk_is_full = True
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Usage(free=1_000_000))
-    after, others = result()
+    after, other_weights = result()
     assert before["ap"] == after["ap"]
     assert [e["losses"] for e in before["epochs"]] == [e["losses"] for e in after["epochs"]]
-    assert all(torch.equal(weights[name], others[name]) for name in weights)
+    assert all(torch.equal(weights[name], other_weights[name]) for name in weights)
 
 
-def test_several_workers_need_the_room(retrained, monkeypatch):
+def test_several_workers_need_the_space(retrained, monkeypatch):
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Usage(free=1_000_000))
     code, _, err = retrained("--best", "--epochs", "1", "--workers", "2")
     assert code == 2 and err.count("\n") == 1
@@ -41,7 +41,7 @@ def test_several_workers_need_the_room(retrained, monkeypatch):
     assert "another --runs-dir, a smaller --fraction or a smaller cache_size" in err
 
 
-def test_a_search_without_room_makes_no_study(tmp_path, monkeypatch, capsys):
+def test_a_search_without_space_creates_no_study(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare.shutil, "disk_usage", lambda path: Usage(free=40_000_000))
     code = cli.main(
         search.make_parser(),

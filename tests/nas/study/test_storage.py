@@ -1,4 +1,4 @@
-"""A study on disk comes back equal, has one writer, and says what is wrong with it."""
+"""A study on disk is read back equal and has one writer; damaged ones are reported."""
 
 from dataclasses import replace
 
@@ -9,8 +9,8 @@ import pytest
 from analysis.records.load import load_records
 from detector.base.errors import UserError
 from detector.config.presets import load_preset
-from nas.study.storage import Study, new_name, newest
-from trials.folders import read_manifest
+from nas.study.storage import Study
+from trials.folders import new_study_name, newest_study, read_manifest
 from trials.record import Cost, EpochResult, Status, TrialRecord
 
 DESIGN, RECIPE = load_preset("retinaface_mobile025")
@@ -48,29 +48,29 @@ def optuna_trials(tmp_path):
     return optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db").trials
 
 
-def test_records_come_back_equal(tmp_path):
+def test_records_are_read_back_equal(tmp_path):
     study = Study.create(tmp_path, "s", MANIFEST)
     study.add(make(0), DISTRIBUTIONS)
     study.add(make(1, Status.INFEASIBLE, reason="too large"), DISTRIBUTIONS)
     study.add(make(2), DISTRIBUTIONS)
     study.put(make(0, epochs=(epoch(1, 0.5),), rung=0))
     study.put(make(0, Status.COMPLETED, epochs=(epoch(1, 0.5), epoch(2, 0.75)), rung=1, ended=9.0))
-    again = Study.open(tmp_path, "s")
-    assert again.records == study.records
-    assert [r.status for r in again.records] == ["completed", "infeasible", "running"]
-    assert again.records[0].score == 0.25 + 2 * 0.75
-    assert again.manifest == MANIFEST
+    reopened = Study.open(tmp_path, "s")
+    assert reopened.records == study.records
+    assert [r.status for r in reopened.records] == ["completed", "infeasible", "running"]
+    assert reopened.records[0].score == 0.25 + 2 * 0.75
+    assert reopened.manifest == MANIFEST
 
 
-def test_optuna_reads_the_same_facts(tmp_path):
+def test_optuna_shows_the_same_results(tmp_path):
     study = Study.create(tmp_path, "s", MANIFEST)
     study.add(make(0), DISTRIBUTIONS)
     study.put(make(0, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
     study.add(make(1), DISTRIBUTIONS)
     study.put(make(1, Status.PRUNED, epochs=(epoch(1, 0.1),), rung=0))
-    read = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db")
-    first, second = read.trials
-    assert read.best_value == first.value == 1.25
+    optuna_study = optuna.load_study(study_name="s", storage=f"sqlite:///{tmp_path}/s/study.db")
+    first, second = optuna_study.trials
+    assert optuna_study.best_value == first.value == 1.25
     assert first.params == {"width": 3}
     assert first.user_attrs["accuracy_score"] == 0.5
     assert first.user_attrs["macs"] == 20
@@ -78,21 +78,21 @@ def test_optuna_reads_the_same_facts(tmp_path):
     assert second.intermediate_values == {1: pytest.approx(0.25 + 0.2)}
 
 
-def test_infeasible_records_are_stored_together_and_come_back_one_by_one(tmp_path):
+def test_infeasible_records_are_stored_together_and_read_one_by_one(tmp_path):
     study = Study.create(tmp_path, "s", MANIFEST)
     study.add(make(0), DISTRIBUTIONS)
     study.add_infeasible([make(n, Status.INFEASIBLE, reason=f"{n} too many") for n in (1, 2, 3)])
     study.add(make(4), DISTRIBUTIONS)
     study.put(make(4, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
     study.add_infeasible([make(5, Status.INFEASIBLE)])
-    again = Study.open(tmp_path, "s")
-    assert again.records == study.records == load_records(tmp_path / "s")
-    assert [r.number for r in again.records] == list(range(6))
-    assert [r.reason for r in again.records[1:4]] == ["1 too many", "2 too many", "3 too many"]
+    reopened = Study.open(tmp_path, "s")
+    assert reopened.records == study.records == load_records(tmp_path / "s")
+    assert [r.number for r in reopened.records] == list(range(6))
+    assert [r.reason for r in reopened.records[1:4]] == ["1 too many", "2 too many", "3 too many"]
     assert len(optuna_trials(tmp_path)) == 4
-    again.add(make(6), DISTRIBUTIONS)
+    reopened.add(make(6), DISTRIBUTIONS)
     with pytest.raises(AssertionError):
-        again.add_infeasible([make(6, Status.INFEASIBLE)])
+        reopened.add_infeasible([make(6, Status.INFEASIBLE)])
 
 
 class Killed(BaseException):
@@ -107,7 +107,7 @@ class Killed(BaseException):
         ("set_trial_state_values", "state"),
     ],
 )
-def test_what_a_killed_writer_did_not_tell_optuna_is_told_by_the_next(
+def test_the_next_writer_completes_what_a_killed_one_did_not_pass_on_to_optuna(
     tmp_path, monkeypatch, step, lost
 ):
     study = Study.create(tmp_path, "s", MANIFEST)
@@ -120,12 +120,12 @@ def test_what_a_killed_writer_did_not_tell_optuna_is_told_by_the_next(
     with monkeypatch.context() as patch, pytest.raises(Killed):
         patch.setattr(study._storage, step, killed)
         study.put(ended)
-    again = Study.open(tmp_path, "s")
-    assert optuna_trials(tmp_path)[0].state.name == "RUNNING"  # a reader leaves the file alone
-    with again.writing():
+    reopened = Study.open(tmp_path, "s")
+    assert optuna_trials(tmp_path)[0].state.name == "RUNNING"  # a reader does not write
+    with reopened.writing():
         if "record" in lost:
-            assert again.records == [make(0)]
-            again.put(ended)
+            assert reopened.records == [make(0)]
+            reopened.put(ended)
     assert Study.open(tmp_path, "s").records[-1] == ended
     trial = optuna_trials(tmp_path)[-1]
     assert trial.state.name == "COMPLETE"
@@ -134,7 +134,7 @@ def test_what_a_killed_writer_did_not_tell_optuna_is_told_by_the_next(
     assert trial.user_attrs["accuracy_score"] == 0.75
 
 
-def test_a_writer_knows_what_another_stored_since_it_opened_the_study(tmp_path):
+def test_a_writer_reads_what_another_one_has_stored_since_it_opened_the_study(tmp_path):
     first = Study.create(tmp_path, "s", MANIFEST)
     second = Study.open(tmp_path, "s")
     with first.writing():
@@ -160,26 +160,26 @@ def test_create_refuses_an_existing_study(tmp_path):
         Study.create(tmp_path, "s", MANIFEST)
 
 
-def test_unknown_study_lists_the_known_ones(tmp_path):
+def test_the_error_for_an_unknown_study_lists_the_existing_ones(tmp_path):
     Study.create(tmp_path, "mine", MANIFEST)
     with pytest.raises(UserError, match="known: mine"):
         Study.open(tmp_path, "yours")
 
 
 @pytest.mark.parametrize("name", ["../up", "", "a b", "-x", "a/b"])
-def test_names_that_no_folder_should_bear(tmp_path, name):
+def test_invalid_names(tmp_path, name):
     with pytest.raises(UserError, match="--study"):
         Study.create(tmp_path, name, MANIFEST)
 
 
-def test_a_damaged_database_is_named(tmp_path):
+def test_a_damaged_database_is_reported(tmp_path):
     Study.create(tmp_path, "s", MANIFEST)
     (tmp_path / "s" / "study.db").write_bytes(b"not a database" * 100)
     with pytest.raises(UserError, match=r"study\.db: this is not a readable study"):
         Study.open(tmp_path, "s")
 
 
-def test_a_damaged_manifest_is_named(tmp_path):
+def test_a_damaged_manifest_is_reported(tmp_path):
     Study.create(tmp_path, "s", MANIFEST)
     (tmp_path / "s" / "study.json").write_text("{")
     with pytest.raises(UserError, match=r"study\.json: cannot be read"):
@@ -194,13 +194,13 @@ def test_one_writer(tmp_path):
         Study.open(tmp_path, "s").writing(),
     ):
         pass
-    with study.writing():  # free again
+    with study.writing():  # unlocked
         pass
 
 
 def test_new_studies_are_numbered_and_the_newest_is_found(tmp_path):
-    assert newest(tmp_path) is None
-    assert new_name(tmp_path, "tiny") == "tiny-001"
+    assert newest_study(tmp_path) is None
+    assert new_study_name(tmp_path, "tiny") == "tiny-001"
     for created, name, space in (
         (1, "tiny-001", "tiny"),
         (3, "tiny-007", "tiny"),
@@ -209,15 +209,15 @@ def test_new_studies_are_numbered_and_the_newest_is_found(tmp_path):
         Study.create(
             tmp_path, name, replace(MANIFEST, name=name, space=space, created=float(created))
         )
-    assert new_name(tmp_path, "tiny") == "tiny-008"
-    assert newest(tmp_path) == "x"
-    assert newest(tmp_path, "tiny") == "tiny-007"
+    assert new_study_name(tmp_path, "tiny") == "tiny-008"
+    assert newest_study(tmp_path) == "x"
+    assert newest_study(tmp_path, "tiny") == "tiny-007"
 
 
-def test_half_made_study_does_not_exist(tmp_path):
-    """Killed before its manifest was written: it can be made again."""
+def test_a_study_without_a_manifest_does_not_exist(tmp_path):
+    """Its creation was killed before the manifest was written, so it can be created again."""
     Study.create(tmp_path, "s", MANIFEST)
     (tmp_path / "s" / "study.json").unlink()
-    assert newest(tmp_path) is None
+    assert newest_study(tmp_path) is None
     Study.create(tmp_path, "s", MANIFEST)
     assert read_manifest(tmp_path / "s") == MANIFEST
