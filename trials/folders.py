@@ -47,8 +47,8 @@ def find_study(runs_dir: Path, name: str) -> Path:
     """
     folder = runs_dir / checked_name(name)
     if not (folder / MANIFEST).exists():
-        known = [path.name for path in study_folders(runs_dir)]
-        listing = f"known: {', '.join(known)}" if known else "there are none yet"
+        names = [path.name for path in study_folders(runs_dir)]
+        listing = f"known: {', '.join(names)}" if names else "there are none yet"
         raise UserError(f"study {name} is not in {runs_dir} ({listing})")
     return folder
 

@@ -30,10 +30,10 @@ def git(tmp_path):
 
 
 def test_versions_of_python_and_packages():
-    found = versions.versions()
-    assert found["python"] == sys.version.split()[0]
-    assert found["numpy"] == np.__version__
-    assert set(found) <= {"python", "commit", *versions.PACKAGES}
+    facts = versions.versions()
+    assert facts["python"] == sys.version.split()[0]
+    assert facts["numpy"] == np.__version__
+    assert set(facts) <= {"python", "commit", *versions.PACKAGES}
 
 
 def test_commit_of_the_repository_and_whether_files_differ(tmp_path, git):

@@ -120,7 +120,7 @@ def test_a_retrain_is_linked_registered_and_predicts_without_this_project(
     (trial,) = [t for t in trials if t.data.tags["trial"] == "1"]
     assert run.data.tags["mlflow.parentRunId"] == trial.info.run_id
     assert trial.data.tags["retrain"] == run.info.run_id and run.info.status == "FINISHED"
-    assert run.data.tags["data_fingerprint"] == tiny_study.manifest["data_fingerprint"]
+    assert run.data.tags["data_fingerprint"] == tiny_study.manifest.data_fingerprint
     losses = store.get_metric_history(run.info.run_id, "loss_total")
     assert [m.step for m in losses] == [1, 2]
     assert run.inputs.dataset_inputs[0].dataset.digest == run.data.tags["data_fingerprint"]
