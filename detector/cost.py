@@ -78,8 +78,7 @@ def run(args: Namespace) -> dict:
         return _table(args)
     if len(args.design) != 1:
         raise UserError(
-            f"{len(args.design)} designs given; name one, or add --table to compare "
-            "presets"
+            f"{len(args.design)} designs given; name one, or add --table to compare presets"
         )
     (name,) = args.design
     config, _ = load_design(find_file(name, "preset"))

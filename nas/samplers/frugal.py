@@ -143,7 +143,9 @@ class Frugal:
 
     def _front(self, trained: Sequence[TrialRecord]) -> list[TrialRecord]:
         """The sampled trials that none of at least their budget dominates in accuracy and speed."""
-        sampled = [(r, r.last_evaluation) for r in trained if r.params and r.last_evaluation is not None]
+        sampled = [
+            (r, r.last_evaluation) for r in trained if r.params and r.last_evaluation is not None
+        ]
         points = [(last.accuracy_score, r.speed_score, last.epoch) for r, last in sampled]
         return [r for (r, _), lost in zip(sampled, dominated(np.array(points))) if not lost]
 

@@ -99,7 +99,9 @@ def play(
             Path(segment.workdir).mkdir(parents=True, exist_ok=True)
             (Path(segment.workdir) / LAST).touch()  # the driver looks for it
             for result in results:
-                driver.handle_report(SegmentReport(number=number, epoch=result, ended=result is results[-1]))
+                driver.handle_report(
+                    SegmentReport(number=number, epoch=result, ended=result is results[-1])
+                )
             if number:  # the baseline is the same in every search
                 spent += len(results)
                 ends.append((spent, index, segment.until))
