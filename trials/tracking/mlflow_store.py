@@ -21,6 +21,7 @@ MetricPoint = tuple[str, float, float | None, int]
 # MLflow's own defaults wait for minutes; the user's settings take precedence.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every trial
 
 _CAUSES = (  # pattern of MLflow's message; what it means and how to fix it
