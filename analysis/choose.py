@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from analysis.records.studies import StudyData, load_study
+from analysis.records.trial_table import ap_columns, cost_columns, print_table
 from analysis.statistics.correlation import score_deviation, tied_with_best
 from analysis.statistics.front import ap_of, front_data, name_of
 from detector.base import cli
@@ -150,52 +151,26 @@ def _print_table(
     tied: int,
     args: Namespace,
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
     limits = _limit_flags(args)
-    table = Table(
-        title=f"{study.name}: {len(front)} candidates"
+    spread = f" ±{deviation:.3f}" if deviation is not None else ""
+    models = [study.retrained.get(r.number) for r in front]
+    scores = [model.metrics.score if model else None for model in models]
+    print_table(
+        f"{study.name}: {len(front)} candidates"
         + (f" within {limits}" if limits else "")
         + f", the front of {len(study.completed)} completed trials",
-        title_justify="left",
-        title_style="bold",
+        names=[
+            name_of(r) + (" =" if tied > 1 and index < tied else "")
+            for index, r in enumerate(front)
+        ],
+        designs=[describe(r.detector) for r in front],
+        columns={
+            "score": [f"{r.score:.3f}{spread}" for r in front],
+            **ap_columns(front),
+            **cost_columns(front),
+            "retrained": ["–" if score is None else f"{score:.3f}" for score in scores],
+        },
     )
-    latency = any(r.cost.latency_ms is not None for r in front)
-    for name in (
-        "trial",
-        "design",
-        "score",
-        *LEVELS,
-        "G MACs",
-        "parameters",
-        *(["ms"] if latency else []),
-        "retrained",
-    ):
-        table.add_column(
-            name,
-            justify="left" if name in ("trial", "design") else "right",
-            no_wrap=name != "design",
-        )
-    for index, r in enumerate(front):
-        model = study.retrained.get(r.number)
-        score = model.metrics.score if model else None
-        spread = f" ±{deviation:.3f}" if deviation is not None else ""
-        table.add_row(
-            name_of(r) + (" =" if tied > 1 and index < tied else ""),
-            describe(r.detector),
-            f"{r.score:.3f}{spread}",
-            *(f"{ap_of(r)[level]:.3f}" for level in LEVELS),
-            f"{r.cost.macs / 1e9:.3f}",
-            f"{r.cost.params:,}",
-            *(
-                [f"{r.cost.latency_ms:.1f}" if r.cost.latency_ms is not None else "–"]
-                if latency
-                else []
-            ),
-            f"{score:.3f}" if score is not None else "–",
-        )
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
 
 
 def _print_verdict(study: StudyData, deviation: float | None, source: str, tied: int) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
+from analysis.records.trial_table import ap_columns, cost_columns, print_table
 from analysis.statistics.pareto import front_of
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
-from nas.terminal.format import count
 from trials.folders import SPACE, runs_dir_flag
 from trials.names import describe
-from trials.record import LEVELS, Status, TrialRecord, best_of, rank
+from trials.record import Status, TrialRecord, best_of, rank
 
 FRONT_PICTURE = "front.png"
 REPORT = "report.html"
@@ -142,40 +141,20 @@ def spread_warning(completed: list[TrialRecord]) -> str | None:
 
 
 def print_trials(records: Sequence[TrialRecord], title: str) -> None:
-    """Print a table of trials, best score first."""
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold")
-    has_latency = any(record.cost.latency_ms is not None for record in records)
-    for name in (
-        "trial",
-        "design",
-        "params",
-        "MACs",
-        *(["ms"] if has_latency else []),
-        *LEVELS,
-        "accuracy",
-        "speed",
-        "score",
-    ):
-        table.add_column(
-            name,
-            justify="left" if name in ("trial", "design") else "right",
-            no_wrap=name != "design",
-        )
-    for record in sorted(records, key=rank):
-        note = " (baseline)" if record.number == 0 else ""
-        table.add_row(
-            f"r{record.number:03d}",
-            describe(record.detector) + note,
-            count(record.cost.params),
-            count(record.cost.macs),
-            *([f"{record.cost.latency_ms:.1f}"] if has_latency else []),
-            *(f"{value:.3f}" for value in (record.ap or {}).values()),
-            f"{record.accuracy_score:.3f}",
-            f"{record.speed_score:.3f}",
-            f"{record.score:.3f}",
-        )
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    console.print(table)
+    """Print a table of completed trials, best score first."""
+    ranked = sorted(records, key=rank)
+    print_table(
+        title,
+        names=[f"r{record.number:03d}" for record in ranked],
+        designs=[
+            describe(record.detector) + (" (baseline)" if record.number == 0 else "")
+            for record in ranked
+        ],
+        columns={
+            "score": [f"{record.score:.3f}" for record in ranked],
+            "accuracy": [f"{record.accuracy_score:.3f}" for record in ranked],
+            **ap_columns(ranked),
+            "speed": [f"{record.speed_score:.3f}" for record in ranked],
+            **cost_columns(ranked),
+        },
+    )
