@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
-import sys
+import logging
 from importlib.util import find_spec
 
 import torch
+
+logger = logging.getLogger(__name__)
 
 
 @functools.cache
@@ -14,7 +16,7 @@ def kernels_run() -> bool:
     """Whether Triton builds a kernel that runs on the current GPU.
 
     Triton compiles a kernel at its first use, with a C compiler and Python's headers, and not for
-    every GPU. If it fails, one line on stderr says why, and torch's own kernels are used.
+    every GPU. If it fails, one line in the log says why, and torch's own kernels are used.
     """
     if find_spec("triton") is None:
         return False
@@ -23,10 +25,10 @@ def kernels_run() -> bool:
     except Exception as error:  # of any type: from the compiler, the linker or the driver
         fault = " ".join(str(error).split())[:200] or type(error).__name__
     if fault:
-        print(
-            f"note: Triton cannot be used here ({fault}), which makes training on the GPU slower. "
-            "It needs a C compiler and Python's headers, such as gcc and python3-dev",
-            file=sys.stderr,
+        logger.warning(
+            "note: Triton cannot be used here (%s), which makes training on the GPU slower. It needs "
+            "a C compiler and Python's headers, such as gcc and python3-dev",
+            fault,
         )
     return fault is None
 
