@@ -26,8 +26,8 @@ def kernels_run() -> bool:
         fault = " ".join(str(error).split())[:200] or type(error).__name__
     if fault:
         logger.warning(
-            "note: Triton cannot be used here (%s), which makes training on the GPU slower. It needs "
-            "a C compiler and Python's headers, such as gcc and python3-dev",
+            "note: Triton cannot be used here (%s), which makes training on the GPU slower. "
+            "It needs a C compiler and Python's headers, such as gcc and python3-dev",
             fault,
         )
     return fault is None
