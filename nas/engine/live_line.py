@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from analysis.statistics.pareto import front_of
-from nas.engine.halving import epochs_expected
+from nas.engine.halving import certain_epochs, epochs_expected
 from nas.terminal.format import duration
 from trials.names import describe
 from trials.record import Status, TrialRecord, rank
@@ -72,6 +72,7 @@ class LiveLine:
         epochs_of_run = epochs_trained - driver.epochs_before
         if epochs_of_run < 1:
             return None
-        expected = epochs_expected(driver.trials, driver.rungs, driver.space.eta)
+        expected = epochs_expected(driver.trials, driver.rungs, driver.space.eta) - epochs_trained
+        certain = certain_epochs(records, driver.trials, driver.rungs)
         seconds_per_epoch = (time.time() - driver.started) / epochs_of_run
-        return max(0.0, seconds_per_epoch * (expected - epochs_trained))
+        return seconds_per_epoch * max(expected, certain)

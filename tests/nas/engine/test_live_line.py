@@ -2,6 +2,7 @@
 
 import io
 import sys
+import time
 from types import SimpleNamespace
 
 import pytest
@@ -63,3 +64,14 @@ def test_nothing_is_printed_without_a_terminal(driver, capsys):
     line.tick()
     line.close()
     assert capsys.readouterr() == ("", "")
+
+
+def test_the_time_left_counts_what_is_still_running(driver, monkeypatch):
+    """More promotions than expected leave no expected epochs, but running ones take their time."""
+    monkeypatch.setattr(time, "time", lambda: 100.0)
+    spent = sum(record.epochs_spent for record in driver.records)
+    driver.trials, driver.rungs = 6, (1,)  # 7 epochs expected
+    driver.records = [r.evolve(epochs=r.epochs * 4) if r.epochs else r for r in driver.records]
+    assert LiveLine(driver)._seconds_left(driver.records) == pytest.approx(100.0 / (4 * spent))
+    driver.trials = 9  # three designs are not sampled yet
+    assert LiveLine(driver)._seconds_left(driver.records) == pytest.approx(4 * 100.0 / (4 * spent))
