@@ -77,7 +77,9 @@ def run(args: Namespace) -> dict:
     print(f"model: {model.title}\n  {model.path}")
     # Written next to the target until the check has passed, so that an older file is kept.
     unchecked = target.with_name(f"{target.stem}.unchecked{suffix}")
+    print(f"exporting to {target} ...", flush=True)
     export(model.net, model.config, unchecked, args.post, settings)
+    print("comparing with torch ...", flush=True)
     comparison = check(model.net, unchecked)
     result = {
         "model": model.title,

@@ -20,7 +20,7 @@ from nas.retraining.candidate import (
 )
 from nas.retraining.check_start import check_start
 from nas.retraining.options import AUTO, RetrainOptions
-from nas.retraining.summary import print_plan, print_result
+from nas.retraining.summary import print_next, print_plan, print_result
 from nas.tracking.runs import retrain_run
 from trials.stored import Metrics, Origin
 
@@ -89,7 +89,8 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         recipe = with_auto_batch_size(candidate, recipe, origin, options)
     if options.resume and (stored := training.finished_metrics(candidate, recipe, origin)):
         print(f"{candidate.title} has already been retrained:")
-        print_result(candidate, stored, options)
+        print_result(candidate, stored)
+        print_next(options)
         return stored
     print_plan(candidate, recipe, start, data, train, options)
     workdir = training.prepare_workdir(candidate, origin, options)
@@ -119,8 +120,11 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
             extra_files=[start_file] if start_file.exists() else [],
         )
         shutil.rmtree(workdir, ignore_errors=True)
-        print_result(candidate, metrics, options)
+        print_result(candidate, metrics)
+        if options.tracking_uri != "none":
+            print("registering the model in MLflow ...", flush=True)
         run.finish(metrics, options.champion)
+    print_next(options)
     return metrics
 
 

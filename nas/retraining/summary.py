@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from detector.config.recipe import Recipe
 from detector.weights.pretrained import Start
 from nas.retraining.candidate import Candidate
 from nas.retraining.options import RetrainOptions
+from trials.folders import runs_dir_flag
 from trials.stored import Metrics
 
 
@@ -47,8 +46,8 @@ def print_plan(
         )
 
 
-def print_result(candidate: Candidate, metrics: Metrics, options: RetrainOptions) -> None:
-    """Print the result, and the next command."""
+def print_result(candidate: Candidate, metrics: Metrics) -> None:
+    """Print the result of a retrain."""
     from nas.terminal.format import duration
 
     if metrics.ap:
@@ -67,8 +66,9 @@ def print_result(candidate: Candidate, metrics: Metrics, options: RetrainOptions
             f"best epoch: {best['epoch']} of {metrics.recipe.epochs}, mean AP "
             f"{best['accuracy_score']:.4f} at a long side of {best['size']} px"
         )
-    runs = f" --runs-dir {options.runs_dir}" if options.runs_dir != Path("runs") else ""
-    print(
-        f"saved to {candidate.folder} after {duration(metrics.seconds)} of training\nnext:\n"
-        f"  python -m nas.evaluate{runs}"
-    )
+    print(f"saved to {candidate.folder} after {duration(metrics.seconds)} of training")
+
+
+def print_next(options: RetrainOptions) -> None:
+    """Print the command that usually follows."""
+    print(f"next:\n  python -m nas.evaluate{runs_dir_flag(options.runs_dir)}")
