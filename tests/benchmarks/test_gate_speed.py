@@ -62,9 +62,9 @@ def test_where_the_time_of_sampling_goes(tmp_path, monkeypatch, sampler):
     timed(Proposer, "ask", "sampler")
     timed(Study, "add", "storage")
     timed(Study, "add_infeasible", "storage")
-    timed(Driver, "_draw", "all")
+    timed(Driver, "_sample", "all")
     while calls["gate"] < 300:
-        driver._draw()
+        driver._sample()
     designs = calls["gate"]
     infeasible = sum(r.status is Status.INFEASIBLE for r in study.records)
     print(
