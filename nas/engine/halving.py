@@ -26,14 +26,13 @@ def epochs_expected(trials: int, rungs: Sequence[int], eta: float) -> float:
     return total
 
 
-def certain_epochs(records: Sequence[TrialRecord], trials: int, rungs: Sequence[int]) -> int:
+def certain_epochs(records: Sequence[TrialRecord], unsampled: int, rungs: Sequence[int]) -> int:
     """Epochs that a search still trains whatever is promoted: its running segments, and the first
-    rung of the designs that are not sampled yet."""
+    rung of the `unsampled` designs that are still to come."""
     running = sum(
         target_epoch(r, rungs) - len(r.epochs) for r in records if r.status is Status.RUNNING
     )
-    sampled = sum(r.number != 0 and r.status is not Status.INFEASIBLE for r in records)
-    return running + max(0, trials - sampled) * rungs[0]
+    return running + unsampled * rungs[0]
 
 
 def rung_reached(record: TrialRecord, rungs: Sequence[int]) -> int:

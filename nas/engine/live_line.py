@@ -73,6 +73,7 @@ class LiveLine:
         if epochs_of_run < 1:
             return None
         expected = epochs_expected(driver.trials, driver.rungs, driver.space.eta) - epochs_trained
-        certain = certain_epochs(records, driver.trials, driver.rungs)
+        unsampled = max(0, driver.trials - driver.num_sampled())
+        certain = certain_epochs(records, unsampled, driver.rungs)
         seconds_per_epoch = (time.time() - driver.started) / epochs_of_run
         return seconds_per_epoch * max(expected, certain)

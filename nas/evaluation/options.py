@@ -34,13 +34,12 @@ class EvaluateOptions:
 
     def __post_init__(self):
         if self.predictions is not None:
-            for flag, value in self.model.exclusive_flags():
-                if value is not None:
-                    raise UserError(f"{flag} and --predictions: give only one of them")
+            if self.model.named_by:
+                raise UserError(
+                    f"{self.model.named_by[0]} and --predictions: give only one of them"
+                )
         elif self.listed_only:
             raise UserError("--listed-only: needs --predictions; add that, or leave it out")
-        if self.model.preset is not None and self.model.checkpoint is None:
-            raise UserError("--preset: needs --checkpoint; add that, or leave it out")
         if self.predictions is not None and self.settings != Evaluation():
             raise UserError(
                 "--test-size, --flip and --scales: need a model; leave them out with --predictions"

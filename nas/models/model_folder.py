@@ -99,9 +99,19 @@ class ModelChoice:
     model: Path | None = None
     """An exported model."""
 
+    def __post_init__(self):
+        if len(self.named_by) > 1:
+            raise UserError(f"{' and '.join(self.named_by)}: give only one of them")
+        if self.preset is not None and self.checkpoint is None:
+            raise UserError("--preset: needs --checkpoint; add that, or leave it out")
+
     @classmethod
     def of(cls, args: Namespace) -> ModelChoice:
-        """From the parsed command line."""
+        """From the parsed command line.
+
+        Raises:
+            UserError: flags that do not go together.
+        """
         return cls(
             runs_dir=args.runs_dir,
             study=args.study,
@@ -110,29 +120,22 @@ class ModelChoice:
             model=getattr(args, "model", None),
         )
 
-    def exclusive_flags(self) -> list[tuple[str, object]]:
-        """The flags of which only one may be given, and their values."""
-        return [
-            ("--study", self.study),
-            ("--checkpoint", self.checkpoint),
-            ("--model", self.model),
-        ]
+    @property
+    def named_by(self) -> list[str]:
+        """The flags that name the model, at most one; none for the most recently retrained one."""
+        flags = {"--study": self.study, "--checkpoint": self.checkpoint, "--model": self.model}
+        return [flag for flag, value in flags.items() if value is not None]
 
 
 def chosen_model(choice: ModelChoice) -> Model:
     """Load the model that a choice names.
 
     Raises:
-        UserError: it names more than one, or there is none.
+        UserError: there is none, or it cannot be read.
     """
     from nas.study.storage import Study
     from trials.folders import checked_name
 
-    given = [flag for flag, value in choice.exclusive_flags() if value is not None]
-    if len(given) > 1:
-        raise UserError(f"{' and '.join(given)}: give only one of them")
-    if choice.preset is not None and choice.checkpoint is None:
-        raise UserError("--preset: needs --checkpoint; add that, or leave it out")
     if choice.model is not None:
         from detector.export.runtime import load_exported
 
