@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from detector.base.errors import ConfigError
+from detector.config.limits import MAX_BLOCKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -164,8 +165,10 @@ def spread(blocks: int, depths: tuple[int, ...]) -> tuple[int, ...]:
     at least one each.
 
     Raises:
-        ConfigError: fewer blocks than rows.
+        ConfigError: fewer blocks than rows, or far too many.
     """
+    if blocks > MAX_BLOCKS:
+        raise ConfigError(f"{blocks} blocks; must be at most {MAX_BLOCKS:,}")
     if blocks < len(depths):
         raise ConfigError(
             f"{blocks} blocks; this level has {len(depths)} rows of blocks, give "

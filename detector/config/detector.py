@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -20,6 +21,7 @@ from detector.config.backbones import (
     BackboneSpec,
     published_backbone,
 )
+from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR
 
 LEVELS = (2, 3, 4, 5, 6, 7)  # pyramid level k has stride 2**k pixels
 ACTIVATIONS = ("relu", "leaky_relu", "relu6")
@@ -77,7 +79,7 @@ class Backbone(Struct):
     def __post_init__(self):
         _one_of("backbone.kind", self.kind, tuple(BACKBONES))
         rows = len(self.spec.levels)
-        for key in ("widths", "depths"):
+        for key, most in (("widths", MAX_CHANNELS), ("depths", MAX_BLOCKS)):
             values = getattr(self, key)
             if len(values) != rows:
                 raise ConfigError(
@@ -85,11 +87,11 @@ class Backbone(Struct):
                     f"{self.kind} has {rows} rows, give one number for each"
                 )
             for value in values:
-                _positive(f"backbone.{key}", value)
-        _positive("backbone.stem", self.stem)
-        _positive("backbone.expansion", self.expansion)
+                _positive(f"backbone.{key}", value, most)
+        _positive("backbone.stem", self.stem, MAX_CHANNELS)
+        _positive("backbone.expansion", self.expansion, MAX_FACTOR)
         if self.last_expansion is not None:
-            _positive("backbone.last_expansion", self.last_expansion)
+            _positive("backbone.last_expansion", self.last_expansion, MAX_FACTOR)
         has_blocks = "block" in self.spec.options
         _one_of("backbone.block", self.block, tuple(self.spec.published) if has_blocks else BLOCKS)
         _one_of("backbone.variant", self.variant, ("plain", "d"))
@@ -139,7 +141,7 @@ class Neck(Struct):
                 f"neck.levels: {list(levels)} has levels above 5, which only "
                 f"neck.kind fpn builds, not {self.kind}"
             )
-        _positive("neck.width", self.width)
+        _positive("neck.width", self.width, MAX_CHANNELS)
         _one_of("neck.activation", self.activation, ACTIVATIONS)
 
 
@@ -180,9 +182,11 @@ class Head(Struct):
     sides, in strides) or point (offset and log size, in strides)."""
 
     def __post_init__(self):
-        if self.layers < 0:
-            raise ConfigError(f"head.layers: {self.layers} must be at least 0")
-        _positive("head.width", self.width)
+        if not 0 <= self.layers <= MAX_BLOCKS:
+            raise ConfigError(
+                f"head.layers: {self.layers} must be at least 0 and at most {MAX_BLOCKS:,}"
+            )
+        _positive("head.width", self.width, MAX_CHANNELS)
         _one_of("head.block", self.block, ("conv", "separable", "unit"))
         _one_of("head.predictor", self.predictor, ("pointwise", "conv3", "depthwise", "unit"))
         _one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
@@ -382,6 +386,8 @@ def _one_of(key: str, value, choices: tuple) -> None:
         raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(str, choices))}")
 
 
-def _positive(key: str, value) -> None:
+def _positive(key: str, value, most: float = math.inf) -> None:
     if not value > 0:
         raise ConfigError(f"{key}: {value} must be greater than 0")
+    if value > most:
+        raise ConfigError(f"{key}: {value} must be at most {most:,}")

@@ -7,29 +7,56 @@ from typing import Self
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
+from detector.config.limits import MAX_BATCH, MAX_CANDIDATES, MAX_EPOCHS, MAX_SIDE
 
 # Their functions: detector/losses/tables.py.
 ASSIGNERS = ("iou", "atss", "simota")
 CLASS_LOSSES = ("ohem", "cross_entropy", "focal", "quality_focal")
 BOX_LOSSES = ("smooth_l1", "giou", "diou", "eiou")
+# Its functions: detector/network/initialization.py.
+INITIALIZATIONS = ("he", "torch", "scrfd", "yunet")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Augmentation(Struct):
     scales: tuple[float, ...] = (0.3, 0.45, 0.6, 0.8, 1.0)
     """Sides of random square crops, as fractions (> 0) of the image's short side."""
+    crop: str = "whole_face"
+    """whole_face (RetinaFace: of 50 squares, each of a random scale, the first that holds a whole
+    face) or face_centre (RandomSquareCrop of SCRFD and YuNet: one random scale, and the first of
+    its squares that holds a face's centre). The former prefers large scales."""
+    clip_boxes: bool = True
+    """Whether boxes are clipped to the crop."""
+    padding: tuple[int, int, int] = (104, 117, 123)
+    """BGR colour of what a crop shows beyond the image; the default is ImageNet's mean."""
+    interpolation: str = "area_linear"
+    """Of crops resized to the training size: area_linear (area if they shrink, otherwise linear)
+    or random (RetinaFace: one of linear, cubic, area, nearest and Lanczos; on a GPU, images are
+    then cropped by the CPU)."""
     flip: float = 0.5
     """Probability of a horizontal flip."""
     photometric: float = 0.5
     """Probability of each of brightness, contrast, saturation and hue jitter."""
+    hue: float = 36.0
+    """Greatest hue jitter in degrees, to either side."""
+    permute_channels: float = 0.0
+    """Probability of a random permutation of the colour channels."""
+    ignore_invalid: bool = True
+    """Whether faces that the labels mark as invalid are ignored; otherwise they are learnt like all
+    others, as in RetinaFace's own code."""
     min_face: float = 0.0
     """Faces whose longer side is below this many px after the resize are ignored."""
 
     def __post_init__(self):
         if not self.scales or min(self.scales) <= 0:
             raise ConfigError(f"augmentation.scales: {list(self.scales)} must be numbers above 0")
-        for key in ("flip", "photometric"):
+        _one_of("augmentation.crop", self.crop, ("whole_face", "face_centre"))
+        _one_of("augmentation.interpolation", self.interpolation, ("area_linear", "random"))
+        for key in ("flip", "photometric", "permute_channels"):
             _within(f"augmentation.{key}", getattr(self, key), 0, 1)
+        _within("augmentation.hue", self.hue, 0, 180)
+        for value in self.padding:
+            _within("augmentation.padding", value, 0, 255)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +70,10 @@ class Optimizer(Struct):
     momentum: float = 0.9
     """sgd: momentum; adamw: beta1."""
     weight_decay: float = 5e-4
-    """L2 penalty (adamw: decoupled weight decay); not on biases and normalisation layers."""
+    """L2 penalty (adamw: decoupled weight decay) of the weights of convolutions."""
+    decay_norms: bool = False
+    """Whether weight decay also falls on biases and normalisation layers, as in the SGD of
+    RetinaFace's own code and of MMDetection."""
     warmup_epochs: float = 1.0
     """Epochs (also fractions) of linear warm-up from lr / 1000."""
     schedule: str = "step"
@@ -80,6 +110,9 @@ class Loss(Struct):
     """iou: an anchor is positive from this IoU with a face on."""
     force_iou: float = 0.2
     """iou: the best anchor of a face is positive from this IoU on (RetinaFace: 0.2)."""
+    unmatched: str = "ignored"
+    """Anchors on a face that no anchor learns, since none fits it: ignored, or background as in the
+    detectors' own code. Those on faces to be ignored are always ignored."""
     candidates: int = 9
     """atss: nearest anchors per level that are candidates for a face."""
     centre_radius: float = 2.5
@@ -89,6 +122,10 @@ class Loss(Struct):
     focal or quality_focal (learns the IoU of the predicted box); of objectness if predicted."""
     negatives: float = 7.0
     """ohem: hardest negatives for each positive anchor."""
+    min_positives: int | None = None
+    """Positives that an image counts at least as in the class loss: in what its sum is divided by,
+    and in ohem's negatives. None means 1 with ohem, otherwise 0; RetinaFace's own code has 0,
+    SCRFD's 1."""
     box_loss: str = "smooth_l1"
     """smooth_l1 (of the deltas), or giou, diou or eiou (of the boxes)."""
     box_weight: float = 2.0
@@ -100,11 +137,18 @@ class Loss(Struct):
         _one_of("loss.assignment", self.assignment, ASSIGNERS)
         _one_of("loss.class_loss", self.class_loss, CLASS_LOSSES)
         _one_of("loss.box_loss", self.box_loss, BOX_LOSSES)
+        _one_of("loss.unmatched", self.unmatched, ("ignored", "background"))
+        if self.min_positives is not None and self.min_positives < 0:
+            raise ConfigError(f"loss.min_positives: {self.min_positives} must be at least 0")
         _within("loss.match_iou", self.match_iou, 0, 1)
         _within("loss.force_iou", self.force_iou, 0, 1)
         for key in ("negatives", "candidates"):
             if getattr(self, key) < 1:
                 raise ConfigError(f"loss.{key}: {getattr(self, key)} must be at least 1")
+        if self.candidates > MAX_CANDIDATES:
+            raise ConfigError(
+                f"loss.candidates: {self.candidates} must be at most {MAX_CANDIDATES:,}"
+            )
         for key in ("centre_radius", "landmark_beta"):
             if not getattr(self, key) > 0:
                 raise ConfigError(f"loss.{key}: {getattr(self, key)} must be greater than 0")
@@ -118,6 +162,12 @@ class Evaluation(Struct):
     short: int | None = None
     """Short side in pixels to which images are scaled, down or up, with a long side of at most
     `size`; None means scaling by `size` alone."""
+    canvas: str | None = None
+    """square: images are padded at the right and at the bottom to `size` × `size`, with the colour
+    that the design normalises to zero (SCRFD's protocol: the GroupNorm of its head takes its
+    statistics over the padding, too); no effect without `size`. None means no padding."""
+    interpolation: str = "area_linear"
+    """Of images that are resized: area_linear (area if they shrink, otherwise linear) or linear."""
     flip: bool = False
     """Test-time augmentation by mirror images; several detections of a face are merged by box
     voting."""
@@ -135,6 +185,9 @@ class Evaluation(Struct):
     def __post_init__(self):
         _within("evaluation.score_threshold", self.score_threshold, 0, 1)
         _within("evaluation.nms_iou", self.nms_iou, 0, 1)
+        if self.canvas is not None:
+            _one_of("evaluation.canvas", self.canvas, ("square",))
+        _one_of("evaluation.interpolation", self.interpolation, ("area_linear", "linear"))
         for key in ("size", "short"):
             if getattr(self, key) is not None and getattr(self, key) < 1:
                 raise ConfigError(f"evaluation.{key}: {getattr(self, key)} must be at least 1")
@@ -158,9 +211,11 @@ class Recipe(Struct):
     weights: str | None = None
     """File of pretrained weights, or imagenet; None means from scratch."""
     initialization: str = "he"
-    """Initial weights from scratch: he (normal, by the fan-in; predictors near zero), or torch
+    """Initial weights from scratch: he (normal, by the fan-in; predictors near zero), torch
     (torch's default, as in RetinaFace's own code: uniform and 2.4 times as small, which under batch
-    normalisation is equivalent to a 6 times higher learning rate)."""
+    normalisation is equivalent to a 6 times higher learning rate), or those of SCRFD's or YuNet's
+    own code: scrfd (normal by the fan-out in the backbone, Xavier in the neck, near zero in the
+    head, residual blocks start as their shortcuts) or yunet (Xavier, biases 0.02, no prior)."""
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
@@ -176,11 +231,22 @@ class Recipe(Struct):
 
     def __post_init__(self):
         _one_of("precision", self.precision, ("auto", "fp32", "bf16", "fp16"))
-        _one_of("initialization", self.initialization, ("he", "torch"))
+        _one_of("initialization", self.initialization, INITIALIZATIONS)
         _one_of("norm", self.norm, ("sync", "batch", "frozen"))
-        for key in ("epochs", "size", "batch_size", "accumulate"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"{key}: {getattr(self, key)} must be at least 1")
+        for key, most in (
+            ("epochs", MAX_EPOCHS),
+            ("size", MAX_SIDE),
+            ("batch_size", MAX_BATCH),
+            ("accumulate", MAX_BATCH),
+        ):
+            if not 1 <= getattr(self, key) <= most:
+                raise ConfigError(
+                    f"{key}: {getattr(self, key)} must be at least 1 and at most {most:,}"
+                )
+        if self.cache_size is not None and not 1 <= self.cache_size <= MAX_SIDE:
+            raise ConfigError(
+                f"cache_size: {self.cache_size} must be at least 1 and at most {MAX_SIDE:,}"
+            )
         if self.size % 32:
             raise ConfigError(f"size: {self.size} must be a multiple of 32")
 

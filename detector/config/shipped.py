@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os.path
 from pathlib import Path
 from typing import Literal
 
 from detector.base.errors import UserError
+from detector.base.files import exists, is_folder
 
 SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
 """The folder of the checkout, or the package that a wheel installs beside this one."""
@@ -36,7 +36,7 @@ def find_file(name: str | Path, kind: Kind) -> Path:
         UserError: there is neither.
     """
     path = Path(name)
-    if os.path.exists(path) and not os.path.isdir(path):  # False, too, of a name too long
+    if exists(path) and not is_folder(path):
         return path
     files = shipped_files(kind)
     for file in files:

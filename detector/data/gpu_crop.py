@@ -1,5 +1,6 @@
 """Augmentation of images in a GPU's memory: one kernel crops, resizes, recolours and flips, as
-`transforms.Transforms.render` does with OpenCV (up to about one grey level)."""
+`transforms.Transforms.render` does with OpenCV (up to about one grey level) if crops are resized by
+area and linear interpolation."""
 
 from __future__ import annotations
 
@@ -7,8 +8,6 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
-
-from detector.data.transforms import PAD
 
 BLOCK = 256
 
@@ -91,7 +90,13 @@ def _render(
 
 
 def render(
-    pixels: Tensor, starts: Tensor, crops: Tensor, colors: Tensor, size: int, taps: int
+    pixels: Tensor,
+    starts: Tensor,
+    crops: Tensor,
+    colors: Tensor,
+    size: int,
+    taps: int,
+    padding: tuple[int, int, int],
 ) -> Tensor:
     """uint8 [B, 3, size, size] BGR, channels-last in memory: an augmented crop of each image.
 
@@ -103,9 +108,10 @@ def render(
         colors: float32 [B, 3, 4], see `transforms.Transforms.colors`.
         taps: input pixels of an output pixel along an axis: 2, or if a crop of `side` px shrinks,
             ceil(side / size) + 1.
+        padding: BGR colour beyond the image.
     """
     out = torch.empty(len(starts), size, size, 3, dtype=torch.uint8, device=pixels.device)
     _render[(triton.cdiv(size * size, BLOCK), len(starts))](
-        pixels, starts, crops, colors, out, size, taps, BLOCK, *PAD
+        pixels, starts, crops, colors, out, size, taps, BLOCK, *padding
     )
     return out.permute(0, 3, 1, 2)

@@ -11,9 +11,11 @@ import numpy as np
 import torch
 
 from detector.config.recipe import Recipe
+from detector.data.faces import Faces
 from detector.data.prefetch import prefetch_map
+from detector.data.random_numbers import random_numbers
 from detector.data.targets import Targets
-from detector.data.transforms import NUMBERS, Faces, Transforms, crop_image, sample
+from detector.data.transforms import Transforms, sample
 from detector.data.types import ImageSet
 
 Rendered = TypeVar("Rendered")
@@ -92,7 +94,7 @@ class BatchPlan:
             if finish:
                 self.transforms.render(number, image, pixels)
             else:
-                crop_image(image, self.transforms.windows[number], pixels)
+                self.transforms.crop(number, image, pixels)
 
 
 def batches(
@@ -145,8 +147,12 @@ def map_batches(
         order[i * recipe.batch_size : (i + 1) * recipe.batch_size][start::step]
         for i in range(count)
     ]
-    uniforms = np.random.default_rng((seed, epoch, 1)).random((len(images), NUMBERS))
-    labels = _Labels(images)
+    uniforms = random_numbers(
+        len(images),
+        np.random.default_rng((seed, epoch, 1)),
+        np.random.default_rng((seed, epoch, 2)),
+    )
+    labels = _Labels(images, recipe.augmentation.ignore_invalid)
 
     def make(chunk: np.ndarray) -> Rendered:
         return render(_plan(labels, chunk, recipe, uniforms[chunk]))
@@ -155,9 +161,13 @@ def map_batches(
 
 
 class _Labels:
-    """The labels of all images."""
+    """The labels of all images.
 
-    def __init__(self, images: ImageSet):
+    Args:
+        ignore_invalid: as `Augmentation.ignore_invalid`. Faces without area are always ignored.
+    """
+
+    def __init__(self, images: ImageSet, ignore_invalid: bool):
         self.images = images
         labels = images.labels
         self.sizes = np.array([label.size for label in labels], np.int64)
@@ -167,7 +177,10 @@ class _Labels:
         """[N, 2]: width and height of the stored images; None if unknown."""
         self._boxes = [label.boxes for label in labels]
         self._landmarks = [label.landmarks for label in labels]
-        self._ignore = [label.ignore for label in labels]
+        self._ignore = [
+            label.ignore & (ignore_invalid | (label.boxes[:, 2:] <= label.boxes[:, :2]).any(axis=1))
+            for label in labels
+        ]
 
     def faces(self, indices: list[int]) -> Faces:
         """The faces of some images, in px of their labels."""
@@ -193,7 +206,7 @@ def _plan(labels: _Labels, chunk: np.ndarray, recipe: Recipe, uniforms: np.ndarr
     if (labelled != sizes).any():  # the cache scaled them down
         faces = faces.moved((sizes / labelled)[faces.image], np.zeros(2))
     transforms = sample(sizes, faces, recipe.augmentation, uniforms)
-    faces = transforms.faces(faces, recipe.size, recipe.augmentation.min_face)
+    faces = transforms.faces(faces, recipe.size)
     targets = Targets(
         torch.from_numpy(faces.boxes),
         torch.from_numpy(faces.landmarks),

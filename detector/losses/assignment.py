@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from detector.boxes.coding import area
+from detector.config.recipe import Loss
 from detector.data.targets import Targets
 
 POSITIVE, NEGATIVE, IGNORED = 1, 0, -1
@@ -74,6 +75,12 @@ def ambiguous_anchors(
     # I >= INSIDE · b where IoU · (a + b - INSIDE · b) >= INSIDE · b.
     ambiguous |= (area(targets.boxes)[:, None] + (1 - INSIDE) * own).mul_(overlaps) >= INSIDE * own
     return any_by_image(ambiguous.logical_and_(unassigned[:, None]), targets)
+
+
+def not_learnt(targets: Targets, learnt: Tensor, settings: Loss) -> Tensor:
+    """bool [F]: faces whose anchors are to be ignored: those to be ignored themselves and, unless
+    `settings.unmatched` is background, those that are not `learnt` (bool [F])."""
+    return targets.exists & (targets.ignore if settings.unmatched == "background" else ~learnt)
 
 
 def any_by_image(flags: Tensor, targets: Targets) -> Tensor:

@@ -11,7 +11,13 @@ from detector.boxes.anchors import Priors
 from detector.boxes.coding import iou
 from detector.config.recipe import Loss
 from detector.data.targets import Targets
-from detector.losses.assignment import Matches, all_negative, ambiguous_anchors, assign_best
+from detector.losses.assignment import (
+    Matches,
+    all_negative,
+    ambiguous_anchors,
+    assign_best,
+    not_learnt,
+)
 
 TIE_BREAK = 1e-9  # px² added to an anchor's squared distance for each anchor before it
 
@@ -25,7 +31,7 @@ def assign_atss(
     whose IoU is at least the mean plus one standard deviation of all its candidates', and whose
     centre is inside the face, learn it; of several such faces an anchor learns the one it overlaps
     most. Faces without positive anchors and ignored faces are not learnt, and the anchors on them
-    are not negative.
+    are not negative, except as `settings.unmatched` has it.
     """
     faces, anchors = targets.boxes, priors.anchors
     if not len(faces):
@@ -55,7 +61,11 @@ def assign_atss(
     positive = (own >= threshold[:, None]) & inside & (exists & ~targets.ignore)[:, None]
 
     ambiguous = ambiguous_anchors(
-        targets, exists & ~positive.any(1), anchors, settings.match_iou, overlaps
+        targets,
+        not_learnt(targets, positive.any(1), settings),
+        anchors,
+        settings.match_iou,
+        overlaps,
     )
     quality = torch.full_like(overlaps, -1.0).scatter_(1, candidates, own.where(positive, -1.0))
     return assign_best(quality, targets, 0.0, ambiguous)

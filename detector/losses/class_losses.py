@@ -34,9 +34,9 @@ def ohem_loss(
     logits: Tensor, positive: Tensor, negative: Tensor, quality: Tensor, settings: Loss
 ) -> Tensor:
     """Cross entropy with online hard example mining (SSD, Liu et al. 2016): over the positives and,
-    of each image, the hardest negatives, `settings.negatives` for each positive, and as many as for
-    one where it has none."""
-    learnt = select(positive | _hardest(logits.detach(), positive, negative, settings.negatives))
+    of each image, the hardest negatives, `settings.negatives` for each positive, and at least as
+    many as for `settings.min_positives` (None means 1)."""
+    learnt = select(positive | _hardest(logits.detach(), positive, negative, settings))
     return learnt.sum(cross_entropy(learnt.gather(logits), learnt.gather(positive).float()))
 
 
@@ -60,14 +60,10 @@ def quality_focal_loss(
     return learnt.sum(quality_focal(learnt.gather(logits), learnt.gather(quality)))
 
 
-def count_positives(positive: Tensor) -> Tensor:
-    """The normalizer of all class losses but OHEM: the positives of the batch."""
-    return positive.sum()
-
-
-def count_positives_ohem(positive: Tensor) -> Tensor:
-    """OHEM's normalizer: at least one for each image, which has negatives as for one."""
-    return positive.sum(1).clamp(min=1).sum()
+def count_positives(positive: Tensor, settings: Loss) -> Tensor:
+    """The normalizer of all class losses: the positives of the batch, at least
+    `settings.min_positives` for each image."""
+    return _counts(positive, settings).sum()
 
 
 def cross_entropy(logits: Tensor, target: Tensor) -> Tensor:
@@ -80,9 +76,17 @@ def quality_focal(logits: Tensor, quality: Tensor) -> Tensor:
     return cross_entropy(logits, quality) * (logits.sigmoid() - quality).abs().pow(GAMMA)
 
 
-def _hardest(logits: Tensor, positive: Tensor, negative: Tensor, ratio: float) -> Tensor:
-    """bool [B, A]: of each image the negatives of highest log odds, `ratio` for each positive."""
-    counts = (ratio * positive.sum(1).clamp(min=1)).long()
+def _counts(positive: Tensor, settings: Loss) -> Tensor:
+    """int64 [B]: positives of each image, as `settings.min_positives` counts them."""
+    least = settings.min_positives
+    if least is None:
+        least = 1 if settings.class_loss == "ohem" else 0
+    return positive.sum(1).clamp(min=least)
+
+
+def _hardest(logits: Tensor, positive: Tensor, negative: Tensor, settings: Loss) -> Tensor:
+    """bool [B, A]: of each image the negatives of highest log odds, as many as OHEM learns."""
+    counts = (settings.negatives * _counts(positive, settings)).long()
     counts = torch.minimum(counts, negative.sum(1))
     # A GPU ranks all of them: asking it for the largest count would mean waiting for it.
     most = int(counts.max()) if logits.device.type == "cpu" else logits.shape[1]

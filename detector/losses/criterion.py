@@ -19,7 +19,7 @@ from detector.config.recipe import Loss
 from detector.data.targets import Targets
 from detector.losses.assignment import NEGATIVE, POSITIVE, Matches
 from detector.losses.box_losses import paired_iou
-from detector.losses.class_losses import cross_entropy
+from detector.losses.class_losses import count_positives, cross_entropy
 from detector.losses.selection import Selection, select
 from detector.losses.tables import ASSIGNERS, BOX_LOSSES, CLASS_LOSSES
 
@@ -144,7 +144,7 @@ class Criterion:
         selection = select(positive)
         known = all_known(_take(targets.landmarks, selection.gather(matches.faces)))
         landmark = selection.sum(known.float())
-        normalizers = class_loss.normalizer(positive), count, box, landmark
+        normalizers = count_positives(positive, self.settings), count, box, landmark
         return Assignment(matches, Normalizers(*(value.float() for value in normalizers)))
 
     def _class_losses(

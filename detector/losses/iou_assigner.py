@@ -10,7 +10,13 @@ from detector.boxes.anchors import Priors
 from detector.boxes.coding import iou
 from detector.config.recipe import Loss
 from detector.data.targets import Targets
-from detector.losses.assignment import Matches, all_negative, ambiguous_anchors, assign_best
+from detector.losses.assignment import (
+    Matches,
+    all_negative,
+    ambiguous_anchors,
+    assign_best,
+    not_learnt,
+)
 
 
 def assign_iou(
@@ -21,8 +27,8 @@ def assign_iou(
     An anchor learns the face it overlaps most, from IoU `match_iou` on. Each face claims its best
     anchor, from IoU `force_iou` on; of two faces that claim the same anchor the larger overlap
     wins. Faces that no anchor fits (tiny ones: the logarithms in their deltas would diverge) and
-    ignored faces are not learnt, and the anchors on them are not negative. Boxes without area do
-    not exist.
+    ignored faces are not learnt, and the anchors on them are not negative, except as
+    `settings.unmatched` has it. Boxes without area do not exist.
     """
     if not len(targets.boxes):
         return all_negative(targets.images, priors.anchors)
@@ -32,7 +38,11 @@ def assign_iou(
     exists = targets.exists
     learnt = exists & ~targets.ignore & (best >= min(settings.match_iou, settings.force_iou))
     ambiguous = ambiguous_anchors(
-        targets, exists & ~learnt, priors.anchors, settings.match_iou, overlaps
+        targets,
+        not_learnt(targets, learnt, settings),
+        priors.anchors,
+        settings.match_iou,
+        overlaps,
     )
 
     overlaps.masked_fill_(~learnt[:, None], -1.0)

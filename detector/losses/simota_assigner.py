@@ -19,6 +19,7 @@ from detector.losses.assignment import (
     ambiguous_anchors,
     any_by_image,
     assign_best,
+    not_learnt,
 )
 from detector.losses.box_losses import paired_iou
 
@@ -37,8 +38,8 @@ def assign_simota(
     A face may be learnt by cells whose middle is inside it or within `centre_radius` strides of its
     centre (along each axis), or so of another face that is learnt; cells that are both are
     preferred to all others. As many of them learn it as the IoUs of its best predictions add up
-    to, at least one: those of lowest cost. Of several such faces a cell learns the one of lowest
-    cost. The anchors on ignored faces are not negative.
+    to, at least one: those of lowest cost. A cell that several faces take learns the one of lowest
+    cost there, which need not be one of them. The anchors on ignored faces are not negative.
 
     Args:
         outputs: predictions of the detector; required here.
@@ -65,12 +66,22 @@ def assign_simota(
     most = min(CANDIDATES, len(cells))
     counts = overlaps.topk(most, dim=1).values.sum(1).int().clamp(min=1)  # [F]
     lowest, order = costs.topk(most, dim=1, largest=False)
-    positive = torch.arange(most, device=faces.device) < counts[:, None]
-    quality = torch.full_like(costs, -torch.inf).scatter_(
-        1, order, (-lowest).where(positive, -torch.inf)
-    )
-    learnt = (quality > -torch.inf).any(1)
+    positive = (torch.arange(most, device=faces.device) < counts[:, None]) & lowest.isfinite()
+    taken = torch.zeros_like(valid).scatter_(1, order, positive)  # [F, A]
+    contested = _taken_by_several(taken, targets)[targets.image]
+    quality = (-costs).where(taken | contested, -torch.inf)
     ambiguous = ambiguous_anchors(
-        targets, targets.exists & ~learnt, cells, settings.match_iou, iou(faces, cells)
+        targets,
+        not_learnt(targets, taken.any(1), settings),
+        cells,
+        settings.match_iou,
+        iou(faces, cells),
     )
     return assign_best(quality, targets, torch.finfo(quality.dtype).min, ambiguous)
+
+
+def _taken_by_several(taken: Tensor, targets: Targets) -> Tensor:
+    """bool [B, A]: cells that more than one face of the image takes; `taken` is bool [F, A]."""
+    rows = targets.image[:, None].expand_as(taken)
+    counts = torch.zeros(targets.images, taken.shape[1], device=taken.device)
+    return counts.scatter_add_(0, rows, taken.float()) > 1

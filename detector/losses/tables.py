@@ -30,8 +30,6 @@ class Assigner(NamedTuple):
 class ClassLoss(NamedTuple):
     loss: Callable[[Tensor, Tensor, Tensor, Tensor, Loss], Tensor]
     """See `class_losses`."""
-    normalizer: Callable[[Tensor], Tensor] = class_losses.count_positives
-    """positive bool [B, A] → scalar that the sum is divided by, 1 where it is 0."""
     weights_boxes: bool = False
     """Whether predicted scores weight the positives in the box loss."""
 
@@ -49,7 +47,7 @@ ASSIGNERS: dict[str, Assigner] = {
     "simota": Assigner(assign_simota, needs_outputs=True),
 }
 CLASS_LOSSES: dict[str, ClassLoss] = {
-    "ohem": ClassLoss(class_losses.ohem_loss, class_losses.count_positives_ohem),
+    "ohem": ClassLoss(class_losses.ohem_loss),
     "cross_entropy": ClassLoss(class_losses.cross_entropy_loss),
     "focal": ClassLoss(class_losses.focal_loss),
     "quality_focal": ClassLoss(class_losses.quality_focal_loss, weights_boxes=True),

@@ -9,7 +9,8 @@ from detector.architecture.plan import BackbonePlan, DetectorPlan, plan
 from detector.config.detector import Detector, Pixels
 from detector.network.context import Context
 from detector.network.heads import Heads
-from detector.network.modules import build, initialise
+from detector.network.initialization import initialize
+from detector.network.modules import build
 from detector.network.neck import build_neck
 
 
@@ -17,13 +18,12 @@ def build_detector(config: Detector, seed: int = 0, initialization: str = "he") 
     """The network of a design on the CPU, in training mode, initialised from `seed`.
 
     Args:
-        initialization: he or torch, see `Recipe.initialization`.
+        initialization: see `Recipe.initialization`.
     """
     # First on the meta device, so that no module uses torch's global random generator.
     model = blank_detector(config).to_empty(device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    initialise(model, generator, initialization)
-    model.heads.initialise(generator, initialization)
+    initialize(model, model.heads, generator, initialization)
     model.normalise.fill()
     return model
 

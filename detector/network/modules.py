@@ -1,4 +1,4 @@
-"""Layers as `nn.Module`s, and their initialisation."""
+"""Layers as `nn.Module`s."""
 
 from __future__ import annotations
 
@@ -116,22 +116,3 @@ def build(layer: Layer) -> nn.Module:
         case Residual():
             return ResidualUnit(layer)
     raise TypeError(f"no module for {layer}")
-
-
-def initialise(model: nn.Module, generator: torch.Generator, initialization: str = "he") -> None:
-    """Initialise all weights: normalisation and scales with ones, convolutions by their fan-in
-    (right for depthwise ones, too): with `he` normal, zero biases (He et al. 2015); with `torch`
-    uniform within ±1/√fan-in, also the biases, as by `nn.Conv2d.reset_parameters`."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and initialization == "torch":
-            bound = module.weight[0].numel() ** -0.5
-            for parameter in module.parameters():
-                nn.init.uniform_(parameter, -bound, bound, generator=generator)
-        elif isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
-        elif isinstance(module, (nn.BatchNorm2d, nn.GroupNorm)):
-            module.reset_parameters()
-        elif isinstance(module, ScaleUnit):
-            nn.init.ones_(module.factor)

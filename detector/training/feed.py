@@ -2,9 +2,10 @@
 
 For a CPU, threads prepare them, or they are prepared when they are requested. For a GPU there are
 two ways. If all images fit into a share of its memory they reside there, and one kernel renders the
-crops (`gpu_crop`): the CPU only draws the random numbers of the augmentation. Otherwise threads
-decode, crop and resize into pinned memory, and the GPU changes colours and flips. Either way the
-next batches are copied and rendered on a separate CUDA stream during the current step.
+crops (`gpu_crop`): the CPU only draws the random numbers of the augmentation. Otherwise, and with
+random interpolation, which that kernel lacks, threads decode, crop and resize into pinned memory,
+and the GPU changes colours and flips. Either way the next batches are copied and rendered on a
+separate CUDA stream during the current step.
 """
 
 from __future__ import annotations
@@ -41,8 +42,8 @@ class Feed:
         images: preferably a cache, which can be copied to the GPU as a whole.
         workers: threads that prepare batches ahead; 0 prepares them when they are requested, for
             CPUs only.
-        resident: whether the images reside in the GPU's memory, which needs a cache; None: if they
-            fit.
+        resident: whether the images reside in the GPU's memory, which needs a cache and a recipe
+            that `renders_on_gpu`; None: if they can.
     """
 
     def __init__(
@@ -55,10 +56,11 @@ class Feed:
     ):
         self._images, self._recipe, self._device, self._workers = images, recipe, device, workers
         if resident is None:
-            resident = device.type == "cuda" and fits(images, device)
+            resident = device.type == "cuda" and renders_on_gpu(recipe) and fits(images, device)
+        assert not resident or renders_on_gpu(recipe), "the GPU cannot render this recipe's crops"
         self._source: _ResidentImages | _HostImages
         if resident:
-            self._source = _ResidentImages(cast(CachedImages, images), recipe.size, device)
+            self._source = _ResidentImages(cast(CachedImages, images), recipe, device)
         else:
             self._source = _HostImages(images, recipe.size)
 
@@ -116,9 +118,11 @@ class Feed:
 class _ResidentImages:
     """Images in the GPU's memory, cropped and augmented there."""
 
-    def __init__(self, images: CachedImages, size: int, device: torch.device):
-        self._size, self._starts = size, images.starts
+    def __init__(self, images: CachedImages, recipe: Recipe, device: torch.device):
+        self._size, self._padding = recipe.size, recipe.augmentation.padding
+        self._starts = images.starts
         self._shapes = np.array(images.shapes)
+        images.check_all()
         self._pixels = _to_gpu(images.pixels, device)
 
     def pin(self, plan: BatchPlan) -> Pinned:
@@ -137,7 +141,7 @@ class _ResidentImages:
         from detector.data.gpu_crop import render
 
         starts, crops, color_maps = tensors
-        return render(self._pixels, starts, crops, color_maps, self._size, taps)
+        return render(self._pixels, starts, crops, color_maps, self._size, taps, self._padding)
 
 
 class _HostImages:
@@ -155,6 +159,11 @@ class _HostImages:
     def render(self, tensors: list[Tensor], taps: int) -> Tensor:
         pixels, flips, color_maps = tensors
         return recolor_and_flip(pixels.permute(0, 3, 1, 2), flips, color_maps)
+
+
+def renders_on_gpu(recipe: Recipe) -> bool:
+    """Whether `gpu_crop` has the recipe's interpolation."""
+    return recipe.augmentation.interpolation == "area_linear"
 
 
 def fits(images: ImageSet, device: torch.device) -> bool:

@@ -15,7 +15,8 @@ BETA2 = 0.98  # of AdamW: averages over 50 steps, since a proxy has few more
 
 
 def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimizer:
-    """The optimiser, without weight decay on biases and normalisation (all 1-d parameters).
+    """The optimiser; weight decay falls on biases and normalisation (all 1-d parameters) only with
+    `settings.decay_norms`.
 
     One kernel updates all parameters. On a GPU the learning rate is a tensor on the device, so that
     a CUDA graph of the step can be replayed at another rate.
@@ -23,7 +24,10 @@ def make_optimizer(model: nn.Module, settings: Optimizer) -> torch.optim.Optimiz
     weights = [p for p in model.parameters() if p.requires_grad]
     groups = [
         {"params": [p for p in weights if p.ndim > 1], "weight_decay": settings.weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        {
+            "params": [p for p in weights if p.ndim <= 1],
+            "weight_decay": settings.weight_decay if settings.decay_norms else 0.0,
+        },
     ]
     groups = [group for group in groups if group["params"]]
     on_gpu = weights[0].is_cuda

@@ -7,10 +7,12 @@ import pytest
 import torch
 import yaml
 
+from detector.base.errors import ConfigError
 from detector.boxes.anchors import priors
 from detector.boxes.coding import iou
 from detector.boxes.postprocess import postprocess
 from detector.config.detector import Detector
+from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Optimizer, Recipe
 from detector.data.loader import batches
 from detector.network.model import build_detector
@@ -72,3 +74,71 @@ def test_every_preset_takes_steps_that_reach_all_its_parameters(name, tiny_data)
     assert not [
         key for key, p in model.named_parameters() if p.grad is None or not p.grad.isfinite().all()
     ]
+
+
+ORIGINALS = {
+    "retinaface": {
+        "initialization": "torch",
+        "augmentation": {"crop": "whole_face", "interpolation": "random", "ignore_invalid": False},
+        "loss": {"unmatched": "background", "min_positives": 0},
+    },
+    "scrfd": {
+        "initialization": "scrfd",
+        "augmentation": {
+            "crop": "face_centre",
+            "hue": 18.0,
+            "permute_channels": 0.5,
+            "padding": [128, 128, 128],
+        },
+        "loss": {"unmatched": "background", "min_positives": 1},
+    },
+    "yunet": {
+        "initialization": "yunet",
+        "augmentation": {"crop": "face_centre", "photometric": 0.0, "padding": [128, 128, 128]},
+        "loss": {"unmatched": "background", "min_positives": None},
+    },
+    "tiny": {
+        "augmentation": {"hue": 18.0, "permute_channels": 0.5},
+        "loss": {"unmatched": "background", "force_iou": 0.0},
+    },
+}
+
+
+@pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
+def test_presets_are_trained_as_their_originals(name):
+    recipe = load_preset(name)[1].to_dict()
+    expected = ORIGINALS[name.split("_")[0]]
+    assert recipe["optimizer"]["decay_norms"]
+    assert recipe["augmentation"]["clip_boxes"] == (name not in ("scrfd_2.5g", "scrfd_10g"))
+    for key, value in expected.items():
+        own = {k: recipe[key][k] for k in value} if isinstance(value, dict) else recipe[key]
+        assert own == value
+
+
+def test_recipes_without_the_newer_keys_train_as_before():
+    recipe = Recipe.from_dict({"augmentation": {"flip": 0.5}, "loss": {}, "optimizer": {}})
+    assert recipe == Recipe()
+    assert (recipe.augmentation.crop, recipe.augmentation.hue) == ("whole_face", 36.0)
+    assert recipe.augmentation.clip_boxes and recipe.augmentation.ignore_invalid
+    assert recipe.augmentation.permute_channels == 0 and not recipe.optimizer.decay_norms
+    assert (recipe.loss.unmatched, recipe.loss.min_positives) == ("ignored", None)
+    assert recipe.initialization == "he"
+
+
+@pytest.mark.parametrize(
+    "section, key, value",
+    [
+        ("augmentation", "crop", "square"),
+        ("augmentation", "interpolation", "cubic"),
+        ("augmentation", "hue", 181),
+        ("augmentation", "permute_channels", 1.5),
+        ("augmentation", "padding", [1, 2]),
+        ("augmentation", "padding", [1, 2, 256]),
+        ("loss", "unmatched", "negative"),
+        ("loss", "min_positives", -1),
+        ("optimizer", "decay_norms", "yes"),
+    ],
+)
+def test_wrong_values_of_the_newer_keys_name_their_key(section, key, value):
+    with pytest.raises(ConfigError, match=rf"^{section}\.{key}"):
+        Recipe.from_dict({section: {key: value}})

@@ -12,20 +12,25 @@ ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import cv2, numpy as np, torch
 from detector.data.gpu_crop import render
-from detector.data.transforms import NUMBERS, Transforms, sample_colors
+from detector.config.recipe import Augmentation
+from detector.data.colors import sample_colors
+from detector.data.random_numbers import NUMBERS
+from detector.data.transforms import Transforms
 
 rng, size = np.random.default_rng(0), 48
 images = [cv2.GaussianBlur(rng.integers(0, 256, (h, w, 3), np.uint8), (0, 0), 1.5)
           for h, w in ((50, 70), (90, 60), (40, 40), (200, 150), (64, 64))]
 windows = [(5, 3, 30), (-10, 4, 77), (0, 0, 40), (-5, 20, 180), (2, 3, 48)]
-colors = np.concatenate([sample_colors(1.0, rng.random((3, NUMBERS))), [np.eye(3, 4)] * 2])
-own = Transforms(np.array(windows), colors, np.array([True, False, False, True, True]))
+settings = Augmentation(photometric=1, hue=18, permute_channels=1, padding=(20, 128, 250))
+colors = np.concatenate([sample_colors(settings, rng.random((3, NUMBERS))), [np.eye(3, 4)] * 2])
+own = Transforms(np.array(windows), colors, np.array([True, False, False, True, True]), settings)
 flat = torch.from_numpy(np.concatenate([image.ravel() for image in images]))
 starts = torch.tensor(np.cumsum([0] + [image.size for image in images[:-1]]))
 places = torch.tensor([[*image.shape[:2], *window, int(flip)]
                        for image, window, flip in zip(images, windows, own.flips)],
                       dtype=torch.int32)
-found = render(flat, starts, places, torch.tensor(colors, dtype=torch.float32), size, 5)
+found = render(flat, starts, places, torch.tensor(colors, dtype=torch.float32), size, 5,
+               settings.padding)
 assert found.is_contiguous(memory_format=torch.channels_last)
 for number, image in enumerate(images):
     wanted = np.empty((size, size, 3), np.uint8)
@@ -38,7 +43,7 @@ print("same")
 
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
 def test_crops_are_those_of_opencv():
-    """Enlarged, shrunk, as they are, and beyond the image; colours changed, flipped."""
+    """Enlarged, shrunk, as they are, and beyond the image; colours changed, permuted, flipped."""
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT],
         cwd=ROOT,

@@ -7,19 +7,26 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from detector.config.recipe import Augmentation
-from detector.data.transforms import (
-    NUMBERS,
-    PAD,
-    Faces,
-    augment,
-    crop,
-    flip,
-    recolor,
-    sample_colors,
-    sample_window,
-)
+from detector.data.colors import recolor, sample_colors
+from detector.data.crops import crop_faces, crop_image, sample_windows
+from detector.data.faces import Faces
+from detector.data.random_numbers import NUMBERS
+from detector.data.transforms import augment, flip
 
 _SEEDS = st.integers(0, 2**31)
+PAD = Augmentation().padding
+
+
+def sample_window(size, faces, scales, rng, rule="whole_face"):
+    numbers = rng.random((1, NUMBERS))
+    own = Augmentation(scales=scales, crop=rule)
+    return tuple(sample_windows(np.array([size]), faces, own, numbers)[0].tolist())
+
+
+def crop(image, faces, window, size):
+    out = np.empty((size, size, 3), np.uint8)
+    crop_image(image, window, out, PAD)
+    return out, crop_faces(faces.batched, np.array([window]), size)
 
 
 def _scene(seed, count=None):
@@ -56,12 +63,13 @@ def test_augmented_faces_lie_in_the_image_and_landmarks_in_their_box(seed):
     assert seen.ignore[sides < 4].all()
 
 
+@pytest.mark.parametrize("rule", ["whole_face", "face_centre"])
 @settings(max_examples=150, deadline=None)
 @given(_SEEDS)
-def test_a_crop_keeps_a_face_and_exactly_those_centred_in_it(seed):
+def test_a_crop_keeps_a_face_and_exactly_those_centred_in_it(rule, seed):
     image, faces, rng = _scene(seed)
     assume((~faces.ignore).any())
-    x, y, side = window = sample_window(image.shape[1::-1], faces, (0.3, 0.6, 1.3), rng)
+    x, y, side = window = sample_window(image.shape[1::-1], faces, (0.3, 0.6, 1.3), rng, rule)
     centres = (faces.boxes[:, :2] + faces.boxes[:, 2:]) / 2
     kept = ((centres > (x, y)) & (centres < (x + side, y + side))).all(axis=1)
     assert kept[~faces.ignore].any()
@@ -145,10 +153,10 @@ def test_a_face_larger_than_every_crop_is_still_seen():
 def test_photometric_closed_forms():
     grey = np.full((4, 4, 3), 100, np.uint8)
     numbers = np.random.default_rng(0).random((200, NUMBERS))
-    assert (sample_colors(0.0, numbers) == np.eye(3, 4)).all()
+    assert (sample_colors(Augmentation(photometric=0), numbers) == np.eye(3, 4)).all()
     levels = set()
     # neither saturation nor hue changes grey; 0.5·100−32 … 1.5·100+32
-    for color in sample_colors(1.0, numbers):
+    for color in sample_colors(Augmentation(photometric=1), numbers):
         copy = grey.copy()
         recolor(copy, color)
         assert np.ptp(copy.astype(int)) <= 1
@@ -159,7 +167,7 @@ def test_photometric_closed_forms():
 @pytest.mark.parametrize("seed", range(5))
 def test_hue_turns_as_in_hsv(seed):
     """A saturated colour's HSV hue moves the same way by about the same angle."""
-    from detector.data.transforms import _rotation
+    from detector.data.colors import _rotation
 
     rng = np.random.default_rng(seed)
     colour = rng.uniform(60, 180, 3)

@@ -7,7 +7,7 @@ import torch
 from torchvision.ops import sigmoid_focal_loss
 
 from detector.config.recipe import Loss
-from detector.losses.class_losses import quality_focal
+from detector.losses.class_losses import count_positives, quality_focal
 from detector.losses.tables import CLASS_LOSSES
 
 KINDS = tuple(CLASS_LOSSES)
@@ -52,17 +52,20 @@ def slow(kind, logits, positive, negative, quality, settings):
             else:
                 terms.append(-math.log(1 - p))
         if kind == "ohem":
-            total += sum(sorted(terms)[::-1][: int(settings.negatives * max(own, 1))])
-            own = max(own, 1)
-        counted += own
+            least = 1 if settings.min_positives is None else settings.min_positives
+            total += sum(sorted(terms)[::-1][: int(settings.negatives * max(own, least))])
+        else:
+            least = settings.min_positives or 0
+        counted += max(own, least)
     return total / counted
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("seed", range(3))
-def test_equals_loops(kind, seed):
-    settings = Loss(class_loss=kind, negatives=3)
-    loss = class_loss(*scene(seed), settings) / CLASS_LOSSES[kind].normalizer(scene(seed)[1])
+@pytest.mark.parametrize("least", [None, 0, 1, 2])
+def test_equals_loops(kind, seed, least):
+    settings = Loss(class_loss=kind, negatives=3, min_positives=least)
+    loss = class_loss(*scene(seed), settings) / count_positives(scene(seed)[1], settings)
     assert loss.item() == pytest.approx(slow(kind, *scene(seed), settings), rel=1e-6)
 
 
@@ -99,3 +102,14 @@ def test_no_positives_and_nothing_at_all_are_finite(kind):
     settings = Loss(class_loss=kind)
     assert class_loss(logits, nothing, negative, quality * 0, settings) > 0
     assert class_loss(logits, nothing, nothing, quality * 0, settings) == 0
+
+
+def test_retinaface_learns_no_negatives_of_an_image_without_positives():
+    logits, positive, negative, quality = scene()
+    logits.requires_grad_()
+    settings = Loss(class_loss="ohem", min_positives=0)
+    class_loss(logits, positive, negative, quality, settings).backward()
+    assert not logits.grad[1].any() and logits.grad[0].any()
+    assert count_positives(positive, settings) == positive.sum()
+    nothing = torch.zeros_like(positive)
+    assert class_loss(logits, nothing, negative, quality * 0, settings) == 0

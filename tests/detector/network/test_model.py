@@ -6,7 +6,7 @@ from torch.testing import assert_close
 
 from detector.boxes.anchors import anchors
 from detector.boxes.logits import face_scores
-from detector.network.heads import FACE_PRIOR
+from detector.network.initialization import FACE_PRIOR
 from detector.network.model import build_detector
 
 

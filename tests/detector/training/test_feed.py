@@ -1,17 +1,26 @@
 """Batches for a device, as far as a CPU can tell; test_gpu.py has the rest."""
 
 from contextlib import nullcontext
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
-from detector.config.recipe import Recipe
+from detector.config.presets import load_preset
+from detector.config.recipe import Augmentation, Recipe
 from detector.data.cache import cache_images
 from detector.data.loader import batches, map_batches
 from detector.data.targets import Targets, bucket
-from detector.training.feed import PREFETCH, Feed, _prefetch, colors, recolor_and_flip
+from detector.training.feed import (
+    PREFETCH,
+    Feed,
+    _prefetch,
+    colors,
+    recolor_and_flip,
+    renders_on_gpu,
+)
 
 RECIPE = Recipe(size=96, batch_size=4, accumulate=2)
 
@@ -21,7 +30,17 @@ def images(tiny_data, tmp_path_factory):
     return cache_images(tiny_data.train, tmp_path_factory.mktemp("cache"), None)
 
 
-def test_colors_and_flips_may_be_left_to_the_device(images):
+AUGMENTATIONS = {
+    "default": Augmentation(),
+    "random interpolation": Augmentation(interpolation="random"),
+    "scrfd": load_preset("scrfd_2.5g")[1].augmentation,
+}
+
+
+@pytest.mark.parametrize("augmentation", AUGMENTATIONS.values(), ids=list(AUGMENTATIONS))
+def test_colors_and_flips_may_be_left_to_the_device(images, augmentation):
+    recipe = replace(RECIPE, augmentation=augmentation)
+
     def render(plan):
         pixels = np.empty((len(plan.indices), 96, 96, 3), np.uint8)
         plan.crop(images, pixels, finish=False)
@@ -32,13 +51,22 @@ def test_colors_and_flips_may_be_left_to_the_device(images):
         )
 
     for own, batch in zip(
-        map_batches(images, RECIPE, render, epoch=1, seed=0),
-        batches(images, RECIPE, epoch=1, seed=0),
+        map_batches(images, recipe, render, epoch=1, seed=0),
+        batches(images, recipe, epoch=1, seed=0),
         strict=True,
     ):
         apart = (own.int() - batch.images.int()).abs()
         assert apart.max() <= 1
         assert own.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_are_cropped_on_the_host_where_the_gpu_lacks_the_interpolation(images):
+    assert renders_on_gpu(RECIPE)
+    random = replace(RECIPE, augmentation=Augmentation(interpolation="random"))
+    assert not renders_on_gpu(random)
+    assert not Feed(images, random, torch.device("cpu"), workers=0).resident
+    with pytest.raises(AssertionError, match="cannot render"):
+        Feed(images, random, torch.device("cpu"), workers=0, resident=True)
 
 
 def test_the_feed_gives_the_parts_of_each_batch(images):

@@ -56,6 +56,17 @@ def test_decay_spares_biases_and_normalisation():
     assert all(a.equal(b) for a, b in zip(after[1:], before[1:]))
 
 
+def test_decay_falls_on_biases_and_normalisation_if_so_set():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    settings = Optimizer(lr=1.0, momentum=0.0, weight_decay=0.1, decay_norms=True)
+    optimizer = make_optimizer(model, settings)
+    for parameter in model.parameters():
+        parameter.grad = torch.zeros_like(parameter)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.step()
+    assert all(torch.allclose(a, b * 0.9) for a, b in zip(model.parameters(), before))
+
+
 def test_adamw_has_its_own_averages():
     model = nn.Conv2d(3, 4, 3)
     optimizer = make_optimizer(model, Optimizer(kind="adamw", lr=0.01, momentum=0.8))
