@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-
-from torch import Tensor
 
 from detector.base.errors import TrainingError
 from detector.config.recipe import Recipe
@@ -17,10 +14,6 @@ from detector.training.optim import lr_at
 from detector.training.state import TrainingState
 from detector.training.step import set_train_mode
 from detector.training.stepper import Stepper, StepResult
-
-BATCHNORM_IMAGES, BATCHNORM_PIXELS = (96, 384), 14e6
-"""Images for precise BN, the last ones of an epoch: as many as have so many pixels, within these
-least and greatest numbers. (96 crops of 192 px alone change AP by up to a tenth.)"""
 
 Progress = Callable[[int, int, int, Mapping[str, float]], None]
 """Called with epoch, step (from 1), steps of the epoch, and each loss term with `total`."""
@@ -64,32 +57,25 @@ class EpochSteps:
         self._sums: dict[str, float] = {}
         self._finite_steps = 0
 
-    def run(
-        self, state: TrainingState, feed: Feed, stepper: Stepper, worker: Worker
-    ) -> deque[Tensor]:
-        """Takes all steps; returns the last batches of images, for precise BN.
+    def run(self, state: TrainingState, feed: Feed, stepper: Stepper, worker: Worker) -> None:
+        """Takes all steps.
 
         Raises:
             TrainingError: a loss is not finite; with loss scaling, if it stays so.
         """
-        recipe = self._recipe
-        set_train_mode(state.model, recipe)
-        parts_kept = -(-_batchnorm_images(recipe) // recipe.batch_size) * recipe.accumulate
-        recent: deque[Tensor] = deque(maxlen=parts_kept)
+        set_train_mode(state.model, self._recipe)
         for step, parts in enumerate(feed.epoch(self.epoch, worker)):
             self.lr = self._lr_at(step)
             remaining = (self._last - self.epoch + 1) * self.count - step
             stepper.step(step, parts, self.lr, remaining)
             if state.ema:
                 state.ema.update(state.model)
-            recent.extend(part.images for part in parts)
             for result in stepper.results():
                 self._add(result)
         for result in stepper.flush():
             self._add(result)
         if not self._finite_steps:
             raise _not_finite(f"any step of epoch {self.epoch}", result, self.lr)
-        return recent
 
     def mean_losses(self) -> dict[str, float]:
         return {name: value / self._finite_steps for name, value in self._sums.items()}
@@ -109,11 +95,6 @@ class EpochSteps:
                 self._sums[name] = self._sums.get(name, 0.0) + value
         if self._progress:
             self._progress(self.epoch, result.step + 1, self.count, result.losses)
-
-
-def _batchnorm_images(recipe: Recipe) -> int:
-    fewest, most = BATCHNORM_IMAGES
-    return round(min(max(BATCHNORM_PIXELS / recipe.size**2, fewest), most))
 
 
 def _not_finite(where: str, result: StepResult, lr: float) -> TrainingError:

@@ -18,8 +18,9 @@ from detector.data.types import ImageSet
 from detector.training import distributed
 from detector.training.epoch import Epoch, EpochSteps, Progress
 from detector.training.feed import Feed
+from detector.training.precise_bn import calibrate
 from detector.training.state import start_or_resume
-from detector.training.step import Precision, recalibrate_batchnorm
+from detector.training.step import Precision
 from detector.training.stepper import Stepper
 from detector.weights.file_names import LAST
 
@@ -89,10 +90,10 @@ def fit(
         started, ap = time.perf_counter(), None
         steps = EpochSteps(epoch, len(train), recipe, last, progress)
         with torch.cuda.stream(stepper.stream):  # no effect on a CPU
-            recent = steps.run(state, feed, stepper, worker)
+            steps.run(state, feed, stepper, worker)
             if epoch == last or epoch in evaluate_at or _is_evaluated(epoch, recipe):
                 model = state.eval_model
-                recalibrate_batchnorm(model, recent, recipe, state.precision)
+                calibrate(model, train, recipe, state.precision, workers)
                 if holdout is not None and worker.rank == 0:
                     ap = _evaluate(model, config, recipe, holdout, torch_device, state.precision)
         stepper.join()

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from detector.base.errors import UserError
+from detector.base.errors import UserError, first_line
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
 from detector.network.model import build_detector
@@ -18,6 +18,8 @@ from detector.training.ema import ModelEMA
 from detector.training.optim import load_optimizer_state, make_optimizer, optimizer_state
 from detector.training.step import Precision, memory_format
 from detector.weights import checkpoint
+from detector.weights.file_kinds import DamagedCheckpoint
+from detector.weights.pretrained import repair_start
 
 
 @dataclass(kw_only=True)
@@ -77,7 +79,7 @@ def start_or_resume(
         UserError: the checkpoint has another design or recipe, or there are no such weights.
     """
     model = build_detector(config, recipe.seed, recipe.initialization)
-    saved = checkpoint.load(path) if path.exists() else None
+    saved = _load(path) if path.exists() else None
     weights, start = init or recipe.weights, None
     if saved is not None:
         _check_same_training(saved, config, recipe, path)
@@ -99,8 +101,23 @@ def start_or_resume(
         start=start,
     )
     if saved is not None:
-        state.resume_from(saved)
+        try:
+            state.resume_from(saved)
+        except (AttributeError, LookupError, RuntimeError, TypeError, ValueError) as error:
+            raise DamagedCheckpoint(
+                f"{path}: its weights or state do not fit its design ({first_line(error)}); remove "
+                "it to start the training again"
+            ) from error
+    repair_start(path.parent, state.start)
     return state
+
+
+def _load(path: Path) -> checkpoint.Checkpoint:
+    try:
+        return checkpoint.load(path)
+    except DamagedCheckpoint as error:
+        what = str(error).rpartition("; ")[0]
+        raise DamagedCheckpoint(f"{what}; remove it to start the training again") from error
 
 
 def _check_same_training(

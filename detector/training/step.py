@@ -1,8 +1,8 @@
-"""One optimiser step: mixed precision, gradient accumulation, and precise batch normalisation."""
+"""One optimiser step: mixed precision and gradient accumulation."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 import torch
@@ -137,46 +137,10 @@ def set_train_mode(model: nn.Module, recipe: Recipe) -> None:
     """Training mode; frozen batch normalisation stays in evaluation mode."""
     model.train()
     if recipe.norm == "frozen":
-        for norm in _batchnorms(model):
+        for norm in batchnorms(model):
             norm.eval()
 
 
-@torch.no_grad()
-def recalibrate_batchnorm(
-    model: nn.Module, images: Iterable[Tensor], recipe: Recipe, precision: Precision
-) -> None:
-    """Precise BN: recomputes batch normalisation's running statistics with the current weights.
-
-    Running averages lag the weights by some tens of steps, more than an epoch of a proxy, so early
-    evaluations would measure that lag. Training itself never reads them. The statistics of several
-    workers are averaged; frozen batch normalisation keeps its own.
-
-    Args:
-        images: batches [B, 3, H, W] to compute the statistics from.
-    """
-    if recipe.norm == "frozen":
-        return
-    norms = _batchnorms(model)
-    momenta = [norm.momentum for norm in norms]
-    for norm in norms:
-        norm.reset_running_stats()
-    model.train()
-    device = next(model.parameters()).device
-    for number, batch in enumerate(images, 1):
-        for norm in norms:
-            # A cumulative average; torch's own (momentum None) reads a counter from the GPU.
-            norm.momentum = 1 / number
-        with precision.autocast:
-            model(batch.to(device, memory_format=memory_format(recipe)))
-    for norm, momentum in zip(norms, momenta):
-        norm.momentum = momentum
-    world_size = distributed.this_worker().world_size
-    if world_size > 1:
-        for norm in norms:
-            for statistics in (norm.running_mean, norm.running_var):
-                if statistics is not None:
-                    distributed.all_reduce_sum(statistics).div_(world_size)
-
-
-def _batchnorms(model: nn.Module) -> list[BatchNorm]:
+def batchnorms(model: nn.Module) -> list[BatchNorm]:
+    """Its layers of batch normalisation."""
     return [module for module in model.modules() if isinstance(module, BatchNorm)]

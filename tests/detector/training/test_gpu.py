@@ -22,11 +22,11 @@ from detector.training import fit
 from detector.training.ema import ModelEMA
 from detector.training.feed import Feed, fits
 from detector.training.optim import make_optimizer, set_lr
+from detector.training.precise_bn import recalibrate_batchnorm
 from detector.training.step import (
     Precision,
     gradient_step,
     memory_format,
-    recalibrate_batchnorm,
     set_train_mode,
 )
 from detector.training.stepper import Stepper

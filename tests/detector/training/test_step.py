@@ -22,7 +22,6 @@ from detector.training.optim import make_optimizer, set_lr
 from detector.training.step import (
     Precision,
     memory_format,
-    recalibrate_batchnorm,
     set_train_mode,
     train_step,
 )
@@ -219,37 +218,6 @@ def test_training_overfits_one_batch(tiny_data):
     ]
     for name in ("class", "box", "landmark"):
         assert history[-1][name] < 0.6 * history[0][name]
-
-
-def test_recalibrated_batchnorm_has_the_statistics_of_the_images():
-    """Evaluated with them, a batch gives what it gave in training (its variance is unbiased)."""
-    images = torch.randint(
-        0, 256, (4, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
-    recipe = replace(RECIPE, precision="fp32")
-    model = build_detector(CONFIG)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.running_mean.fill_(7.0)
-    recalibrate_batchnorm(model, [images], recipe, Precision(recipe, CPU))
-    first = model.backbone.stages[0][0].conv(model.normalise(images))
-    norm = model.backbone.stages[0][0].norm
-    assert torch.allclose(norm.running_mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-3)
-    assert torch.allclose(norm.running_var, first.var((0, 2, 3)), rtol=1e-4)
-    assert norm.momentum == 0.1
-
-
-def test_frozen_norms_keep_their_statistics(batch):
-    recipe = replace(RECIPE, norm="frozen")
-    before = build_detector(CONFIG).state_dict()
-    model, _, precision = one_step(CONFIG, recipe, batch)
-    recalibrate_batchnorm(model, [batch.images], recipe, precision)
-    statistics = {name: value for name, value in model.named_buffers() if "running" in name}
-    assert statistics and all(value.equal(before[name]) for name, value in statistics.items())
-    model, *_ = one_step(CONFIG, RECIPE, batch)
-    assert not any(
-        value.equal(before[name]) for name, value in model.named_buffers() if "running" in name
-    )
 
 
 @pytest.mark.parametrize("class_loss", ["ohem", "focal", "quality_focal"])
