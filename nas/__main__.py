@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
 
@@ -15,6 +16,7 @@ COMMANDS = {
     "export": ("nas.export", "write a trained model as ONNX or OpenVINO"),
     "detect": ("nas.detect", "find faces in images, folders and videos"),
     "replay": ("nas.replay", "compare samplers on a table of trained designs"),
+    "ladder": ("nas.ladder", "measure how well a study's proxies rank designs trained in full"),
     "rescore": ("nas.rescore", "rank a finished study under another formula"),
     "sync": ("nas.sync", "send MLflow everything it lacks of a study"),
     "space": ("nas.space", "check a search space and show its designs and their cost"),
@@ -53,6 +55,19 @@ def version() -> str:
         return "(not installed)"
 
 
+def _print(text: str) -> int:
+    """Print a text; returns the exit code. (`detector.base.output` is for commands: it is not
+    imported before one is chosen.)"""
+    try:
+        print(text, flush=True)
+    except OSError as error:  # a full device, or the reader of a pipe has closed it
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 (until the end)
+        if not isinstance(error, BrokenPipeError):
+            print(f"error: stdout cannot be written ({error.strerror})", file=sys.stderr)
+        return 1
+    return 0
+
+
 def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
     """Run a subcommand.
 
@@ -65,11 +80,9 @@ def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
     """
     name, *rest = (sys.argv[1:] if argv is None else argv) or [""]
     if name in ("", "-h", "--help"):
-        print(help_text(prog))
-        return 0 if name else 2
+        return _print(help_text(prog)) or (0 if name else 2)
     if name == "--version":
-        print(f"retina-nas {version()}")
-        return 0
+        return _print(f"retina-nas {version()}")
     if name not in COMMANDS:
         print(
             f"error: {name!r} is not a command of {prog}; choose from {', '.join(COMMANDS)}",

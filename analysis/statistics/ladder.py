@@ -1,0 +1,143 @@
+"""How well a proxy ranks designs compared with their full trainings, and which it wrongs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics.correlation import Correlation, rank_correlation
+from trials.record import combined_score
+
+MIN_FAMILY = 4
+"""Designs that a family needs for a correlation of its own."""
+RESAMPLES = 2000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rungs:
+    """The same designs by their proxies and by their full trainings."""
+
+    looks: tuple[int, ...]
+    """Epochs of the proxy at which it was evaluated, ascending."""
+    proxy: np.ndarray
+    """float [N, looks], accuracy score."""
+    full: np.ndarray
+    """float [N], accuracy score of the full training."""
+    speed: np.ndarray
+    """float [N], speed score."""
+    macs: np.ndarray
+    """float [N]."""
+    families: tuple[str, ...]
+    """[N], such as "resnet"."""
+
+
+@dataclass(frozen=True)
+class Look:
+    """How one look of the proxy ranks the designs."""
+
+    epoch: int
+    accuracy: Correlation
+    score: Correlation
+    """Kendall's τ with the full training's accuracy score, and score."""
+    within: float
+    """τ of the accuracy scores over pairs of one family alone; NaN without such pairs."""
+
+
+@dataclass(frozen=True)
+class Bias:
+    """What the proxy's last look gets wrong systematically: the full training's accuracy score
+    minus what a straight line through the proxy's predicts, by what it depends on."""
+
+    per_decade: float
+    """Its slope over log10 of the MACs: positive if the proxy wrongs large designs."""
+    low: float
+    high: float
+    """95 % interval of the slope, by bootstrap over the designs."""
+    families: dict[str, float]
+    """Its mean in each family of at least MIN_FAMILY designs."""
+
+
+def looks(rungs: Rungs) -> list[Look]:
+    """Each look of the proxy against the full training."""
+    full = combined_score(rungs.full, rungs.speed)
+    return [
+        Look(
+            epoch,
+            rank_correlation(rungs.proxy[:, index], rungs.full, resamples=RESAMPLES),
+            rank_correlation(
+                combined_score(rungs.proxy[:, index], rungs.speed), full, resamples=RESAMPLES
+            ),
+            within_families(rungs.proxy[:, index], rungs.full, rungs.families),
+        )
+        for index, epoch in enumerate(rungs.looks)
+    ]
+
+
+def within_families(x: np.ndarray, y: np.ndarray, families: Sequence[str]) -> float:
+    """Kendall's τ-a over the pairs of designs of one family, all families together.
+
+    Args:
+        x, y: float [N].
+        families: [N].
+    """
+    names = np.array(families)
+    same = np.triu(names[:, None] == names, 1)
+    if not same.any():
+        return float("nan")
+    agreement = np.sign(x[:, None] - x) * np.sign(y[:, None] - y)
+    return float(agreement[same].mean())
+
+
+def bias(rungs: Rungs, seed: int = 0) -> Bias:
+    """What the last look gets wrong by cost and family; needs at least three designs."""
+    residuals = _residuals(rungs.proxy[:, -1], rungs.full)
+    decades = np.log10(rungs.macs)
+    slopes = []
+    rng = np.random.default_rng(seed)
+    for chosen in rng.integers(0, len(decades), (RESAMPLES, len(decades))):
+        if np.ptp(decades[chosen]) and np.ptp(rungs.proxy[chosen, -1]):
+            own = _residuals(rungs.proxy[chosen, -1], rungs.full[chosen])
+            slopes.append(np.polyfit(decades[chosen], own, 1)[0])
+    low, high = np.quantile(slopes, [0.025, 0.975])
+    counts = Counter(rungs.families)
+    names = np.array(rungs.families)
+    return Bias(
+        per_decade=float(np.polyfit(decades, residuals, 1)[0]),
+        low=float(low),
+        high=float(high),
+        families={
+            name: float(residuals[names == name].mean())
+            for name, count in sorted(counts.items())
+            if count >= MIN_FAMILY
+        },
+    )
+
+
+def _residuals(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return y - np.polyval(np.polyfit(x, y, 1), x)
+
+
+def spread(costs: np.ndarray, values: np.ndarray, families: Sequence[str], count: int) -> list[int]:
+    """Indices of `count` designs spread over cost, value and family: the first one, then again and
+    again the one that is farthest from those chosen (maximin design, Johnson et al. 1990).
+
+    Args:
+        costs: float [N], such as MACs; compared on a log scale.
+        values: float [N], such as accuracy scores; compared by rank.
+        families: [N].
+    """
+    if len(costs) <= count:
+        return list(range(len(costs)))
+    logs = np.log10(costs)
+    ranks = np.argsort(np.argsort(values, kind="stable")) / (len(values) - 1)
+    points = np.stack([(logs - logs.min()) / (np.ptp(logs) or 1), ranks], axis=1)
+    names = np.array(families)
+    chosen = [0]
+    while len(chosen) < count:
+        distances = np.linalg.norm(points[:, None] - points[chosen], axis=2)
+        distances += 0.5 * (names[:, None] != names[chosen])
+        chosen.append(int(distances.min(axis=1).argmax()))
+    return chosen
