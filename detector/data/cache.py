@@ -6,10 +6,11 @@
 
 from __future__ import annotations
 
-import json
+import logging
 import os
+import zlib
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,13 +19,26 @@ import numpy as np
 
 from detector.base.errors import UserError
 from detector.base.files import atomic_path
+from detector.data.cache_files import (
+    PIXELS,
+    DamagedCache,
+    discard_damaged,
+    pixel_starts,
+    read_index,
+    read_source_of,
+    resize_pixels,
+    write_index,
+    write_source,
+)
 from detector.data.prefetch import prefetch_map
+from detector.data.sources import read_again
 from detector.data.splits import fingerprint
-from detector.data.types import ImageLabel, ImageSet, UnreadableImage
+from detector.data.types import ImageLabel, ImageSet, UnreadableImage, why_unreadable
 
 _VERSION = 1
 _MAX_THREADS = 16  # more would decode faster than a disk writes
-_INDEX, _LABELS, _PIXELS = "index.json", "labels.npz", "pixels.bin"
+logger = logging.getLogger(__name__)
+
 Progress = Callable[[int, int], None]
 """Called with the number of images done and of all."""
 
@@ -34,19 +48,21 @@ class _Index:
 
     def __init__(self, folder: Path):
         self.folder = Path(folder)
-        info = json.loads((self.folder / _INDEX).read_text())
+        info, labels, arrays = read_index(self.folder)
         self.name: str = info["name"]
         self.fingerprint: str = info["fingerprint"]
         self.skipped: list[str] = info["skipped"]
         """Names of images that could not be decoded; no other field contains them."""
         self.dropped: int = info["dropped"]
         """Number of boxes dropped because they are outside their image."""
-        with np.load(self.folder / _LABELS) as arrays:
-            self.shapes: list[tuple[int, int]] = [
-                (height, width) for height, width in arrays["shapes"].tolist()
-            ]
-            """(height, width) in px of each image as `image` returns it."""
-            self.labels: Sequence[ImageLabel] = _unpack(info["names"], arrays)
+        self.max_side: int | None = info.get("max_side")
+        self.shapes: list[tuple[int, int]] = [
+            (height, width) for height, width in arrays["shapes"].tolist()
+        ]
+        """(height, width) in px of each image as `image` returns it."""
+        self.checksums: np.ndarray | None = arrays.get("checksums")
+        """uint32 [N]: CRC-32 of each image's pixels; None in caches of older versions."""
+        self.labels: Sequence[ImageLabel] = labels
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -56,28 +72,101 @@ class _Index:
 
 
 class CachedImages(_Index):
-    """An `ImageSet` over a cache folder; pickled as its path."""
+    """An `ImageSet` over a cache folder; pickled as its path.
+
+    Each image is checked when it is first read; a damaged one is decoded again from its source.
+
+    Raises:
+        DamagedCache: the labels are damaged, or pixels that cannot be decoded again.
+    """
 
     def __init__(self, folder: Path):
         super().__init__(folder)
-        lengths = np.array([height * width * 3 for height, width in self.shapes], np.int64)
-        self.starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        self.source = read_source_of(self.folder)
+        """Where the images are from; see `detector.data.sources`."""
+        self.starts = pixel_starts(np.array(self.shapes))
         """int64 [N + 1]: image i is `pixels[starts[i]:starts[i + 1]]`."""
         self.nbytes = int(self.starts[-1])
         """Bytes of all pixels."""
-        pixels = self.folder / _PIXELS
-        self.pixels: np.ndarray = (
-            np.memmap(pixels, np.uint8, "c") if pixels.stat().st_size else np.empty(0, np.uint8)
-        )
+        self.pixels: np.ndarray = self._map_pixels()
         """uint8 [nbytes], memory-mapped: [H, W, 3] BGR of all images, one after the other."""
+        self._checked = np.full(len(self), self.checksums is None)
+        self._repaired = 0
 
     def image(self, index: int) -> np.ndarray:
-        """uint8 [H, W, 3], BGR: a copy-on-write view of the file."""
+        """uint8 [H, W, 3], BGR: a copy-on-write view of the file.
+
+        Raises:
+            DamagedCache: it is damaged, and cannot be decoded again.
+        """
         start, end = self.starts[index], self.starts[index + 1]
-        return np.asarray(self.pixels[start:end]).reshape(*self.shapes[index], 3)
+        image = np.asarray(self.pixels[start:end]).reshape(*self.shapes[index], 3)
+        return image if self._checked[index] else self._check(index, image)
+
+    def check_all(self) -> None:
+        """Check all images now, for readers of `pixels`."""
+        threads = _cores()
+        for _ in prefetch_map(self.image, range(len(self)), threads, ahead=2 * threads):
+            pass
 
     def __reduce__(self):
         return CachedImages, (self.folder,)
+
+    def _map_pixels(self) -> np.ndarray:
+        path = self.folder / PIXELS
+        try:
+            size = path.stat().st_size if path.exists() else -1
+            if size != self.nbytes:
+                if self.checksums is None or self.source is None:
+                    raise self._damaged(f"{PIXELS} has {max(size, 0):,} of {self.nbytes:,} bytes")
+                resize_pixels(self.folder, self.nbytes)  # the images that it lacked are repaired
+            return np.memmap(path, np.uint8, "c") if self.nbytes else np.empty(0, np.uint8)
+        except OSError as error:
+            raise self._damaged(f"{PIXELS}: {error.strerror}") from error
+
+    def _check(self, index: int, image: np.ndarray) -> np.ndarray:
+        """An image after its first read: `image`, or if that is damaged the repaired one."""
+        assert self.checksums is not None
+        if zlib.crc32(image.data) != self.checksums[index]:
+            repaired = self._decode_again(index)
+            self._repaired += 1
+            if self._repaired == 1:
+                logger.warning(
+                    "note: %s: the pixels of %s were damaged and are decoded again from the image; "
+                    "so are any others, without a further note",
+                    self.folder,
+                    self.labels[index].name,
+                )
+            if not np.array_equal(image, repaired):  # the file could not be written
+                return repaired
+        self._checked[index] = True
+        return image
+
+    def _decode_again(self, index: int) -> np.ndarray:
+        """The image from its source, written into the file, too. Other processes that notice the
+        same damage write the same bytes."""
+        name = self.labels[index].name
+        if self.source is None:
+            raise self._damaged(f"the checksum of image {name} is wrong")
+        try:
+            image = limit_size(read_again(self.source, name), self.max_side)
+        except UnreadableImage as error:
+            raise self._damaged(
+                f"the checksum of image {name} is wrong, and it cannot be decoded again: {error}"
+            ) from error
+        if image.shape[:2] != self.shapes[index]:
+            raise self._damaged(f"the checksum of image {name} is wrong, and its file has changed")
+        image = np.ascontiguousarray(image)
+        with suppress(OSError), open(self.folder / PIXELS, "r+b") as pixels:
+            pixels.seek(self.starts[index])  # a full or read-only disk: it is decoded each time
+            pixels.write(image.data)
+        return image
+
+    def _damaged(self, reason: str) -> DamagedCache:
+        return DamagedCache(
+            f"{self.folder}: a damaged cache of decoded images ({reason}); restore the images, "
+            "remove the folder, then run the same command again with --resume"
+        )
 
 
 class DecodedImages(_Index):
@@ -116,7 +205,8 @@ def cache_images(
 ) -> CachedImages:
     """Decodes the images into a cache on disk, scaled down to a long side of at most `max_side` px.
 
-    An existing cache of the same images and size is opened. A cache is written atomically; of two
+    An existing cache of the same images and size is opened; a damaged one, or one without
+    checksums, is made anew. A cache is written atomically; of two
     concurrent writers, the later one uses the first one's. Unknown sizes are filled in, boxes are
     clipped to their image, unreadable images left out.
 
@@ -131,8 +221,10 @@ def cache_images(
         UserError: no image can be decoded, or the folder cannot be written.
     """
     target = cache_folder(images, folder, max_side)
+    discard_damaged(target, with_pixels=True)
     if not target.is_dir():
         _build(images, target, max_side, progress, threads, keep_pixels=True)
+    write_source(target, getattr(images, "source", None))
     return CachedImages(target)
 
 
@@ -145,6 +237,7 @@ def decode_on_demand(
     Arguments and errors as for `cache_images`.
     """
     target = Path(folder) / f"index-{_cache_key(images, max_side)}"
+    discard_damaged(target, with_pixels=False)
     if not target.is_dir():
         _build(images, target, max_side, progress, keep_pixels=False)
     return DecodedImages(target, images, max_side)
@@ -171,7 +264,7 @@ def _build(
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with atomic_path(target) as temporary:
+            with atomic_path(target, fsync=True) as temporary:
                 temporary.mkdir()
                 _write(images, temporary, max_side, progress, threads or _cores(), keep_pixels)
         except OSError:
@@ -194,9 +287,10 @@ def _write(
 ) -> None:
     labels: list[ImageLabel] = []
     shapes: list[tuple[int, ...]] = []
+    checksums: list[int] = []
     skipped: list[str] = []
     dropped = 0
-    with open(folder / _PIXELS, "wb") if keep_pixels else nullcontext() as pixels:
+    with open(folder / PIXELS, "wb") if keep_pixels else nullcontext() as pixels:
         for done, (label, decoded) in enumerate(
             zip(images.labels, _decoded(images, max_side, threads)), 1
         ):
@@ -206,6 +300,7 @@ def _write(
                 clipped, outside = clip_label(label, label.size if label.size[0] else decoded.size)
                 labels.append(clipped)
                 shapes.append(decoded.image.shape[:2])
+                checksums.append(decoded.checksum)
                 dropped += outside
                 if pixels is not None:
                     pixels.write(decoded.image.data)
@@ -214,21 +309,20 @@ def _write(
     if skipped and not labels:
         raise UserError(
             f"{images.name}: none of its {len(skipped)} images can be decoded, the "
-            f"first is {skipped[0]}; download them again"
+            f"first: {why_unreadable(images, skipped[0])}; download or restore them"
         )
-    arrays = {"shapes": np.array(shapes, np.int64).reshape(-1, 2)} | _pack(labels)
-    np.savez(folder / _LABELS, **arrays)
-    (folder / _INDEX).write_text(
-        json.dumps(
-            {
-                "name": images.name,
-                "fingerprint": _cache_key(images, max_side),
-                "names": [label.name for label in labels],
-                "skipped": skipped,
-                "dropped": dropped,
-            }
-        )
-    )
+    info: dict[str, object] = {
+        "name": images.name,
+        "fingerprint": _cache_key(images, max_side),
+        "skipped": skipped,
+        "dropped": dropped,
+        "max_side": max_side,
+    }
+    arrays: dict[str, np.ndarray] = {
+        "shapes": np.array(shapes, np.int64).reshape(-1, 2),
+        "checksums": np.array(checksums, np.uint32),
+    }
+    write_index(folder, info, labels, arrays)
 
 
 class _Decoded(NamedTuple):
@@ -236,6 +330,8 @@ class _Decoded(NamedTuple):
     """uint8 [H, W, 3] BGR, contiguous, scaled down."""
     size: tuple[int, int]
     """(width, height) of the original."""
+    checksum: int
+    """CRC-32 of `image`."""
 
 
 def _decoded(images: ImageSet, max_side: int | None, threads: int) -> Iterator[_Decoded | None]:
@@ -246,9 +342,8 @@ def _decoded(images: ImageSet, max_side: int | None, threads: int) -> Iterator[_
             image = images.image(index)
         except UnreadableImage:
             return None
-        return _Decoded(
-            np.ascontiguousarray(limit_size(image, max_side)), (image.shape[1], image.shape[0])
-        )
+        limited = np.ascontiguousarray(limit_size(image, max_side))
+        return _Decoded(limited, (image.shape[1], image.shape[0]), zlib.crc32(limited.data))
 
     return prefetch_map(decode, range(len(images)), threads, ahead=2 * threads - 1)
 
@@ -285,23 +380,3 @@ def clip_label(label: ImageLabel, size: tuple[int, int]) -> tuple[ImageLabel, in
         ImageLabel(label.name, size, boxes[inside], label.landmarks[inside], label.ignore[inside]),
         int((~inside).sum()),
     )
-
-
-def _pack(labels: Sequence[ImageLabel]) -> dict[str, np.ndarray]:
-    def join(arrays, shape, dtype):
-        return np.concatenate([np.empty(shape, dtype), *arrays])
-
-    return {
-        "sizes": np.array([label.size for label in labels], np.int64).reshape(-1, 2),
-        "counts": np.array([len(label.boxes) for label in labels], np.int64),
-        "boxes": join([label.boxes for label in labels], (0, 4), np.float32),
-        "landmarks": join([label.landmarks for label in labels], (0, 5, 2), np.float32),
-        "ignore": join([label.ignore for label in labels], 0, bool),
-    }
-
-
-def _unpack(names: Sequence[str], arrays) -> list[ImageLabel]:
-    ends = np.cumsum(arrays["counts"])[:-1].tolist()
-    parts = [np.split(arrays[key], ends) for key in ("boxes", "landmarks", "ignore")]
-    sizes = [tuple(size) for size in arrays["sizes"].tolist()]
-    return [ImageLabel(*fields) for fields in zip(names, sizes, *parts)]

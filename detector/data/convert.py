@@ -9,18 +9,18 @@ from pathlib import Path
 
 import numpy as np
 
-from detector.base import cli
+from detector.base import cli, files
 from detector.base.errors import UserError
-from detector.base.files import write_text
+from detector.base.listing import find_names, list_files
 from detector.data.annotations.annotation import Annotation
 from detector.data.annotations.formats import FORMATS, format_of
+from detector.data.image_files import read_image
 from detector.data.types import UnreadableImage
-from detector.data.wider import read_image
 
 DESCRIPTION = """\
 Convert an annotation file of faces to another format: wider (WIDER's text), retinaface
-(RetinaFace's label.txt), json (a list of images with bbox x1 y1 x2 y2 and landmarks) or coco
-(COCO with the single class face).
+(RetinaFace's label.txt), scrfd (SCRFD's and InsightFace's labelv2.txt), json (a list of images with
+bbox x1 y1 x2 y2 and landmarks) or coco (COCO with the single class face).
 
   python -m detector.data.convert label.txt label.json --to json
   python -m detector.data.convert wider_face_val_bbx_gt.txt val.json --to coco --images FOLDER
@@ -38,23 +38,23 @@ def make_parser() -> ArgumentParser:
         "--from",
         choices=tuple(FORMATS),
         dest="source_format",
-        help="the format of SOURCE (default: recognised by its first character)",
+        help="the format of SOURCE (default: recognised by its first line)",
     )
     parser.add_argument(
         "--images",
         metavar="DIR",
         type=Path,
         help="folder of the images: their width and height are written, too (COCO "
-        "requires them); images that are missing there are reported",
+        "and SCRFD require them); images that are missing there are reported",
     )
     return parser
 
 
 def run(args: Namespace) -> dict:
     """Runs the command; returns what --json writes."""
-    if args.target.exists():
+    if files.exists(args.target):
         raise UserError(f"{args.target}: exists already; give a new file")
-    if not args.target.parent.is_dir():
+    if not files.is_folder(args.target.parent):
         raise UserError(f"{args.target.parent}: no such folder; create it first")
     source_format = args.source_format or format_of(args.source)
     annotation = FORMATS[source_format].read(args.source)
@@ -67,7 +67,7 @@ def run(args: Namespace) -> dict:
     if args.images is not None:
         annotation = with_sizes(annotation, args.images, notes)
     text = FORMATS[args.to].write(annotation)
-    write_text(args.target, text)
+    files.write_text(args.target, text)
     try:
         losses = find_losses(annotation, FORMATS[args.to].read(args.target))
     except UserError as error:
@@ -110,9 +110,10 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
         UserError: no image can be read.
     """
     images, unreadable = [], []
+    paths = find_names([image.name for image in annotation.images], list_files(folder).files)
     for image in annotation.images:
         try:
-            height, width = read_image(folder / image.name).shape[:2]
+            height, width = read_image(folder / paths.get(image.name, image.name)).shape[:2]
         except UnreadableImage as error:
             unreadable.append(error)
             images.append(image)

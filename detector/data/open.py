@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.base.files import is_folder
 from detector.config.recipe import DataChoice
 from detector.data.splits import Subset, fingerprint, stratified
 from detector.data.synthetic.scenes import SyntheticImages
@@ -60,7 +61,7 @@ def resolve_data(path: str | None) -> tuple[str, str]:
     """The data to use for the user's `path` or the default, and a line that reports it."""
     if path is not None:
         return path, f"data: {path}" if path != "synthetic" else "data: built-in drawn scenes"
-    if DEFAULT_FOLDER.is_dir():
+    if is_folder(DEFAULT_FOLDER):
         return str(DEFAULT_FOLDER), f"data: {DEFAULT_FOLDER} (found here; --data chooses another)"
     return "synthetic", (
         f"data: built-in drawn scenes (no {DEFAULT_FOLDER} here; --data PATH takes WIDER FACE)"
@@ -81,7 +82,7 @@ def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> 
     if choice.path == "synthetic":
         return synthetic_data(choice)
     root = Path(choice.path)
-    if not root.is_dir():
+    if not is_folder(root):
         raise UserError(
             f"{root}: no such folder; give WIDER FACE's folder, or synthetic for the "
             "built-in images"

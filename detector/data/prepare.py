@@ -19,6 +19,7 @@ from detector.data.cache import (
     decode_on_demand,
     limited_size,
 )
+from detector.data.cache_files import discard_damaged
 from detector.data.types import ImageSet, UnreadableImage
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def open_or_cache(
     Raises:
         UserError: no room for shared caches; as `cache_images`.
     """
+    for images, max_side in parts:
+        discard_damaged(cache_folder(images, folder, max_side), with_pixels=True)
     space = space_for_caches(parts, folder)
     if shared:
         space.check()

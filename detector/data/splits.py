@@ -77,6 +77,7 @@ class Subset:
         self.name = name
         self.labels: Sequence[ImageLabel] = [images.labels[i] for i in indices]
         self.fingerprint = fingerprint(images.fingerprint, *(label.name for label in self.labels))
+        self.source: dict | None = getattr(images, "source", None)
         self._images, self._indices = images, list(indices)
 
     def __len__(self) -> int:

@@ -52,3 +52,13 @@ class ImageSet(Protocol):
 
 class UnreadableImage(Exception):
     """A file that cannot be decoded as an image; it is skipped and counted."""
+
+
+def why_unreadable(images: ImageSet, name: str) -> str:
+    """Why an image cannot be read, with its path; the name alone if it can be by now."""
+    index = next(i for i, label in enumerate(images.labels) if label.name == name)
+    try:
+        images.image(index)
+    except UnreadableImage as error:
+        return str(error)
+    return name

@@ -1,26 +1,27 @@
-"""Images and labels on disk: WIDER FACE in its official layout or RetinaFace's, or JSON."""
+"""Images and labels on disk: WIDER FACE's official layout, RetinaFace's, SCRFD's, or JSON."""
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
-from PIL import Image
 
+from detector.base import files
 from detector.base.errors import UserError
+from detector.base.listing import Listing, find_names, list_files
 from detector.data.annotations.formats import read_any
 from detector.data.annotations.text_formats import read_names
+from detector.data.image_files import read_image, read_size
 from detector.data.splits import fingerprint, label_bytes
-from detector.data.types import ImageLabel, UnreadableImage
+from detector.data.types import ImageLabel
 
 # Possible paths of a part's annotation, of which the first that exists is read, and its images.
 _ANNOTATIONS = (
     "wider_face_split/wider_face_{part}_bbx_gt.txt",
     "{part}/label.txt",
+    "{part}/labelv2.txt",
     "{part}/label.json",
     "annotations/{part}.json",
     "annotations/instances_{part}.json",
@@ -29,96 +30,54 @@ _NAMES = "{part}/wider_{part}.txt"
 _IMAGES = ("WIDER_{part}/images", "{part}/images")
 _IMAGES_OF_JSON = (*_IMAGES, "{part}", "images")
 
-_HEADERS = ("JPEG", "PNG", "BMP", "WEBP")  # formats in which Pillow and OpenCV read equal sizes
-
 
 def layouts(part: str) -> str:
     """The layouts of a folder with this part, for messages."""
     return (
         f"WIDER_{part}/images and wider_face_split/wider_face_{part}_bbx_gt.txt (official "
-        f"layout), {part}/images and {part}/label.txt (RetinaFace's), or a list of images or "
-        f"COCO in {part}/label.json or annotations/{part}.json"
+        f"layout), {part}/images and {part}/label.txt (RetinaFace's) or labelv2.txt (SCRFD's), or "
+        f"a list of images or COCO in {part}/label.json or annotations/{part}.json"
     )
 
 
 class FolderImages:
     """An `ImageSet` of image files below one folder."""
 
-    def __init__(self, name: str, folder: Path, labels: Sequence[ImageLabel], sizes: Sequence[int]):
-        """`sizes`: bytes of each file, for the fingerprint."""
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        labels: Sequence[ImageLabel],
+        sizes: Sequence[int],
+        paths: Mapping[str, str] | None = None,
+    ):
+        """
+        Args:
+            sizes: bytes of each file, for the fingerprint.
+            paths: by a label's name, the path in `folder` of an image whose name on disk differs.
+        """
         self.name = name
         self.labels = labels
         self.fingerprint = fingerprint(label_bytes(labels), *sizes)
-        self._folder = folder
+        self._folder, self._paths = folder, paths or {}
+
+    @property
+    def source(self) -> dict:
+        """Where the images can be read again, see `detector.data.sources`."""
+        return {"folder": str(self._folder.resolve()), "paths": dict(self._paths)}
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self._folder / self.labels[index].name)
+        return read_image(self._path(index))
 
     def size(self, index: int) -> tuple[int, int]:
-        return read_size(self._folder / self.labels[index].name)
+        return read_size(self._path(index))
 
-
-def read_image(path: Path, upright: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3] BGR, as stored: labels refer to pixels before any EXIF rotation.
-
-    Args:
-        upright: rotate by the EXIF orientation.
-
-    Raises:
-        UnreadableImage: not an image, or a truncated JPEG.
-    """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise UnreadableImage(f"{path}: {error.strerror}") from error
-    if _is_truncated(data):  # OpenCV silently fills the missing part with grey
-        raise UnreadableImage(f"{path}: not a readable image (a truncated JPEG)")
-    try:
-        image = (
-            None
-            if not data
-            else cv2.imdecode(
-                np.frombuffer(data, np.uint8),
-                cv2.IMREAD_COLOR | (0 if upright else cv2.IMREAD_IGNORE_ORIENTATION),
-            )
-        )
-    except cv2.error:
-        image = None
-    if image is None:
-        raise UnreadableImage(f"{path}: not a readable image")
-    return image
-
-
-def read_size(path: Path) -> tuple[int, int]:
-    """(width, height) of an image as `read_image` returns it, from the file's header, or else by
-    decoding it.
-
-    Raises:
-        UnreadableImage: not an image. Damage after an intact header is not detected.
-    """
-    try:
-        with warnings.catch_warnings():  # about very large images
-            warnings.simplefilter("ignore")
-            with Image.open(path, formats=_HEADERS) as image:
-                return image.size
-    except Exception:  # of any kind; OpenCV decides what is an image
-        height, width = read_image(path).shape[:2]
-        return width, height
-
-
-def _is_truncated(data: bytes) -> bool:
-    """Whether it is a JPEG without an end-of-image marker; one in an embedded thumbnail does not
-    count."""
-    if not data.startswith(b"\xff\xd8"):
-        return False
-    at = 2
-    while data[at : at + 1] == b"\xff" and data[at + 1 : at + 2] != b"\xda":  # skip segments
-        fill = data[at + 1 : at + 2] == b"\xff"
-        at += 1 if fill else 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return data.find(b"\xff\xd9", at) < 0
+    def _path(self, index: int) -> Path:
+        name = self.labels[index].name
+        return self._folder / self._paths.get(name, name)
 
 
 def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
@@ -134,26 +93,30 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     Raises:
         UserError: images without an annotation, an annotation without images, or an invalid line.
     """
-    paths = _find(root, part)
-    if paths is None:
+    found = _find(root, part)
+    if found is None:
         return None
-    text, folder, others = paths
-    if not text.is_file():
+    text, folder, others = found
+    if not files.exists(text):
         raise UserError(
             f"{text}: missing annotation of {folder}; add the file from "
             "WIDER FACE's wider_face_split or RetinaFace's labels"
         )
     bare = text == root / _NAMES.format(part=part)
     annotation = read_names(text) if bare else read_any(text)
-    files = _file_sizes(folder)
-    labels = [label for label in annotation.labels if label.name in files]
-    missing = [label.name for label in annotation.labels if label.name not in files]
+    listing = list_files(folder)
+    paths = find_names([label.name for label in annotation.labels], listing.files)
+    sizes = _sizes(folder, listing, paths)
+    labels = [label for label in annotation.labels if label.name in sizes]
+    missing = [label.name for label in annotation.labels if label.name not in sizes]
+    _check_closed(folder, listing, missing)
     if not annotation.labels:
         raise UserError(f"{text}: lists no images; give the annotation file as published")
     if not labels:
         raise UserError(
             f"{folder}: none of the {len(missing)} images that {text} lists is there, "
-            f"the first is {missing[0]}; unpack the {part} images to this folder"
+            f"the first is {_described(folder, missing[0])}; "
+            f"unpack the {part} images to this folder"
         )
     notes = list(annotation.notes)
     if others:
@@ -161,7 +124,8 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
     if missing:
         notes.append(
             f"{text}: {len(missing)} of {len(annotation.labels)} listed images are "
-            f"missing in {folder}, the first is {missing[0]}; continuing without them"
+            f"missing in {folder}, the first is {_described(folder, missing[0])}; "
+            "continuing without them"
         )
     if annotation.dropped:
         notes.append(
@@ -173,8 +137,9 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
             f"{text}: lists images without boxes; they can be scored with the official "
             "ground truth only"
         )
-    sizes = [files[label.name] for label in labels]
-    return FolderImages(f"WIDER {part}", folder, labels, sizes), notes
+    byte_counts = [sizes[label.name] for label in labels]
+    renamed = {name: path for name, path in paths.items() if name != path}
+    return FolderImages(f"WIDER {part}", folder, labels, byte_counts, renamed), notes
 
 
 def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
@@ -182,7 +147,9 @@ def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
     without images."""
 
     def existing(patterns: tuple[str, ...]) -> list[Path]:
-        return [path for path in (root / p.format(part=part) for p in patterns) if path.exists()]
+        return [
+            path for path in (root / p.format(part=part) for p in patterns) if files.exists(path)
+        ]
 
     texts = existing((*_ANNOTATIONS, _NAMES))
     folders = existing(_IMAGES_OF_JSON if texts and texts[0].suffix == ".json" else _IMAGES)
@@ -194,12 +161,33 @@ def _find(root: Path, part: str) -> tuple[Path, Path, list[Path]] | None:
     return texts[0], folders[0], [t for t in texts[1:] if t != root / _NAMES.format(part=part)]
 
 
-def _file_sizes(folder: Path) -> dict[str, int]:
-    """Bytes of each file by its path relative to `folder`."""
+def _sizes(folder: Path, listing: Listing, paths: Mapping[str, str]) -> dict[str, int]:
+    """Bytes of the file of each name; without those that are links to nothing. What is no regular
+    file has 0: reading it says what it is."""
     sizes = {}
-    for directory, _, files in os.walk(folder):
-        prefix = os.path.relpath(directory, folder).replace(os.sep, "/")
-        prefix = "" if prefix == "." else f"{prefix}/"
-        for name in files:
-            sizes[f"{prefix}{name}"] = os.path.getsize(os.path.join(directory, name))
+    for name, path in paths.items():
+        entry = listing.files[path]
+        try:
+            sizes[name] = entry.stat().st_size if entry.is_file() else 0 * entry.stat().st_size
+        except PermissionError as error:
+            raise files.cannot_read(folder / path, error, "") from error
+        except OSError:  # a link to nothing, or to itself
+            continue
     return sizes
+
+
+def _described(folder: Path, name: str) -> str:
+    """The name of a missing image, and what is there instead: a folder, or a link to nothing."""
+    path = folder / name
+    try:
+        files.open_file(path).close()
+    except OSError as error:
+        return f"{name} ({files.reason(error)})" if os.path.lexists(path) else name
+    return name
+
+
+def _check_closed(folder: Path, listing: Listing, missing: Sequence[str]) -> None:
+    """Raises `UserError` if missing images may be in a folder that could not be listed."""
+    for path, error in listing.closed.items():
+        if not path or any(name.startswith(f"{path}/") for name in missing):
+            raise files.cannot_read(folder / path, error, "give a folder that can be listed")

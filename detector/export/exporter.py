@@ -87,7 +87,7 @@ def export(
     graph = Graph(detector=config, post=post, settings=settings or Evaluation())
     try:
         content = onnx_bytes(model, graph)
-        with atomic_path(path, suffix=path.suffix) as temporary:
+        with atomic_path(path, suffix=path.suffix, fsync=True) as temporary:
             if SUFFIXES[path.suffix] == "onnx":
                 temporary.write_bytes(content)
             else:

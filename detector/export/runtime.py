@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from detector.architecture.plan import plan
 from detector.base.errors import UserError
+from detector.base.files import cannot_read, open_file, read_bytes
 from detector.base.struct import Struct
 from detector.boxes.anchors import priors
 from detector.boxes.postprocess import Detections, postprocess, select
@@ -138,8 +139,12 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
     kind = SUFFIXES.get(path.suffix)
     if kind is None:
         raise UserError(f"{path}: must be an .onnx file or an .xml file of OpenVINO")
-    if not path.is_file():
-        raise UserError(f"{path}: no such file; check the path")
+    try:
+        open_file(path).close()
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check the path") from error
+    except OSError as error:
+        raise cannot_read(path, error, "give a file that nas.export wrote") from error
     try:
         text, runtime, run, names = {"onnx": _onnx, "openvino": _openvino}[kind](path, threads)
     except ImportError as error:
@@ -171,7 +176,7 @@ def _onnx(path: Path, threads: int):
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(
-        path.read_bytes(), options, providers=["CPUExecutionProvider"]
+        read_bytes(path), options, providers=["CPUExecutionProvider"]
     )
     name = session.get_inputs()[0].name
     return (

@@ -7,7 +7,6 @@ level first), so tensors are matched by order, and each pair is checked by role 
 from __future__ import annotations
 
 import hashlib
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,17 @@ import torch
 from torch import Tensor, nn
 
 from detector.base.errors import UserError
+from detector.base.files import cannot_read, open_file
 from detector.config.detector import Detector, Pixels, arch_hash, canonical
 from detector.config.presets import load_preset
 from detector.network.model import blank_detector
 from detector.weights import pretrained
-from detector.weights.checkpoint import why_unreadable
+from detector.weights.checkpoint import (
+    check_finite,
+    is_state_dict,
+    read_design,
+    read_tensors,
+)
 from detector.weights.pretrained import (
     IMAGENET,
     MOBILENET_V1_025,
@@ -147,6 +152,17 @@ def load_weights(model: nn.Module, config: Detector, source: str) -> Weights:
         UserError: as `read_weights`, only a backbone, or weights of another design (with the first
             difference); the model is unchanged.
     """
+    weights = detector_weights(config, source)
+    model.load_state_dict(weights.state, strict=False)  # older files lack unused counters
+    return weights
+
+
+def detector_weights(config: Detector, source: str) -> Weights:
+    """The weights of a whole detector, which fit `config`; takes no memory for its network.
+
+    Raises:
+        UserError: as `load_weights`.
+    """
     weights = read_weights(source, config)
     if weights.part != "detector":
         raise UserError(
@@ -154,7 +170,6 @@ def load_weights(model: nn.Module, config: Detector, source: str) -> Weights:
             "training can start from it"
         )
     _check_same_design(canonical(weights.config), canonical(config), source)
-    model.load_state_dict(weights.state, strict=False)  # older files lack unused counters
     return weights
 
 
@@ -231,42 +246,40 @@ def _checked(path: Path, prefix: str) -> Path:
 
 
 def _sha256_of(path: str | Path) -> str:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _read(source: str) -> tuple[State, Detector | None, dict | None]:
     """Tensors by name (without `module.`); from a checkpoint of this program its design, and its
     recipe and `state` in one dict."""
-    path = Path(source)
-    if not path.is_file():
-        raise UserError(f"{source}: no such file of weights; give an existing file, or {IMAGENET}")
     try:
-        with warnings.catch_warnings(
-            action="ignore"
-        ):  # about foreign pickles; the error is clearer
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # other kinds of files raise any exception
+        content = read_tensors(Path(source))
+    except FileNotFoundError:
         raise UserError(
-            f"{source}: cannot be read as weights ({why_unreadable(error)}); "
+            f"{source}: no such file of weights; give an existing file, or {IMAGENET}"
+        ) from None
+    except OSError as error:
+        raise cannot_read(source, error, "give a file written by torch.save") from error
+    except ValueError as error:
+        raise UserError(
+            f"{source}: cannot be read as weights ({error}); "
             "give a file written by torch.save that holds tensors only"
         ) from error
     state, design, training = content, None, None
     if isinstance(content, Mapping):
         design = content.get("detector")
         state = content.get("model", content.get("state_dict", content))
-        training = {"recipe": content.get("recipe")} | (content.get("state") or {})
-    if (
-        not isinstance(state, Mapping)
-        or not state
-        or not all(isinstance(value, Tensor) for value in state.values())
-    ):
+        rest = content.get("state")
+        training = {"recipe": content.get("recipe")} | (rest if isinstance(rest, dict) else {})
+    if not is_state_dict(state):
         raise UserError(
             f"{source}: holds no table of named tensors; give a state dict or a "
             "checkpoint with one under model or state_dict"
         )
+    check_finite(state, source)
     if design is not None:
-        design = Detector.from_dict(design, f"{source}: detector")
+        design = read_design(design, state, source)
     return {name.removeprefix("module."): value for name, value in state.items()}, design, training
 
 

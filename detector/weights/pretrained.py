@@ -6,6 +6,8 @@ import json
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from detector.base.errors import UserError, first_line
+from detector.base.files import write_text
 from detector.base.struct import Struct
 from detector.config.detector import Backbone, Detector, Neck, Pixels
 
@@ -83,11 +85,36 @@ def torchvision_name(config: Detector) -> str | None:
 
 
 def read_start(folder: Path) -> dict | None:
-    """The `Start` of the training in a folder, as plain data; None means from scratch."""
+    """The `Start` of the training in a folder, as plain data; None means from scratch.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     path = folder / START_FILE
     if not path.is_file():
         return None
-    return {key: value for key, value in json.loads(path.read_text()).items() if key != "layers"}
+    try:
+        start = json.loads(path.read_text(encoding="utf-8"))
+        return {key: value for key, value in start.items() if key != "layers"}
+    except (AttributeError, RecursionError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({first_line(error)}); remove it, then resume with --resume"
+        ) from error
+
+
+def repair_start(folder: Path, start: dict | None) -> None:
+    """Write the file that `read_start` reads again if it is damaged.
+
+    Args:
+        start: of the training in the folder, from its checkpoint.
+    """
+    try:
+        read_start(folder)
+    except UserError:
+        if start is None:
+            (folder / START_FILE).unlink(missing_ok=True)
+        else:
+            write_text(folder / START_FILE, json.dumps(start, indent=1) + "\n")
 
 
 @dataclass(frozen=True, kw_only=True)

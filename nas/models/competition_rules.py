@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from detector.base.files import is_file
 from detector.base.struct import Struct
 from detector.config.recipe import Recipe
 from detector.weights.pretrained import (
@@ -76,7 +77,7 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
         return rule(True, "started from torchvision's ImageNet-1k weights of its backbone")
     path = Path(recipe.weights)
     sha256 = origin.weights_sha256 if origin else None
-    if sha256 is None and path.is_file():
+    if sha256 is None and is_file(path):
         sha256 = sha256_of(path)
     shown = sha256[:12] if sha256 else "not recorded"
     name = imagenet_weights(sha256) if sha256 else None

@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
-from detector.base.files import write_text
+from detector.base.files import is_file, names_in, open_file, write_text
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from nas.models.report_files import write_network
+from trials.hints import command
 from trials.stored import METRICS, Metrics, Origin, read_metrics
 
 if TYPE_CHECKING:
@@ -62,21 +63,31 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     from detector.config.shipped import find_file
     from detector.network.model import build_detector
     from detector.weights import checkpoint
-    from detector.weights.files import load_weights
+    from detector.weights.file_kinds import DamagedCheckpoint
+    from detector.weights.files import detector_weights
 
     config = load_design(find_file(preset, "preset"))[0] if preset is not None else None
     try:
         saved = checkpoint.load(path)
+    except DamagedCheckpoint as error:
+        if (path.parent / METRICS).exists():
+            raise UserError(
+                f"{error}; or train it again: add --resume to the command that did"
+            ) from error
+        raise
+    except checkpoint.NonFiniteWeights:
+        raise
     except UserError as error:
         if preset is None:
             hint = "; or name the design of another program's weights with --preset"
-            raise UserError(f"{error}{hint if path.is_file() else ''}") from error
+            raise UserError(f"{error}{hint if is_file(path) else ''}") from error
         saved = None
     if config is None:
         assert saved is not None
         config = saved.config
+    weights = detector_weights(config, str(path))  # before the network takes memory
     net = build_detector(config)
-    load_weights(net, config, str(path))
+    net.load_state_dict(weights.state, strict=False)  # older files lack unused counters
     origin = saved.state.get("origin") if saved else None
     return Model(
         config=config,
@@ -146,11 +157,13 @@ def chosen_model(choice: ModelChoice) -> Model:
     if choice.study is None:
         return load_model(last_retrained(choice.runs_dir) / WEIGHTS)
     folder = choice.runs_dir / checked_name(choice.study) / "best"
-    if not (folder / METRICS).is_file():
+    if not is_file(folder / METRICS):
         Study.open(choice.runs_dir, choice.study)  # raises if the study does not exist
         raise UserError(
-            f"{folder}: no retrained model of study {choice.study} yet; run python -m "
-            f"nas.retrain --best --study {choice.study}"
+            f"{folder}: no retrained model of study {choice.study} yet; run "
+            + command(
+                "nas.retrain", {"best": True, "study": choice.study, "runs_dir": choice.runs_dir}
+            )
         )
     return load_model(folder / WEIGHTS)
 
@@ -217,13 +230,15 @@ def last_retrained(runs_dir: Path) -> Path:
     """
     folders = [
         path.parent
-        for pattern in ("*/best", "*/retrained/*")
-        for path in runs_dir.glob(f"{pattern}/{METRICS}")
+        for name in names_in(runs_dir)
+        for pattern in ("best", "retrained/*")
+        for path in (runs_dir / name).glob(f"{pattern}/{METRICS}")
     ]
     if not folders:
         raise UserError(
-            f"{runs_dir}: contains no retrained model yet; run python -m nas.retrain "
-            "--best, or give --checkpoint FILE"
+            f"{runs_dir}: contains no retrained model yet; run "
+            f"{command('nas.retrain', {'best': True, 'runs_dir': runs_dir})}, or give "
+            "--checkpoint FILE"
         )
     return max(folders, key=_finished)
 
@@ -234,5 +249,5 @@ def _finished(folder: Path) -> float:
 
 
 def sha256_of(path: Path) -> str:
-    with open(path, "rb") as file:
+    with open_file(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()

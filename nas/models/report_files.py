@@ -8,7 +8,7 @@ from pathlib import Path
 from detector.architecture.cost import layer_costs
 from detector.architecture.layers import Conv, Layer, Scale, Size, level_size
 from detector.architecture.plan import plan
-from detector.base.files import write_text
+from detector.base.files import write_bytes, write_text
 from detector.config.detector import Detector
 from trials.names import describe
 
@@ -92,7 +92,8 @@ def write_examples(folder: Path, images, predictions: dict, *, count: int = 6) -
         tiles.append(tile)
     rows = [np.hstack(tiles[i : i + 3]) for i in range(0, len(tiles) // 3 * 3, 3)] or tiles[:1]
     path = folder / EXAMPLES
-    cv2.imwrite(str(path), np.vstack(rows))
+    _, picture = cv2.imencode(path.suffix, np.vstack(rows))
+    write_bytes(path, picture.tobytes())
     return path
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from detector.base import files
 from detector.base.errors import UserError
 from detector.data.types import ImageLabel
 
@@ -113,12 +114,13 @@ def read_text(path: Path) -> str:
     Raises:
         UserError: it cannot be read, or is not text.
     """
+    way_out = "give the annotation file as published"
     try:
-        return path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(
-            f"{path}: cannot be read as text ({error}); give the annotation file as published"
-        ) from error
+        return files.read_text(path)
+    except OSError as error:
+        raise files.cannot_read(path, error, way_out) from error
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: cannot be read as text ({error}); {way_out}") from error
 
 
 def number(value: float) -> int | float:

@@ -9,9 +9,12 @@ from pathlib import Path
 from detector.data.annotations.annotation import Annotation, read_text
 from detector.data.annotations.json_formats import read_coco, read_list, write_coco, write_list
 from detector.data.annotations.text_formats import (
+    is_scrfd_header,
     read_retinaface,
+    read_scrfd,
     read_wider,
     write_retinaface,
+    write_scrfd,
     write_wider,
 )
 
@@ -26,6 +29,7 @@ class Format:
 FORMATS = {
     "wider": Format("WIDER's text", read_wider, write_wider),
     "retinaface": Format("RetinaFace's label.txt", read_retinaface, write_retinaface),
+    "scrfd": Format("SCRFD's labelv2.txt", read_scrfd, write_scrfd),
     "json": Format("a JSON list of images", read_list, write_list),
     "coco": Format("COCO", read_coco, write_coco),
 }
@@ -41,6 +45,8 @@ def read_any(path: Path) -> Annotation:
 
 
 def format_of(path: Path) -> str:
-    """The name of a file's format by its first character; wider if that is of no other format."""
-    text = read_text(path).lstrip()
-    return {"#": "retinaface", "[": "json", "{": "coco"}.get(text[:1], "wider")
+    """The name of a file's format by its first line; wider if that is of no other format."""
+    first = read_text(path).lstrip().partition("\n")[0]
+    if is_scrfd_header(first):
+        return "scrfd"
+    return {"#": "retinaface", "[": "json", "{": "coco"}.get(first[:1], "wider")

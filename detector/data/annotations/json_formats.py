@@ -11,6 +11,7 @@ from typing import TypeGuard
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.base.listing import clean_name
 from detector.data.annotations.annotation import (
     MAX_COORDINATE,
     Annotation,
@@ -113,11 +114,11 @@ def read_coco(path: Path) -> Annotation:
     names: set[str] = set()
     rows: dict[int | str, tuple[dict, list, list, list]] = {}
     for at, entry in enumerate(images, start=1):
-        _name(path, f"image {at}", entry, names)
+        name = _name(path, f"image {at}", entry, names)
         key = _id(path, f"image {at}", entry, "id")
         if key in rows:
             raise UserError(f"{path}: image {at}: duplicate id {key!r}; give each image its own")
-        rows[key] = (entry, [], [], [])
+        rows[key] = (entry | {"file_name": name}, [], [], [])
     others = 0
     for at, face in enumerate(annotations, start=1):
         where = f"{path}: annotation {face.get('id', at) if isinstance(face, dict) else at}"
@@ -202,11 +203,12 @@ def _json(path: Path):
 
 
 def _name(path: Path, where: str, entry, names: set[str]) -> str:
-    """The file name of an image, checked and added to `names`."""
-    name = entry.get("file_name") if isinstance(entry, dict) else None
-    if not isinstance(name, str) or not all(p not in ("", "..") for p in name.split("/")):
+    """The file name of an image, cleaned, checked and added to `names`."""
+    given = entry.get("file_name") if isinstance(entry, dict) else None
+    name = clean_name(given) if isinstance(given, str) and not given.startswith("/") else ""
+    if not all(part not in ("", "..") for part in name.split("/")):
         raise UserError(
-            f"{path}: {where}: file_name {name!r} must be a path below the images' "
+            f"{path}: {where}: file_name {given!r} must be a path below the images' "
             "folder, such as event/file.jpg"
         )
     if name in names:

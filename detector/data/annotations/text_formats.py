@@ -1,12 +1,14 @@
-"""The two text formats of WIDER FACE's labels, its own and RetinaFace's: read and written."""
+"""The text formats of WIDER FACE's labels, its own, RetinaFace's and SCRFD's: read and written."""
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.base.listing import clean_name
 from detector.data.annotations.annotation import (
     MAX_COORDINATE,
     Annotation,
@@ -33,11 +35,10 @@ def read_wider(path: Path) -> Annotation:
     names: set[str] = set()
     at = 0
     while at < len(lines):
-        name = lines[at]
-        if not name:
+        if not lines[at]:
             at += 1
             continue
-        _check_name(path, at, name, names)
+        name = _name(path, at, lines[at], names)
         if at + 1 >= len(lines) or not lines[at + 1].isdecimal():
             got = repr(lines[at + 1]) if at + 1 < len(lines) else "the end of the file"
             raise _bad_line(path, at + 1, f"{got} instead of the number of faces of {name}")
@@ -94,8 +95,7 @@ def read_retinaface(path: Path) -> Annotation:
     for i, line in enumerate(_lines(path)):
         if line.startswith("#"):
             finish()
-            name, rows = line[1:].strip().lstrip("/"), []
-            _check_name(path, i, name, names)
+            name, rows = _name(path, i, line[1:].strip().lstrip("/"), names), []
         elif line:
             numbers = _numbers(line)
             if name is None or numbers is None or len(numbers) not in (4, 19, 20):
@@ -110,14 +110,71 @@ def read_retinaface(path: Path) -> Annotation:
     return annotation
 
 
+def is_scrfd_header(line: str) -> bool:
+    """Whether a line has SCRFD's `# path width height`."""
+    return _SCRFD_HEADER.fullmatch(line.strip()) is not None
+
+
+_SCRFD_HEADER = re.compile(r"#\s*(\S.*?)\s+(\d{1,9})\s+(\d{1,9})")
+
+
+def read_scrfd(path: Path) -> Annotation:
+    """Reads SCRFD's and InsightFace's labelv2.txt: `# path width height` of the image, then a row
+    for each face.
+
+    A row is `x1 y1 x2 y2` in px, followed by nothing, by 1 if the face is ignored (otherwise 0), or
+    by five landmarks as `x y flag`, where a flag of -1 means unknown
+    (github.com/deepinsight/insightface, detection/scrfd/mmdet/datasets/retinaface.py).
+
+    Raises:
+        UserError: an invalid line, named as file:line.
+    """
+    annotation = Annotation()
+    names: set[str] = set()
+    name: str | None = None
+    size = (0, 0)
+    rows: list[list[float]] = []
+
+    def finish() -> None:
+        if name is not None:
+            points, attributes = zip(*map(_scrfd_points, rows)) if rows else ((), ())
+            boxes = [(x1, y1, x2 - x1, y2 - y1) for x1, y1, x2, y2 in (row[:4] for row in rows)]
+            annotation.images.append(image_faces(name, boxes, points, attributes, size))
+
+    for i, line in enumerate(_lines(path)):
+        if line.startswith("#"):
+            finish()
+            header = _SCRFD_HEADER.fullmatch(line)
+            if header is None or 0 in (int(header[2]), int(header[3])):
+                raise _bad_line(path, i, f"{line!r} instead of '# path width height'")
+            name, rows = _name(path, i, header[1].lstrip("/"), names, folders=0), []
+            size = int(header[2]), int(header[3])
+        elif line:
+            numbers = _numbers(line)
+            if (
+                name is None
+                or numbers is None
+                or len(numbers) not in (4, 5, 19)
+                or (len(numbers) == 5 and numbers[4] not in (0, 1))
+            ):
+                raise _bad_line(
+                    path,
+                    i,
+                    f"{line!r} is neither '# path width height' nor a face: x1 y1 x2 y2, or these "
+                    "with 1 if it is ignored, or with five landmarks x y flag",
+                )
+            rows.append(numbers)
+    finish()
+    return annotation
+
+
 def read_names(path: Path) -> Annotation:
     """Reads a list of image paths (RetinaFace's val/wider_val.txt): images without known faces."""
     annotation = Annotation()
     names: set[str] = set()
     for i, line in enumerate(_lines(path)):
         if line:
-            name = line.lstrip("/")
-            _check_name(path, i, name, names)
+            name = _name(path, i, line.lstrip("/"), names)
             annotation.images.append(image_faces(name, []))
     return annotation
 
@@ -158,6 +215,35 @@ def write_retinaface(annotation: Annotation) -> str:
     return "\n".join(lines) + "\n"
 
 
+def write_scrfd(annotation: Annotation) -> str:
+    """The text in SCRFD's format, which has no WIDER flags except invalid, no blur scores, and no
+    landmarks of ignored faces.
+
+    Raises:
+        UserError: the size of an image is unknown.
+    """
+    lines = []
+    for image in annotation.images:
+        if not all(image.size):
+            raise UserError(
+                f"{image.name}: SCRFD's labelv2.txt has the width and height of each image, and "
+                "this one's are unknown; give the folder of the images with --images"
+            )
+        lines.append(f"# {image.name} {image.size[0]} {image.size[1]}")
+        for (x, y, w, h), points, face, ignored in zip(
+            image.boxes, image.landmarks, image.attributes, image.ignore
+        ):
+            row = [x, y, x + w, y + h]
+            if ignored:
+                row.append(1)
+            else:  # SCRFD's training wants all 15 numbers
+                flags = face.get("landmark_flags") or [0] * 5
+                for point, flag in zip(points, flags):
+                    row += [*point, flag] if np.isfinite(point).all() else [-1, -1, -1]
+            lines.append(_row(row))
+    return "\n".join(lines) + "\n"
+
+
 def _row(numbers) -> str:
     return " ".join(f"{number(n)}" for n in numbers)
 
@@ -175,6 +261,17 @@ def _points(row: list[float]) -> tuple[np.ndarray, dict]:
     return points, attributes
 
 
+def _scrfd_points(row: list[float]) -> tuple[np.ndarray, dict]:
+    """Landmarks [5, 2] and attributes of a face's row in SCRFD's format."""
+    if len(row) < 19:
+        return np.full((5, 2), np.nan), {"invalid": 1} if row[4:] == [1] else {}
+    triples = np.array(row[4:]).reshape(5, 3)
+    points, flags = triples[:, :2].copy(), triples[:, 2]
+    points[flags < 0] = np.nan
+    hidden = [number(max(flag, 0)) for flag in flags]
+    return points, {"landmark_flags": hidden} if any(hidden) else {}
+
+
 def _lines(path: Path) -> list[str]:
     return [line.strip() for line in read_text(path).splitlines()]
 
@@ -188,13 +285,20 @@ def _numbers(line: str) -> list[float] | None:
     return numbers if numbers and all(abs(n) < MAX_COORDINATE for n in numbers) else None
 
 
-def _check_name(path: Path, line: int, name: str, names: set[str]) -> None:
+def _name(path: Path, line: int, given: str, names: set[str], folders: int = 1) -> str:
+    """The name of an image, cleaned, checked and added to `names`.
+
+    Args:
+        folders: that it has at least.
+    """
+    name = clean_name(given)
     parts = name.split("/")
-    if len(parts) < 2 or not all(parts) or ".." in parts:
-        raise _bad_line(path, line, f"{name!r} instead of an image's path, such as event/file.jpg")
+    if len(parts) <= folders or not all(parts) or ".." in parts or given.startswith("/"):
+        raise _bad_line(path, line, f"{given!r} instead of an image's path, such as event/file.jpg")
     if name in names:
         raise _bad_line(path, line, f"{name} is listed twice; remove one")
     names.add(name)
+    return name
 
 
 def _bad_line(path: Path, line: int, what: str) -> UserError:

@@ -67,6 +67,7 @@ class SyntheticImages:
     def __init__(self, split: str, count: int, seed: int = SEED):
         self.name = f"synthetic {split}"
         self._split, self._seed = split, seed
+        self.source = {"scenes": split, "seed": seed}
         self.labels: Sequence[ImageLabel] = [
             label_of(compose(split, i, seed)) for i in range(count)
         ]
@@ -76,12 +77,22 @@ class SyntheticImages:
         return len(self.labels)
 
     def image(self, index: int) -> np.ndarray:
-        scene = compose(self._split, index, self._seed)
-        rng = np.random.default_rng((self._seed, _SPLITS[self._split], index, 1))
-        return paint(scene.size, scene.background, scene.items, rng)
+        return draw(self._split, index, self._seed)
 
     def size(self, index: int) -> tuple[int, int]:
         return self.labels[index].size
+
+
+def draw(split: str, index: int, seed: int = SEED) -> np.ndarray:
+    """uint8 [H, W, 3], BGR: a scene as an image."""
+    scene = compose(split, index, seed)
+    rng = np.random.default_rng((seed, _SPLITS[split], index, 1))
+    return paint(scene.size, scene.background, scene.items, rng)
+
+
+def index_of(name: str) -> int:
+    """The index of the scene with that name."""
+    return int(name.rpartition("_")[2].removesuffix(".jpg"))
 
 
 def compose(split: str, index: int, seed: int = SEED) -> Scene:

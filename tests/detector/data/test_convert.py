@@ -41,7 +41,7 @@ def annotations(draw, landmarks=True, attributes=flags, size=True):
                 boxes,
                 points,
                 [draw(attributes) for _ in range(count)],
-                draw(st.sampled_from([(0, 0), (640, 481)])) if size else (0, 0),
+                draw(st.sampled_from([(0, 0), (640, 481)][size == "known" :])) if size else (0, 0),
             )
         )
     return Annotation(images)
@@ -52,6 +52,7 @@ scored = st.fixed_dictionaries({}, optional={"blur_score": score})
 HOLDS = {
     "wider": annotations(landmarks=False, size=False),
     "retinaface": annotations(attributes=scored, size=False),
+    "scrfd": annotations(attributes=st.just({}), size="known"),
     "json": annotations(attributes=st.one_of(flags, scored)),
     "coco": annotations(attributes=st.one_of(flags, scored)),
 }
@@ -105,6 +106,55 @@ def test_what_a_format_cannot_hold_is_counted(tmp_path):
         "landmarks": 1,
         "blur": 1,
     }
+
+
+SCRFD = """# a/b c.jpg 640 480
+10 20 30.5 60 1 2 0 3 4 1 -1 -1 -1 5 6 0 7 8 0
+1 2 9 9 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1 -1
+4 4 8 9 1
+# flat.jpg 20 10
+"""
+
+
+def test_scrfd_has_corners_sizes_and_unknown_landmarks(tmp_path):
+    path = tmp_path / "labelv2.txt"
+    path.write_text("\n" + SCRFD)
+    assert format_of(path) == "scrfd"
+    first, second = read_any(path).images
+    assert (first.name, first.size, second.name, second.size) == (
+        "a/b c.jpg",
+        (640, 480),
+        "flat.jpg",
+        (20, 10),
+    )
+    np.testing.assert_array_equal(first.boxes, [[10, 20, 20.5, 40], [1, 2, 8, 7], [4, 4, 4, 5]])
+    np.testing.assert_array_equal(np.isnan(first.landmarks[0]).any(axis=1), [0, 0, 1, 0, 0])
+    assert np.isnan(first.landmarks[1:]).all() and len(second.boxes) == 0
+    assert first.attributes[0] == {"landmark_flags": [0, 1, 0, 0, 0]}
+    assert first.ignore.tolist() == [False, False, True]
+    assert FORMATS["scrfd"].write(read_any(path)) == SCRFD
+    path.write_text("# a/b.jpg\n1 2 3 4\n")  # no sizes: RetinaFace's
+    assert format_of(path) == "retinaface"
+
+
+@pytest.mark.parametrize(
+    "text, says",
+    [
+        ("# a/b.jpg 9 9\n1 2 3\n", ":2: '1 2 3' is neither '# path width height' nor a face"),
+        ("# a/b.jpg 9 9\n1 2 3 4 2\n", ":2: '1 2 3 4 2' is neither"),
+        ("# a/b.jpg 9 9\n1 2 3 nan\n", ":2: '1 2 3 nan' is neither"),
+        ("# a/b.jpg 9 9\n# a/c.jpg\n", ":2: '# a/c.jpg' instead of '# path width height'"),
+        ("# a/b.jpg 9 0\n", ":1: '# a/b.jpg 9 0' instead"),
+        ("# a/b.jpg 9 9\n# ./a//b.jpg 9 9\n", ":2: a/b.jpg is listed twice"),
+        ("# ../b.jpg 9 9\n", ":1: '../b.jpg' instead of an image's path"),
+    ],
+)
+def test_faults_of_scrfd_are_named_by_their_line(tmp_path, text, says):
+    path = tmp_path / "labelv2.txt"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        read_any(path)
+    assert str(error.value).startswith(f"{path}{says}")
 
 
 def test_hidden_landmarks_are_cocos_visibility(tmp_path):
@@ -261,6 +311,16 @@ def test_an_older_file_is_kept_and_a_failed_one_taken_away(converted, tmp_path):
     assert code == 2 and "exists already" in err and target.read_text() == "mine"
     code, _, err = converted(tmp_path / "nowhere", tmp_path / "c", "--to", "json")
     assert code == 2 and err.count("\n") == 1 and "cannot be read" in err
+
+
+def test_scrfd_needs_the_sizes_of_images(converted, tmp_path):
+    source, target = tmp_path / "a.txt", tmp_path / "labelv2.txt"
+    source.write_text("# a/b.jpg\n1 2 3 4\n")
+    code, _, err = converted(source, target, "--to", "scrfd")
+    assert code == 2 and "--images" in err and err.count("\n") == 1 and not target.exists()
+    _images(tmp_path / "images", ["a/B.jpg"])  # found though its name is written otherwise
+    code, _, _ = converted(source, target, "--to", "scrfd", "--images", tmp_path / "images")
+    assert code == 0 and target.read_text() == f"# a/b.jpg 40 30\n1 2 4 6{' -1' * 15}\n"
 
 
 def _images(folder, names):

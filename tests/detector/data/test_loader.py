@@ -1,11 +1,15 @@
 """Batches: the same for the same seed, whatever else changes."""
 
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
 import pytest
 import torch
 
 from detector.config.recipe import Augmentation, Recipe
 from detector.data.cache import cache_images
-from detector.data.loader import batches
+from detector.data.loader import _Labels, batches
 from detector.data.splits import Subset
 
 RECIPE = Recipe(size=96, batch_size=4)
@@ -122,3 +126,24 @@ def test_stopping_early_ends_the_threads(images):
     source = batches(images, RECIPE, epoch=0, seed=0, workers=2)
     next(source)
     source.close()
+
+
+def test_invalid_faces_are_learnt_if_so_set_but_not_boxes_without_area(tiny_data):
+    label = tiny_data.train.labels[0]
+    boxes = np.float32([[10, 10, 40, 40], [50, 50, 80, 90], [30, 30, 30, 60]])
+    unknown = np.full((3, 5, 2), np.nan, np.float32)
+    flags = np.array([True, False, True])
+    own = replace(label, boxes=boxes, landmarks=unknown, ignore=flags)
+    kept = _Labels(SimpleNamespace(labels=[own]), True).faces([0])
+    learnt = _Labels(SimpleNamespace(labels=[own]), False).faces([0])
+    assert kept.ignore.tolist() == [True, False, True]
+    assert learnt.ignore.tolist() == [False, False, True]
+    assert flags.tolist() == [True, False, True]  # the label is as it was
+
+
+def test_augmentations_of_other_settings_are_deterministic_too(images):
+    augmentation = Augmentation(
+        crop="face_centre", interpolation="random", permute_channels=0.5, clip_boxes=False
+    )
+    recipe = replace(RECIPE, augmentation=augmentation)
+    _equal(_all(images, recipe), _all(images, recipe, workers=3))

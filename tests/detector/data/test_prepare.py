@@ -10,10 +10,11 @@ import pytest
 from detector.base.errors import UserError
 from detector.data import prepare
 from detector.data.cache import CachedImages, DecodedImages, cache_images
+from detector.data.image_files import read_size
 from detector.data.prepare import Part, cached_bytes, open_or_cache, space_for_caches
 from detector.data.splits import Subset
 from detector.data.types import ImageLabel, UnreadableImage
-from detector.data.wider import FolderImages, read_size
+from detector.data.wider import FolderImages
 
 Usage = namedtuple("Usage", "free")
 

@@ -1,7 +1,9 @@
 """WIDER FACE folders: both layouts, the faults users make, and the real images."""
 
+import os
 import shutil
 import struct
+import unicodedata
 
 import cv2
 import numpy as np
@@ -10,9 +12,9 @@ import pytest
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice
 from detector.data.cache import cache_images
+from detector.data.image_files import read_image
 from detector.data.open import open_data, resolve_data
-from detector.data.types import UnreadableImage
-from detector.data.wider import read_image
+from detector.data.types import UnreadableImage, why_unreadable
 
 ROW = "10 12 20 24 0 0 0 0 0 0\n"
 
@@ -25,8 +27,12 @@ def _image(path, seed=0):
 
 @pytest.fixture
 def official(tmp_path):
-    """12 training images of 3 events and 2 val images, a face each."""
-    root = tmp_path / "wider"
+    """12 training images of 3 events and 3 val images, a face each."""
+    return _official(tmp_path)
+
+
+def _official(folder):
+    root = folder / "wider"
     split = root / "wider_face_split"
     split.mkdir(parents=True)
     for part, count in (("train", 4), ("val", 1)):
@@ -196,3 +202,139 @@ def test_real_images(wider_root):
     image = data.val.image(0)
     assert image.shape[1] == 1024
     assert not data.has_landmarks
+
+
+# -- links, devices, pipes, permissions -------------------------------------------------------
+
+
+def test_events_may_be_links(official, tmp_path):
+    before = _open(official)
+    images = official / "WIDER_train" / "images"
+    for event in ("0--Event", "1--Event"):
+        (images / event).rename(tmp_path / event)
+        (images / event).symlink_to(tmp_path / event)
+    (images / "0--Event" / "up").symlink_to(images)  # a circle
+    after = _open(official)
+    assert after.warnings == [] and after.fingerprint == before.fingerprint
+    assert after.train.image(0).shape == (60, 80, 3)
+
+
+def test_links_to_nothing_are_missing_and_pipes_and_devices_unreadable(official, tmp_path):
+    images = official / "WIDER_train" / "images" / "0--Event"
+    for name in ("train_0", "train_1", "train_2"):
+        (images / f"{name}.jpg").unlink()
+    (images / "train_0.jpg").symlink_to("nowhere")
+    os.mkfifo(images / "train_1.jpg")
+    (images / "train_2.jpg").symlink_to("/dev/zero")
+    (images / "not_listed.jpg").symlink_to("nowhere")
+    data = _open(official)
+    assert len(data.warnings) == 1 and "1 of 12 listed images are missing" in data.warnings[0]
+    assert "0--Event/train_0.jpg (is a link to nowhere, which" in data.warnings[0]
+    cache = cache_images(data.all_train, tmp_path / "cache", None)
+    assert sorted(cache.skipped) == ["0--Event/train_1.jpg", "0--Event/train_2.jpg"]
+    why = why_unreadable(data.all_train, "0--Event/train_1.jpg")
+    assert why == f"{images}/train_1.jpg: is a named pipe, not a file"
+
+
+def test_a_folder_in_the_place_of_an_image_is_named(official):
+    image = official / "WIDER_train" / "images" / "0--Event" / "train_0.jpg"
+    image.unlink()
+    image.mkdir()
+    assert "train_0.jpg (is a folder, not a file); continuing" in _open(official).warnings[0]
+
+
+@pytest.mark.parametrize(
+    "part, says",
+    [
+        ("", "wider/{split}: its folder .*wider is closed"),
+        ("wider_face_split", "{split}: its folder .*wider_face_split is closed"),
+        ("{split}", "{split}: no permission"),
+        ("WIDER_train", "WIDER_train/images: its folder .*WIDER_train is closed"),
+        ("WIDER_train/images", "WIDER_train/images: no permission"),
+        ("WIDER_train/images/1--Event", "WIDER_train/images/1--Event: no permission"),
+        ("WIDER_val", "WIDER_val/images: its folder .*WIDER_val is closed"),
+    ],
+)
+def test_what_is_closed_is_not_called_missing(public_path, closed, part, says):
+    root, split = _official(public_path), "wider_face_split/wider_face_train_bbx_gt.txt"
+    _open(root)  # imports all that a user without permission could not
+    with (
+        closed(root / part.format(split=split)),
+        pytest.raises(UserError, match=says.format(split=split) + ".*; allow it with chmod"),
+    ):
+        _open(root)
+
+
+def test_a_closed_folder_without_images_is_no_matter(public_path, closed):
+    root = _official(public_path)
+    (root / "WIDER_train" / "images" / "lost+found").mkdir()
+    _open(root)
+    with closed(root / "WIDER_train" / "images" / "lost+found"):
+        assert len(_open(root).all_train) == 12
+
+
+def test_a_pipe_or_device_as_annotation_is_one_line(official):
+    text = official / "wider_face_split" / "wider_face_train_bbx_gt.txt"
+    text.unlink()
+    os.mkfifo(text)
+    with pytest.raises(UserError, match=r"bbx_gt.txt: cannot be read \(is a named pipe"):
+        _open(official)
+    text.unlink()
+    text.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"bbx_gt.txt: cannot be read \(is a device"):
+        _open(official)
+
+
+# -- names ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda name: f"./{name}",
+        lambda name: name.replace("/", "//"),
+        lambda name: name.replace("/", "\\"),
+        lambda name: name.replace(".jpg", ".JPG"),
+        lambda name: name.replace("--Event", "--event"),
+    ],
+)
+def test_a_name_may_be_written_otherwise(official, write):
+    for text in (official / "wider_face_split").iterdir():
+        lines = text.read_text().splitlines()
+        text.write_text("\n".join(write(line) if "--" in line else line for line in lines))
+    data = _open(official)
+    assert (len(data.all_train), len(data.val), data.warnings) == (12, 3, [])
+    assert all(label.name.count("/") == 1 for label in data.all_train.labels)
+    assert data.val.image(0).shape == (60, 80, 3) and data.val.size(0) == (80, 60)
+
+
+@pytest.mark.parametrize("on_disk, listed", [("NFC", "NFD"), ("NFD", "NFC")])
+def test_accents_may_be_encoded_otherwise(tmp_path, on_disk, listed):
+    name = "0--Été/é.jpg"
+    _image(tmp_path / "val" / "images" / unicodedata.normalize(on_disk, name))
+    text = f"# {unicodedata.normalize(listed, name)}\n1 2 3 4\n"
+    (tmp_path / "val" / "label.txt").write_text(text)
+    data = _open(tmp_path, parts=("val",))
+    assert data.warnings == [] and data.val.image(0).shape == (60, 80, 3)
+
+
+# -- SCRFD ------------------------------------------------------------------------------------
+
+
+def test_the_published_layout_of_scrfd(official, tmp_path):
+    root = tmp_path / "scrfd"
+    points = "15 20 0 25 20 1 20 25 0 16 30 0 24 30 0"
+    for part in ("train", "val"):
+        shutil.copytree(official / f"WIDER_{part}" / "images", root / part / "images")
+        names = sorted(p.relative_to(root / part / "images") for p in root.rglob(f"{part}_*.jpg"))
+        (root / part / "labelv2.txt").write_text(
+            "".join(
+                f"# {name} 80 60\n10 12 30 36 {points}\n1 2 9 9{' -1' * 15}\n" for name in names
+            )
+        )
+    data = _open(root)
+    assert (len(data.all_train), len(data.val), data.warnings) == (12, 3, [])
+    label = data.val.labels[0]
+    assert label.name == "0--Event/val_0.jpg" and label.size == (80, 60)
+    np.testing.assert_array_equal(label.boxes, [[10, 12, 30, 36], [1, 2, 9, 9]])
+    assert np.isfinite(label.landmarks[0]).all() and np.isnan(label.landmarks[1]).all()
