@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from detector.base import cli
 from detector.base.errors import UserError
-from detector.base.files import write_text
+from detector.base.files import is_folder, write_text
 from detector.config.shipped import find_file
 from nas.samplers.proposer import SAMPLERS
 
@@ -101,7 +101,7 @@ def run(args: Namespace) -> dict:
 
     if args.record is not None:
         return _record(args)
-    if not args.output.is_dir():
+    if not is_folder(args.output):
         raise UserError(f"--output {args.output}: is not a folder; create it first")
     samplers = args.samplers.split(",")
     unknown = set(samplers) - set(SAMPLERS)

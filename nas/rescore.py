@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from analysis.records.load import load_records
+from analysis.records.trial_table import print_table
 from analysis.statistics.pareto import front_of, hypervolume_of
 from detector.base import cli
 from detector.base.errors import ConfigError, UserError
 from detector.base.struct import Struct
 from detector.base.yaml_file import read
 from detector.config.presets import section
-from trials.folders import add_runs_dir, find_study, runs_dir_flag, study_or_newest
+from detector.config.shipped import find_file
+from trials.folders import add_runs_dir, find_study, study_or_newest
+from trials.hints import command
 from trials.names import describe
 from trials.objective import Objective
-from trials.record import Status, TrialRecord
+from trials.record import TrialRecord, learned
 
 DESCRIPTION = """\
 Rank the completed trials of a study by another formula, without training anything. The study
@@ -77,7 +80,8 @@ def make_parser() -> ArgumentParser:
         metavar="FILE",
         type=Path,
         required=True,
-        help="a YAML file with a section objective, such as a search space",
+        help="a YAML file with a section objective; or a search space, of which only that section "
+        "is read (without one it scores by MACs): a file, or a shipped one by name",
     )
     parser.add_argument(
         "--top",
@@ -93,18 +97,17 @@ def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     formula = read_formula(args.objective)
     name = study_or_newest(args.runs_dir, args.study)
-    completed = [
-        r for r in load_records(find_study(args.runs_dir, name)) if r.status is Status.COMPLETED
-    ]
+    completed = learned(load_records(find_study(args.runs_dir, name)))
     if not completed:
         raise UserError(
-            f"study {name} has no completed trial to rank; resume the search (--resume)"
+            f"study {name} has no completed trial that has learned anything, so none to rank; "
+            "resume the search (--resume)"
         )
     rescored = with_formula(formula, completed, name)
     before = ranking(completed, lambda r: r.score or 0.0)
     after = ranking(rescored, formula.of)
     front = front_of(rescored)
-    _print(name, runs_dir_flag(args.runs_dir), formula, before, after, front, args.top)
+    _print(name, args.runs_dir, formula, before, after, front, args.top)
     old = {record.number: record for record in completed}
     old_rank = {record.number: rank for rank, record in enumerate(before, 1)}
     rows = [
@@ -136,13 +139,13 @@ def run(args: Namespace) -> dict:
 
 
 def read_formula(path: Path) -> Formula:
-    """The section `objective` of a YAML file.
+    """The section `objective` of a YAML file, which a search space need not have.
 
     Raises:
         UserError: it cannot be read, has no such section, or breaks a rule.
     """
-    document = read(path)
-    if "objective" not in document.data:
+    document = read(find_file(path, "space"))
+    if "objective" not in document.data and "dimensions" not in document.data:
         raise document.error(
             (), "objective: missing key; add it, such as objective: {metric: params}"
         )
@@ -175,62 +178,42 @@ def ranking(
 
 
 def _print(
-    study: str,
-    flag: str,
+    name: str,
+    runs_dir: Path,
     formula: Formula,
     before: Sequence[TrialRecord],
     after: Sequence[TrialRecord],
     front: Sequence[TrialRecord],
     top: int,
 ) -> None:
-    from rich.console import Console
-    from rich.table import Table
-
-    weights = formula.weights
-    table = Table(
-        title=f"{study}: {len(after)} completed trials by {weights.speed:g} × speed + "
-        f"{weights.accuracy:g} × accuracy, speed by {formula.metric} from "
-        f"{formula.best:g} (1) to {formula.worst:g} (0)",
-        title_justify="left",
-        title_style="bold",
-    )
-    for name in (
-        "rank",
-        "before",
-        "trial",
-        "design",
-        "score",
-        "before ",
-        "accuracy",
-        "speed",
-        formula.metric,
-    ):
-        table.add_column(
-            name, justify="left" if name == "design" else "right", no_wrap=name != "design"
-        )
+    weights, shown = formula.weights, after[:top]
     old = {r.number: (rank, r.score) for rank, r in enumerate(before, 1)}
     on_front = {r.number for r in front}
-    for rank, r in enumerate(after[:top], 1):
-        table.add_row(
-            str(rank),
-            str(old[r.number][0]),
-            f"{r.number}{' *' if r.number in on_front else ''}",
-            describe(r.detector),
-            f"{formula.of(r):.3f}",
-            f"{old[r.number][1]:.3f}",
-            f"{r.accuracy_score:.3f}",
-            f"{r.speed_score:.3f}",
-            f"{getattr(r.cost, formula.metric):,}",
-        )
-    Console(width=None if sys.stdout.isatty() else 150).print(table)
+    print_table(
+        f"{name}: {len(after)} completed trials by {weights.speed:g} × speed + "
+        f"{weights.accuracy:g} × accuracy, speed by {formula.metric} from "
+        f"{formula.best:g} (1) to {formula.worst:g} (0)",
+        names=[f"{r.number}{' *' if r.number in on_front else ''}" for r in shown],
+        designs=[describe(r.detector) for r in shown],
+        columns={
+            "rank": [str(rank) for rank, _ in enumerate(shown, 1)],
+            "before": [str(old[r.number][0]) for r in shown],
+            "score": [f"{formula.of(r):.3f}" for r in shown],
+            "before ": [f"{old[r.number][1]:.3f}" for r in shown],
+            "accuracy": [f"{r.accuracy_score:.3f}" for r in shown],
+            "speed": [f"{r.speed_score:.3f}" for r in shown],
+            formula.metric: [f"{getattr(r.cost, formula.metric):,}" for r in shown],
+        },
+    )
     if len(after) > top:
         print(f"({len(after) - top} more: use --top or --json)")
     best = after[0]
     change = "as before" if best.number == before[0].number else f"before: trial {before[0].number}"
+    retrain = command("nas.retrain", {"study": name, "trial": best.number, "runs_dir": runs_dir})
     print(
         f"* on the Pareto front of accuracy and speed, which has {len(front)} trials\n"
         f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is "
-        f"unchanged. Next:\n  python -m nas.retrain --study {study} --trial {best.number}{flag}"
+        f"unchanged. Next:\n  {retrain}"
     )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
+from analysis.records.trial_table import print_table
 from detector.base.cli import parser as detector_parser
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
@@ -34,6 +35,7 @@ Errors in the file are reported with their line numbers."""
 
 SHOWN = 10
 VARIED = 60  # draws from whose neighbours the number of equal designs is estimated
+MAX_NEIGHBOURS = 1_000  # of a draw, which are all resolved
 BAR = 40  # characters of the longest bar
 QUANTILES = {
     "least": 0.0,
@@ -64,7 +66,11 @@ def make_parser() -> ArgumentParser:
         help="random designs whose cost is computed (default: 500)",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="random seed of the draws (default: 0)"
+        "--seed",
+        metavar="N",
+        type=cli.seed,
+        default=0,
+        help="random seed of the draws (default: 0)",
     )
     return parser
 
@@ -89,9 +95,7 @@ def run(args: Namespace) -> dict:
             + (f", about {distinct:.2g} different ones" if distinct else "")
         )
     )
-    print(baseline(space).line(0, "baseline"))
-    for number, proposal in enumerate(proposals[:SHOWN], 1):
-        print(proposal.line(number))
+    _print_designs([baseline(space), *proposals[:SHOWN]])
     feasible = [p for p in proposals if p.violation is None]
     shares = _shares_outside(space.constraints, proposals)
     print(
@@ -134,16 +138,36 @@ def run(args: Namespace) -> dict:
     }
 
 
+def _print_designs(proposals: Sequence[Proposal]) -> None:
+    """Print the baseline and some draws as a table."""
+    print()
+    print_table(
+        f"the baseline and {len(proposals) - 1} random draws; MACs at 640×640",
+        names=["baseline", *(f"draw {number}" for number in range(1, len(proposals)))],
+        designs=[
+            describe(p.detector) + (f" (infeasible: {p.violation})" if p.violation else "")
+            for p in proposals
+        ],
+        columns={
+            "params": [count(p.cost.params) for p in proposals],
+            "MACs": [count(p.cost.macs) for p in proposals],
+        },
+        first="",
+    )
+
+
 def distinct_designs(space: SearchSpace, draws: Sequence[Params]) -> float | None:
     """Estimate of the number of different designs: parameters that differ only in what does not get
     built, such as the activation of an absent context, count once.
 
     Each draw represents all parameters of its branch of the space, and shares its design with as
     many of them as the single dimensions without effect on it suggest. None if a dimension is
-    continuous, or designs have to be fitted to a budget.
+    continuous, designs have to be fitted to a budget, or the dimensions have very many values.
     """
     size = space.size()
     if size is None or space.budget is not None:
+        return None
+    if sum(len(d.values() or ()) for d in space.design_dimensions()) > MAX_NEIGHBOURS:
         return None
     parents = {name for d in space.dimensions for name in d.when}
     represented = distinct = 0.0
@@ -213,10 +237,11 @@ def _print_distribution(title: str, numbers: dict) -> None:
     console = Console(highlight=False)
     console.print()
     console.print(table)
-    console.print(
-        "  ".join(f"{label} {count(value)}" for label, value in numbers["quantiles"].items()),
-        soft_wrap=True,
-    )
+    quantiles = Table(box=None, pad_edge=False, header_style="")
+    for label in numbers["quantiles"]:
+        quantiles.add_column(label, justify="right")
+    quantiles.add_row(*map(count, numbers["quantiles"].values()))
+    console.print(quantiles)
 
 
 def histogram(values: Sequence[float]) -> list[tuple[float, float, int]]:

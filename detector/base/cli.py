@@ -6,16 +6,25 @@ import argparse
 import contextlib
 import json
 import logging
+import math
 import os
 import re
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
 from detector.base.errors import UserError
-from detector.base.files import write_text
-from detector.base.process import relax_gc
+from detector.base.files import file_error, is_folder, write_text
+from detector.base.output import safe_output
+from detector.base.process import (
+    StopRequest,
+    disable_telemetry,
+    limit_opencv,
+    relax_gc,
+    stopped_by_signals,
+)
 
 FACTORS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 PACKAGES = ("detector", "trials", "nas", "analysis")
@@ -23,6 +32,16 @@ PACKAGES = ("detector", "trials", "nas", "analysis")
 EXIT_PARTIAL = 1
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130
+EXIT_SIGNALED = 128
+"""Plus the number of the signal, as shells have it."""
+MAX_ERROR = 4_000
+"""Longest error in characters; a longer one, which quotes a huge value, loses its middle."""
+MAX_COUNT = 1_000_000
+"""Largest number of things that a flag can ask for."""
+MAX_SIDE = 65_500
+"""Largest side of an image in px: JPEG's, rounded."""
+MAX_SEED = 2**32 - 1
+"""Largest seed that Python, numpy and torch all take."""
 
 
 class PartialFailure(Exception):
@@ -67,17 +86,26 @@ def parser(prog: str, description: str) -> Parser:
 def size(text: str) -> tuple[int, int]:
     """(height, width) px from WIDTHxHEIGHT, an argparse type."""
     width, _, height = text.lower().partition("x")
-    if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
+    if not all(side.isdecimal() and 0 < int(side[:20]) <= MAX_SIDE for side in (width, height)):
         raise argparse.ArgumentTypeError(
-            f"{text!r} must be WIDTHxHEIGHT in pixels, such as 640x480"
+            f"{text!r} must be WIDTHxHEIGHT in pixels, each at most {MAX_SIDE}, such as 640x480"
         )
     return int(height), int(width)
 
 
 def count(text: str) -> int:
     """A positive integer, an argparse type."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number of at least 1")
+    if not text.isdecimal() or not 0 < int(text[:20]) <= MAX_COUNT:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} must be a whole number from 1 to {MAX_COUNT:,}, written in digits"
+        )
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """A random seed, an argparse type."""
+    if not text.isdecimal() or int(text[:20]) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number from 0 to {MAX_SEED}")
     return int(text)
 
 
@@ -88,12 +116,13 @@ def quantity(text: str, flag: str) -> float:
         UserError: `text` is not of this form.
     """
     match = re.fullmatch(r"(\d+\.?\d*(?:e\d+)?|\.\d+)([kmg]?)", text.strip().lower())
-    if match is None:
+    value = float(match[1]) * FACTORS[match[2]] if match else math.inf
+    if not math.isfinite(value):
         raise UserError(
             f"{flag} {text!r}: must be a number of at least 0, optionally followed by k, M or G, "
             "such as 1.5G"
         )
-    return float(match[1]) * FACTORS[match[2]]
+    return value
 
 
 class MessageHandler(logging.Handler):
@@ -118,6 +147,15 @@ def messages_on_stderr() -> Iterator[None]:
             logger.removeHandler(handler)
 
 
+def _print_error(message: str) -> None:
+    """Print an error in one line, whatever the values are that it quotes."""
+    line = " ".join(message.split())
+    line = "".join(c if c.isprintable() else repr(c)[1:-1] for c in line)
+    if len(line) > MAX_ERROR:
+        line = f"{line[: MAX_ERROR // 2]} … {line[-MAX_ERROR // 2 :]}"
+    print(f"error: {line}", file=sys.stderr)
+
+
 def main(
     command_parser: argparse.ArgumentParser,
     run: Callable[[argparse.Namespace], dict | None],
@@ -127,12 +165,34 @@ def main(
 
     Returns:
         The exit code: 0; 1 if only a part was done, 2 for an error that the user can fix (each with
-        one line on stderr); 130 after Ctrl-C.
+        one line on stderr); 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.
     """
     relax_gc()
+    disable_telemetry()
+    limit_opencv()
+    with safe_output() as output, stopped_by_signals() as request:
+        try:
+            code: int | None = _main(command_parser, run, argv, request)
+        except SystemExit:  # after --help
+            code = None
+        if error := output.error():
+            _print_error(error)
+            code = code or EXIT_PARTIAL
+    if code is None:
+        raise SystemExit(0)
+    return code
+
+
+def _main(
+    command_parser: argparse.ArgumentParser,
+    run: Callable[[argparse.Namespace], dict | None],
+    argv: list[str] | None,
+    request: StopRequest,
+) -> int:
+    """As `main`, which handles signals."""
     try:
         args = command_parser.parse_args(argv)
-        if args.json_file is not None and not args.json_file.parent.is_dir():
+        if args.json_file is not None and not is_folder(args.json_file.parent):
             raise UserError(
                 f"--json {args.json_file}: folder {args.json_file.parent} does not "
                 "exist; make it first"
@@ -146,14 +206,22 @@ def main(
         if args.json_file is not None and result is not None:
             write_text(args.json_file, json.dumps(result, indent=2) + "\n")
         if failure is not None:
-            print(f"error: {' '.join(str(failure).split())}", file=sys.stderr)
+            _print_error(str(failure))
             return EXIT_PARTIAL
     except UserError as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
+        _print_error(str(error))
         return EXIT_USER_ERROR
     except KeyboardInterrupt:
+        if request.number is not None:
+            print(f"stopped by {signal.Signals(request.number).name}", file=sys.stderr)
+            return EXIT_SIGNALED + request.number
         print("interrupted", file=sys.stderr)
         return EXIT_INTERRUPTED
     except BrokenPipeError:  # the reader of a pipe has closed it, such as head
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError as error:
+        if error.filename is None:  # not about a file
+            raise
+        _print_error(str(file_error(error)))
+        return EXIT_USER_ERROR
     return 0

@@ -12,6 +12,7 @@ from typing import Self
 
 from detector.base.errors import ConfigError
 
+_SCALARS = frozenset({int, float, str, bool, type(None)})
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -42,18 +43,28 @@ class Struct:
                 hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(hints)}"
                 raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
         required = _required(cls)  # type: ignore[arg-type]
-        for key in sorted(required - set(data)):
+        for key in sorted(required - data.keys()):
             raise ConfigError(f"{prefix}{key}: missing key; add it")
-        return cls(**{key: _read(hints[key], value, prefix + key) for key, value in data.items()})
+        return cls(
+            **{
+                key: value if type(value) is hints[key] else _read(hints[key], value, prefix + key)
+                for key, value in data.items()
+            }
+        )
 
     def to_dict(self) -> dict:
         """Plain data (dicts, lists, scalars) with every field."""
-        return {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self)}
+        return {name: _plain(getattr(self, name)) for name in _names(type(self))}  # type: ignore[arg-type]
 
 
 @cache
 def _hints(cls) -> dict[str, typing.Any]:
     return typing.get_type_hints(cls)
+
+
+@cache
+def _names(cls) -> tuple[str, ...]:
+    return tuple(f.name for f in dataclasses.fields(cls))
 
 
 @cache
@@ -67,6 +78,8 @@ def _required(cls) -> frozenset[str]:
 
 
 def _plain(value):
+    if type(value) in _SCALARS:  # most values are
+        return value
     if isinstance(value, Struct):
         return value.to_dict()
     if isinstance(value, enum.Enum):
@@ -78,9 +91,16 @@ def _plain(value):
     return value
 
 
+@cache
+def _origin_and_args(hint) -> tuple[typing.Any, tuple]:
+    return typing.get_origin(hint), typing.get_args(hint)
+
+
 def _read(hint, value, where: str):
     """`value` as the type `hint`; raises ConfigError if it is of another type."""
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if type(value) is hint:
+        return value
+    origin, args = _origin_and_args(hint)
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in args:
             return None
@@ -90,6 +110,8 @@ def _read(hint, value, where: str):
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}: {value!r} must be a list")
+        if args[-1] is Ellipsis and set(map(type, value)) <= {args[0]}:
+            return tuple(value)
         if args[-1] is Ellipsis:
             return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
         if len(value) != len(args):
@@ -104,7 +126,7 @@ def _read(hint, value, where: str):
         return hint(value)
     if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
-    if hint is int and isinstance(value, float) and value == int(value):
+    if hint is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
         return int(value)
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f"{where}: {value!r} must be {_NAMES.get(hint, hint.__name__)}")

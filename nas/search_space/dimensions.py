@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 from detector.base.errors import ConfigError
@@ -18,6 +19,10 @@ Settings = Mapping[str, Any]
 Params = dict[str, Value]
 KINDS = ("choice", "int", "float")
 _KEYS = (*KINDS, "log", "step", "when", "sets")
+MAX_CHOICES = 1_000
+"""Values of a choice or of a condition."""
+MAX_VALUES = 100_000
+"""Values of an int, or of a float with a step."""
 
 
 class Trial(Protocol):
@@ -84,7 +89,7 @@ class Dimension:
         """Whether its conditions hold for these parameters."""
         return all(_is_one_of(params.get(name), values) for name, values in self.when.items())
 
-    @property
+    @cached_property
     def ordered(self) -> bool:
         """Whether it is a choice of ascending numbers."""
         return (
@@ -111,6 +116,17 @@ class Dimension:
 
     def distribution(self, internal: bool = False) -> BaseDistribution:
         """Optuna's distribution of the values, or of the trial's answers (`to_internal`)."""
+        return self._internal_distribution if internal and self.ordered else self._distribution
+
+    @cached_property
+    def _internal_distribution(self) -> BaseDistribution:
+        """Of an ordered choice: of its indices."""
+        from optuna.distributions import IntDistribution
+
+        return IntDistribution(0, len(self.choices) - 1)
+
+    @cached_property
+    def _distribution(self) -> BaseDistribution:
         from optuna.distributions import (
             CategoricalDistribution,
             FloatDistribution,
@@ -118,8 +134,6 @@ class Dimension:
         )
 
         if self.kind == "choice":
-            if internal and self.ordered:
-                return IntDistribution(0, len(self.choices) - 1)
             return CategoricalDistribution(self.choices)
         if self.kind == "int":
             low, high, step = self._int_range()
@@ -227,10 +241,15 @@ def _range(name: str, kind: str, data: dict, when: dict[str, tuple[Value, ...]])
                 f"step: {step!r} must be a {'whole ' if kind == 'int' else ''}number above 0"
             )
         count = (high - low) / step
-        if abs(count - round(count)) > 1e-9:
+        if not math.isfinite(count) or abs(count - round(count)) > 1e-9:
             raise ConfigError(
                 f"step: {step} does not lead from {low} to {high}; change a bound or the step"
             )
+    if (kind == "int" or step is not None) and (high - low) / (step or 1) >= MAX_VALUES:
+        raise ConfigError(
+            f"{kind}: {[low, high]} has more than {MAX_VALUES:,} values; change a bound or "
+            + ("the step" if step else "give a step")
+        )
     sets = str(data.get("sets", name))
     return Dimension(
         name=name, sets=sets, kind=kind, low=low, high=high, log=log, step=step, when=when
@@ -240,6 +259,10 @@ def _range(name: str, kind: str, data: dict, when: dict[str, tuple[Value, ...]])
 def _choices(values) -> tuple[Value, ...]:
     if not isinstance(values, list) or not values:
         raise ConfigError(f"choice: {values!r} must be a list with at least one value")
+    if len(values) > MAX_CHOICES:
+        raise ConfigError(
+            f"choice: {len(values):,} values; at most {MAX_CHOICES:,} are allowed: use int or float"
+        )
     for index, value in enumerate(values):
         if not isinstance(value, (bool, int, float, str)):
             raise ConfigError(
@@ -273,6 +296,8 @@ def _bounds(kind: str, bounds) -> tuple[float, float]:
     low, high = (float(b) if kind == "float" else b for b in bounds)
     if low > high:
         raise ConfigError(f"{kind}: the lowest, {low}, is above the highest, {high}; swap them")
+    if not math.isfinite(high - low):
+        raise ConfigError(f"{kind}: {bounds!r} are too far apart for the numbers in between")
     return low, high
 
 
@@ -286,6 +311,11 @@ def _when(conditions) -> dict[str, tuple[Value, ...]]:
         values_by_name[str(name)] = tuple(values) if isinstance(values, list) else (values,)
         if not values_by_name[str(name)]:
             raise ConfigError(f"when: {name} has no values; give at least one")
+        if len(values_by_name[str(name)]) > MAX_CHOICES:
+            raise ConfigError(
+                f"when: {name} has {len(values_by_name[str(name)]):,} values; at most "
+                f"{MAX_CHOICES:,} are allowed"
+            )
     return values_by_name
 
 

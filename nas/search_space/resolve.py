@@ -15,6 +15,7 @@ from detector.base.errors import ConfigError
 from detector.base.struct import Struct
 from detector.config.backbones import level_rows, published_backbone, scaled, spread
 from detector.config.detector import Backbone, Detector
+from detector.config.limits import MAX_FACTOR
 from detector.config.recipe import Recipe
 from nas.search_space.dimensions import Settings
 
@@ -178,5 +179,7 @@ def _parse_levels(text: object) -> range:
 
 
 def _check_positive(setting: str, value) -> None:
-    if isinstance(value, (bool, str)) or value <= 0:
-        raise ConfigError(f"{setting}: {value!r} must be a number above 0")
+    if isinstance(value, (bool, str)) or not 0 < value <= MAX_FACTOR:
+        raise ConfigError(
+            f"{setting}: {value!r} must be a number above 0 and at most {MAX_FACTOR:,}"
+        )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -40,6 +41,11 @@ if TYPE_CHECKING:
 
 SPACES = PRESETS.parent
 
+MAX_NAME = 100
+"""Characters of a space's name; most file systems allow 255 for that of a study's folder."""
+_NAME = rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}"
+_MAX_BRANCHES = 100_000
+"""Combinations of parents that are counted one by one, see `size`."""
 _CHECKED_DRAWS = 100  # random draws that are resolved when a space is loaded
 
 
@@ -104,11 +110,11 @@ class SearchSpace:
         if promote not in PROMOTE:
             raise document.error(("promote",), f"{promote!r} is not one of {', '.join(PROMOTE)}")
         name = document.data["name"]
-        if not isinstance(name, str) or not name.replace("-", "").replace("_", "").isalnum():
+        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
             raise document.error(
                 ("name",),
-                f"{name!r} must be letters, digits, dash and "
-                "underscore; studies are named after it",
+                f"{name!r} must be letters (a to z), digits, dash and underscore, not start with a "
+                f"dash, and have at most {MAX_NAME} characters; studies are named after it",
             )
         mac_budget = read_budget(document, budget)
         space = cls(
@@ -192,7 +198,8 @@ class SearchSpace:
 
     def size(self) -> int | None:
         """Upper bound on the number of designs (some parameters resolve to the same design, some
-        miss a budget); recipes do not count.
+        miss a budget); recipes do not count. With very many combinations of dimensions that others
+        depend on, conditions do not count either.
 
         None if a dimension of the design is continuous.
         """
@@ -204,6 +211,9 @@ class SearchSpace:
         counts = {d.name: len(values) for d in others if (values := values_of[d.name]) is not None}
         if len(counts) < len(others):
             return None
+        combinations = math.prod(map(len, parent_values))
+        if combinations > _MAX_BRANCHES:
+            return combinations * math.prod(counts.values())
         total = 0
         seen: set[tuple] = set()
         for combination in itertools.product(*parent_values):

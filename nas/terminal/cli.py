@@ -15,11 +15,13 @@ from detector.base.cli import (
     PartialFailure,
     count,
     main,
+    seed,
 )
 from detector.base.errors import UserError
 from detector.config.recipe import Evaluation
 from detector.config.shipped import find_file
 from trials.folders import add_runs_dir
+from trials.hints import DEFAULT_TRACKING_URI
 
 if TYPE_CHECKING:
     from nas.search_space.space import SearchSpace
@@ -37,6 +39,7 @@ __all__ = [
     "detection_settings",
     "main",
     "parser",
+    "seed",
 ]
 
 
@@ -58,14 +61,14 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
     shared.add_argument(
         "--tracking-uri",
         metavar="URI",
-        default="sqlite:///mlflow.db",
-        help="MLflow store or server; none switches MLflow off "
-        "(default: sqlite:///mlflow.db, which `mlflow ui` opens)",
+        default=DEFAULT_TRACKING_URI,
+        help="MLflow store or server; none switches MLflow off (default: MLFLOW_TRACKING_URI if "
+        "it is set, else sqlite:///mlflow.db, which `mlflow ui` opens)",
     )
     shared.add_argument(
         "--seed",
         metavar="N",
-        type=int,
+        type=seed,
         default=0,
         help="of everything that is random (default: 0)",
     )

@@ -42,10 +42,11 @@ def add_size_flag(group: argparse._ActionsContainer) -> None:
         "--test-size",
         metavar="SIZE",
         type=test_size,
-        default=SIZES["original"],
+        default=None,
         help="original; vga: the long side scaled down to 640 px; a number: scaled down "
         "to that many px; 1600x2150: the short side scaled up or down to 1600 px, the long "
-        "one to at most 2150, as RetinaFace was tested (default: original)",
+        "one to at most 2150, as RetinaFace was tested (default: that of --preset, otherwise "
+        "original)",
     )
 
 
@@ -67,8 +68,9 @@ def add_tta_flags(group: argparse._ActionsContainer) -> None:
 
 def tta_settings(args: argparse.Namespace, settings: Evaluation) -> Evaluation:
     """`settings` with the values of the flags of `add_tta_flags` and, if added, `add_size_flag`."""
-    short, long = getattr(args, "test_size", (settings.short, settings.size))
-    return replace(settings, short=short, size=long, flip=args.flip, scales=args.scales)
+    if (size := getattr(args, "test_size", None)) is not None:
+        settings = replace(settings, short=size[0], size=size[1])
+    return replace(settings, flip=args.flip, scales=args.scales)
 
 
 def num_passes(settings: Evaluation) -> int:
@@ -90,6 +92,8 @@ def describe(settings: Evaluation) -> str:
         parts = [f"short side {settings.short} px, long side at most {settings.size} px"]
     elif settings.size is not None:
         parts = [f"long side at most {settings.size} px"]
+    if settings.size is not None and settings.canvas is not None:
+        parts.append(f"padded to {settings.size}×{settings.size} px")
     if settings.scales != (1.0,):
         parts.append(f"at × {', '.join(f'{factor:g}' for factor in settings.scales)}")
     if settings.flip:

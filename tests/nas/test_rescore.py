@@ -82,6 +82,14 @@ def test_the_usual_formula_changes_nothing(call):
     assert "as before" in out and f"({len(result['trials']) - 3} more" in out
 
 
+@pytest.mark.parametrize("name", ["quick", "search_spaces/scrfd.yaml"])
+def test_a_search_space_will_do(study, capsys, name):
+    words = ["--runs-dir", str(study.parent), "--objective", name, "--top", "2"]
+    assert cli.main(rescore.make_parser(), rescore.run, words) == 0
+    out = capsys.readouterr().out
+    assert "by 1 × speed + 2 × accuracy, speed by macs from 1e+08 (1) to 1e+11 (0)" in out
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

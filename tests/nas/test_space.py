@@ -49,7 +49,7 @@ def test_the_command_prints_and_writes_what_a_space_contains(small, capsys, tmp_
     small.write_text(small.read_text() + "constraints: {max_macs: 1_000_000_000}\n")
     assert main([str(small), "--draws", "40", "--json", str(tmp_path / "out.json")]) == 0
     output = capsys.readouterr().out
-    assert "24 at most" in output and "(baseline)" in output
+    assert "24 at most" in output and "\nbaseline " in output
     assert "over max_macs 1,000,000,000" in output
     result = json.loads((tmp_path / "out.json").read_text())
     assert result["designs_at_most"] == 24 and result["draws"] == 40
@@ -57,6 +57,30 @@ def test_the_command_prints_and_writes_what_a_space_contains(small, capsys, tmp_
     quantiles = list(result["distribution"]["params"]["quantiles"].values())
     assert quantiles == sorted(quantiles)
     assert result["legal"] == 1 - result["share_outside"]["max_macs"]
+
+
+@pytest.mark.parametrize("space", ["retina", "scrfd"])
+def test_it_fits_80_columns(space, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main([space, "--draws", "30"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    (start,) = (n for n, line in enumerate(lines) if line.startswith("baseline "))
+    assert lines[start + 1].startswith("       ")  # the design, on a line of its own
+
+
+def test_spaces_with_very_many_values_are_counted_at_once(small):
+    small.write_text(
+        HEAD
+        + "  backbone.depth3: {int: [1, 900]}\n  backbone.depth4: {int: [2, 900]}\n"
+        + "  neck.width:\n    choice: [16, 32]\n"
+        + "    when: {backbone.depth3: 1, backbone.depth4: 2}\n",
+        encoding="utf-8",
+    )
+    space = SearchSpace.load(small)
+    assert space.size() == 900 * 899 * 2  # conditions do not count
+    assert distinct_designs(space, [{"backbone.depth3": 2, "backbone.depth4": 3}]) is None
 
 
 def test_an_error_is_reported_with_its_line(small, capsys):

@@ -41,6 +41,65 @@ CASES = {
     "eta": (GOOD + "eta: 1\n", ":7: eta: 1 must be a number above 1"),
     "promote": (GOOD + "promote: all\n", ":7: promote: 'all' is not one of score, front"),
     "name": (GOOD.replace("name: bad", "name: a/b"), ":1: name: 'a/b' must be letters"),
+    "name of a folder in Greek": (GOOD.replace("bad", "ά"), ":1: name: 'ά' must be letters"),
+    "name like a flag": (GOOD.replace("bad", "-a"), ":1: name: '-a' must be letters"),
+    "long name": (GOOD.replace("bad", "a" * 101), "have at most 100 characters"),
+    "infinite eta": (GOOD + "eta: .inf\n", ":7: .inf: must be a finite number"),
+    "epochs": (
+        GOOD.replace("[1, 3]", "[1, 1000000000000]"),
+        ":4: proxy → epochs: 1000000000000 must be at least 1 and at most 1,000,000",
+    ),
+    "crops": (GOOD.replace("160", "3200000000"), "proxy → size: 3200000000 must be at least 1"),
+    "batch": (GOOD.replace("160", "160, batch_size: 1e12"), "batch_size: 1000000000000 must be"),
+    "cache": (GOOD.replace("160", "160, cache_size: 0"), "cache_size: 0 must be at least 1"),
+    "candidates": (
+        GOOD.replace("160", "160, loss: {candidates: 100000}"),
+        "proxy → loss → candidates: 100000 must be at most 10,000",
+    ),
+    "channels": (
+        dimension("neck.width: {choice: [16, 1000000000]}"),
+        ":6: dimensions → neck.width: 1000000000 does not fit: neck.width: 1000000000 must be at",
+    ),
+    "blocks": (
+        dimension("backbone.depth3: {int: [1, 90000]}"),
+        ":6: dimensions → backbone.depth3: 90000 does not fit: backbone.depth3: 90000 blocks; must",
+    ),
+    "convolutions": (
+        dimension("head.layers: {choice: [0, 10000000]}"),
+        "head.layers: 10000000 must be at least 0 and at most 1,000",
+    ),
+    "multiplier": (
+        dimension("backbone.width: {choice: [1, 1e300]}"),
+        "backbone.width: 1e+300 must be a number above 0 and at most 1,000",
+    ),
+    "many values": (
+        dimension("backbone.depth3: {int: [1, 1000000000]}"),
+        "int: [1, 1000000000] has more than 100,000 values; change a bound or give a step",
+    ),
+    "many steps": (
+        dimension("recipe.optimizer.lr: {float: [0.0, 1.0], step: 1e-300}"),
+        "has more than 100,000 values; change a bound or the step",
+    ),
+    "endless steps": (
+        dimension("recipe.optimizer.lr: {float: [0.0, 1.0], step: 5e-324}"),
+        "step: 5e-324 does not lead from 0.0 to 1.0",
+    ),
+    "many choices": (
+        dimension(f"neck.width: {{choice: {list(range(4, 8008, 4))}}}"),
+        "choice: 2,001 values; at most 1,000 are allowed",
+    ),
+    "many conditions": (
+        dimension(
+            "context.kind: {choice: [ssh, none]}",
+            f"neck.width: {{choice: [16], when: {{context.kind: {['ssh'] * 1001}}}}}",
+        ),
+        ":7: dimensions → neck.width: when: context.kind has 1,001 values; at most 1,000",
+    ),
+    "far bounds": (
+        dimension("recipe.loss.box_weight: {float: [-1e308, 1e308]}"),
+        "are too far apart for the numbers in between",
+    ),
+    "macs": (GOOD + "budget: {macs: 1e300}\n", "budget → macs: 1e+300 must be a whole number"),
     "proxy key": (
         GOOD.replace("{size: 160}", "\n  optimizer:\n    lrr: 0.1"),
         ":6: proxy → optimizer → lrr: unknown key; did you mean lr?",

@@ -1,0 +1,67 @@
+"""Commands to continue with, written so that they can be pasted into a shell.
+
+No heavy imports (torch, Ray, MLflow).
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+DEFAULT_RUNS_DIR = Path("runs")
+"""Of --runs-dir."""
+MLFLOW_DEFAULT = "sqlite:///mlflow.db"
+"""The store that `mlflow ui` opens without flags."""
+DEFAULT_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI") or MLFLOW_DEFAULT
+"""Of --tracking-uri; read when the command starts, since MLflow sets the variable itself."""
+_DEFAULTS = {
+    "runs_dir": str(DEFAULT_RUNS_DIR),
+    "tracking_uri": DEFAULT_TRACKING_URI,
+    "device": "auto",
+}
+
+
+def command(module: str, flags: Mapping[str, object]) -> str:
+    """The command line of a module.
+
+    Args:
+        module: as typed after `python -m`.
+        flags: name of each flag, with underscores, → its value. True is a flag without a value;
+            None, False and the defaults of --runs-dir, --tracking-uri and --device are left out.
+    """
+    words = ["python", "-m", module]
+    for name, value in flags.items():
+        if value is None or value is False or str(value) == _DEFAULTS.get(name):
+            continue
+        words.append(f"--{name.replace('_', '-')}")
+        if value is not True:
+            if str(value).startswith("-"):  # argparse would take it for a flag
+                words[-1] += f"={value}"
+            else:
+                words.append(str(value))
+    return shlex.join(words)
+
+
+def given_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> dict[str, object]:
+    """The flags of a command line that differ from their defaults, by their names; without --json
+    and arguments that are no flags."""
+    return {
+        action.dest: value
+        for action in parser._actions
+        if action.option_strings
+        and action.dest not in ("help", "json_file")
+        and (value := getattr(args, action.dest)) != action.default
+    }
+
+
+def mlflow_command(uri: str) -> str | None:
+    """The command that shows an MLflow store in a browser; None if it cannot be shown by one: no
+    store, or a server, which has its own pages."""
+    if uri == MLFLOW_DEFAULT:
+        return "mlflow ui"
+    if uri == "none" or uri.startswith(("http://", "https://", "databricks")):
+        return None
+    return shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
