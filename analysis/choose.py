@@ -14,7 +14,8 @@ from analysis.statistics.correlation import score_deviation, tied_with_best
 from analysis.statistics.front import ap_of, front_data, name_of
 from detector.base import cli
 from detector.base.errors import UserError
-from trials.folders import add_runs_dir, runs_dir_flag
+from trials.folders import add_runs_dir
+from trials.hints import command
 from trials.names import describe
 from trials.record import LEVELS, TrialRecord, rank
 
@@ -66,8 +67,8 @@ def run(args: Namespace) -> dict:
     _print_verdict(study, deviation, source, tied)
     print(f"next:\n  {_command(study, front[0], args)}")
     if tied > 1 and not limits:
-        flags = _flags(study, args)
-        print(f"  python -m nas.retrain --top {min(tied, 4)}{flags}      (the hold-out chooses)")
+        top = command("nas.retrain", {"top": min(tied, 4), **_flags(study, args)})
+        print(f"  {top}      (the hold-out chooses)")
     return {
         "study": study.name,
         "score_deviation": deviation,
@@ -194,11 +195,11 @@ def _print_verdict(study: StudyData, deviation: float | None, source: str, tied:
 
 
 def _command(study: StudyData, record: TrialRecord, args: Namespace) -> str:
-    return f"python -m nas.retrain --trial {record.number}{_flags(study, args)}"
+    return command("nas.retrain", {"trial": record.number, **_flags(study, args)})
 
 
-def _flags(study: StudyData, args: Namespace) -> str:
-    return f" --study {study.name}{runs_dir_flag(args.runs_dir)}"
+def _flags(study: StudyData, args: Namespace) -> dict[str, object]:
+    return {"study": study.name, "runs_dir": args.runs_dir}
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from argparse import ArgumentParser, Namespace
@@ -13,7 +14,8 @@ from analysis.statistics.pareto import hypervolume_of
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.base.files import write_text
-from trials.folders import add_runs_dir, runs_dir_flag
+from trials.folders import add_runs_dir
+from trials.hints import command
 
 DESCRIPTION = """\
 Write the results of a search as one HTML page that needs no network, and as pictures: the front,
@@ -39,7 +41,7 @@ def make_parser() -> ArgumentParser:
         help="a study to report on; several are compared (default: the newest)",
     )
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="seed of the bootstrap (default: 0)"
+        "--seed", metavar="N", type=cli.seed, default=0, help="seed of the bootstrap (default: 0)"
     )
     return parser
 
@@ -55,7 +57,7 @@ def run(args: Namespace) -> dict:
     studies = [load_study(args.runs_dir, name, args.seed) for name in names]
     first = studies[0]
     page_path = write_page(studies)
-    figures = page_path.with_suffix("") if len(studies) > 1 else first.folder / "figures"
+    figures = page_path.with_suffix("") if len(studies) > 1 else page_path.parent / "figures"
     try:
         figures.mkdir(exist_ok=True)
         pictures = write_pictures(studies, figures)
@@ -76,7 +78,7 @@ def run(args: Namespace) -> dict:
     print(
         f"page: {page_path} ({page_path.stat().st_size / 1e6:.1f} MB, "
         f"{time.time() - started:.0f} s)\npictures: {figures} ({len(pictures)})\nnext:\n"
-        f"  python -m analysis.choose --study {first.name}{runs_dir_flag(args.runs_dir)}"
+        f"  {command('analysis.choose', {'study': first.name, 'runs_dir': args.runs_dir})}"
     )
     return {
         "page": str(page_path),
@@ -86,12 +88,17 @@ def run(args: Namespace) -> dict:
 
 
 def write_page(studies: list[StudyData]) -> Path:
-    """The report's page, in the folder of the first study; returns its path."""
+    """The report's page, in the folder of the first study; returns its path. If that folder is
+    another user's, the page is written to report-STUDY in the current one."""
     from analysis.page.report_page import report_page
 
     first, others = studies[0], studies[1:]
     stem = "compare-" + "-".join(study.name for study in others) if others else "report"
-    path = first.folder / f"{stem}.html"
+    folder = first.folder
+    if not os.access(folder, os.W_OK):
+        folder = Path(f"report-{first.name}")
+        folder.mkdir(exist_ok=True)
+    path = folder / f"{stem}.html"
     write_text(path, report_page(studies).html())
     return path
 

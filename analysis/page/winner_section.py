@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from analysis.page.network_diagram import network_svg
 from analysis.page.page import Page
 from analysis.records.studies import Model, StudyData
+from trials.hints import command
 from trials.record import LEVELS
 
 
@@ -36,7 +37,8 @@ def winner_section(page: Page, study: StudyData, model: Model, suffix: str) -> N
         page.table(["AP on", *LEVELS, "mean", "score"], rows)
     if evaluation is None:
         page.text("Not evaluated on the val images yet:")
-        page.code(f"python -m nas.evaluate --study {study.name}")
+        flags = {"study": study.name, "runs_dir": study.folder.parent}
+        page.code(command("nas.evaluate", flags))
     else:
         page.heading("Rules of the competition")
         answers = {True: "yes", False: "NO", None: "unknown"}

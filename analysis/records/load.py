@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
+from analysis.records.database import stored_trials
 from detector.base.errors import UserError, first_line
-from trials.folders import DATABASE
-from trials.record import RECORD_ATTRIBUTE, TrialRecord, records_from_json
+from detector.base.files import is_file
+from trials.folders import DATABASE, database_url
+from trials.record import LEVELS, TrialRecord, records_from_json
 
 
 def load_records(folder: Path) -> list[TrialRecord]:
-    """All records of the study in `folder`, by number; read-only.
+    """All records of the study in `folder`, by number; read-only. An AP that is no number, or lacks
+    a level, counts as not evaluated.
 
     Raises:
         UserError: there is no study, or its storage cannot be read.
     """
     path = Path(folder) / DATABASE
-    if not path.is_file():
+    if not is_file(path):
         raise UserError(
             f"{path}: no such file; give the folder of a study, such as runs/retina-001"
         )
@@ -24,14 +29,12 @@ def load_records(folder: Path) -> list[TrialRecord]:
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it logs which study it loaded
     try:
-        trials = optuna.load_study(
-            study_name=None, storage=f"sqlite:///{path.resolve()}"
-        ).get_trials(deepcopy=False)
+        optuna.load_study(study_name=None, storage=database_url(path))  # checks its version
         # A trial resumed after its end is listed twice: the later record counts.
         records = {
-            record.number: record
-            for trial in trials
-            for record in records_from_json(trial.user_attrs[RECORD_ATTRIBUTE])
+            record.number: _without_invalid_ap(record)
+            for trial in stored_trials(path)
+            for record in records_from_json(trial.text)
         }
     except UserError:
         raise
@@ -40,3 +43,16 @@ def load_records(folder: Path) -> list[TrialRecord]:
             f"{path}: not a readable study ({first_line(error)}); restore it from a copy"
         ) from error
     return [records[number] for number in sorted(records)]
+
+
+def _without_invalid_ap(record: TrialRecord) -> TrialRecord:
+    invalid = {e.epoch for e in record.epochs if e.ap is not None and not _is_valid(e.ap)}
+    if not invalid:
+        return record
+    return record.evolve(
+        epochs=tuple(replace(e, ap=None) if e.epoch in invalid else e for e in record.epochs)
+    )
+
+
+def _is_valid(ap: dict) -> bool:
+    return all(math.isfinite(ap.get(level, math.nan)) for level in LEVELS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -16,8 +15,9 @@ from analysis.statistics.importance import Importances, importances_of
 from analysis.statistics.progress import Progress, progress_of
 from analysis.statistics.sample import random_sample
 from detector.base.errors import UserError, first_line
+from detector.base.json_file import read_json
 from trials.folders import find_study, read_manifest, study_or_newest
-from trials.record import Status, TrialRecord, rank
+from trials.record import MIN_AP, Status, TrialRecord, learned, rank
 from trials.stored import Manifest, Metrics, read_metrics
 
 
@@ -52,7 +52,8 @@ class StudyData:
 
     @property
     def completed(self) -> list[TrialRecord]:
-        return [r for r in self.records if r.status is Status.COMPLETED and r.score is not None]
+        """Those that have learned something."""
+        return [r for r in learned(self.records) if r.score is not None]
 
     @property
     def metric(self) -> str:
@@ -115,6 +116,12 @@ def load_study(runs_dir: Path, name: str | None, seed: int = 0) -> StudyData:
     folder = find_study(runs_dir, name)
     manifest, records = read_manifest(folder), load_records(folder)
     _check(name, records)
+    unscored = [r.number for r in records if r.status is Status.COMPLETED and r.score is None]
+    if unscored:
+        print(
+            f"note: study {name}: the AP of {len(unscored)} completed trials (first: trial "
+            f"{unscored[0]}) is missing or no number, so they are left out"
+        )
     numbers = {record.design: record.number for record in records}
     retrained: dict[int, Model] = {}
     best = read_model(folder / "best")
@@ -150,7 +157,7 @@ def read_model(folder: Path) -> Model | None:
 
 def _read(path: Path) -> dict | None:
     try:
-        return json.loads(path.read_text())
+        return read_json(path)
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
@@ -172,8 +179,21 @@ def _check(name: str, records: list[TrialRecord]) -> None:
             f"with {records[-1].reason}; loosen the constraints of its space, or let "
             "it vary smaller designs"
         )
-    if not any(r.status is Status.COMPLETED and r.score is not None for r in records):
+    if counts[Status.COMPLETED] and not any(
+        r.status is Status.COMPLETED and r.score is not None for r in records
+    ):
+        raise UserError(
+            f"study {name}: the AP of all {counts[Status.COMPLETED]} completed trials is missing "
+            "or no number, so there is nothing to compare; restore the study from a copy"
+        )
+    if not counts[Status.COMPLETED]:
         raise UserError(f"study {name} has no completed trial yet ({statuses}); {resume}")
+    if not any(r.score is not None for r in learned(records)):
+        raise UserError(
+            f"study {name}: none of its trials has learned anything (AP of all levels below "
+            f"{MIN_AP:g}, or a loss that grew), so there is nothing to compare; start a new study "
+            "with more epochs or images"
+        )
     if len(records) - counts[Status.INFEASIBLE] == 1:
         raise UserError(
             f"study {name} has only one trial, so there is nothing to compare; {resume}"

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import csv
+import io
 from collections.abc import Sequence
 from pathlib import Path
 
+from detector.base.files import write_text
 from trials.record import LEVELS, TrialRecord
 
 
@@ -37,8 +39,9 @@ def trials_csv(records: Sequence[TrialRecord], path: Path) -> Path:
     """Write `trial_row` of each record to `path`; returns it."""
     rows = [trial_row(record) for record in records]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with open(path, "w", newline="") as file:
-        writer = csv.DictWriter(file, columns)
-        writer.writeheader()
-        writer.writerows(rows)
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns)
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(path, text.getvalue())
     return path

@@ -15,20 +15,25 @@ INDENT = " " * 7
 
 
 def print_table(
-    title: str, names: Sequence[str], designs: Sequence[str], columns: Mapping[str, Sequence[str]]
+    title: str,
+    names: Sequence[str],
+    designs: Sequence[str],
+    columns: Mapping[str, Sequence[str]],
+    first: str = "trial",
 ) -> None:
     """Print one row per trial: its name, the columns, and the design at the end of the row, or on a
     line of its own if the terminal is too narrow for that.
 
     Args:
         columns: heading → one text per trial.
+        first: heading of the names.
     """
     width = shutil.get_terminal_size().columns if sys.stdout.isatty() else NO_TERMINAL
     cells = [[heading, *values] for heading, values in columns.items()]
-    first = max(len(name) for name in ("trial", *names))
+    longest = max(len(name) for name in (first, *names))
     widths = [max(map(len, column)) for column in cells]
     rows = ["  ".join(text.rjust(size) for text, size in zip(row, widths)) for row in zip(*cells)]
-    rows = [f"{name:<{first}}  {row}" for name, row in zip(("trial", *names), rows)]
+    rows = [f"{name:<{longest}}  {row}" for name, row in zip((first, *names), rows)]
     fits = len(rows[0]) + 2 + max(map(len, designs), default=0) <= width
     print(textwrap.fill(title, width))
     print(rows[0] + ("  design" if fits else ""))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -101,14 +102,22 @@ class Comparison:
     y: np.ndarray
     """float [N], accuracy_score at the low and at the high budget. Not the score: its speed term is
     the same on both sides and would inflate any correlation."""
-    kendall: Correlation
-    spearman: Correlation
     deviation: float
     """Standard deviation of the accuracy scores at the high budget about their `fit_line`."""
     tied: int
     """Of `considered`, those whose score at the high budget, predicted from the low one, does not
     differ significantly from the best; 0 where unknown."""
     considered: int
+    seed: int = 0
+    """Of the bootstrap."""
+
+    @cached_property
+    def kendall(self) -> Correlation:
+        return rank_correlation(self.x, self.y, seed=self.seed)
+
+    @cached_property
+    def spearman(self) -> Correlation:
+        return rank_correlation(self.x, self.y, "spearman", seed=self.seed)
 
     @property
     def sentence(self) -> str:
@@ -166,11 +175,10 @@ def compare(
         np.array(both, dtype=int),
         xs,
         ys,
-        rank_correlation(xs, ys, seed=seed),
-        rank_correlation(xs, ys, "spearman", seed=seed),
         deviation,
         tied,
         len(x),
+        seed,
     )
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.pareto import dominated
-from trials.record import Cost, Status, TrialRecord, rank
+from trials.record import Cost, Status, TrialRecord, best_of, learned
 
 COSTS: dict[str, tuple[str, Callable[[Cost], float | None]]] = {
     # metric: (axis label, value of a cost)
@@ -34,7 +34,8 @@ class FrontData:
 
 def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontData:
     """The groups to draw: the front in accuracy against `metric`. Only completed trials: others
-    have no AP, or one at a lower budget."""
+    have no AP, or one at a lower budget. One that has learned nothing is neither on the front nor
+    the best."""
     value = COSTS[metric][1]
     completed = [
         r
@@ -43,6 +44,8 @@ def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontDat
     ]
     costs = np.array([value(r.cost) for r in completed], dtype=float)
     is_dominated = dominated(np.column_stack([-costs, [r.accuracy_score for r in completed]]))
+    able = {r.number for r in learned(completed)}
+    is_dominated |= np.array([r.number not in able for r in completed], dtype=bool)
     front = [completed[i] for i in np.argsort(costs, kind="stable") if not is_dominated[i]]
     shown = {r.number for r in completed}
     hidden = Counter(r.status.value for r in records if r.number not in shown)
@@ -50,7 +53,7 @@ def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontDat
         front=front,
         dominated=[r for r, beaten in zip(completed, is_dominated) if beaten],
         baseline=next((r for r in completed if r.number == 0), None),
-        best=min(completed, key=rank, default=None),
+        best=best_of(completed),
         caption=f"{len(completed)} completed trials, {len(front)} on the front"
         + (
             "; not shown: " + ", ".join(f"{n} {status}" for status, n in sorted(hidden.items()))

@@ -6,23 +6,32 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from trials.record import TrialRecord
+from trials.record import TrialRecord, learned
 
 
 def dominated(points: np.ndarray) -> np.ndarray:
     """Which points are dominated: another one is at least as good in all values, better in one.
 
     Args:
-        points: float [N, D], larger is better. Equal points do not dominate each other.
+        points: float [N, D], larger is better. Equal points do not dominate each other, nor does
+            NaN compare with anything.
 
     Returns:
         bool [N].
     """
     points = np.asarray(points, dtype=float)
     result = np.zeros(len(points), dtype=bool)
-    for index, point in enumerate(points):
-        as_good = (points >= point).all(axis=1)
-        result[index] = (as_good & (points > point).any(axis=1)).any()
+    if not len(points):
+        return result
+    # In this order no point is dominated by a later one, so the first of those that remain is on
+    # the front: time grows with points × the size of the front.
+    order = np.lexsort(-points.T[::-1])
+    remaining = order[~np.isnan(points[order]).any(axis=1)]
+    while len(remaining):
+        point, others = points[remaining[0]], remaining[1:]
+        worse = (points[others] <= point).all(axis=1) & (points[others] < point).any(axis=1)
+        result[others[worse]] = True
+        remaining = others[~worse]
     return result
 
 
@@ -51,10 +60,10 @@ def objectives(records: Sequence[TrialRecord]) -> np.ndarray:
 def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
     """The records that no other dominates in accuracy and speed, fastest first.
 
-    Records without an AP are left out. Pass completed trials only: an AP at a lower budget is not
-    comparable.
+    Records without an AP, and those that have learned nothing, are left out. Pass completed trials
+    only: an AP at a lower budget is not comparable.
     """
-    records = [r for r in records if r.accuracy_score is not None]
+    records = [r for r in learned(records) if r.accuracy_score is not None]
     points = objectives(records)
     order = sorted(
         np.flatnonzero(~dominated(points)),

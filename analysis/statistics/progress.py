@@ -9,12 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.pareto import objectives, running_fronts
-from trials.record import Status, TrialRecord
+from trials.record import Status, TrialRecord, learned
 
 
 @dataclass(frozen=True)
 class Progress:
-    """One entry for each completed trial, in the order of completion."""
+    """One entry for each completed trial that has learned something, in the order of completion."""
 
     trials: np.ndarray
     """int [N], trials started by then, without infeasible ones."""
@@ -40,7 +40,7 @@ def progress_of(records: Sequence[TrialRecord]) -> Progress:
         key=lambda r: (r.started or 0.0, r.number),
     )
     completed = sorted(
-        (r for r in started if r.status is Status.COMPLETED and r.score is not None),
+        (r for r in learned(started) if r.score is not None),
         key=lambda r: (r.ended or 0.0, r.number),
     )
     start_times = np.array([r.started or 0.0 for r in started])

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from itertools import islice
+from typing import Any, Protocol
 
 from nas.search_space.dimensions import Params
 from trials.record import Status, TrialRecord
+
+MAX_TRIALS = 500
+"""Trials that a sampler learns from. In longer studies `representative` selects them, so that a
+proposal takes the same time however long the study is."""
+GOLDEN_RATIO = (1 + 5**0.5) / 2
+"""The fractions of its multiples are spread evenly over [0, 1), however many there are."""
 
 
 class Sampler(Protocol):
@@ -28,3 +35,29 @@ def informative_trials(records: Sequence[TrialRecord]) -> list[TrialRecord]:
         for record in records
         if record.params and record.status not in (Status.INFEASIBLE, Status.FAILED)
     ]
+
+
+def representative(
+    keys: Sequence[Any], most: int = MAX_TRIALS, always: Iterable[int] = ()
+) -> list[int]:
+    """Indices of at most `most` trials that stand for all, ascending: a fifth of them are the best
+    and a fifth the latest; the others are spread evenly over the study. With one more trial nearly
+    all stay the same.
+
+    Args:
+        keys: one for each trial in their order; the best trial has the greatest.
+        always: indices that come first, as far as there is room for them.
+    """
+    count = len(keys)
+    if count <= most:
+        return list(range(count))
+    by_key = sorted(range(count), key=lambda index: keys[index], reverse=True)
+    chosen = set(islice(always, most))
+    for order, share in (
+        (by_key, most // 5),
+        (range(count - 1, -1, -1), most // 5),
+        (sorted(range(count), key=lambda index: index * GOLDEN_RATIO % 1.0), most),
+    ):
+        new = islice((index for index in order if index not in chosen), share)
+        chosen.update(list(new)[: most - len(chosen)])
+    return sorted(chosen)

@@ -1,10 +1,11 @@
 """`frugal`: cost is exact, so only accuracy is modelled, and results of every rung count.
 
 A Gaussian process models accuracy at the full budget over what gets built and how it is trained;
-for a trial at a lower rung, the accuracy predicted from its result there. The speed of a candidate
-is known (measured latency: estimated). Of many feasible candidates that no trial has, the one with
-the highest expected improvement (Jones et al. 1998) is proposed: of the score, or, for a share of
-the proposals, of a random weighting of accuracy and speed, which serves the front.
+for a trial at a lower rung, the accuracy predicted from its result there. In a long study it is
+fitted to some trials that stand for all. The speed of a candidate is known (measured latency:
+estimated). Of many feasible candidates that no trial has, the one with the highest expected
+improvement (Jones et al. 1998) is proposed: of the score, or, for a share of the proposals, of a
+random weighting of accuracy and speed, which serves the front.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from scipy.special import ndtr
 
 from analysis.statistics.pareto import dominated
 from detector.config.detector import arch_hash
+from nas.samplers.base import MAX_TRIALS, representative
 from nas.samplers.expected_latency import expected_costs
 from nas.samplers.features import features, matrix
 from nas.samplers.gaussian_process import GaussianProcess, at_full_budget
@@ -65,25 +67,36 @@ class Frugal:
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         rng = random.Random(seed)
-        trained = [
-            record
+        results_of = {
+            record.number: results
             for record in records
-            if record.status is not Status.FAILED and self._results(record)
-        ]
+            if record.status is not Status.FAILED and (results := self._results(record))
+        }
+        trained = [record for record in records if record.number in results_of]
         identities = {record.identity for record in records}
-        candidates = self._candidates(identities, self._front(trained), rng)
+        parents = self._front(trained)
+        front = {record.number for record in parents}
+        candidates = self._candidates(identities, parents, rng)
         if not candidates:  # the gate recognises a known design
             return self._space.suggest(RandomTrial(seed))
 
+        accuracies = at_full_budget([results_of[record.number] for record in trained])
+        costs = expected_costs([c.cost for c in candidates], [r.cost for r in trained])
+        speeds = np.array([r.speed_score for r in trained])
+        scores = SCORE_WEIGHT * accuracies + (1 - SCORE_WEIGHT) * speeds
+        modelled = representative(
+            scores.tolist(),
+            MAX_TRIALS,
+            always=[i for i, record in enumerate(trained) if record.number in front],
+        )
+        trained, accuracies = [trained[index] for index in modelled], accuracies[modelled]
         inputs = matrix(
             [self._features(record) for record in trained]
             + [candidate.features for candidate in candidates]
         )
         count = len(trained)
-        accuracies = at_full_budget([self._results(record) for record in trained])
         model = GaussianProcess(inputs[:count], accuracies, np.random.default_rng(seed))
         mean, std = model.predict(inputs)
-        costs = expected_costs([c.cost for c in candidates], [r.cost for r in trained])
         speed = np.array(
             [r.speed_score for r in trained]
             + [self._space.objective.speed_score(cost) for cost in costs]

@@ -9,8 +9,10 @@ from __future__ import annotations
 import contextlib
 import math
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import optuna
 from optuna.distributions import (
     BaseDistribution,
@@ -20,8 +22,9 @@ from optuna.distributions import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
+from analysis.statistics.pareto import dominated
 from nas.samplers import optuna_adapter
-from nas.samplers.base import informative_trials
+from nas.samplers.base import MAX_TRIALS, informative_trials, representative
 from nas.search_space.dimensions import Params, Value
 from nas.search_space.space import SearchSpace
 from trials.record import Status, TrialRecord, combined_score
@@ -52,7 +55,7 @@ class Tpe:
                 group=True,
                 constant_liar=True,
             )
-            trials = [self._cached_trial(record) for record in informative_trials(records)]
+            trials = [self._cached_trial(record) for record in _for_tpe(records)]
             return self._space.suggest(optuna_adapter.ask(trials, sampler))
 
     def _cached_trial(self, record: TrialRecord) -> FrozenTrial:
@@ -81,7 +84,8 @@ class Tpe:
 class Nsga2:
     """NSGA-II (Deb et al. 2002) over accuracy and speed, `results_at_common_budget`.
 
-    Generations are the results in the order of their numbers, POPULATION at a time. Inactive
+    Generations are the results in the order of their numbers, POPULATION at a time; of a long study
+    the last ones (`_generations`). Inactive
     dimensions are filled in (`fill_inactive`), as Optuna crosses only what all parents have.
     """
 
@@ -92,7 +96,9 @@ class Nsga2:
         with _quiet():
             sampler = optuna.samplers.NSGAIISampler(seed=seed, population_size=POPULATION)
             key = optuna_adapter.generation_key(sampler)
-            results = results_at_common_budget(informative_trials(records), POPULATION)
+            results = _generations(
+                results_at_common_budget(informative_trials(records), POPULATION)
+            )
             trials = [
                 optuna_adapter.frozen_trial(
                     index + 1,
@@ -137,7 +143,7 @@ class GaussianProcess:
             for index, (record, score) in enumerate(scored)
         ]
         with _quiet(), _one_thread():
-            sampler = optuna.samplers.GPSampler(seed=seed, n_startup_trials=0)
+            sampler = optuna_adapter.gp_sampler(seed)
             return self._space.suggest(optuna_adapter.ask(trials, sampler))
 
 
@@ -147,16 +153,54 @@ def results_at_common_budget(
     """Trials with their accuracy score at one number of epochs, by trial number: at the highest
     that `min_trials` have reached (as BOHB chooses, Falkner et al. 2018), else at the one that most
     have."""
-    by_epoch: dict[int, list[tuple[TrialRecord, float]]] = {}
-    for record in records:
-        for result in record.epochs:
-            if result.accuracy_score is not None:
-                by_epoch.setdefault(result.epoch, []).append((record, result.accuracy_score))
-    if not by_epoch:
+    counts = Counter(e.epoch for record in records for e in record.epochs if e.ap is not None)
+    if not counts:
         return []
-    reached = [epoch for epoch, results in by_epoch.items() if len(results) >= min_trials]
-    most_common = max(by_epoch, key=lambda epoch: (len(by_epoch[epoch]), epoch))
-    return by_epoch[max(reached) if reached else most_common]
+    reached = [epoch for epoch, count in counts.items() if count >= min_trials]
+    most_common = max(counts, key=lambda epoch: (counts[epoch], epoch))
+    budget = max(reached) if reached else most_common
+    return [
+        (record, result.accuracy_score)
+        for record in records
+        for result in record.epochs
+        if result.epoch == budget and result.accuracy_score is not None
+    ]
+
+
+def _for_tpe(records: Sequence[TrialRecord]) -> list[TrialRecord]:
+    """The trials that TPE learns from: those without a result, which it keeps its distance from,
+    and of the others those that are `representative`. The best are those that it takes for the
+    best: those trained longest, by score."""
+    trials = informative_trials(records)
+    if len(trials) <= MAX_TRIALS:
+        return trials
+    keys = [
+        (0, -math.inf) if (last := record.last_evaluation) is None else (last.epoch, record.score)
+        for record in trials
+    ]
+    waiting = [index for index, record in enumerate(trials) if record.last_evaluation is None]
+    return [trials[index] for index in representative(keys, MAX_TRIALS, reversed(waiting))]
+
+
+def _generations(results: list[tuple[TrialRecord, float]]) -> list[tuple[TrialRecord, float]]:
+    """At most MAX_TRIALS results, in generations of POPULATION: the last ones, after one of the
+    best of all earlier ones. NSGA-II would have selected these as parents by then: it keeps the
+    best of parents and children."""
+    if len(results) <= MAX_TRIALS:
+        return results
+    generations = math.ceil((len(results) - MAX_TRIALS) / POPULATION) + 1
+    earlier, later = results[: generations * POPULATION], results[generations * POPULATION :]
+    points = np.array([(accuracy, record.speed_score) for record, accuracy in earlier])
+    remaining, elite = np.arange(len(points)), list[int]()
+    while len(elite) < POPULATION:  # one front after the other
+        worse = dominated(points[remaining])
+        front, remaining = remaining[~worse], remaining[worse]
+        room = POPULATION - len(elite)
+        if len(front) > room:  # as many of it, at equal distances along it
+            order = np.argsort(points[front, 0], kind="stable")
+            front = front[order[np.linspace(0, len(front) - 1, room).round().astype(int)]]
+        elite += front.tolist()
+    return [earlier[index] for index in sorted(elite)] + later
 
 
 def fill_inactive(space: SearchSpace, params: Params) -> tuple[Params, dict[str, BaseDistribution]]:

@@ -34,6 +34,10 @@ class SamplerSpec:
     """Attempts at one trial after which random draws replace a sampler that repeats itself: few
     where all attempts have the same model and look for its best."""
 
+    def is_asked(self, results: int) -> bool:
+        """Whether it proposes the first attempt, once this many trials have a result."""
+        return bool(self.module) and results >= self.startup_trials
+
 
 _OPTUNA = "nas.samplers.optuna_samplers"
 SAMPLERS = {

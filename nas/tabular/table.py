@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.base.files import cannot_read
+from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from nas.search_space.dimensions import Value
 from nas.search_space.space import SearchSpace
@@ -108,13 +110,15 @@ class Table(Struct):
             UserError: this is not a table, or its rows are not designs of its space.
         """
         try:
-            table = cls.from_dict(json.loads(path.read_text()), str(path))
+            table = cls.from_dict(read_json(path), str(path))
         except FileNotFoundError as error:
             raise UserError(
                 f"{path}: no such file; record a table with python -m nas.replay "
                 "--record STUDY_FOLDER"
             ) from error
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise cannot_read(path, error, "record it again") from error
+        except ValueError as error:
             raise UserError(f"{path}: not a recorded table ({error}); record it again") from error
         space = SearchSpace.load(path.parent / table.space)
         table.check(space, str(path))

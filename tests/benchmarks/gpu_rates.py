@@ -174,7 +174,8 @@ def training_rate(args: Namespace, sizes: Sizes, device, resident: bool | None =
     from detector.training.fit import fit
 
     config, recipe = load_preset(BASELINE)
-    recipe = replace(recipe, size=sizes.size, batch_size=sizes.batch)
+    rendered_on_gpu = replace(recipe.augmentation, interpolation="area_linear")
+    recipe = replace(recipe, size=sizes.size, batch_size=sizes.batch, augmentation=rendered_on_gpu)
     data = open_data(DataChoice(path=args.data))
     images = cache_images(data.all_train, args.work / "cache", None)
     repeated = Repeated(images, sizes.epoch_images)

@@ -18,6 +18,7 @@ from analysis.figures.style import (
 from analysis.statistics.correlation import Comparison
 from analysis.statistics.front import name_of
 from analysis.statistics.importance import Importances
+from analysis.statistics.outliers import loss_label, loss_limit
 from analysis.statistics.progress import Progress, Spending
 from trials.record import TrialRecord
 
@@ -233,9 +234,12 @@ def curves_chart(best: Sequence[TrialRecord], others: Sequence[TrialRecord]):
                 marker={"size": 4, "symbol": MARKERS[max(rank, 0) % len(MARKERS)]},
                 hovertemplate=f"{name_of(record)}: %{{y:.3f}} at epoch %{{x}}<extra></extra>",
             )
-    for column, label in ((1, "training loss (sum of all terms)"), (2, "accuracy score")):
+    limit, beyond = loss_limit([*others, *best])
+    for column, label in ((1, loss_label(beyond)), (2, "accuracy score")):
         figure.update_xaxes(title="epoch", row=1, col=column)
         figure.update_yaxes(title=label, row=1, col=column)
+    if limit is not None:
+        figure.update_yaxes(range=[0.0, limit], row=1, col=1)
     return figure
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 import numpy as np
+
+from detector.base.files import write_bytes
 
 STYLES = (("-", "o"), ("--", "s"), (":", "D"), ("-.", "^"), ("-", "v"), ("--", "P"))
 
@@ -33,5 +36,7 @@ def set_title(axes, text: str) -> None:
 
 
 def save_png(figure, path: Path) -> Path:
-    figure.savefig(path, format="png")
+    picture = io.BytesIO()
+    figure.savefig(picture, format="png")
+    write_bytes(path, picture.getvalue())
     return path

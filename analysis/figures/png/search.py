@@ -20,6 +20,7 @@ from analysis.figures.style import (
 from analysis.statistics.correlation import Comparison
 from analysis.statistics.front import name_of
 from analysis.statistics.importance import Importances
+from analysis.statistics.outliers import loss_label, loss_limit
 from analysis.statistics.progress import Progress, Spending
 from trials.record import TrialRecord
 
@@ -152,7 +153,10 @@ def curves_png(
             markersize=3,
             **style,
         )
-    for part, label in zip(axes, ("training loss (sum of all terms)", "accuracy score")):
+    limit, beyond = loss_limit([*others, *best])
+    if limit is not None:
+        axes[0].set_ylim(0.0, limit)
+    for part, label in zip(axes, (loss_label(beyond), "accuracy score")):
         part.set_xlabel("epoch")
         part.xaxis.get_major_locator().set_params(integer=True)
         part.set_ylabel(label)

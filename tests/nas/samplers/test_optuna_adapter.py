@@ -13,6 +13,7 @@ from nas.samplers import optuna_adapter
 ATTRIBUTES = {
     "Study": ("_study_id", "_storage"),
     "FrozenTrial": ("_trial_id",),
+    "GPSampler": ("_sample_relative_impl",),
     "NSGAIISampler": ("_get_generation_key",),
     "Study._storage": (
         "create_new_trial",
@@ -57,6 +58,7 @@ def test_attributes_are_there(name, study):
         "Study": study,
         "Study._storage": getattr(study, "_storage", None),
         "FrozenTrial": optuna.trial.create_trial(value=1.0),
+        "GPSampler": optuna.samplers.GPSampler(),
         "NSGAIISampler": optuna.samplers.NSGAIISampler(),
         "InMemoryStorage": optuna.storages.InMemoryStorage(),
     }[name]
@@ -125,6 +127,24 @@ def test_a_sampler_sees_the_given_trials_and_no_others():
     trial = optuna_adapter.ask(trials, Spy(), objectives=2)
     assert trial.suggest_float("x", 0, 1) == 0.5
     assert seen == [trials[:1]]
+
+
+def test_the_gaussian_process_proposes_as_optunas_own():
+    distributions = {"x": FloatDistribution(0, 1), "y": FloatDistribution(0, 1)}
+    trials = [
+        optuna_adapter.frozen_trial(
+            n, TrialState.COMPLETE, {"x": n / 13, "y": n * 7 % 13 / 13}, distributions, values=[n]
+        )
+        for n in range(1, 12)
+    ]
+    proposals = []
+    for sampler in (
+        optuna_adapter.gp_sampler(3),
+        optuna.samplers.GPSampler(seed=3, n_startup_trials=0),
+    ):
+        trial = optuna_adapter.ask(trials, sampler)
+        proposals.append([trial.suggest_float(name, 0, 1) for name in distributions])
+    assert proposals[0] == proposals[1]
 
 
 def test_the_generation_of_a_trial_is_where_nsga2_looks_for_it():
