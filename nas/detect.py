@@ -91,7 +91,10 @@ def run(args: Namespace) -> dict:
     from nas.terminal.progress_bars import ImagesBar
 
     settings = tta_flags.tta_settings(args, cli.detection_settings(args, SETTINGS))
-    sources = find_sources(args.inputs)
+    notes: list[str] = []
+    unreadable: list[str] = []
+    sources = find_sources(args.inputs, notes, unreadable)
+    count = len(sources) + len(unreadable)
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):
         raise UserError("--fp16: needs a GPU and a torch model; leave it out")
@@ -107,7 +110,7 @@ def run(args: Namespace) -> dict:
         workers=args.workers,
         fp16=args.fp16,
     )
-    faces, notes, unreadable = {}, [], []
+    faces: dict[str, int] = {}
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         with ImagesBar("files") as bar:
@@ -126,13 +129,11 @@ def run(args: Namespace) -> dict:
         ) from error
     for note in notes:
         print(f"note: {note}")
-    print(
-        f"{args.output}: {sum(faces.values()):,} faces in {len(faces):,} of {len(sources):,} files"
-    )
+    print(f"{args.output}: {sum(faces.values()):,} faces in {len(faces):,} of {count:,} files")
     result = {
         "model": model.title,
         "output": str(args.output),
-        "files": len(sources),
+        "files": count,
         "faces": faces,
         "notes": notes,
         "unreadable": unreadable,
@@ -141,7 +142,7 @@ def run(args: Namespace) -> dict:
     if unreadable:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
         raise cli.PartialFailure(
-            f"{len(unreadable)} of {len(sources)} files cannot be read; all others were processed",
+            f"{len(unreadable)} of {count} files cannot be read; all others were processed",
             result,
         )
     return result

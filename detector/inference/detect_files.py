@@ -19,7 +19,15 @@ from detector.config.recipe import Evaluation
 from detector.data.cache import limit_size
 from detector.data.types import UnreadableImage
 from detector.inference.drawing import draw, to_plain
-from detector.inference.media import Frame, Source, Video, batched, read_pictures
+from detector.inference.media import (
+    DRAWN_IMAGE,
+    DRAWN_VIDEO,
+    Frame,
+    Source,
+    Video,
+    batched,
+    read_pictures,
+)
 from detector.inference.predict import detect_tta
 
 MAX_JPEG = 65_500
@@ -113,7 +121,7 @@ class FileDetector:
                 if frame.original is not None:
                     drawn = limit_size(draw(frame.original, faces), MAX_JPEG)
                     _, data = cv2.imencode(".jpg", drawn)
-                    _write(_result_path(output, frame.source, ".drawn.jpg"), data.tobytes())
+                    _write(_result_path(output, frame.source, DRAWN_IMAGE), data.tobytes())
             yield result
 
     def _video(self, source: Source, output: Path, visualize: bool) -> FileResult:
@@ -129,9 +137,12 @@ class FileDetector:
                         result.notes = self._scaling_notes(frame)
                     if frame.original is not None:
                         if writer is None:
-                            target = _result_path(output, source, ".drawn.mp4")
+                            target = _result_path(output, source, DRAWN_VIDEO)
+                            temporary = stack.enter_context(atomic_path(target, suffix=".mp4"))
                             codec = cv2.VideoWriter.fourcc(*"mp4v")
-                            writer = cv2.VideoWriter(str(target), codec, video.fps, (width, height))
+                            writer = cv2.VideoWriter(
+                                str(temporary), codec, video.fps, (width, height)
+                            )
                             stack.callback(writer.release)
                             if not writer.isOpened():
                                 raise OSError(0, f"OpenCV cannot write {target}")

@@ -104,7 +104,8 @@ def machine_name(threads: int, device: torch.device | str = "cpu") -> str:
 
 def _cpu() -> str:
     try:
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        for line in text.splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
     except OSError:

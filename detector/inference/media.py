@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import cv2
 import numpy as np
 
+from detector.base import files
 from detector.base.errors import UserError
+from detector.base.listing import list_files
 from detector.data.cache import limit_size
+from detector.data.image_files import read_image
 from detector.data.prefetch import prefetch_map
 from detector.data.types import UnreadableImage
-from detector.data.wider import read_image
 from detector.inference.tta import MAX_PIXELS
 
 IMAGES = frozenset(
@@ -21,6 +24,7 @@ IMAGES = frozenset(
         ".jpg",
         ".jpeg",
         ".jpe",
+        ".jfif",
         ".png",
         ".bmp",
         ".webp",
@@ -30,9 +34,13 @@ IMAGES = frozenset(
         ".pgm",
         ".avif",
         ".jp2",
+        ".gif",
     }
 )
+"""Of a GIF, the first picture counts."""
 VIDEOS = frozenset({".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv"})
+DRAWN_IMAGE, DRAWN_VIDEO = ".drawn.jpg", ".drawn.mp4"
+"""What the names of drawn copies end in, after the whole name of their original."""
 
 
 @dataclass(frozen=True)
@@ -63,8 +71,17 @@ class Frame:
     """Why it cannot be read."""
 
 
-def find_sources(paths: Sequence[Path]) -> list[Source]:
+def find_sources(
+    paths: Sequence[Path],
+    notes: list[str] | None = None,
+    unreadable: list[str] | None = None,
+) -> list[Source]:
     """Images and videos among `paths` and below the folders among them.
+
+    Args:
+        notes: a line is appended about files in folders that are left out: those that are neither
+            images nor videos by their names, and drawn copies of an earlier run.
+        unreadable: a line is appended for each folder below that cannot be listed.
 
     Raises:
         UserError: no such path, a folder without any, or two files whose results would have the
@@ -72,19 +89,11 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
     """
     sources: list[Source] = []
     for path in paths:
-        if path.is_dir():
-            below = [
-                Source(p, p.relative_to(path).as_posix())
-                for p in sorted(path.rglob("*"))
-                if p.suffix.lower() in IMAGES | VIDEOS and p.is_file()
-            ]
-            if not below:
-                raise UserError(
-                    f"{path}: no images or videos in this folder; give another one, or "
-                    "the files themselves"
-                )
-            sources += below
-        elif path.exists():
+        if files.is_folder(path):
+            sources += _sources_below(
+                path, [] if notes is None else notes, [] if unreadable is None else unreadable
+            )
+        elif files.exists(path):
             sources.append(Source(path, path.name))
         else:
             raise UserError(f"{path}: no such file or folder; check the path")
@@ -97,6 +106,55 @@ def find_sources(paths: Sequence[Path]) -> list[Source]:
                 "give a folder that contains both"
             )
     return [Source(path, name) for name, path in by_name.items()]
+
+
+def _sources_below(folder: Path, notes: list[str], unreadable: list[str]) -> list[Source]:
+    listing = list_files(folder)
+    if "" in listing.closed:
+        raise files.cannot_read(folder, listing.closed[""], "give another folder")
+    unreadable += [str(files.cannot_read(folder / p, e, "")) for p, e in listing.closed.items()]
+    names = sorted(filter(_is_media, listing.files), key=lambda name: name.split("/"))
+    drawn = {name for name in names if _is_drawn(name, listing.files)}
+    others = Counter(
+        PurePosixPath(name).suffix.lower()
+        for name in listing.files
+        if not (
+            _is_media(name)
+            or _is_media(name.removesuffix(".json"))  # results of an earlier run
+            or name.rpartition("/")[2].startswith(".")
+        )
+    )
+    if others:
+        kinds = ", ".join(f"{suffix or 'no suffix'} ({n})" for suffix, n in others.most_common(5))
+        notes.append(
+            f"{folder}: {sum(others.values())} files skipped, as their names are not those of "
+            f"images or videos that are read: {kinds}{', …' * (len(others) > 5)}"
+        )
+    if drawn:
+        notes.append(
+            f"{folder}: {len(drawn)} files skipped, as they are drawn copies of an earlier run "
+            f"(*{DRAWN_IMAGE}, *{DRAWN_VIDEO})"
+        )
+    if len(drawn) == len(names):
+        raise UserError(
+            f"{folder}: no images or videos in this folder"
+            + "".join(f" ({note.removeprefix(f'{folder}: ')})" for note in notes[-1:])
+            + "; give another one, or the files themselves"
+        )
+    return [Source(folder / name, name) for name in names if name not in drawn]
+
+
+def _is_drawn(name: str, names: Container[str]) -> bool:
+    """Whether a file is a drawn copy: of an image or video, or beside the results of one."""
+    for suffix in (DRAWN_IMAGE, DRAWN_VIDEO):
+        if name.endswith(suffix):
+            original = name.removesuffix(suffix)
+            return _is_media(original) or f"{original}.json" in names
+    return False
+
+
+def _is_media(name: str) -> bool:
+    return PurePosixPath(name).suffix.lower() in IMAGES | VIDEOS
 
 
 def read_picture(source: Source, max_size: int | None = None, keep: bool = False) -> Frame:
@@ -126,6 +184,10 @@ class Video:
     def __init__(self, source: Source):
         """Raises `UnreadableImage` if no frame can be decoded."""
         self.source = source
+        try:
+            files.open_file(source.path).close()
+        except OSError as error:
+            raise UnreadableImage(f"{source.path}: {files.reason(error)}") from error
         self._capture = cv2.VideoCapture(str(source.path))
         self._has_next, self._image = self._capture.read()
         if not self._has_next:

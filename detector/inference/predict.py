@@ -19,8 +19,10 @@ from detector.data.types import ImageSet, UnreadableImage
 from detector.export.runtime import Exported
 from detector.inference.tta import (
     box_voting,
+    canvas_size,
     flip_detections,
     input_size,
+    pad_images,
     resize_image,
     scale_detections,
 )
@@ -55,7 +57,7 @@ def detect(
     Args:
         model: `build_detector(config)` with its weights, moved to `device`, used in evaluation
             mode, and left in the mode it was in; or a model that `load_exported` returned.
-        settings: test size and test-time augmentation; images are not padded (no letterbox).
+        settings: test size, padding and test-time augmentation.
         progress: called after each batch with the number of images done and of all.
         unreadable: receives the names of images that cannot be decoded; they get no detections.
     """
@@ -90,7 +92,7 @@ def detect(
 def _cudnn_pays(images: ImageSet, settings: Evaluation, device: torch.device) -> bool:
     """Whether cuDNN is worth using: it plans each convolution again for each image size, which is
     slow if images have many sizes."""
-    sizes = {input_size(label.size, settings) for label in images.labels}
+    sizes = {canvas_size(label.size, settings) for label in images.labels}
     known = all(label.size[0] for label in images.labels)
     return device.type != "cuda" or (known and len(sizes) <= MAX_CUDNN_SIZES)
 
@@ -112,11 +114,16 @@ def detect_tta(
     passes: list[list[Detections]] = []
     for factor in settings.scales:
         width, height = input_size(own_size, settings, factor)
-        batch = np.stack([resize_image(image, (width, height)) for image in images])
-        of_scale = [detect_batch(model, config, batch, settings, device)]
+        canvas = canvas_size(own_size, settings, factor)
+        batch = np.stack(
+            [resize_image(image, (width, height), settings.interpolation) for image in images]
+        )
+        padded = pad_images(batch, canvas, config.pixels)
+        of_scale = [detect_batch(model, config, padded, settings, device)]
         if settings.flip:
             # `copy`: a width of 1 px would keep its negative stride, which torch rejects
-            flipped = detect_batch(model, config, batch[:, :, ::-1].copy(), settings, device)
+            padded = pad_images(batch[:, :, ::-1].copy(), canvas, config.pixels)
+            flipped = detect_batch(model, config, padded, settings, device)
             of_scale.append([flip_detections(detections, width) for detections in flipped])
         passes += [
             [
@@ -223,7 +230,7 @@ def _batches(
             if unreadable is not None:
                 unreadable.append(images.labels[index].name)
             continue
-        width, height = input_size(image.shape[1::-1], settings, max(settings.scales))
+        width, height = canvas_size(image.shape[1::-1], settings, max(settings.scales))
         if batch and (
             shape(image) != shape(batch[0]) or (len(batch) + 1) * width * height > pixels
         ):

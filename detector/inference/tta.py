@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import cv2
@@ -10,6 +11,7 @@ import torch
 from torchvision.ops import box_iou, nms
 
 from detector.boxes.postprocess import Detections
+from detector.config.detector import Pixels
 from detector.config.recipe import Evaluation
 from detector.data.transforms import FLIPPED_LANDMARKS
 
@@ -35,12 +37,55 @@ def input_size(size: tuple[int, int], settings: Evaluation, factor: float = 1.0)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def resize_image(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The image resized to (width, height); the same array if it has that size."""
+def canvas_size(
+    size: tuple[int, int], settings: Evaluation, factor: float = 1.0
+) -> tuple[int, int]:
+    """(width, height) in px of what the network sees of an image of `size`: its `input_size`, with
+    the padding to a square if the settings ask for that.
+
+    Args:
+        factor: as for `input_size`.
+    """
+    width, height = input_size(size, settings, factor)
+    if settings.canvas is None or settings.size is None:
+        return width, height
+    side = max(width, height, min(round(settings.size * factor), math.isqrt(MAX_PIXELS)))
+    return side, side
+
+
+def resize_image(
+    image: np.ndarray, size: tuple[int, int], interpolation: str = "area_linear"
+) -> np.ndarray:
+    """The image resized to (width, height); the same array if it has that size.
+
+    Args:
+        interpolation: as in `Evaluation`.
+    """
     if image.shape[1::-1] == size:
         return image
     shrinks = size[0] * size[1] < image.shape[0] * image.shape[1]
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+    by_area = shrinks and interpolation == "area_linear"
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA if by_area else cv2.INTER_LINEAR)
+
+
+def pad_images(images: np.ndarray, size: tuple[int, int], pixels: Pixels) -> np.ndarray:
+    """The images padded at the right and at the bottom; the same array if they have that size.
+
+    The padding is the mean colour, rounded, which the design normalises to zero but for rounding.
+
+    Args:
+        images: uint8 [B, H, W, 3], BGR.
+        size: (width, height), each at least that of the images.
+        pixels: of the design.
+    """
+    count, height, width, _ = images.shape
+    if (width, height) == size:
+        return images
+    mean = pixels.mean if pixels.order == "bgr" else pixels.mean[::-1]
+    padded = np.empty((count, size[1], size[0], 3), np.uint8)
+    padded[:] = np.clip(np.rint(mean), 0, 255)
+    padded[:, :height, :width] = images
+    return padded
 
 
 def scale_detections(detections: Detections, scale: tuple[float, float]) -> Detections:

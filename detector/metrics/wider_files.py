@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
+from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from detector.base import files
 from detector.base.errors import UserError
+from detector.base.listing import find_names, list_files
 from detector.metrics.levels import LEVELS
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
@@ -39,21 +42,26 @@ def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict
 
     def read(file_name: str, *variables: str):
         path = Path(folder) / file_name
-        if not path.is_file():
-            raise UserError(
-                f"{path}: no such file; the ground truth folder must hold "
+        try:
+            data = files.read_bytes(path)
+        except OSError as error:
+            way_out = (
+                "the ground truth folder must hold "
                 "wider_face_val.mat and wider_{easy,medium,hard}_val.mat"
             )
+            if isinstance(error, FileNotFoundError):
+                raise UserError(f"{path}: no such file; {way_out}") from error
+            raise files.cannot_read(path, error, way_out) from error
         try:
-            content = loadmat(path, variable_names=variables)
+            content = loadmat(BytesIO(data), variable_names=variables)
             return [[cell[0] for cell in content[name]] for name in variables]
         except (ValueError, KeyError, TypeError, NotImplementedError, OSError) as error:
             raise UserError(
                 f"{path}: not an official WIDER FACE list ({error}); download it again"
             ) from error
 
-    events, files, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
-    keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, files) for file in rows]
+    events, names, faces = read("wider_face_val.mat", "event_list", "file_list", "face_bbx_list")
+    keys = [f"{event[0]}/{file[0][0]}" for event, rows in zip(events, names) for file in rows]
     boxes = [np.asarray(cell[0], np.float64).reshape(-1, 4) for rows in faces for cell in rows]
     counted = {}
     for level in LEVELS:
@@ -76,7 +84,7 @@ def _mask(size: int, numbers: np.ndarray) -> np.ndarray:
 
 def read_predictions(
     folder: Path,
-    names: Iterable[str],
+    names: Collection[str],
 ) -> tuple[dict[str, np.ndarray], list[str]]:
     """Reads the prediction files `<folder>/<event>/<image>.txt` of the named images.
 
@@ -84,7 +92,8 @@ def read_predictions(
     pixels; trailing blanks are allowed. The order is kept: the protocol depends on it.
 
     Args:
-        names: `<event>/<image>`, with or without the image's suffix.
+        names: `<event>/<image>`, with or without the image's suffix. Files are found as
+            `find_names` says where there is none of exactly this name.
 
     Returns:
         name as given → float64 [n, 5], n ≥ 0; and the names without a file (no detections).
@@ -93,24 +102,45 @@ def read_predictions(
         UserError: no such folder, or an invalid line (file:line).
     """
     folder = Path(folder)
-    if not folder.is_dir():
+    if not files.is_folder(folder):
         raise UserError(f"{folder}: no such folder; give the one that holds <event>/<image>.txt")
     predictions, missing = {}, []
+    other_names: dict[str, str] | None = None  # listed when a file is missing
     with warnings.catch_warnings():  # if np.fromstring stops early, lines are parsed one by one
         warnings.simplefilter("ignore", DeprecationWarning)
         for name in names:
             path = f"{folder}/{image_key(name)}.txt"
-            try:
-                with open(path, "rb", buffering=0) as file:
-                    text = file.read()
-            except FileNotFoundError:
+            text = _read_if_there(path)
+            if text is None:
+                if other_names is None:
+                    other_names = _other_names(folder, names)
+                if name in other_names:
+                    path = f"{folder}/{other_names[name]}"
+                    text = _read_if_there(path)
+            if text is None:
                 missing.append(name)
                 predictions[name] = _NO_BOXES
-            except OSError as error:
-                raise UserError(f"{path}: cannot be read ({error.strerror})") from error
             else:
                 predictions[name] = parse_predictions(text, path)
     return predictions, missing
+
+
+def _read_if_there(path: str) -> bytes | None:
+    try:
+        return files.read_bytes(path)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise files.cannot_read(path, error, "write this file again") from error
+
+
+def _other_names(folder: Path, names: Collection[str]) -> dict[str, str]:
+    """Image → its prediction file, if only the name on disk differs (see `find_names`)."""
+    listing = list_files(folder)
+    for path, error in listing.closed.items():
+        raise files.cannot_read(folder / path, error, "give a folder that can be listed")
+    wanted = {f"{image_key(name)}.txt": name for name in names}
+    return {wanted[file]: path for file, path in find_names(wanted, listing.files).items()}
 
 
 def parse_predictions(text: bytes, path: str) -> np.ndarray:
@@ -197,4 +227,5 @@ def write_predictions(folder: Path, predictions: Mapping[str, np.ndarray]) -> No
         for row in np.asarray(rows, dtype=np.float64).tolist():
             box = " ".join(str(int(v)) if v == int(v) else repr(v) for v in row[:4])
             lines.append(f"{box} {row[4]!r}")
-        path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        with files.atomic_path(path) as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")

@@ -1,12 +1,16 @@
 """nas.detect, run as a user does."""
 
 import json
+import os
+import shutil
 
 import cv2
 import numpy as np
 import pytest
 
+from detector.base.errors import UserError
 from detector.config.detector import Backbone, Detector, Neck
+from detector.inference.media import find_sources
 from nas import detect
 from nas.terminal import cli
 
@@ -86,6 +90,57 @@ def test_unreadable_files_come_last_and_exit_with_1(called, folder, tmp_path):
     assert len(json.loads((tmp_path / "all.json").read_text())["unreadable"]) == 1
 
 
+def test_drawn_copies_of_an_earlier_run_are_not_read(called, folder, tmp_path):
+    for output in (folder, folder / "found", folder / "found"):
+        code, out, _ = called(folder, "--visualize", *LOOSE, "--output", output)
+        assert code == 0 and "12 faces in 3 of 3 files" in out
+    assert f"note: {folder}: 6 files skipped, as they are drawn copies of an earlier run" in out
+    assert len(list((folder / "found").iterdir())) == 6
+
+
+def test_files_that_are_skipped_are_counted(called, folder):
+    for name in ("a.heic", "b.heic", "c.txt", "plain", ".hidden"):
+        (folder / name).write_text("")
+    shutil.copy(folder / "0.png", folder / "d.JFIF")
+    (folder / "e.gif").write_bytes(cv2.imencode(".gif", np.zeros((64, 96, 3), np.uint8))[1])
+    code, out, _ = called(folder, *LOOSE)
+    assert code == 0 and "in 5 of 5 files" in out
+    assert (
+        f"note: {folder}: 4 files skipped, as their names are not those of images or videos that "
+        "are read: .heic (2), .txt (1), no suffix (1)\n"
+    ) in out
+    for path in folder.glob("*.[pJg]*"):
+        path.unlink()
+    code, _, err = called(folder, *LOOSE)
+    assert code == 2 and "no images or videos" in err and ".heic (2)" in err
+
+
+def test_links_and_pipes_in_a_folder(called, folder, tmp_path):
+    (tmp_path / "far").mkdir()
+    (folder / "2.png").rename(tmp_path / "far" / "2.png")
+    (folder / "far").symlink_to(tmp_path / "far")
+    (folder / "far" / "circle").symlink_to(folder)
+    (folder / "gone.png").symlink_to("nowhere")
+    os.mkfifo(folder / "pipe.mp4")
+    code, out, err = called(folder, *LOOSE)
+    assert code == 1 and "12 faces in 3 of 5 files" in out and err.startswith("error: 2 of 5")
+    assert "gone.png: is a link to nowhere, which does not exist" in out
+    assert "pipe.mp4: is a named pipe, not a file" in out
+    assert (tmp_path / "out" / "far" / "2.png.json").is_file()
+
+
+def test_a_closed_folder_is_listed_among_what_cannot_be_read(public_path, closed):
+    (public_path / "in" / "b").mkdir(parents=True)
+    (public_path / "in" / "a.png").write_bytes(b"")
+    notes, unreadable = [], []
+    with closed(public_path / "in" / "b"):
+        found = find_sources([public_path / "in"], notes, unreadable)
+    assert [source.name for source in found] == ["a.png"] and notes == []
+    assert len(unreadable) == 1 and "in/b: no permission; allow it with chmod" in unreadable[0]
+    with closed(public_path / "in"), pytest.raises(UserError, match="in: no permission"):
+        find_sources([public_path / "in"])
+
+
 @pytest.mark.parametrize(
     "flags, message",
     [
@@ -93,7 +148,7 @@ def test_unreadable_files_come_last_and_exit_with_1(called, folder, tmp_path):
         ((), "required"),
         ((".", "--fp16"), "--fp16: needs a GPU"),
         ((".", "--nms", "1.5"), "between 0 and 1"),
-        ((".", "--batch-size", "0"), "at least 1"),
+        ((".", "--batch-size", "0"), "whole number from 1"),
         ((".", "--model", "weights.pt"), "an .onnx file"),
     ],
 )

@@ -1,5 +1,8 @@
 """Prediction files: a round trip, the quick way against the careful one, and bad lines named."""
 
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 
@@ -110,3 +113,24 @@ def test_names_lose_the_suffix_of_images_only():
     assert image_key("a/b.PNG") == "a/b"
     assert image_key("a/jpg") == "a/jpg"
     assert image_key("a/v1.5") == "a/v1.5"
+
+
+def test_files_are_found_under_names_written_otherwise(tmp_path):
+    decomposed = unicodedata.normalize("NFD", "é/É.jpg")
+    write_predictions(tmp_path, {"a/X.jpg": ONE, decomposed: ONE, "b/y.jpg": ONE, "b/Y.jpg": ONE})
+    names = ["a/x.jpg", unicodedata.normalize("NFC", decomposed), "b/y.jpg", "c/none.jpg"]
+    read, missing = read_predictions(tmp_path, names)
+    assert missing == ["c/none.jpg"]
+    assert [len(read[name]) for name in names] == [1, 1, 1, 0]
+
+
+def test_pipes_and_closed_folders_are_one_line(public_path, closed):
+    write_predictions(public_path / "p", {"a/x.jpg": ONE})
+    os.mkfifo(public_path / "p" / "a" / "y.txt")
+    with pytest.raises(UserError, match=r"a/y.txt: cannot be read \(is a named pipe"):
+        read_predictions(public_path / "p", ["a/y.jpg"])
+    with closed(public_path / "p" / "a"), pytest.raises(UserError, match="p/a is closed to this"):
+        read_predictions(public_path / "p", ["a/x.jpg"])
+
+
+ONE = np.array([[1.0, 2, 3, 4, 0.5]])
