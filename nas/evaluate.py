@@ -6,8 +6,7 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from detector.config.recipe import Evaluation
-from nas.evaluation.options import EvaluateOptions
+from nas.evaluation.options import EvaluateOptions, preset_settings
 from nas.models.model_folder import ModelChoice
 from nas.terminal import cli, tta_flags
 
@@ -25,12 +24,15 @@ score, and each rule of the competition with its evidence.
 
 A model is run on the images that the annotation lists, as they are stored: boxes are in px of the
 file, before any EXIF rotation. Boxes with a score above 0.02 count; the best 5,000 of an image go
-through NMS at an IoU of 0.4, and at most 750 are kept. Prediction files are scored on all 3,226
+through NMS at an IoU of 0.4, and at most 750 are kept. A preset has its own such numbers, and a
+test size, where its detector was published with others: they are used with --preset unless flags
+say otherwise. Prediction files are scored on all 3,226
 images of the official lists, or with --listed-only on those that the annotation lists. COCO's
 metrics use the images that the annotation lists, and a model's boxes unrounded (prediction files
 have whole px). Faces flagged invalid or iscrowd are COCO's crowds: detections inside them count as
-neither right nor wrong. Images that cannot be read count as having no detections and are listed at
-the end, with exit code 1."""
+neither right nor wrong. Images that cannot be read, or have no prediction file, count as having no
+detections and are reported at the end, with exit code 1; with no prediction file for any image it
+is 2, as for other wrong input."""
 
 
 def make_parser() -> ArgumentParser:
@@ -54,8 +56,8 @@ def make_parser() -> ArgumentParser:
         "--ground-truth",
         metavar="DIR",
         type=Path,
-        help="folder of the official lists, wider_*_val.mat (default: ground_truth in the "
-        "data folder; if missing, a face's height decides whether it is easy, medium or hard)",
+        help="folder of the official lists, wider_*_val.mat (default: ground_truth or val/gt in "
+        "the data folder; if missing, a face's height decides whether it is easy, medium or hard)",
     )
     data.add_argument(
         "--listed-only",
@@ -84,6 +86,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
+    settings, settings_of = preset_settings(args.preset)
     options = EvaluateOptions(
         model=ModelChoice.of(args),
         predictions=args.predictions,
@@ -92,7 +95,8 @@ def run(args: Namespace) -> dict:
         listed_only=args.listed_only,
         coco=args.metric == "coco",
         output=args.output,
-        settings=tta_flags.tta_settings(args, Evaluation()),
+        settings=tta_flags.tta_settings(args, settings),
+        settings_of=settings_of,
         device=args.device,
         tracking_uri=args.tracking_uri,
     )

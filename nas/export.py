@@ -8,6 +8,7 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import is_folder, link_target
 from detector.config.recipe import Evaluation
 from nas.terminal import cli
 
@@ -69,8 +70,8 @@ def run(args: Namespace) -> dict:
         raise UserError(f"--output {args.output}: must end in {suffix} for --format {args.format}")
     settings = cli.detection_settings(args, Evaluation())
     model = chosen_model(ModelChoice.of(args))
-    target = args.output or model.path.with_name(f"model{suffix}")
-    if not target.parent.is_dir():
+    target = link_target(args.output or model.path.with_name(f"model{suffix}"))
+    if not is_folder(target.parent):
         raise UserError(
             f"--output {target}: folder {target.parent} does not exist; create it first"
         )

@@ -18,6 +18,11 @@ from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from detector.metrics.levels import LEVELS as LEVELS  # for analysis, too
 
+MIN_AP = 0.01
+"""A trial that reaches this AP in none of the levels has learned nothing."""
+MAX_LOSS_GROWTH = 10.0
+"""A trial whose mean loss grew by more than this factor since its first epoch has diverged."""
+
 RECORD_ATTRIBUTE = "record"
 """User attribute of Optuna's trials that holds records as JSON, see `records_from_json`."""
 
@@ -28,7 +33,8 @@ class Status(StrEnum):
     RUNNING = "running"  # being trained, or waiting to resume; checkpoint of its last epoch
     PAUSED = "paused"  # at a rung, may be promoted; checkpoint
     COMPLETED = "completed"  # trained with the full budget; checkpoint of the best and of the front
-    PRUNED = "pruned"  # still paused when the search ended; checkpoint, for a longer search
+    PRUNED = "pruned"  # still paused when the search ended (checkpoint, for a longer search), or
+    # trained with the full budget without learning anything (nothing)
     INFEASIBLE = "infeasible"  # violates a cap and is never trained; nothing, not even a log
     FAILED = "failed"  # reason and traceback are in the record; nothing
 
@@ -82,7 +88,7 @@ class EpochResult(Struct):
     ended: float | None = None
     """Unix seconds, by the clock of the search; None in studies of older versions."""
 
-    @property
+    @cached_property
     def accuracy_score(self) -> float | None:
         """Mean of easy, medium and hard AP; None if not evaluated."""
         return None if self.ap is None else mean_ap(self.ap)
@@ -106,7 +112,8 @@ class TrialRecord(Struct):
     rung: int = -1
     """Index of the last rung reached; -1 before the first."""
     reason: str | None = None
-    """Why the trial is infeasible, failed or pruned, in one line."""
+    """Why the trial is infeasible, failed or pruned, in one line; of a completed baseline, why it
+    has learned nothing."""
     traceback: str | None = None
     source: str = "sampled"
     """baseline, sampled, enqueued (`notes["origin"]` says from where), or the trial whose result
@@ -121,7 +128,7 @@ class TrialRecord(Struct):
     notes: dict = field(default_factory=dict)
     """device, threads, thop's count, the start of its weights, …"""
 
-    @property
+    @cached_property
     def last_evaluation(self) -> EpochResult | None:
         """The last epoch that was evaluated; None before the first evaluation."""
         return next((e for e in reversed(self.epochs) if e.ap is not None), None)
@@ -149,6 +156,39 @@ class TrialRecord(Struct):
             for e in self.epochs[since:]
             if e.ap is not None
         }
+
+    def why_nothing_learned(self, until: int | None = None) -> str | None:
+        """Why the trial has learned nothing by its last evaluation, in one line: its APs are all
+        below `MIN_AP`, or its loss grew by more than `MAX_LOSS_GROWTH`. None if it has learned
+        something, or was not evaluated.
+
+        Args:
+            until: only epochs up to this one (1-based) count; None means all.
+        """
+        epochs = self.epochs[:until]
+        last = next((e for e in reversed(epochs) if e.ap is not None), None)
+        if last is None or last.ap is None:
+            return None
+        if max(last.ap.values()) < MIN_AP:
+            return f"AP of all levels below {MIN_AP:g} at epoch {last.epoch}"
+        before, now = (e.losses.get("total", 0.0) for e in (epochs[0], last))
+        if now > MAX_LOSS_GROWTH * before > 0:
+            return f"its mean loss grew from {before:.4g} to {now:.4g} at epoch {last.epoch}"
+        return None
+
+    def trained_in_full(self, ended: float | None) -> TrialRecord:
+        """The record at the end of the full budget: completed, or pruned if the trial has learned
+        nothing. The baseline, which all are compared with, is completed in any case.
+
+        Args:
+            ended: Unix seconds.
+        """
+        cause = self.why_nothing_learned()
+        return self.evolve(
+            status=Status.PRUNED if cause and self.number else Status.COMPLETED,
+            reason=cause and f"learned nothing: {cause}",
+            ended=ended,
+        )
 
     @property
     def reused(self) -> bool:
@@ -182,9 +222,16 @@ def rank(record: TrialRecord) -> tuple[float, int]:
 
 
 def best_of(records: Iterable[TrialRecord]) -> TrialRecord | None:
-    """The completed trial with the best score; None if no trial is completed."""
-    completed = [record for record in records if record.status is Status.COMPLETED]
-    return min(completed, key=rank, default=None)
+    """The completed trial with the best score among those that have learned something; None if
+    there is none."""
+    return min(learned(records), key=rank, default=None)
+
+
+def learned(records: Iterable[TrialRecord]) -> list[TrialRecord]:
+    """The completed trials that have learned something; if none has, those of an older study, which
+    did not look at that (a newer one gives a reason)."""
+    completed = [r for r in records if r.status is Status.COMPLETED and r.reason is None]
+    return [r for r in completed if r.why_nothing_learned() is None] or completed
 
 
 def records_to_json(records: TrialRecord | Sequence[TrialRecord]) -> str:

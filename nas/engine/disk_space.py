@@ -74,6 +74,7 @@ def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
     """The images of each part from `detector.data.prepare.open_or_cache`, with a progress bar and a
     note about unreadable ones."""
     from detector.data.prepare import open_or_cache
+    from detector.data.types import why_unreadable
     from nas.terminal.progress_bars import ImagesBar
 
     with ImagesBar("decoding images") as bar:
@@ -82,7 +83,7 @@ def prepare_images(parts: Sequence, folder: Path, *, shared: bool) -> list:
         if opened.skipped:
             print(
                 f"note: {len(opened.skipped)} of {len(images)} images of {images.name} cannot be "
-                f"read and are left out, the first is {opened.skipped[0]}"
+                f"read and are left out, the first: {why_unreadable(images, opened.skipped[0])}"
             )
     return prepared
 

@@ -6,6 +6,7 @@ resumes as if it had never stopped.
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -28,15 +29,19 @@ from trials.record import Cost, EpochResult, Status, TrialRecord, best_of
 from trials.run import Failure, Segment, SegmentReport
 from trials.tracking.tracker import Tracker
 
-MAX_RETRIES = 1
+MAX_RETRIES = 1  # of a trial whose worker was killed, say, until it has trained another epoch
 MAX_NODES_LOST = 3
 """Nodes that may die while they train a trial before it counts as a failure of the trial."""
+MAX_DAMAGED_CHECKPOINTS = 3
+"""Damaged checkpoints after each of which a trial starts again."""
 MAX_FAILURES = 0.5
 """Share of failed trials above which a search stops."""
 MIN_TRIALS_TO_STOP = 5
 """Trials with an outcome before a search stops because of its share of failed ones."""
 INFEASIBLE_BATCH = 64
 """Maximum number of infeasible designs stored together, and so sampled again after a kill."""
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,6 +185,8 @@ class Driver:
         notes = record.notes | (report.notes or {})
         if report.failure is not None and report.failure.disk_full:
             raise DiskFull(report.failure.reason)  # the trial resumes once there is space again
+        if report.failure is not None and report.failure.images_damaged:
+            raise UserError(report.failure.reason)  # --resume decodes them again
         if report.failure is not None:
             self._running.discard(record.number)
             self._handle_failure(record.evolve(notes=notes), report.failure)
@@ -195,15 +202,10 @@ class Driver:
             self.study.put(record.evolve(rung=rung))
             return
         self._running.discard(record.number)
-        completed = result.epoch >= self.rungs[-1]
-        self._store(
-            record.evolve(
-                rung=rung,
-                status=Status.COMPLETED if completed else Status.PAUSED,
-                ended=time.time() if completed else None,
-            )
-        )
-        if completed:
+        record = record.evolve(rung=rung, status=Status.PAUSED)
+        in_full = result.epoch >= self.rungs[-1]
+        self._store(record.trained_in_full(time.time()) if in_full else record)
+        if in_full:
             self._warm_start.trial_ended(record)
             if not self._warm_start.inherit:  # otherwise any completed trial may become a parent
                 self._delete_checkpoints()
@@ -213,21 +215,21 @@ class Driver:
         nor_on_front = " nor on the front" if self.space.promote == "front" else ""
         for record in self.records:
             if record.status is Status.PAUSED:
-                self._store(
-                    record.evolve(
-                        status=Status.PRUNED,
-                        ended=time.time(),
-                        reason=f"not among the top 1/{self.space.eta:g}{nor_on_front} at epoch "
-                        f"{record.epochs[-1].epoch}",
-                    )
+                reason = (
+                    f"not among the top 1/{self.space.eta:g}{nor_on_front} at epoch "
+                    f"{record.epochs[-1].epoch}"
                 )
+                if cause := record.why_nothing_learned():
+                    reason = f"learned nothing: {cause}"
+                self._store(record.evolve(status=Status.PRUNED, ended=time.time(), reason=reason))
                 self._warm_start.trial_ended(record)
         self._delete_checkpoints()
 
     def reopen(self) -> None:
-        """Continue a study that had ended: pruned trials may be promoted again."""
+        """Continue a study that had ended: trials pruned at a rung may be promoted again."""
         for record in self.records:
-            if record.status is Status.PRUNED and (self.workdir(record) / LAST).exists():
+            at_rung = record.status is Status.PRUNED and not self._trained_in_full(record)
+            if at_rung and (self.workdir(record) / LAST).exists():
                 self._store(record.evolve(status=Status.PAUSED, ended=None, reason=None))
 
     def workdir(self, record: TrialRecord) -> Path:
@@ -337,12 +339,22 @@ class Driver:
             self.study.put(record.evolve(notes=record.notes | {"nodes_lost": nodes_lost + 1}))
             return
         reason = failure.reason
+        restarts = record.notes.get("damaged_checkpoints", 0)
+        if failure.checkpoint_damaged and restarts < MAX_DAMAGED_CHECKPOINTS:
+            self.study.put(
+                record.evolve(notes=record.notes | {"damaged_checkpoints": restarts + 1})
+            )
+            append_to_log(self.workdir(record), f"starts again: {reason}")
+            logger.warning("note: trial %d starts again: %s", record.number, reason)
+            return
+        retried_at = record.notes.get("retried_at", [])  # epochs trained by then
         if failure.out_of_memory:
             if self._retry_with_fewer_images(record, reason):
                 return
             reason += f"; even with one image at a time ({_accumulate(record)} parts a step)"
-        elif failure.is_transient and record.retries < MAX_RETRIES:
-            self.study.put(record.evolve(retries=record.retries + 1))
+        elif failure.is_transient and retried_at.count(len(record.epochs)) < MAX_RETRIES:
+            notes = record.notes | {"retried_at": [*retried_at, len(record.epochs)]}
+            self.study.put(record.evolve(retries=record.retries + 1, notes=notes))
             append_to_log(self.workdir(record), f"will be retried: {reason}")
             return
         self._store(
@@ -366,14 +378,16 @@ class Driver:
         return True
 
     def _delete_checkpoints(self) -> None:
-        """Delete those of completed trials that are neither the best nor on the front."""
-        completed, best = self.completed(), best_of(self.records)
-        if best is None:
-            return
-        retained = {best.number} | {r.number for r in front_of(completed)}
-        for record in completed:
-            if record.number not in retained:
+        """Delete those of trials that were trained in full and are neither the best nor on the
+        front."""
+        best = best_of(self.records)
+        retained = {r.number for r in [*front_of(self.completed()), *([best] if best else [])]}
+        for record in self.records:
+            if self._trained_in_full(record) and record.number not in retained:
                 (self.workdir(record) / LAST).unlink(missing_ok=True)
+
+    def _trained_in_full(self, record: TrialRecord) -> bool:
+        return halving.rung_reached(record, self.rungs) == len(self.rungs) - 1
 
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)

@@ -1,10 +1,15 @@
-"""--dry-run: the first designs of a search, their cost, and its estimated time on this machine."""
+"""--dry-run: the first designs of a search, their cost, and its estimated time on this machine.
+
+The designs are proposed as `nas.engine.driver.Driver` does it, from the same records, as long as no
+result of training can have changed a proposal.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from detector.base.errors import UserError
 from nas.engine.open_study import DEFAULT_TRIALS
 from nas.engine.options import SearchOptions
 from nas.search_space.space import SearchSpace
@@ -14,8 +19,10 @@ if TYPE_CHECKING:
     from detector.config.detector import Detector
     from detector.config.recipe import Recipe
     from detector.data.open import Data
+    from nas.engine.gate import Proposal
 
 PRINTED_DESIGNS = 10
+"""At most: those that do not depend on results."""
 SAMPLED_DESIGNS = 50
 """Feasible designs whose mean cost is that of the search."""
 TIMED_STEPS = 3
@@ -30,41 +37,55 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
         The same as plain data, for --json.
     """
     from detector.data.open import open_data, resolve_data
+    from detector.metrics.face_counts import check_faces
     from nas.engine.enqueued import read_queue
     from nas.engine.gate import baseline, check_feasible, next_proposal
     from nas.engine.halving import epochs_expected
     from nas.engine.warm_start import WarmStart
-    from nas.samplers.proposer import DEFAULT, Proposer
+    from nas.samplers.base import informative_trials
+    from nas.samplers.proposer import DEFAULT, SAMPLERS, Proposer
     from nas.terminal.format import count, duration
     from trials.compute.bench import SECONDS, Bench
-    from trials.record import Cost, TrialRecord
+    from trials.record import Cost, Status
 
+    if options.resume:
+        raise UserError("--dry-run shows the start of a new search; leave --resume out")
     check_feasible(space)
     path, line = resolve_data(options.data)
     print(line)
     data = open_data(replace(options.data_choice, path=path))
+    for note in check_faces(data.train, data.selection, path):
+        print(f"note: {note}")
     space = space.on(data)
     if options.scheduler == "none":
         space = replace(space, rungs=space.rungs[-1:])
     trials = options.trials or DEFAULT_TRIALS
-    proposer = Proposer(space, options.sampler or DEFAULT, seed=options.seed)
+    sampler = options.sampler or DEFAULT
+    proposer = Proposer(space, sampler, seed=options.seed)
     queue = read_queue(options, space, data)
     warm_start = WarmStart(space, options.runs_dir, queue)  # only proposes, so no folder is written
-    records: list[TrialRecord] = []
+    first = baseline(space)
+    records = [warm_start.start_record(first.record(0, space.objective, source="baseline"), [])]
     baseline_detector, baseline_recipe = space.baseline
     baseline_cost = Cost.of(baseline_detector)
     macs: list[int] = []
-    infeasible = 0
-    print(baseline(space).line(0, "baseline"))
+    designs: list[Proposal] = []
+    print(first.line(0, "baseline"))
     while len(macs) < min(trials, SAMPLED_DESIGNS):
-        proposal = warm_start.next_proposal(records) or next_proposal(space, proposer, records)
-        records.append(proposal.record(len(records), space.objective))
+        queued = warm_start.next_proposal(records)
+        proposal = queued or next_proposal(space, proposer, records)
+        # The sampler is asked once enough of the earlier trials have a result.
+        independent = queued or not SAMPLERS[sampler].is_asked(len(informative_trials(records)))
+        if independent and len(designs) == len(records) - 1 < PRINTED_DESIGNS:
+            designs.append(proposal)
+            print(proposal.line(len(records)))
+        record = proposal.record(len(records), space.objective)
+        records.append(warm_start.start_record(record, records))
         if proposal.violation is None:
             macs.append(proposal.cost.macs)
-        else:
-            infeasible += 1
-        if len(records) <= PRINTED_DESIGNS:
-            print(proposal.line(len(records)))
+    if len(designs) < min(len(records) - 1, PRINTED_DESIGNS):
+        print(f"from trial {len(designs) + 1} on, {sampler} goes by the results of earlier trials")
+    infeasible = sum(r.status is Status.INFEASIBLE for r in records)
     baseline_seconds = _baseline_epoch_seconds(baseline_detector, baseline_recipe, data)
     mean_macs = sum(macs) / len(macs)
     # About 0.6 of the time grows with MACs; loading, assignment and post-processing do not.
@@ -80,7 +101,8 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
         )
         total_seconds += trials * SECONDS
     print(
-        f"{infeasible} of the first {len(records)} designs are infeasible, the others have "
+        f"{infeasible} of {len(records) - 1} designs as a search without results proposes them are "
+        "infeasible, the others have "
         f"{count(mean_macs)} MACs on average\nrungs at epochs "
         f"{', '.join(map(str, space.rungs))}; an epoch of the baseline takes "
         f"{baseline_seconds:.1f} s here\nestimated time for {trials} trials, "
@@ -88,7 +110,11 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
     )
     return {
         "trials": trials,
-        "infeasible_share": infeasible / len(records),
+        "designs": [
+            {"number": number, "params": p.params, "design": p.design, "violation": p.violation}
+            for number, p in enumerate(designs, 1)
+        ],
+        "infeasible_share": infeasible / (len(records) - 1),
         "mean_macs": mean_macs,
         "baseline_epoch_seconds": baseline_seconds,
         "estimated_seconds": total_seconds,

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
 from detector.base.files import write_text
+from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
 from nas.engine.options import SearchOptions
 from nas.search_space.dimensions import Value
-from trials.record import Status, TrialRecord, identity_of, rank
+from trials.record import TrialRecord, identity_of, learned, rank
 from trials.stored import Manifest
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class Queue(Struct):
             return cls()
         path = folder / QUEUE
         try:
-            return cls.from_dict(json.loads(path.read_text()), str(path))
+            return cls.from_dict(read_json(path), str(path))
         except (OSError, ValueError) as error:
             raise UserError(
                 f"{path}: cannot be read ({error}); restore it from a copy, or start a new study"
@@ -264,7 +265,8 @@ def _from_study(
     """Entries for the designs that NAME or NAME:K selects, and for the baseline if its result can
     be reused."""
     from analysis.records.load import load_records
-    from trials.folders import find_study, read_manifest
+    from detector.data.contents import changed_files
+    from trials.folders import CONTENTS, find_study, read_manifest
 
     name, _, count = spec.partition(":")
     if count and not (count.isdecimal() and int(count)):
@@ -273,14 +275,27 @@ def _from_study(
     manifest = read_manifest(folder)
     completed = [
         r.evolve(speed_score=space.objective.speed_score(r.cost))
-        for r in load_records(folder)
-        if r.status is Status.COMPLETED
+        for r in learned(load_records(folder))
     ]
     if not completed:
-        raise UserError(f"--from-study {spec}: study {name} has no completed trial")
+        raise UserError(
+            f"--from-study {spec}: study {name} has no completed trial that has learned anything"
+        )
     same_images = (
         manifest.data_fingerprint == data.fingerprint and manifest.data.select_on == data.select_on
     )
+    contents = folder / CONTENTS  # studies of older versions have none
+    changed = (
+        changed_files(contents, [data.train, data.selection])
+        if same_images and contents.exists()
+        else []
+    )
+    if changed:
+        same_images = False
+        print(
+            f"note: {changed[0]}: has changed since study {name} began, as {len(changed)} images "
+            "have; so its results are not reused, its designs are trained again"
+        )
     ranked = sorted(completed, key=rank)
     sampled = [r for r in ranked if r.number][: int(count) if count else None]
     entries = [_from_record(r, name, space, same_images) for r in sampled]

@@ -3,7 +3,8 @@
 A trial trains to its first rung and is paused there. It is promoted to the next rung once it
 is among the top 1/η of all results at its rung, by score (ASHA, Li et al., MLSys 2020, with
 pausing instead of stopping); with `promote: front` also if no trial at its rung dominates it in
-accuracy and speed. The baseline (number 0) is trained in full at once and is not ranked.
+accuracy and speed. A trial that has learned nothing by its rung ranks last and is not promoted: it
+would be on its speed alone. The baseline (number 0) is trained in full at once and not ranked.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def promotable(
         if promote == "front" and len(ranked) >= eta:  # a single result is always a front
             top += _on_front(ranked[len(top) :], ranked, rungs[rung])
         for record in top:
-            if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
+            if _waits_at(record, rungs, rung) and not record.why_nothing_learned():
                 return record
     return None
 
@@ -70,14 +71,24 @@ def promotable(
 def last_promotion(records: Sequence[TrialRecord], rungs: Sequence[int]) -> TrialRecord | None:
     """The trial to promote although it is not among the top 1/η, once all designs are sampled and
     none is running: at least one sampled design is to be trained in full, and with few trials the
-    rungs may promote none. None if one is completed, or none is paused."""
+    rungs may promote none. None if one is completed, or none is paused. Without others, one trial
+    that has learned nothing is promoted, since it may be a slow learner, but no second one."""
     if any(r.status is Status.COMPLETED and r.number for r in records):
         return None
-    for rung in reversed(range(len(rungs) - 1)):
-        for record in _ranking(records, rungs, rung):
-            if record.status is Status.PAUSED and rung_reached(record, rungs) == rung:
-                return record
-    return None
+    waiting = [
+        record
+        for rung in reversed(range(len(rungs) - 1))
+        for record in _ranking(records, rungs, rung)
+        if _waits_at(record, rungs, rung)
+    ]
+    learned = [record for record in waiting if not record.why_nothing_learned()]
+    if not learned and any(r.number and rung_reached(r, rungs) == len(rungs) - 1 for r in records):
+        return None
+    return next(iter(learned or waiting), None)
+
+
+def _waits_at(record: TrialRecord, rungs: Sequence[int], rung: int) -> bool:
+    return record.status is Status.PAUSED and rung_reached(record, rungs) == rung
 
 
 def _on_front(
@@ -90,13 +101,14 @@ def _on_front(
 
 
 def _ranking(records: Sequence[TrialRecord], rungs: Sequence[int], rung: int) -> list[TrialRecord]:
-    """All sampled trials with a result at `rung`, best score first; ties by number.
+    """All sampled trials with a result at `rung`, best score first; ties by number. Those that have
+    learned nothing by then come after all others.
 
     The result of a trial that failed later still counts.
     """
     scored = [
-        (score, r)
+        (r.why_nothing_learned(until=rungs[rung]) is not None, -score, r.number, r)
         for r in records
         if r.number != 0 and (score := r.scores().get(rungs[rung])) is not None
     ]
-    return [r for _, r in sorted(scored, key=lambda pair: (-pair[0], pair[1].number))]
+    return [r for *_, r in sorted(scored, key=lambda entry: entry[:3])]

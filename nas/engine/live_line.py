@@ -13,7 +13,7 @@ from analysis.statistics.pareto import front_of
 from nas.engine.halving import certain_epochs, epochs_expected
 from nas.terminal.format import duration
 from trials.names import describe
-from trials.record import Status, TrialRecord, rank
+from trials.record import Status, TrialRecord, best_of
 
 if TYPE_CHECKING:
     from nas.engine.driver import Driver
@@ -60,8 +60,7 @@ class LiveLine:
         seconds_left = self._seconds_left(records)
         if seconds_left is not None:
             parts.append(f"~{duration(seconds_left)} left")
-        if completed:
-            best = min(completed, key=rank)
+        if best := best_of(records):
             parts.append(f"best {best.score:.3f}: r{best.number:03d} {describe(best.detector)}")
         return " · ".join(parts)
 

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
-from detector.base.files import write_text
+from detector.base.files import exists, write_text
 from nas.engine.enqueued import Queue, check_same_queue, queue_text, read_queue
 from nas.engine.options import SearchOptions
 from nas.samplers.proposer import DEFAULT
 from nas.search_space.mac_budget import Budget
 from nas.search_space.space import SearchSpace
 from nas.study.versions import versions
-from trials.folders import CACHE, MANIFEST, SPACE, new_study_name, newest_study
+from trials.folders import CACHE, CONTENTS, MANIFEST, SPACE, new_study_name, newest_study
 from trials.stored import Manifest
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ def open_study(options: SearchOptions, space: SearchSpace) -> tuple[Study, Data]
     if name is None:
         name = newest_study(options.runs_dir, space.name) if options.resume else None
         name = name or new_study_name(options.runs_dir, space.name)
-    if not (options.runs_dir / name / MANIFEST).exists():
+    if not exists(options.runs_dir / name / MANIFEST):
         return _new_study(options, space, name)
     if not options.resume:
         raise study_exists(options.runs_dir, name)
@@ -79,7 +79,7 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         scheduler=options.scheduler or "halving",
         space_hash=space_hash(space.path),
         budget=space.budget.to_dict() if space.budget else None,
-        space_text=space.path.read_text(),
+        space_text=space.path.read_text(encoding="utf-8"),
         data=replace(options.data_choice, path=path),
         data_name=data.name,
         data_fingerprint=data.fingerprint,
@@ -90,14 +90,18 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         enqueue=queue_text(options),
         from_study=options.from_study,
     )
-    if queue != Queue():
-        queue.write(folder)
-    study = Study.create(options.runs_dir, name, manifest)
-    write_text(study.folder / SPACE, manifest.space_text)
+
+    def prepare(folder: Path) -> None:
+        write_text(folder / SPACE, manifest.space_text)
+        if queue != Queue():
+            queue.write(folder)
+
+    study = Study.create(options.runs_dir, name, manifest, prepare)
     return study, data
 
 
 def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[Study, Data]:
+    from detector.data.contents import check_contents
     from detector.data.open import resolve_data
     from nas.engine.disk_space import check_disk
     from nas.study.storage import Study
@@ -110,6 +114,7 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
     data = _open_data(
         manifest.data if options.data is None else replace(options.data_choice, path=path)
     )
+    check_contents(study.folder / CONTENTS, [data.train, data.selection], name, "start a new study")
     if manifest.data_fingerprint != data.fingerprint:
         raise UserError(
             f"study {name} was started with other images (fingerprint "
@@ -122,11 +127,17 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
 
 
 def _open_data(choice: DataChoice) -> Data:
-    """The images; prints notes about them."""
+    """The images; prints notes about them.
+
+    Raises:
+        UserError: they cannot be read, or have no faces to learn or to compare designs on.
+    """
     from detector.data.open import open_data
+    from detector.metrics.face_counts import check_faces
 
     data = open_data(choice)
-    for warning in data.warnings:
+    notes = check_faces(data.train, data.selection, choice.path)
+    for warning in [*data.warnings, *notes]:
         print(f"note: {warning}")
     if not data.has_landmarks:
         print("note: these images have no landmarks, so the landmark loss is zero")
@@ -147,7 +158,8 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
     if manifest.space_hash != space_hash(space.path):
         import difflib
 
-        before, now = manifest.space_text.splitlines(), space.path.read_text().splitlines()
+        before = manifest.space_text.splitlines()
+        now = space.path.read_text(encoding="utf-8").splitlines()
         changed = [
             line
             for line in difflib.unified_diff(before, now, lineterm="", n=0)

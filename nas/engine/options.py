@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -36,10 +37,16 @@ class SearchOptions:
     """Fractions and seed of the split; its path is not set, see `data`."""
     address: str | None = None
     """Of a Ray cluster."""
+    tracking_uri: str = "none"
+    flags: Mapping[str, object] = field(default_factory=dict)
+    """Those that were given on the command line, for the one that resumes the search."""
 
     @classmethod
-    def of(cls, args: Namespace) -> SearchOptions:
+    def of(cls, args: Namespace, flags: Mapping[str, object] | None = None) -> SearchOptions:
         """From the parsed command line.
+
+        Args:
+            flags: see the field.
 
         Raises:
             UserError: a number is out of range.
@@ -70,4 +77,6 @@ class SearchOptions:
                 seed=args.seed,
             ),
             address=args.address,
+            tracking_uri=args.tracking_uri,
+            flags=flags or {},
         )

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,9 @@ from nas.engine.options import SearchOptions
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.compute.resources import Shares
-from trials.folders import CACHE, runs_dir_flag
+from trials.folders import CACHE, CONTENTS
+from trials.hints import command
+from trials.record import MIN_AP, best_of
 from trials.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -45,12 +46,13 @@ def run_search(
 
     Raises:
         UserError: the search cannot continue; nothing is lost.
-        PartialFailure: too many trials failed, but others are completed.
+        PartialFailure: too many trials failed, but others are completed; or no design has learned
+            anything.
     """
     from nas.engine.driver import MAX_FAILURES, Driver
     from nas.engine.warm_start import WarmStart
     from nas.samplers.proposer import Proposer
-    from nas.study.summary import summarise
+    from nas.study.summary import search_result, summarise
 
     manifest = study.manifest
     if manifest.scheduler == "none":
@@ -79,13 +81,20 @@ def run_search(
         ray_ready()
         _train(driver, options, shares, stopwatch)
     if error := driver.stop_reason():
-        if not driver.completed():
+        if best_of(driver.records) is None:
             raise error
-        raise PartialFailure(str(error), summarise(study, driver.view))
+        raise PartialFailure(str(error), summarise(study, driver.view, context(options, study)))
     driver.close()
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
-    return summarise(study, driver.view)
+    if best_of(driver.records) is None:
+        raise PartialFailure(
+            f"study {study.name}: none of its designs has learned anything (AP of all levels below "
+            f"{MIN_AP:g}, or a loss that grew), so there is no best one; check the labels, give "
+            "the proxies more epochs, images or pixels, or lower the learning rate",
+            search_result(study.name, driver.records),
+        )
+    return summarise(study, driver.view, context(options, study))
 
 
 def _train(
@@ -93,6 +102,7 @@ def _train(
 ) -> None:
     """Run the driver's segments on Ray."""
     from nas.engine.live_line import LiveLine
+    from trials.compute.local_ray import RayDied
     from trials.compute.trainable import run_on_ray
 
     study = driver.study
@@ -116,10 +126,10 @@ def _train(
             stopwatch=stopwatch,
             tick=tick,
         )
-    except KeyboardInterrupt:
-        live_line.close()
-        print(f"stopped; nothing is lost. Resume with:\n  {resume}")
-        raise
+    except RayDied as error:
+        raise UserError(
+            f"study {study.name}: {error}; nothing is lost, resume with: {resume}"
+        ) from error
     finally:
         live_line.close()
     if not driver.finished() and driver.stop_reason() is None:
@@ -129,12 +139,26 @@ def _train(
         )
 
 
+@contextmanager
+def resume_hint(resume: str) -> Iterator[None]:
+    """Tells how to resume a search that is stopped, once everything it started has ended."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        print(f"stopped; nothing is lost. Resume with:\n  {resume}", flush=True)
+        raise
+
+
 def trial_setup(study: Study, space: SearchSpace, data: Data, shares: Shares) -> TrialSetup:
     """What all trials share; the images are decoded once per study."""
+    from detector.data.contents import save_contents
     from nas.engine.disk_space import prepare_images
     from nas.engine.driver import TrialSetup
 
     train, holdout = prepare_images(shared_images(space, data), study.folder / CACHE, shared=True)
+    contents = study.folder / CONTENTS
+    if not contents.exists():
+        save_contents(contents, [data.train, data.selection])
     return TrialSetup(
         train=train.folder, holdout=holdout.folder, device=shares.device, threads=shares.cpus
     )
@@ -163,14 +187,24 @@ def _stopwatch(study: Study, space: SearchSpace) -> Stopwatch | None:
     return Stopwatch(space.baseline[0], records[0].cost if records else None)
 
 
+def context(options: SearchOptions, study: Study) -> dict[str, object]:
+    """The flags of the commands that follow a search."""
+    flags = {name: options.flags.get(name) for name in ("data", "device")}
+    if flags["data"] == study.manifest.data.path:  # the default of those commands
+        del flags["data"]
+    return {
+        "study": study.name,
+        "runs_dir": options.runs_dir,
+        "tracking_uri": options.tracking_uri,
+        **flags,
+    }
+
+
 def resume_command(options: SearchOptions, study: str, trials: int) -> str:
-    """The command that resumes a search."""
-    flags = [f"--space {options.space}", f"--trials {trials}", f"--study {study}", "--resume"]
-    if options.budget:
-        flags.append(f"--budget {options.budget}")
-    if options.max_failures is not None:
-        flags.append(f"--max-failures {options.max_failures:g}")
-    command = "python -m nas.search " + " ".join(flags) + runs_dir_flag(options.runs_dir)
-    if options.address and options.address != os.environ.get("RAY_ADDRESS"):
-        command += f" --address {options.address}"
-    return command
+    """The command that resumes a search, with the flags that the study does not hold itself."""
+    flags: dict[str, object] = {"space": options.space, "runs_dir": options.runs_dir}
+    flags |= {name: value for name, value in options.flags.items() if name not in _STORED_FLAGS}
+    return command("nas.search", flags | {"trials": trials, "study": study, "resume": True})
+
+
+_STORED_FLAGS = ("enqueue", "from_study", "inherit", "sampler", "scheduler")

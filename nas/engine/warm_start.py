@@ -66,12 +66,10 @@ class WarmStart:
             return record
         if entry is not None and entry.known is not None:
             record = record.evolve(
-                status=Status.COMPLETED,
                 epochs=entry.known.epochs,
                 source=entry.origin,
-                ended=record.started,
                 notes=record.notes | entry.known.notes,
-            )
+            ).trained_in_full(record.started)
             return record.evolve(rung=rung_reached(record, self._space.rungs))
         if self.inherit and record.number:
             parent = weight_inheritance.parent_of(record, records, self._workdir)

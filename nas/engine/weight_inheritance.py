@@ -27,9 +27,9 @@ def parent_of(
 ) -> TrialRecord | None:
     """The trained design nearest to a new one, ties by order; None if there is no candidate.
 
-    Candidates have a result at a rung, a checkpoint, and a backbone of the same kind, as other
-    kinds have hardly a layer in common. The distance is Euclidean in the design's features
-    (`nas.samplers.features`), each scaled to [0, 1] over the candidates.
+    Candidates have learned something by a rung, and have a checkpoint and a backbone of the same
+    kind, as other kinds have hardly a layer in common. The distance is Euclidean in the design's
+    features (`nas.samplers.features`), each scaled to [0, 1] over the candidates.
 
     Args:
         workdir: the folder of a trial.
@@ -40,6 +40,7 @@ def parent_of(
         for r in records
         if r.number != record.number
         and r.last_evaluation
+        and not r.why_nothing_learned()
         and _backbone_kind(r) == kind
         and (workdir(r) / LAST).exists()
     ]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
+from detector.base.files import is_folder
 from detector.config.recipe import DataChoice
 from trials.stored import Origin
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 GROUND_TRUTH = "ground_truth"
 """Name of the folder of official lists in a data folder."""
+GROUND_TRUTH_FOLDERS = (GROUND_TRUTH, "val/gt")  # the second as SCRFD has it
 
 
 def resolve_val_data(data: str | None, origin: Origin | None) -> tuple[str, str]:
@@ -47,8 +49,23 @@ def find_official_lists(ground_truth: Path | None, path: str) -> Path | None:
     none."""
     if ground_truth is not None:
         return ground_truth
-    folder = Path(path) / GROUND_TRUTH
-    return folder if path != "synthetic" and folder.is_dir() else None
+    folders = [] if path == "synthetic" else [Path(path) / name for name in GROUND_TRUTH_FOLDERS]
+    return next(filter(is_folder, folders), None)
+
+
+def print_uncounted(truth: GroundTruth, path: str) -> None:
+    """Print a note if no face counts at some level.
+
+    Args:
+        path: the data folder, or synthetic.
+
+    Raises:
+        UserError: none counts at any level.
+    """
+    from detector.metrics.face_counts import check_counted
+
+    for note in check_counted(truth, f"{path}: its {len(truth):,} val images"):
+        print(f"note: {note}")
 
 
 def load_ground_truth(lists: Path | None, path: str, images: ImageSet) -> tuple[GroundTruth, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +18,7 @@ from nas.evaluation.ground_truth import (
     find_official_lists,
     load_ground_truth,
     open_val,
+    print_uncounted,
     resolve_val_data,
 )
 from nas.evaluation.options import EvaluateOptions
@@ -27,6 +29,7 @@ from nas.tracking.runs import track_evaluation
 from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, combined_score, mean_ap
+from trials.tracking.mlflow_store import check_store
 
 if TYPE_CHECKING:
     import torch
@@ -47,10 +50,7 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     from detector.metrics.wider import wider_ap
     from detector.training.fit import choose_device
 
-    if options.tracking_uri != "none":
-        from trials.tracking.mlflow_store import client
-
-        client(options.tracking_uri)  # report a wrong URI before the evaluation
+    check_store(options.tracking_uri)  # report a wrong URI before the evaluation
     device = choose_device(options.device)
     model = chosen_model(options.model)
     print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
@@ -59,8 +59,16 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     images = open_val(path)
     lists = find_official_lists(options.ground_truth, path)
     truth, faces_text = load_ground_truth(lists, path, images)
+    print_uncounted(truth, path)
     print(f"  {len(images)} val images, {tta_flags.describe(options.settings)}; {faces_text}")
+    if options.settings_of is not None:
+        print(f"evaluation settings of {options.settings_of}: {_settings_text(options.settings)}")
     detections, unreadable = _detect(model, images, options.settings, device)
+    if len(unreadable) == len(images):
+        raise UserError(
+            f"{path}: none of the {len(images)} val images can be read, the first is "
+            f"{unreadable[0]}; restore the images"
+        )
     predictions = {name: wider_rows(faces) for name, faces in detections.items()}
     ap = wider_ap(predictions, truth)
     if options.output is not None:
@@ -72,6 +80,7 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         "checkpoint": str(model.path),
         "describe": describe(model.config),
         "metric": "coco" if options.coco else "wider",
+        "evaluation": options.settings.to_dict(),
         "test_size": tta_flags.format_test_size(options.settings),
         "flip": options.settings.flip,
         "scales": list(options.settings.scales),
@@ -90,7 +99,9 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         )
         print_coco(coco)
     print_model(result, objective, latency, tta_flags.num_passes(options.settings))
-    if model.folder is not None and options.settings == Evaluation():
+    if model.folder is not None and not os.access(model.folder, os.W_OK):
+        print(f"note: not kept for reports, as {model.folder} is read-only for this user")
+    elif model.folder is not None and options.settings == Evaluation():
         _save_with_model(model.folder, model, result, images, predictions)
     track_evaluation(
         options.tracking_uri,
@@ -108,6 +119,15 @@ def evaluate_model(options: EvaluateOptions) -> dict:
             result,
         )
     return result
+
+
+def _settings_text(settings: Evaluation) -> str:
+    """Such as "long side at most 640 px, NMS 0.45 of the best 5000 with a score above 0.02, …"."""
+    return (
+        f"{tta_flags.describe(settings)}, {settings.interpolation.replace('_', ' or ')} resizing, "
+        f"NMS {settings.nms_iou:g} of the best {settings.pre_nms:,} boxes with a score above "
+        f"{settings.score_threshold:g}, at most {settings.keep:,} faces"
+    )
 
 
 def _detect(

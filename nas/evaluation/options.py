@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import exists, is_folder
+from detector.config.presets import load_design
 from detector.config.recipe import Evaluation
+from detector.config.shipped import find_file
 from nas.models.model_folder import ModelChoice
+from trials.stored import METRICS
+
+
+def preset_settings(preset: str | None) -> tuple[Evaluation, str | None]:
+    """The settings that a preset was published with, and its name; those of all other models
+    without one. The config.yaml of a retrained model has those of its training, which do not count.
+
+    Raises:
+        UserError: there is no such preset.
+    """
+    if preset is None:
+        return Evaluation(), None
+    path = find_file(preset, "preset")
+    if (path.parent / METRICS).exists():
+        return Evaluation(), None
+    evaluation = load_design(path)[1].evaluation
+    return replace(evaluation, every=Evaluation().every), path.stem
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +48,9 @@ class EvaluateOptions:
     output: Path | None = None
     """New folder for the model's prediction files."""
     settings: Evaluation = field(default_factory=Evaluation)
-    """Test size and test-time augmentation."""
+    """Test size, test-time augmentation and post-processing."""
+    settings_of: str | None = None
+    """The preset whose settings these are, unless flags say otherwise; None means the defaults."""
     device: str = "auto"
     tracking_uri: str = "none"
 
@@ -47,5 +69,7 @@ class EvaluateOptions:
         if self.output is not None:
             if self.predictions is not None:
                 raise UserError("--output: needs a model; leave it out with --predictions")
-            if self.output.exists() and any(self.output.iterdir()):
+            if exists(self.output) and not is_folder(self.output):
+                raise UserError(f"--output {self.output}: is not a folder; choose a new one")
+            if exists(self.output) and any(self.output.iterdir()):
                 raise UserError(f"--output {self.output}: is not empty; choose a new folder")

@@ -7,13 +7,15 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from detector.base.errors import UserError, first_line
 from detector.base.files import write_text
+from detector.base.json_file import read_json
 from detector.config.recipe import Recipe
 from detector.weights.file_names import LAST
 from nas.retraining import training
 from nas.retraining.candidate import Candidate, with_batch_size
 from nas.retraining.options import RetrainOptions
-from trials.stored import Origin, read_metrics
+from trials.stored import Origin
 
 FILE, KEY = "batch_size.json", "chosen_batch_size"
 
@@ -23,20 +25,30 @@ def save_batch_size(workdir: Path, batch_size: int) -> None:
     write_text(workdir / FILE, json.dumps({KEY: batch_size}) + "\n")
 
 
+def _read_batch_size(path: Path) -> int:
+    try:
+        return int(read_json(path)[KEY])
+    except (LookupError, OSError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({first_line(error)}); give the --batch-size that the retrain "
+            "chose when it started, or remove its folder"
+        ) from error
+
+
 def with_auto_batch_size(
     candidate: Candidate, recipe: Recipe, origin: Origin, options: RetrainOptions
 ) -> Recipe:
     """The recipe with the batch size of --batch-size auto: chosen for the device, or if the retrain
     is resumed, the one that it was started with."""
     if options.resume:
-        stored = read_metrics(candidate.folder)
+        stored = training.intact_metrics(candidate.folder)
         if stored is not None and stored.chosen_batch_size is not None:
             stored_recipe = with_batch_size(recipe, stored.chosen_batch_size)
             if training.finished_metrics(candidate, stored_recipe, origin):
                 return stored_recipe
         path = candidate.workdir / FILE
         if (candidate.workdir / LAST).exists() and path.exists():
-            return with_batch_size(recipe, json.loads(path.read_text())[KEY])
+            return with_batch_size(recipe, _read_batch_size(path))
     from detector.training.batch_size import choose_batch_size, sizes_to_try, time_step
     from detector.training.fit import choose_device
 

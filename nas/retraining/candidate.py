@@ -22,7 +22,7 @@ from detector.config.shipped import find_file
 from nas.retraining.options import AUTO, RetrainOptions
 from trials.folders import checked_name, newest_study, study_or_newest
 from trials.objective import Objective
-from trials.record import Cost, Status, best_of, rank
+from trials.record import Cost, Status, best_of, learned, rank
 
 if TYPE_CHECKING:
     from detector.data.types import ImageLabel
@@ -125,8 +125,8 @@ def choose_candidate(options: RetrainOptions) -> Candidate:
         record, folder = best_of(records), study.folder / "best"
         if record is None:
             raise UserError(
-                f"study {name} has no completed trial yet; resume the search (--resume), or "
-                "choose one with --trial N"
+                f"study {name} has no completed trial that has learned anything; resume the search "
+                "(--resume), or choose one with --trial N"
             )
     return candidate(
         config=record.detector,
@@ -147,9 +147,7 @@ def choose_top_candidates(options: RetrainOptions) -> list[Candidate]:
 
     assert options.top is not None
     name = study_or_newest(options.runs_dir, options.study)
-    completed = [
-        r for r in Study.open(options.runs_dir, name).records if r.status is Status.COMPLETED
-    ]
+    completed = learned(Study.open(options.runs_dir, name).records)
     if len(completed) < options.top:
         raise UserError(
             f"--top {options.top}: study {name} has {len(completed)} completed trials; "

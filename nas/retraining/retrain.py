@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import is_file
 from detector.config.recipe import DataChoice
 from detector.weights.pretrained import START_FILE
 from nas.models.model_folder import copy_model, save_model, sha256_of
@@ -22,7 +23,9 @@ from nas.retraining.check_start import check_start
 from nas.retraining.options import AUTO, RetrainOptions
 from nas.retraining.summary import print_next, print_plan, print_result
 from nas.tracking.runs import retrain_run
+from trials.folders import CONTENTS
 from trials.stored import Metrics, Origin
+from trials.tracking.mlflow_store import check_store
 
 
 def retrain_top(options: RetrainOptions) -> dict:
@@ -63,14 +66,17 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     Raises:
         UserError: a flag, a file or the images are wrong, or the training fails.
     """
-    recipe = full_recipe(candidate, options)  # checks the flags first
-    if options.tracking_uri != "none":
-        from trials.tracking.mlflow_store import client
+    from detector.metrics.face_counts import check_faces
 
-        client(options.tracking_uri)  # report a wrong URI before the training
+    recipe = full_recipe(candidate, options)  # checks the flags first
+    check_store(options.tracking_uri)  # report a wrong URI before the training
     start = check_start(candidate.config, recipe.weights, options)
     data_choice, data = _open_data(options, candidate)
     train = data.all_train if options.with_holdout else data.train
+    for note in check_faces(
+        train, None if options.with_holdout else data.holdout, data_choice.path
+    ):
+        print(f"note: {note}")
     if options.size is None:
         recipe = replace(recipe, size=limit_crop_size(recipe.size, train.labels))
     origin = Origin(
@@ -130,6 +136,7 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
 
 def _open_data(options: RetrainOptions, candidate: Candidate):
     """The choice of data and the images: the study's, unless the flags say otherwise."""
+    from detector.data.contents import check_contents
     from detector.data.open import open_data, resolve_data
 
     study_choice = candidate.data
@@ -149,6 +156,13 @@ def _open_data(options: RetrainOptions, candidate: Candidate):
     data = open_data(choice)
     for warning in data.warnings:
         print(f"note: {warning}")
+    if candidate.study is not None and choice == study_choice:
+        check_contents(
+            options.runs_dir / candidate.study / CONTENTS,
+            [data.train, data.selection],
+            candidate.study,
+            "give --data to train on the present ones",
+        )
     if candidate.fingerprint not in (None, data.fingerprint):
         if choice == study_choice:
             raise UserError(
@@ -161,4 +175,4 @@ def _open_data(options: RetrainOptions, candidate: Candidate):
 
 
 def _weights_sha256(weights: str | None) -> str | None:
-    return sha256_of(Path(weights)) if weights and Path(weights).is_file() else None
+    return sha256_of(Path(weights)) if weights and is_file(Path(weights)) else None

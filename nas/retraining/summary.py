@@ -6,7 +6,7 @@ from detector.config.recipe import Recipe
 from detector.weights.pretrained import Start
 from nas.retraining.candidate import Candidate
 from nas.retraining.options import RetrainOptions
-from trials.folders import runs_dir_flag
+from trials.hints import command
 from trials.stored import Metrics
 
 
@@ -71,4 +71,5 @@ def print_result(candidate: Candidate, metrics: Metrics) -> None:
 
 def print_next(options: RetrainOptions) -> None:
     """Print the command that usually follows."""
-    print(f"next:\n  python -m nas.evaluate{runs_dir_flag(options.runs_dir)}")
+    names = ("runs_dir", "tracking_uri", "device")
+    print(f"next:\n  {command('nas.evaluate', {name: getattr(options, name) for name in names})}")

@@ -11,26 +11,46 @@ import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
 
-from detector.base.errors import TrainingError, UserError, out_of_memory
+from detector.base.errors import TrainingError, UserError, first_line, out_of_memory
 from detector.base.files import write_text
+from detector.base.json_file import read_json
 from detector.config.detector import arch_hash
 from detector.config.recipe import Recipe
+from detector.weights.file_kinds import damage, discard_damaged
 from detector.weights.file_names import LAST
 from detector.weights.pretrained import Start
+from nas.models.model_folder import WEIGHTS
 from nas.retraining.candidate import Candidate
 from nas.retraining.options import RetrainOptions
 from nas.study.versions import versions
 from trials.record import Cost, combined_score, mean_ap
-from trials.stored import Metrics, Origin, Retrain, read_metrics
+from trials.stored import METRICS, Metrics, Origin, Retrain, read_metrics
 
 
 def finished_metrics(candidate: Candidate, recipe: Recipe, origin: Origin) -> Metrics | None:
-    """The metrics of the same retrain; None if it has not finished."""
-    stored = read_metrics(candidate.folder)
+    """The metrics of the same retrain; None if it has not finished, or its weights are damaged."""
+    stored = intact_metrics(candidate.folder)
     if stored is None or stored.recipe != recipe or stored.design != arch_hash(candidate.config):
         return None
     # origin.start is known only after the training has started
     return stored if replace(stored.origin, start=None) == origin else None
+
+
+def intact_metrics(folder: Path) -> Metrics | None:
+    """The metrics of a retrained model; None if there is none, or if a file of it is damaged, which
+    is said: then it is trained again."""
+    path = folder / METRICS
+    try:
+        stored = read_metrics(folder)
+        path = folder / WEIGHTS
+        reason = stored and damage(path)
+    except FileNotFoundError:
+        reason = "it is missing"
+    except UserError as error:
+        stored, reason = None, first_line(error.__cause__ or error)
+    if reason:
+        print(f"note: {path}: is damaged ({reason}); the model is trained again")
+    return None if reason else stored
 
 
 def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOptions) -> Path:
@@ -42,13 +62,15 @@ def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOption
     """
     workdir = candidate.workdir
     origin_file = workdir / "origin.json"
+    if line := discard_damaged(workdir / LAST):
+        print(f"note: {workdir}: {line}")
     if (workdir / LAST).exists():
         if not options.resume:
             raise UserError(
                 f"{workdir}: contains an interrupted retrain; add --resume to continue "
                 "it, or remove the folder"
             )
-        if origin_file.exists() and json.loads(origin_file.read_text()) != origin.to_dict():
+        if origin_file.exists() and _read_origin(origin_file) != origin.to_dict():
             raise UserError(
                 f"{workdir}: contains another retrain (with other images, hold-out or "
                 "trial; see origin.json there); use its flags, or remove the folder"
@@ -63,6 +85,16 @@ def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOption
         ) from error
     write_text(origin_file, json.dumps(origin.to_dict(), indent=2) + "\n")
     return workdir
+
+
+def _read_origin(path: Path) -> dict:
+    try:
+        return read_json(path)
+    except (OSError, RecursionError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({first_line(error)}); remove it if the retrain was started "
+            "with the same flags, otherwise remove its folder"
+        ) from error
 
 
 def train(

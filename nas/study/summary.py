@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from analysis.records.trial_table import ap_columns, cost_columns, print_table
 from analysis.statistics.pareto import front_of
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
-from trials.folders import SPACE, runs_dir_flag
+from trials.folders import SPACE
+from trials.hints import command, mlflow_command
 from trials.names import describe
 from trials.record import Status, TrialRecord, best_of, rank
 
@@ -81,8 +82,11 @@ def write_files(study: Study) -> list[Path]:
     return files
 
 
-def summarise(study: Study, view: StudyView) -> dict:
+def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dict:
     """Write the study's files, log them to the view, and print the front and the next commands.
+
+    Args:
+        flags: of the next commands, see `trials.hints.command`.
 
     Returns:
         `search_result`.
@@ -111,17 +115,36 @@ def summarise(study: Study, view: StudyView) -> dict:
         f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
         + (f"; the baseline has {result['baseline']['score']:.3f}" if result["baseline"] else "")
     )
+    for note in learning_notes(records):
+        print(f"note: {note}")
     warning = spread_warning(completed)
     if warning:
         print(f"note: {warning}")
-    flag = runs_dir_flag(folder.parent)
     report = folder / REPORT
-    print(
-        f"\nreport: {report if report.exists() else folder / FRONT_PICTURE}\nnext:\n"
-        f"  python -m nas.retrain --best --study {study.name}{flag}\n"
-        f"  python -m nas.evaluate --study {study.name}{flag}\n  mlflow ui"
-    )
+    print(f"\nreport: {report if report.exists() else folder / FRONT_PICTURE}\nnext:")
+    for line in (
+        command("nas.retrain", {"best": True, **flags}),
+        command("nas.evaluate", flags),
+        mlflow_command(str(flags["tracking_uri"])),
+    ):
+        if line is not None:
+            print(f"  {line}")
     return result
+
+
+def learning_notes(records: Sequence[TrialRecord]) -> list[str]:
+    """What to tell about trials that have learned nothing."""
+    sampled = [r for r in records if r.number and r.epochs]
+    useless = [r for r in sampled if r.why_nothing_learned()]
+    notes = []
+    if useless:
+        notes.append(
+            f"{len(useless)} of {len(sampled)} trained designs have learned nothing, such as trial "
+            f"{useless[0].number}: {useless[0].why_nothing_learned()}"
+        )
+    if cause := next((r.why_nothing_learned() for r in records if not r.number), None):
+        notes.append(f"the baseline has learned nothing: {cause}")
+    return notes
 
 
 def spread_warning(completed: list[TrialRecord]) -> str | None:

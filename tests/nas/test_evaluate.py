@@ -180,11 +180,11 @@ def test_missing_prediction_files_and_a_bad_line(evaluated, tmp_path):
         path = tmp_path / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
         path.write_text(f"{name}\n1\n10 10 20 20 0.9\n")
-    code, out, _ = evaluated(
+    code, out, err = evaluated(
         "--predictions", str(tmp_path), "--data", "synthetic", "--metric", "coco"
     )
     assert "COCO     AP 0" in out
-    assert code == 0 and f"1 of them have no prediction file, the first is {names[0]}" in out
+    assert code == 1 and f"1 of 8 images have no prediction file, the first is {names[0]}" in err
     path.write_text(f"{name}\n2\n10 10 20 20 0.9\n10 10 oops\n")
     code, _, err = evaluated("--predictions", str(tmp_path), "--data", "synthetic")
     assert code == 2 and f"{path}:4: '10 10 oops'" in err

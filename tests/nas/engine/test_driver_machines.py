@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import helpers
 import pytest
@@ -155,3 +156,25 @@ def test_dead_nodes_are_not_failures_of_the_trial(make):
     driver.handle_report(node_died)
     assert driver.records[0].status is Status.FAILED
     assert driver.records[0].reason == "the node it ran on died"
+
+
+def test_retries_count_until_the_next_epoch(make):
+    """Workers that are killed now and then are not the fault of a trial that goes on."""
+    driver = make()
+    killed = SegmentReport(
+        number=0, ended=True, failure=Failure(reason="killed", is_transient=True)
+    )
+    epochs = range(1, MAX_RETRIES + 3)
+    for epoch in epochs:
+        folder = Path(driver.next_segment().workdir)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "last.pt").touch()
+        result = EpochResult(epoch=epoch, losses={"total": 1.0}, lr=0.1, seconds=1.0)
+        driver.handle_report(SegmentReport(number=0, epoch=result))
+        driver.handle_report(killed)
+        assert (driver.records[0].status, driver.records[0].retries) == (Status.RUNNING, epoch)
+    for _ in range(MAX_RETRIES):
+        driver.next_segment()
+        driver.handle_report(killed)
+    assert driver.records[0].status is Status.FAILED
+    assert len(driver.records[0].epochs) == len(epochs)
