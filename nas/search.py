@@ -22,6 +22,7 @@ from trials.compute.resources import (
     shares_of,
     this_machine,
 )
+from trials.hints import given_flags
 
 DESCRIPTION = """\
 Search a space of detectors. Designs are sampled; those whose exact cost violates a constraint are
@@ -142,9 +143,9 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     space = cli.load_space(args)
-    options = SearchOptions.of(args)
+    options = SearchOptions.of(args, given_flags(make_parser(), args))
     from nas.engine.disk_space import report_disk_full
-    from nas.engine.run_search import resume_command, run_search, start_ray
+    from nas.engine.run_search import resume_command, resume_hint, run_search, start_ray
 
     with ExitStack() as stack:
         shares = shares_of(
@@ -163,6 +164,7 @@ def run(args: Namespace) -> dict:
         stack.enter_context(study.writing())
         trials = options.trials or study.manifest.trials
         resume = resume_command(options, study.name, trials)
+        stack.enter_context(resume_hint(resume))
         stack.enter_context(report_disk_full(study.folder, resume))
         ray_ready = stack.enter_context(start_ray(options, shares))
         tracker = stack.enter_context(tracked_search(args.tracking_uri, study.folder))

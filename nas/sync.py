@@ -66,14 +66,14 @@ def _sync_study(args: Namespace, study: Study) -> bool:
     """Send the trials and the study's own metrics and figures; returns whether MLflow has all."""
     from nas.study.summary import write_files
     from nas.study.tracker_view import StudyView
-    from trials.record import Status
+    from trials.record import best_of
 
     records = study.records
     command = sync_command(study.name, args.runs_dir, args.tracking_uri)
     tracker = open_tracker(args.tracking_uri, study.manifest, command, live=False)
     view = StudyView(study, tracker)
     view.update_all()
-    if any(r.status is Status.COMPLETED for r in records):
+    if best_of(records) is not None:
         view.log_files(write_files(study))
     return tracker.close(ended=bool(records) and all(r.status.ended for r in records))
 

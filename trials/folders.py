@@ -6,10 +6,13 @@ No heavy imports (torch, Ray, MLflow).
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from pathlib import Path
 
 from detector.base.errors import UserError
+from detector.base.files import exists, names_in
+from trials.hints import DEFAULT_RUNS_DIR, command
 from trials.stored import Manifest
 
 DATABASE = "study.db"
@@ -18,9 +21,10 @@ SPACE = "space.yaml"
 """The search space that the study was created with."""
 CACHE = "cache"
 """Folder of the decoded images."""
+CONTENTS = "image_files.npz"
+"""Sizes, times and checksums of the images, see `detector.data.contents`."""
 TRIALS = "trials"
 """Folder of the trials' own folders, see `trial_folder`."""
-DEFAULT_RUNS_DIR = Path("runs")
 
 
 def add_runs_dir(group: argparse._ArgumentGroup) -> None:
@@ -34,9 +38,11 @@ def add_runs_dir(group: argparse._ArgumentGroup) -> None:
     )
 
 
-def runs_dir_flag(runs_dir: Path) -> str:
-    """ " --runs-dir DIR" for a command shown to the user; empty for the default folder."""
-    return "" if runs_dir == DEFAULT_RUNS_DIR else f" --runs-dir {runs_dir}"
+def database_url(path: Path) -> str:
+    """SQLAlchemy's URL of an SQLite file, whatever characters its path has."""
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite", database=str(path.resolve())).render_as_string()
 
 
 def find_study(runs_dir: Path, name: str) -> Path:
@@ -46,7 +52,7 @@ def find_study(runs_dir: Path, name: str) -> Path:
         UserError: there is no such study (the message lists the existing ones).
     """
     folder = runs_dir / checked_name(name)
-    if not (folder / MANIFEST).exists():
+    if not exists(folder / MANIFEST):
         names = [path.name for path in study_folders(runs_dir)]
         listing = f"known: {', '.join(names)}" if names else "there are none yet"
         raise UserError(f"study {name} is not in {runs_dir} ({listing})")
@@ -78,8 +84,8 @@ def study_or_newest(runs_dir: Path, name: str | None, alternative: str = "") -> 
     name = name or newest_study(runs_dir)
     if name is None:
         raise UserError(
-            f"{runs_dir}: has no study yet; run python -m nas.search --space "
-            f"search_spaces/quick.yaml first{alternative}"
+            f"{runs_dir}: has no study yet; run "
+            f"{command('nas.search', {'space': 'quick', 'runs_dir': runs_dir})} first{alternative}"
         )
     return name
 
@@ -99,8 +105,8 @@ def new_study_name(runs_dir: Path, space: str) -> str:
     """`<space>-NNN`, numbered one above the highest existing number."""
     numbers = [
         int(match[1])
-        for path in (runs_dir.iterdir() if runs_dir.is_dir() else ())
-        if (match := re.fullmatch(rf"{re.escape(space)}-(\d+)", path.name))
+        for name in names_in(runs_dir)
+        if (match := re.fullmatch(rf"{re.escape(space)}-(\d+)", name))
     ]
     return f"{space}-{max(numbers, default=0) + 1:03d}"
 
@@ -118,7 +124,8 @@ def checked_name(name: str) -> str:
 
 def study_folders(runs_dir: Path) -> list[Path]:
     """Folders of all studies, sorted by name."""
-    return sorted(path.parent for path in runs_dir.glob(f"*/{MANIFEST}"))
+    folders = (runs_dir / name for name in names_in(runs_dir))
+    return [folder for folder in folders if os.path.exists(folder / MANIFEST)]
 
 
 def trial_folder(study_folder: Path, number: int) -> Path:

@@ -22,7 +22,7 @@ def captured_in_log(folder: Path) -> Iterator[None]:
     still be training its last epoch there.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOG, "a", buffering=1) as log:
+    with open(folder / LOG, "a", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(log, fcntl.LOCK_EX)
         handler = logging.StreamHandler(log)
@@ -40,7 +40,7 @@ def captured_in_log(folder: Path) -> Iterator[None]:
 def append_to_log(folder: Path, line: str) -> None:
     """Append a line with the time to the folder's log."""
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / LOG, "a") as log:
+    with open(folder / LOG, "a", encoding="utf-8", errors="backslashreplace") as log:
         log.write(timestamped(line) + "\n")
 
 

@@ -14,6 +14,7 @@ from detector.base.errors import UserError, disk_full, out_of_memory
 from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
+from detector.weights.file_kinds import DamagedCheckpoint, damage, discard
 from detector.weights.file_names import LAST
 from trials.logs import captured_in_log, timestamped
 from trials.record import EpochResult
@@ -59,6 +60,10 @@ class Failure(Struct):
     """A retry could succeed (a killed worker, memory used by others); after a NaN it would not."""
     disk_full: bool = False
     """Not caused by this trial: every other one would fail in the same way."""
+    checkpoint_damaged: bool = False
+    """The trial's own, which is removed, so it starts again."""
+    images_damaged: bool = False
+    """The cached images, which all trials share."""
     out_of_memory: bool = False
     """Of the GPU or of the machine; fewer images at a time may fit."""
     node_died: bool = False
@@ -101,6 +106,10 @@ def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
         with captured_in_log(Path(segment.workdir)):
             return next(reports)
     except Exception as error:  # any error fails this trial only
+        from detector.data.cache_files import DamagedCache
+
+        if isinstance(error, DamagedCheckpoint):
+            discard(Path(segment.workdir) / LAST)
         # Returned, not yielded here: a suspended except block keeps the error's frames alive, and
         # with them their tensors.
         return SegmentReport(
@@ -111,6 +120,8 @@ def _next(reports: Iterator[SegmentReport], segment: Segment) -> SegmentReport:
                 traceback=traceback.format_exc(),
                 is_transient=_is_transient(error),
                 disk_full=disk_full(error),
+                checkpoint_damaged=isinstance(error, DamagedCheckpoint),
+                images_damaged=isinstance(error, DamagedCache),
                 out_of_memory=out_of_memory(error),
             ),
         )
@@ -167,6 +178,10 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     if not (workdir / LAST).exists():
         params, macs = thop_cost(detector, (640, 640))
         notes["thop"] = {"params": params, "macs": macs}
+    init = segment.init
+    if init and not (workdir / LAST).exists() and (reason := damage(Path(init))):
+        print(timestamped(f"{init} is damaged ({reason}); the trial starts without it"))
+        notes["damaged_init"], init = reason, None
     epochs = fit(
         detector,
         recipe,
@@ -177,7 +192,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
         until=segment.until,
         evaluate_at=segment.evaluate_at,
         epochs_reported=segment.epochs_reported,
-        init=segment.init,
+        init=init,
         # trials that share a GPU prepare batches on their own share of the cores only
         workers=segment.threads if segment.device == "cuda" else None,
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Self
 
 from detector.base.errors import ConfigError, UserError, first_line
-from detector.base.files import write_text
+from detector.base.files import cannot_read, write_text
+from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.recipe import DataChoice, Recipe
 from detector.weights.pretrained import Start
@@ -36,7 +37,7 @@ class JsonFile(Struct):
             UserError: it cannot be read, or a newer version of this program wrote it.
         """
         try:
-            content = json.loads(path.read_text())
+            content = read_json(path)
             if isinstance(content, dict) and content.get("format", FORMAT) > FORMAT:
                 raise UserError(
                     f"{path}: has format {content['format']}, written by a newer version of this "
@@ -45,7 +46,9 @@ class JsonFile(Struct):
             return cls.from_dict(content)
         except FileNotFoundError:
             raise
-        except (OSError, ValueError, TypeError, ConfigError) as error:
+        except OSError as error:
+            raise cannot_read(path, error, remedy) from error
+        except (ValueError, TypeError, ConfigError) as error:
             raise UserError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
 
     def write(self, path: Path) -> None:

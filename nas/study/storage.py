@@ -8,12 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-from collections.abc import Iterator, Mapping, Sequence
+import os
+import shlex
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from analysis.records.database import reported_epochs, stored_trials
 from detector.base.errors import UserError, disk_full, first_line
-from nas.samplers.optuna_adapter import TrialStorage, trial_id_of
-from trials.folders import DATABASE, MANIFEST, checked_name, find_study, read_manifest
+from detector.base.files import exists
+from nas.samplers.optuna_adapter import TrialStorage
+from trials.folders import (
+    DATABASE,
+    MANIFEST,
+    checked_name,
+    database_url,
+    find_study,
+    read_manifest,
+)
 from trials.record import (
     RECORD_ATTRIBUTE,
     Status,
@@ -32,7 +43,7 @@ DATABASE_TIMEOUT_S = 100
 class Study:
     """A study's folder. Use `create` or `open` to get one."""
 
-    def __init__(self, folder: Path, manifest: Manifest):
+    def __init__(self, folder: Path, manifest: Manifest, *, new: bool = False):
         import optuna
 
         self.folder = folder
@@ -40,18 +51,24 @@ class Study:
         self.manifest = manifest
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         path = folder / DATABASE
+        if not new and not exists(path):  # SQLite would create it
+            raise UserError(f"{path}: does not exist; restore it from a copy, or start a new study")
         try:
             storage = optuna.storages.RDBStorage(
-                f"sqlite:///{path.resolve()}",
+                database_url(path),
                 engine_kwargs={"connect_args": {"timeout": DATABASE_TIMEOUT_S}},
             )
-            self._optuna = optuna.create_study(
-                study_name=manifest.name,
-                storage=storage,
-                direction="maximize",
-                load_if_exists=True,
-            )
+            if new:
+                self._optuna = optuna.create_study(
+                    study_name=manifest.name,
+                    storage=storage,
+                    direction="maximize",
+                    load_if_exists=True,  # left by a process that was killed
+                )
+            else:
+                self._optuna = optuna.load_study(study_name=manifest.name, storage=storage)
             self._storage = TrialStorage(self._optuna)
+            self._parsed: dict[tuple[int, int], list[TrialRecord]] = {}  # by trial and text's hash
             self._read()
         except UserError:
             raise
@@ -67,14 +84,23 @@ class Study:
             ) from error
 
     @classmethod
-    def create(cls, runs_dir: Path, name: str, manifest: Manifest) -> Study:
+    def create(
+        cls,
+        runs_dir: Path,
+        name: str,
+        manifest: Manifest,
+        prepare: Callable[[Path], None] = lambda folder: None,
+    ) -> Study:
         """A new, empty study.
 
+        Args:
+            prepare: called with its folder before anybody else can open the study.
+
         Raises:
-            UserError: the study exists, or the folder cannot be written.
+            UserError: the study exists or is being created, or the folder cannot be written.
         """
         folder = runs_dir / checked_name(name)
-        if (folder / MANIFEST).exists():
+        if exists(folder / MANIFEST):
             raise study_exists(runs_dir, name)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -82,13 +108,17 @@ class Study:
             raise UserError(
                 f"{folder}: cannot be created ({error.strerror}); choose another --runs-dir"
             ) from error
-        study = cls(folder, manifest)
-        manifest.write(folder / MANIFEST)
+        with _locked(folder):
+            if exists(folder / MANIFEST):  # another process was faster
+                raise study_exists(runs_dir, name)
+            prepare(folder)
+            study = cls(folder, manifest, new=True)
+            manifest.write(folder / MANIFEST)  # last: without it there is no study
         return study
 
     @classmethod
     def open(cls, runs_dir: Path, name: str) -> Study:
-        """An existing study.
+        """An existing study; it may be read-only.
 
         Raises:
             UserError: there is no such study (the message lists the existing ones), or it is
@@ -141,40 +171,32 @@ class Study:
         killed did not pass on to Optuna.
 
         Raises:
-            UserError: another process is writing to the study.
+            UserError: another process is writing to the study, or it is read-only.
         """
-        with open(self.folder / LOCK, "w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError as error:
-                raise UserError(
-                    f"study {self.name} is in use by another process; wait for it, or "
-                    "choose another --study"
-                ) from error
-            for trial in self._read():
-                if not trial.state.is_finished():
-                    (record,) = records_from_json(trial.user_attrs[RECORD_ATTRIBUTE])
-                    self._update_optuna(
-                        record,
-                        {
-                            epoch: score
-                            for epoch, score in record.scores().items()
-                            if epoch not in trial.intermediate_values
-                        },
-                    )
+        if not os.access(self.folder / DATABASE, os.W_OK):
+            raise _read_only(self.folder)
+        with _locked(self.folder):
+            self._read()
+            reported = reported_epochs(self.folder / DATABASE)
+            for record in self.records:
+                if record.number not in self._finished:
+                    epochs = reported.get(self._trial_ids[record.number], set())
+                    missing = {e: s for e, s in record.scores().items() if e not in epochs}
+                    self._update_optuna(record, missing)
             yield
 
-    def _read(self) -> list:
-        """Read all records from the storage; returns Optuna's trials."""
+    def _read(self) -> None:
+        """Read all records from the storage; those that have not changed stay the same objects."""
         self._trial_ids: dict[int, int] = {}
         self._finished: set[int] = set()
         self._records: dict[int, TrialRecord] = {}
-        trials = self._optuna.get_trials(deepcopy=False)
-        for trial in trials:
-            for record in records_from_json(trial.user_attrs[RECORD_ATTRIBUTE]):
+        parsed, self._parsed = self._parsed, {}
+        for trial in stored_trials(self.folder / DATABASE):
+            key = trial.trial_id, hash(trial.text)
+            self._parsed[key] = parsed.get(key) or records_from_json(trial.text)
+            for record in self._parsed[key]:
                 # A trial resumed after its end is listed twice: the later record counts.
-                self._index(record, trial_id_of(trial), finished=trial.state.is_finished())
-        return trials
+                self._index(record, trial.trial_id, finished=trial.finished)
 
     def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         attributes = {
@@ -220,6 +242,38 @@ class Study:
         self._records[record.number] = record
         self._trial_ids[record.number] = trial_id
         (self._finished.add if finished else self._finished.discard)(record.number)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    """Holds the lock of a study's folder.
+
+    Raises:
+        UserError: another process holds it, or the folder is read-only.
+    """
+    with contextlib.ExitStack() as stack:
+        try:
+            lock = stack.enter_context(open(folder / LOCK, "wb"))
+        except OSError as error:
+            raise _read_only(folder) from error
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"study {folder.name} is in use by another process, which searches or syncs it; "
+                "wait for it, or choose another --study"
+            ) from error
+        yield
+
+
+def _read_only(folder: Path) -> UserError:
+    """The error for a study that this user may read, but not change."""
+    copy = shlex.join(["cp", "-r", str(folder), "copies/"])
+    return UserError(
+        f"{folder}: read-only for this user, so nothing can be added to the study; copy it by "
+        f"mkdir -p copies && {copy} and give --runs-dir copies (analysis.report, analysis.choose "
+        "and nas.evaluate can read the original)"
+    )
 
 
 def _state(record: TrialRecord):

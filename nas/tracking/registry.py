@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +13,12 @@ from detector.config.recipe import Evaluation
 NAME, CHAMPION = "retina-nas", "champion"
 SETTINGS = Evaluation(score_threshold=0.5)
 """The registered graph keeps the same faces as nas.detect."""
+BUILT_IN = "builtin"
+"""Value of the tag data_name for the built-in drawn scenes."""
 COMPARABLE = ("data_fingerprint", "objective", "with_holdout", "machine")
 """Tags that must be equal for two scores to be compared; machine exists only with a latency."""
+Version = tuple[str, Mapping[str, str]]
+"""Number and tags of a registered model."""
 
 
 def register(
@@ -26,11 +32,11 @@ def register(
     Args:
         uri: MLflow store or server.
         run: id of the run.
-        tags: of the version; `score` and those of COMPARABLE decide on the alias CHAMPION.
+        tags: of the version; `score`, `data_name` and those of COMPARABLE decide on its aliases.
         champion: the model becomes the champion whatever its score.
 
     Returns:
-        One line: the version, and whether it is the champion.
+        One line: the version, and which aliases it has.
     """
     import mlflow
     import onnx
@@ -64,45 +70,93 @@ def register(
     tag_texts = {key: str(value) for key, value in tags.items()}
     version = store.create_model_version(NAME, source=logged.model_uri, run_id=run, tags=tag_texts)
     store.set_tag(run, "model_version", version.version)
-    promoted, reason = becomes_champion(tag_texts, _champion(store), requested=champion)
-    if promoted:
-        store.set_registered_model_alias(NAME, CHAMPION, version.version)
+    current = _holder(store, CHAMPION)
+    if current is not None and _holder(store, data_alias(current[1])) is None:
+        store.set_registered_model_alias(NAME, data_alias(current[1]), current[0])  # an older store
+    aliases, reason = aliases_of(
+        tag_texts,
+        best=_holder(store, data_alias(tag_texts)),
+        champion=current,
+        requested=champion,
+    )
+    for alias in aliases:
+        store.set_registered_model_alias(NAME, alias, version.version)
     return f"MLflow: {NAME} version {version.version}, {reason}"
 
 
-def becomes_champion(
-    tags: Mapping[str, str], current: tuple[str, Mapping[str, str]] | None, *, requested: bool
-) -> tuple[bool, str]:
-    """Whether a new version gets the alias CHAMPION, and why.
+def data_alias(tags: Mapping[str, str]) -> str:
+    """The alias of the best model on the same images, such as champion-wider-3fa9c1."""
+    name = re.sub(r"[^a-z0-9]+", "-", tags.get("data_name", "").lower()).strip("-")[:32] or "data"
+    return f"{CHAMPION}-{name}-{tags['data_fingerprint'][:6]}"
+
+
+def aliases_of(
+    tags: Mapping[str, str], *, best: Version | None, champion: Version | None, requested: bool
+) -> tuple[list[str], str]:
+    """The aliases that a new version gets, and why.
+
+    The best version on each set of images has their `data_alias`. CHAMPION follows the images that
+    were trained on last, except that a model of the built-in scenes never takes it from one of
+    other images.
 
     Args:
         tags: of the new version.
-        current: version and tags of the champion; None if there is none yet.
+        best: the version that has the `data_alias` until now.
+        champion: the champion until now.
         requested: the user asks for it.
     """
+    alias = data_alias(tags)
     if requested:
-        return True, f"{CHAMPION} as requested"
-    if current is None:
-        return True, f"{CHAMPION}, the first one"
-    number, current_tags = current
-    unchanged = f"version {number} remains {CHAMPION}"
-    if "None" in (tags["score"], current_tags.get("score", "None")):
+        return [alias, CHAMPION], f"{CHAMPION} as requested"
+    if champion is None:
+        return [alias, CHAMPION], f"{CHAMPION}, the first one"
+    number, champion_tags = champion
+    same_images = champion_tags["data_fingerprint"] == tags["data_fingerprint"]
+    if best is not None:
+        better, reason = compare(tags, best)
+        if not better:
+            return [], reason
+    else:
+        reason = "the first one on these images"
+    if same_images:
+        return [alias, CHAMPION], f"{CHAMPION}: {reason}"
+    if tags["data_name"] == BUILT_IN and champion_tags.get("data_name") != BUILT_IN:
+        return [alias], (
+            f"{alias}: {reason}; version {number} remains {CHAMPION}: it is not of the built-in "
+            "scenes"
+        )
+    return [alias, CHAMPION], (
+        f"{CHAMPION} and {alias}: {reason}; version {number}, {CHAMPION} until now, was scored on "
+        f"other images and keeps its alias {data_alias(champion_tags)}"
+    )
+
+
+def compare(tags: Mapping[str, str], best: Version) -> tuple[bool, str]:
+    """Whether a new version is better than the best one on the same images, and why."""
+    number, best_tags = best
+    unchanged = f"version {number} remains the best on these images"
+    if "None" in (tags["score"], best_tags.get("score", "None")):
         return False, f"{unchanged}: one of the two has no score; --champion overrides"
-    if any(tags.get(key) != current_tags.get(key) for key in COMPARABLE):
-        return False, f"{unchanged}: scored on other images or in another way; --champion overrides"
-    score, current_score = float(tags["score"]), float(current_tags["score"])
-    if score > current_score:
-        return True, f"{CHAMPION}: score {score:.4f}, version {number} had {current_score:.4f}"
-    return False, f"{unchanged}: score {current_score:.4f}, this one has {score:.4f}"
+    if any(tags.get(key) != best_tags.get(key) for key in COMPARABLE):
+        return False, f"{unchanged}: scored in another way; --champion overrides"
+    score, best_score = float(tags["score"]), float(best_tags["score"])
+    if score > best_score:
+        return True, f"score {score:.4f}, version {number} had {best_score:.4f}"
+    return False, f"{unchanged}: score {best_score:.4f}, this one has {score:.4f}"
 
 
-def _champion(store) -> tuple[str, Mapping[str, str]] | None:
-    """Version and tags of the current champion."""
+def _holder(store, alias: str) -> Version | None:
+    """The version that has an alias; None if there is none."""
     aliases = store.get_registered_model(NAME).aliases
-    if CHAMPION not in aliases:
+    if alias not in aliases:
         return None
-    version = store.get_model_version(NAME, aliases[CHAMPION])
-    return version.version, version.tags
+    version = store.get_model_version(NAME, aliases[alias])
+    tags = {"data_fingerprint": ""} | version.tags
+    if "data_name" not in tags:  # registered before this tag existed
+        inputs = store.get_run(version.run_id).inputs.dataset_inputs
+        sources = [json.loads(entry.dataset.source).get("uri") for entry in inputs]
+        tags["data_name"] = BUILT_IN if "synthetic" in sources else "data"
+    return version.version, tags
 
 
 def _signature(proto):

@@ -12,13 +12,31 @@ from pathlib import Path
 
 from detector.config.recipe import Recipe
 from trials.folders import read_manifest
+from trials.hints import command
 from trials.record import LEVELS
 from trials.stored import METRICS, Manifest, Metrics, Origin, Retrain
 from trials.tracking.linked_run import LinkedRun, Result, RunFacts
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
 from trials.tracking.tracker import NullTracker, RetryingTracker, Tracker
 
-NEWER_KEYS = ("initialization",)
+NEWER_KEYS = (
+    "initialization",
+    *(
+        f"augmentation.{key}"
+        for key in (
+            "crop",
+            "clip_boxes",
+            "padding",
+            "interpolation",
+            "hue",
+            "permute_channels",
+            "ignore_invalid",
+        )
+    ),
+    "optimizer.decay_norms",
+    "loss.unmatched",
+    "loss.min_positives",
+)
 """Keys of a recipe that are missing from the metrics.json of older versions."""
 _TAGS = ("data_name", "data_fingerprint", "seed", "sampler", "scheduler", "space_hash")
 
@@ -74,12 +92,7 @@ def tracked_search(uri: str, folder: Path) -> Iterator[Tracker]:
 
 def sync_command(study: str | None, runs_dir: Path, uri: str) -> str:
     """The command that sends MLflow what it missed."""
-    return (
-        "python -m nas.sync"
-        + (f" --study {study}" if study else "")
-        + (f" --runs-dir {runs_dir}" if str(runs_dir) != "runs" else "")
-        + (f" --tracking-uri {uri}" if uri != "sqlite:///mlflow.db" else "")
-    )
+    return command("nas.sync", {"study": study, "runs_dir": runs_dir, "tracking_uri": uri})
 
 
 class NullRun(contextlib.AbstractContextManager):
@@ -149,7 +162,7 @@ class RetrainRun(contextlib.AbstractContextManager):
             Whether MLflow has the complete run.
         """
         from nas.models.model_folder import CONFIG
-        from nas.tracking.registry import register
+        from nas.tracking.registry import BUILT_IN, register
 
         folder, origin = Path(metrics.folder), metrics.origin
         names = ("accuracy_score", "speed_score", "score", "params", "macs")
@@ -157,6 +170,7 @@ class RetrainRun(contextlib.AbstractContextManager):
             "score": metrics.score,
             "study": origin.study,
             "describe": metrics.describe,
+            "data_name": BUILT_IN if origin.data.path == "synthetic" else origin.data_name,
             "data_fingerprint": origin.data_fingerprint,
             "objective": json.dumps(origin.objective.to_dict(), sort_keys=True),
             "with_holdout": origin.with_holdout,
@@ -285,13 +299,22 @@ def _retrain_facts(retrain: Retrain) -> RunFacts:
 
 
 def _retrain_key(retrain: Retrain) -> str:
-    """Identifies a retrain, also if an older version wrote its metrics.json: newer keys of the
-    recipe are left out if they have their defaults."""
-    recipe, defaults = retrain.recipe.to_dict(), Recipe().to_dict()
-    for key in NEWER_KEYS:
-        if recipe[key] == defaults[key]:
-            del recipe[key]
-    return _digest(retrain.design, replace(retrain.origin, start=None).to_dict(), recipe)
+    """Identifies a retrain, also if an older version wrote its metrics.json."""
+    origin = replace(retrain.origin, start=None).to_dict()
+    return _digest(retrain.design, origin, older_keys(retrain.recipe))
+
+
+def older_keys(recipe: Recipe) -> dict:
+    """A recipe as plain data without those of NEWER_KEYS that have their defaults."""
+    data, defaults = recipe.to_dict(), Recipe().to_dict()
+    for path in NEWER_KEYS:
+        own, default = data, defaults
+        *sections, key = path.split(".")
+        for section in sections:
+            own, default = own[section], default[section]
+        if own[key] == default[key]:
+            del own[key]
+    return data
 
 
 def _version_tags(versions: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import helpers
 import pytest
 import torch
 
@@ -208,3 +209,45 @@ def test_only_one_process_at_a_time_trains_in_a_folder(segment, monkeypatch):
         assert reports == []
     thread.join(10)
     assert [r.failure.reason for r in reports] == ["ValueError: started"]
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "misfit"])
+def test_a_damaged_checkpoint_is_removed_and_reported(segment, kind):
+    """Then the training starts again, with the same result as the first time."""
+    path = Path(segment.workdir) / "last.pt"
+    first = [report.epoch for report in run_segment(replace(segment, until=1))]
+    content = path.read_bytes()
+    if kind == "cut":
+        path.write_bytes(content[: len(content) // 2])
+    elif kind == "flipped":
+        helpers.flip_weight(path)
+    else:
+        saved = torch.load(path, weights_only=True)
+        del saved["model"][next(iter(saved["model"]))]
+        torch.save(saved, path)
+    (report,) = run_segment(replace(segment, epochs_reported=1))
+    assert report.failure.checkpoint_damaged and not report.failure.is_transient
+    assert not path.exists()
+    again = [report.epoch for report in run_segment(segment)]
+    assert [epoch.epoch for epoch in again] == [1, 2]
+    assert again[0].losses == first[0].losses
+
+
+def test_damaged_images_are_reported_as_such(segment):
+    index = Path(segment.train) / "index.json"
+    index.write_text(index.read_text()[:99])
+    (report,) = run_segment(segment)
+    assert report.failure.images_damaged and "resume" in report.failure.reason
+
+
+def test_a_damaged_start_does_not_fail_a_trial(segment):
+    Path(segment.workdir).mkdir(parents=True)
+    (Path(segment.workdir) / "start.json").write_text('{"sou')
+    assert [report.failure for report in run_segment(segment)] == [None, None]
+
+
+def test_a_trial_starts_without_a_damaged_parent(segment, tmp_path):
+    (tmp_path / "init.pt").write_bytes(b"PK cut off")
+    reports = list(run_segment(replace(segment, init=str(tmp_path / "init.pt"))))
+    assert reports[-1].failure is None and reports[-1].notes["damaged_init"] == "cut off"
+    assert "init.pt is damaged (cut off)" in log_of(segment)

@@ -5,13 +5,10 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import signal
 import socket
-import sys
-import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +24,7 @@ import trials
 from detector.base.errors import TrainingError, UserError, first_line
 from detector.config.detector import Detector
 from trials.compute.bench import Bench
+from trials.compute.local_ray import local_ray
 from trials.compute.resources import Node, Shares
 from trials.record import Cost
 
@@ -114,45 +112,22 @@ def running(shares: Shares) -> Iterator[None]:
 
 @contextlib.contextmanager
 def starting(shares: Shares) -> Iterator[Callable[[], None]]:
-    """As `running`, but Ray starts in the background; the yielded function waits until it runs.
+    """As `running`, but Ray starts in the background; the yielded function waits until it runs, and
+    raises UserError if it does not start.
 
     Ray's processes end with the thread that started them, so the thread lives as long as they do.
     """
     if ray.is_initialized():
         yield lambda: None
         return
-    with _orderly_sigterm(), ThreadPoolExecutor(1, thread_name_prefix="ray") as thread:
-        started = thread.submit(
-            ray.init,
-            address="local",
-            num_cpus=shares.cores,
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            _node_ip_address="127.0.0.1",
-        )
-
-        def ready() -> None:
-            started.result()
-
+    with ThreadPoolExecutor(1, thread_name_prefix="ray") as thread:
+        running_ray = local_ray(shares.cores)
+        started = thread.submit(running_ray.__enter__)
         try:
-            yield ready
+            yield started.result
         finally:
-            wait([started])
-            ray.shutdown()
-
-
-@contextlib.contextmanager
-def _orderly_sigterm() -> Iterator[None]:
-    """Makes SIGTERM exit the program normally; Ray does so only if it starts in the main thread."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
+            if started.exception() is None:  # waits for it
+                running_ray.__exit__(None, None, None)
 
 
 def check_nodes(folders: Sequence[Path]) -> None:
@@ -165,7 +140,7 @@ def check_nodes(folders: Sequence[Path]) -> None:
     marker, text = f".seen-{uuid.uuid4().hex}", uuid.uuid4().hex
     try:
         for folder in folders:
-            (folder / marker).write_text(text)
+            (folder / marker).write_text(text, encoding="utf-8")
         markers = [str(folder.resolve() / marker) for folder in folders]
         check = ray.remote(missing_on_node)
         replies = []
@@ -203,7 +178,7 @@ def missing_on_node(markers: Sequence[str], text: str) -> str | None:
         return f"lacks {', '.join(lacking)}; install the same environment there"
     for path in map(Path, markers):
         try:
-            shared = path.read_text() == text and os.access(path.parent, os.W_OK)
+            shared = path.read_text(encoding="utf-8") == text and os.access(path.parent, os.W_OK)
         except OSError:
             shared = False
         if not shared:

@@ -7,6 +7,7 @@ When one worker dies, all end; Ray Train restarts them, and `fit` resumes from i
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import os
@@ -38,6 +39,7 @@ from detector.training.epoch import Epoch, Progress
 from detector.training.fit import fit
 from detector.weights.file_names import LAST
 from trials.compute.cluster import join
+from trials.compute.local_ray import local_ray
 from trials.compute.resources import gpu_share
 
 logger = logging.getLogger(__name__)
@@ -67,8 +69,7 @@ def fit_on_ray(
     """
     path = Path(workdir).resolve() / LAST
     epochs_reported = _epochs(path)
-    _start_ray(workers)
-    try:
+    with _ray(workers):
         gpu = _gpu_share(device, workers)
         if 0 < gpu < 1:
             gpus = _available("GPU")
@@ -113,8 +114,6 @@ def fit_on_ray(
             if epoch.epoch > epochs_reported:  # restarted workers report some epochs again
                 epochs_reported = epoch.epoch
                 yield epoch
-    finally:
-        ray.shutdown()
 
 
 def _epochs(path: Path) -> int:
@@ -124,19 +123,19 @@ def _epochs(path: Path) -> int:
     return len(checkpoint.load(path).state["history"]) if path.exists() else 0
 
 
-def _start_ray(workers: int) -> None:
+@contextlib.contextmanager
+def _ray(workers: int) -> Iterator[None]:
+    """The cluster that RAY_ADDRESS names, or a local Ray, for the duration of the block."""
     address = os.environ.get("RAY_ADDRESS", "")
-    if address not in ("", "local"):
-        join(address, "RAY_ADDRESS", "unset it", logging_level=logging.CRITICAL)
-    else:
-        ray.init(
-            address="local",
-            num_cpus=max(workers, os.cpu_count() or 1),
-            include_dashboard=False,
-            _node_ip_address="127.0.0.1",
-            log_to_driver=False,
-            logging_level=logging.CRITICAL,
-        )
+    if address in ("", "local"):
+        with local_ray(max(workers, os.cpu_count() or 1), log_level=logging.CRITICAL):
+            yield
+        return
+    join(address, "RAY_ADDRESS", "unset it", logging_level=logging.CRITICAL)
+    try:
+        yield
+    finally:
+        ray.shutdown()
 
 
 def _available(kind: str) -> int:

@@ -3,10 +3,11 @@ this module before Ray. The user's own settings take precedence."""
 
 import os
 
-from detector.base.process import relax_gc
+from detector.base.process import disable_telemetry, limit_opencv, relax_gc
 
 _SETTINGS = {
-    "RAY_USAGE_STATS_ENABLED": "0",
+    # Its handler would replace ours of SIGTERM, print a trace and abort; see detector.base.process.
+    "RAY_DISABLE_FAILURE_SIGNAL_HANDLER": "1",
     "RAY_DEDUP_LOGS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
     # Each attempt to reach a cluster takes half a minute; by default Ray makes twenty.
@@ -22,4 +23,6 @@ _SETTINGS = {
 for _name, _value in _SETTINGS.items():
     os.environ.setdefault(_name, _value)
 
+disable_telemetry()
+limit_opencv()
 relax_gc()  # in Ray's workers, too, which import this module first

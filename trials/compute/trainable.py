@@ -30,6 +30,7 @@ from ray import tune
 from ray.tune.search import Searcher
 
 from trials.compute.cluster import Stopwatch, dead_nodes, running
+from trials.compute.local_ray import RayDied, check_alive
 from trials.compute.resources import Shares
 from trials.run import Failure, Segment, SegmentReport, run_segment
 
@@ -92,6 +93,7 @@ class SegmentSearcher(Searcher):
         self._dead: dict[str, set[str]] = {}  # nodes that were dead when it started
 
     def suggest(self, trial_id: str):
+        check_alive()  # what follows asks Ray, which would not answer
         try:
             segment = self._source.next_segment()
         except StopIteration:
@@ -114,6 +116,10 @@ class SegmentSearcher(Searcher):
         if number is not None and result and "report" in result and not error:
             self._source.handle_report(_read(result))
         elif number is not None:
+            try:
+                check_alive()
+            except RayDied:  # no trial is the cause; `_TickCallback` ends the search
+                return
             node_died = self._node_died(trial_id)
             self._source.handle_report(
                 SegmentReport(
@@ -154,12 +160,13 @@ def _read(result: dict) -> SegmentReport:
 
 
 class _TickCallback(tune.Callback):
-    """Calls `tick` in every turn of Tune's loop, for the live line."""
+    """Calls `tick` in every turn of Tune's loop, for the live line, while Ray is alive."""
 
     def __init__(self, tick):
         self._tick = tick
 
     def on_step_end(self, iteration, trials, **info):
+        check_alive()
         self._tick()
 
 
@@ -183,6 +190,7 @@ def run_on_ray(
 
     Raises:
         UserError: the stopwatch cannot be started.
+        RayDied: the local Ray has died; nothing that was reported is lost.
     """
     folder = Path(tempfile.mkdtemp(prefix="tune-", dir=scratch))
     try:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import logging
 import os
 import re
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
 
 from detector.base.errors import UserError, first_line
+from detector.base.process import disable_telemetry
 from trials.tracking.tracker import TrackerUnavailable
 
 REQUEST_TIMEOUT_S = 5
@@ -21,7 +25,7 @@ MetricPoint = tuple[str, float, float | None, int]
 # MLflow's own defaults wait for minutes; the user's settings take precedence.
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(REQUEST_TIMEOUT_S))
 os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
-os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+disable_telemetry()
 os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # a line for every trial
 
 _CAUSES = (  # pattern of MLflow's message; what it means and how to fix it
@@ -29,6 +33,10 @@ _CAUSES = (  # pattern of MLflow's message; what it means and how to fix it
         r"out-of-date database schema \(found version (\w+), but expected (\w+)",
         "is a store of another version of MLflow (schema {0}, here {1}); upgrade an older one "
         "by `mlflow db upgrade {uri}`, use the MLflow that created it, or name another store",
+    ),
+    (
+        r"attempt to write a readonly database",
+        "is read-only for this user; name another store, or none",
     ),
     (
         r"file is not a database|database disk image is malformed",
@@ -52,7 +60,7 @@ _CAUSES = (  # pattern of MLflow's message; what it means and how to fix it
 
 
 def client(uri: str):
-    """An MLflow client of a store or server, checked.
+    """An MLflow client of a store or server, checked. A new SQLite file is created.
 
     Raises:
         UserError: it does not answer, is damaged or of another version.
@@ -61,12 +69,68 @@ def client(uri: str):
 
     for name in ("mlflow", "alembic"):  # they log every table that they create
         logging.getLogger(name).setLevel(logging.ERROR)
+    file = sqlite_file(uri)
     try:
-        mlflow_client = mlflow.MlflowClient(tracking_uri=uri)
-        mlflow_client.search_experiments(max_results=1)
+        with _folder_lock(file.parent) if file else contextlib.nullcontext():
+            mlflow_client = mlflow.MlflowClient(tracking_uri=uri)
+            mlflow_client.search_experiments(max_results=1)
     except Exception as error:  # whatever SQLAlchemy, alembic, requests or MLflow raise
         raise UserError(f"--tracking-uri {uri}: {cause(error, uri)}") from error
     return mlflow_client
+
+
+def check_store(uri: str) -> None:
+    """Check a store or server before the work whose results it shall get. Creates nothing.
+
+    Args:
+        uri: may be none.
+
+    Raises:
+        UserError: it cannot be used.
+    """
+    if uri == "none":
+        return
+    file = sqlite_file(uri)
+    if file is None or file.exists():
+        client(uri)
+
+
+def sqlite_file(uri: str) -> Path | None:
+    """The file of an SQLite URI; None for a server or another database.
+
+    Raises:
+        UserError: the file cannot be created, or the URI does not say what it seems to.
+    """
+    if not uri.startswith("sqlite:///"):
+        return None
+    from sqlalchemy.engine import make_url
+
+    url = make_url(uri)
+    if "?" in uri and not url.query:
+        raise UserError(f"--tracking-uri {uri}: what follows ? is no part of the path; write %3F")
+    if not url.database or url.database == ":memory:":
+        return None
+    file = Path(url.database).absolute()
+    if not os.access(file if file.exists() else file.parent, os.W_OK):
+        problem = "read-only for this user" if file.parent.is_dir() else "no folder"
+        raise UserError(
+            f"--tracking-uri {uri}: {file if file.exists() else file.parent} is {problem}; make or "
+            "name another place, or none"
+        )
+    return file
+
+
+@contextlib.contextmanager
+def _folder_lock(folder: Path) -> Iterator[None]:
+    """Waits for other processes in such a block for the same folder: MLflow itself fails if two of
+    them create the tables of one file."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def cause(error: Exception, uri: str) -> str:
@@ -89,16 +153,25 @@ def translated_errors() -> Iterator[None]:
 
 
 def experiment_id(store, name: str) -> str:
-    """The id of an experiment, which is created if missing."""
+    """The id of an experiment, which is created if missing; the artifacts of a new one in an SQLite
+    file are in the folder mlruns beside that file, wherever the command runs."""
+    from mlflow.exceptions import MlflowException
+
     experiment = store.get_experiment_by_name(name)
-    # with this kind, the UI opens with runs and metrics, not with traces of language models
-    return (
-        experiment.experiment_id
-        if experiment
-        else store.create_experiment(
-            name, tags={"mlflow.experimentKind": "custom_model_development"}
+    if experiment:
+        return experiment.experiment_id
+    file = sqlite_file(store.tracking_uri)
+    location = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
+    try:
+        # with this kind, the UI opens with runs and metrics, not with traces of language models
+        return store.create_experiment(
+            name, location, tags={"mlflow.experimentKind": "custom_model_development"}
         )
-    )
+    except MlflowException:
+        experiment = store.get_experiment_by_name(name)  # another process was faster
+        if experiment is None:
+            raise
+        return experiment.experiment_id
 
 
 def find_runs(store, experiment: str, tags: Mapping[str, object]) -> Iterator:

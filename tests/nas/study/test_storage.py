@@ -1,5 +1,6 @@
 """A study on disk is read back equal and has one writer; damaged ones are reported."""
 
+import os
 from dataclasses import replace
 
 import helpers
@@ -221,3 +222,50 @@ def test_a_study_without_a_manifest_does_not_exist(tmp_path):
     assert newest_study(tmp_path) is None
     Study.create(tmp_path, "s", MANIFEST)
     assert read_manifest(tmp_path / "s") == MANIFEST
+
+
+@pytest.mark.parametrize("name", ["q?x", "a#b", "100%", "a%41 b", "é ü", "{x}", "a&b=c;d@e:f"])
+def test_folders_may_have_any_name(tmp_path, name):
+    from analysis.records.load import load_records
+
+    Study.create(tmp_path / name, "s", MANIFEST).add(make(0), DISTRIBUTIONS)
+    assert [record.number for record in Study.open(tmp_path / name, "s").records] == [0]
+    assert len(load_records(tmp_path / name / "s")) == 1
+    assert (tmp_path / name / "s" / "study.db").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_database_that_is_missing_is_not_created_anew(tmp_path):
+    Study.create(tmp_path, "s", MANIFEST)
+    (tmp_path / "s" / "study.db").unlink()
+    with pytest.raises(UserError, match=r"study\.db: does not exist; restore it"):
+        Study.open(tmp_path, "s")
+    assert not (tmp_path / "s" / "study.db").exists()
+
+
+def test_another_users_study_can_be_read_but_not_written(tmp_path, monkeypatch):
+    Study.create(tmp_path, "s", MANIFEST).add(make(0), DISTRIBUTIONS)
+    monkeypatch.setattr("nas.study.storage.os.access", lambda path, mode: mode != os.W_OK)
+    study = Study.open(tmp_path, "s")
+    assert len(study.records) == 1
+    copy = f"read-only for this user.* cp -r {tmp_path}/s copies/"
+    with pytest.raises(UserError, match=copy), study.writing():
+        pass
+
+
+def test_of_two_searches_that_create_one_study_one_is_refused(tmp_path):
+    """In one line, whichever step the other one has reached."""
+    refusals = []
+
+    def meanwhile(folder):
+        with pytest.raises(UserError) as error:
+            Study.create(tmp_path, "s", MANIFEST)
+        refusals.append(str(error.value))
+
+    study = Study.create(tmp_path, "s", MANIFEST, prepare=meanwhile)
+    with study.writing():
+        study.add(make(0), DISTRIBUTIONS)
+        meanwhile(study.folder)
+    assert "in use by another process" in refusals[0]
+    assert "study s exists" in refusals[1]
+    assert len(Study.open(tmp_path, "s").records) == 1

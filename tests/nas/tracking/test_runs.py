@@ -1,16 +1,19 @@
 """A study, its retrain and its registered model in an MLflow store of its own."""
 
 import json
+import socket
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from detector.config.recipe import Augmentation, Recipe
 from nas import evaluate, retrain, sync
 from nas.terminal import cli
-from nas.tracking.registry import becomes_champion
+from nas.tracking.runs import NEWER_KEYS, older_keys
 
 PREDICT = """
 import importlib.abc, json, sys
@@ -159,22 +162,35 @@ def test_a_retrain_is_linked_registered_and_predicts_without_this_project(
 
     code, out, _ = call(retrain, "--trial", "0", "--epochs", "1", "--champion")
     assert code == 0 and "version 2, champion as requested" in out
+    aliases = store.get_registered_model("retina-nas").aliases
+    assert sorted(aliases.values()) == [2, 2] and sorted(aliases)[0] == "champion"
+    assert sorted(aliases)[1].startswith("champion-builtin-")
     code, out, _ = call(sync)
     assert code == 0 and "2 retrains, 1 evaluations" in out
     assert len(runs_of("retrain", tmp_path)[1]) == 2 and len(runs_of("evaluate", tmp_path)[1]) == 1
     assert len(store.search_model_versions("name = 'retina-nas'")) == 2
 
 
-def test_which_version_becomes_champion():
-    tags = {"score": "2.0", "data_fingerprint": "a", "objective": "{}", "with_holdout": "False"}
-    assert becomes_champion(tags, None, requested=False)[0]
-    for changes, requested, promoted, reason in (
-        ({"score": "2.1"}, False, True, "score 2.1000, version 3 had 2.0000"),
-        ({"score": "2.0"}, False, False, "version 3 remains champion: score 2.0000"),
-        ({"score": "1.0"}, True, True, "as requested"),
-        ({"score": "None"}, False, False, "one of the two has no score"),
-        ({"score": "2.5", "data_fingerprint": "b"}, False, False, "on other images"),
-        ({"score": "2.5", "machine": "another"}, False, False, "in another way"),
-    ):
-        result = becomes_champion(tags | changes, ("3", tags), requested=requested)
-        assert result[0] is promoted and reason in result[1]
+def test_newer_keys_of_a_recipe_with_their_defaults_leave_a_retrains_key_as_it_was():
+    plain = Recipe().to_dict()
+    for path in NEWER_KEYS:
+        *sections, key = path.split(".")
+        own = plain
+        for section in sections:
+            own = own[section]
+        del own[key]
+    assert Recipe.from_dict(plain) == Recipe()
+    assert older_keys(Recipe()) == plain
+    changed = replace(Recipe(), augmentation=Augmentation(crop="face_centre"))
+    assert older_keys(changed) == plain | {
+        "augmentation": plain["augmentation"] | {"crop": "face_centre"}
+    }
+
+
+def test_sync_connects_to_nothing(call, monkeypatch):
+    addresses = []
+    monkeypatch.setattr(socket.socket, "connect", lambda self, address: addresses.append(address))
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *args, **named: addresses.append(args))
+    code, _, err = call(sync)
+    assert code == 0, err
+    assert addresses == []
