@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -22,6 +24,38 @@ def wider_root() -> Path:
     if not root.is_dir():
         pytest.skip("no WIDER FACE images in ../shared/data/widerface")
     return root
+
+
+@pytest.fixture
+def public_path():
+    """An empty folder that every user may enter, unlike `tmp_path`."""
+    with tempfile.TemporaryDirectory(prefix="retina-") as folder:
+        path = Path(folder).resolve()
+        path.chmod(0o755)
+        yield path
+
+
+@pytest.fixture
+def closed():
+    """Function: a path below `public_path` → a context in which this user may neither read nor
+    enter it. A root, who may do anything, is another user meanwhile."""
+
+    @contextlib.contextmanager
+    def close(path: Path):
+        mode, is_root = path.stat().st_mode, os.geteuid() == 0
+        path.chmod(0)
+        try:
+            if is_root:
+                os.seteuid(65534)
+            if os.access(path, os.R_OK, effective_ids=True):
+                pytest.skip("this user can read everything")
+            yield
+        finally:
+            if is_root:
+                os.seteuid(0)
+            path.chmod(mode)
+
+    return close
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import zipfile
 from pathlib import Path
 
 from detector.config.detector import Backbone, Context, Detector, Neck, arch_hash
@@ -92,6 +94,28 @@ def trial_record(number: int = 0, **changes) -> TrialRecord:
     return TrialRecord(number=number, **facts | changes)
 
 
+def toy_search() -> list[str]:
+    """The command line of a nas.search whose designs need not learn anything: a toy space trains
+    for a few steps, after which all would be pruned."""
+    code = """import runpy
+from trials import record
+record.MIN_AP = -1.0
+runpy.run_module("nas.search", run_name="__main__", alter_sys=True)"""
+    return [sys.executable, "-c", code]
+
+
 def equal_ap(value: float) -> dict[str, float]:
     """easy, medium and hard AP of the same value."""
     return dict.fromkeys(("easy", "medium", "hard"), value)
+
+
+def flip_weight(path: Path) -> None:
+    """Change one bit of the largest tensor in a file of torch.save."""
+    content = bytearray(path.read_bytes())
+    with zipfile.ZipFile(path) as archive:
+        tensors = [part for part in archive.infolist() if "/data/" in part.filename]
+    largest = max(tensors, key=lambda part: part.file_size)
+    header = content[largest.header_offset : largest.header_offset + 30]
+    lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]
+    content[largest.header_offset + 30 + sum(lengths) + largest.file_size // 2] ^= 1
+    path.write_bytes(content)

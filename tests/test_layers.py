@@ -23,6 +23,7 @@ MAY_IMPORT = {
 MAY_IMPORT_RAY = {
     "trials/compute/trainable.py",
     "trials/compute/cluster.py",
+    "trials/compute/local_ray.py",
     "trials/compute/distributed.py",
 }
 # Packages of others that a package of ours must not know.
@@ -61,6 +62,7 @@ LIGHT = (
     "nas.sync",
     "nas.tracking.runs",
     "nas.replay",
+    "nas.ladder",
     "analysis.records.load",
     "analysis.statistics.front",
     "analysis.statistics.pareto",
@@ -160,9 +162,11 @@ VOCABULARY = (
     "trials.stored",
     "trials.names",
     "trials.folders",
+    "trials.hints",
     "detector.base.cli",
     "detector.base.errors",
     "detector.base.files",
+    "detector.base.json_file",
 )
 
 

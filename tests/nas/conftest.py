@@ -72,8 +72,13 @@ def start(tmp_path):
     running = []
 
     def run(module: str, *args: str) -> subprocess.Popen:
+        python = [sys.executable, "-m", module]
         process = subprocess.Popen(
-            [*_loopback_only(), sys.executable, "-m", module, *map(str, args)],
+            [
+                *_loopback_only(),
+                *(helpers.toy_search() if module == "nas.search" else python),
+                *map(str, args),
+            ],
             cwd=tmp_path,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

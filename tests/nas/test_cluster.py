@@ -2,6 +2,7 @@
 
 import json
 
+import helpers
 import pytest
 
 from analysis.records.load import load_records
@@ -19,8 +20,7 @@ from ray.cluster_utils import Cluster
 quiet = {"num_cpus": 1, "include_dashboard": False, "node_ip_address": "127.0.0.1"}
 cluster = Cluster(initialize_head=True, head_node_args=quiet)
 second = cluster.add_node(num_cpus=1, node_ip_address="127.0.0.1")
-search = subprocess.Popen([sys.executable, "-m", "nas.search", *sys.argv[1:],
-                           "--address", cluster.address])
+search = subprocess.Popen([*TOY_SEARCH, *sys.argv[1:], "--address", cluster.address])
 try:
     while search.poll() is None and len(list(Path("runs").glob("*/trials/*/last.pt"))) < 2:
         time.sleep(0.1)
@@ -43,7 +43,7 @@ sys.exit(code)
 
 @pytest.mark.slow
 def test_a_search_completes_although_one_of_two_nodes_dies(start, tiny_space, tmp_path):
-    (tmp_path / "two_nodes.py").write_text(TWO_NODES)
+    (tmp_path / "two_nodes.py").write_text(f"TOY_SEARCH = {helpers.toy_search()!r}\n{TWO_NODES}")
     process = start(
         "two_nodes",
         "--space",

@@ -5,10 +5,10 @@ import random
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+import helpers
 import pytest
 
 from analysis.records.load import load_records
@@ -85,6 +85,24 @@ def test_ten_kills_lose_and_repeat_nothing(command, start, tiny_space, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("everything", [False, True], ids=["command", "group"])
+def test_sigterm_ends_a_search_in_order(command, start, tiny_space, tmp_path, everything):
+    """Sent to the command, as Kubernetes does, or to all of its processes, as SLURM and systemd."""
+    process = start(*SEARCH, "--study", "one", "--tracking-uri", "none")
+    checkpoint = tmp_path / "runs" / "one" / "trials" / "0000" / "last.pt"
+    while process.poll() is None and not checkpoint.exists():
+        time.sleep(0.2)
+    (os.killpg if everything else os.kill)(process.pid, signal.SIGTERM)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 143, err
+    assert err == "stopped by SIGTERM\n"
+    assert "nothing is lost. Resume with:\n  python -m nas.search --space tiny.yaml" in out
+    with pytest.raises(ProcessLookupError):
+        os.killpg(process.pid, 0)
+    assert all(r.status is not Status.FAILED for r in stored(tmp_path / "runs" / "one"))
+
+
+@pytest.mark.slow
 def test_a_full_disk_ends_a_search_that_continues_when_there_is_space(tiny_space, tmp_path):
     """A real one: a small file system in memory, filled after the first checkpoint."""
     isolated = ["unshare", "-rmn", "sh", "-c", "mount -t tmpfs -o size=200m tmpfs runs"]
@@ -104,7 +122,7 @@ def test_a_full_disk_ends_a_search_that_continues_when_there_is_space(tiny_space
         cp -r runs/one before
         "$@" --resume > out2 2> err2; echo $? > code2
         cp -r runs/one after"""
-    search = [sys.executable, "-m", *SEARCH, "--study", "one"]
+    search = [*helpers.toy_search(), *SEARCH[1:], "--study", "one"]
     subprocess.run(
         ["unshare", "-rmn", "sh", "-c", script, "sh", *search],
         cwd=tmp_path,

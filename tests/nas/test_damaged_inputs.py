@@ -16,9 +16,9 @@ from detector.config.detector import Backbone, Detector, Neck
 from detector.config.recipe import DataChoice
 from detector.data import convert
 from detector.data.cache import cache_images
+from detector.data.image_files import read_image, read_size
 from detector.data.open import open_data
 from detector.data.types import UnreadableImage
-from detector.data.wider import read_image, read_size
 from nas import detect, evaluate, export
 from nas.terminal import cli
 

@@ -200,7 +200,8 @@ def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch)
     assert code == 2
     assert len(err.splitlines()) == 1
     assert "runs/one: the disk is full (" in err
-    assert "resume with: python -m nas.search --space tiny.yaml --trials 50 --study one" in err
+    assert "resume with: python -m nas.search --space tiny.yaml --study one" in err
+    assert "--trials 50 --resume" in err
     assert load_records(run_here.folder / "runs" / "one") == []
 
 
