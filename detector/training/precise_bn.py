@@ -72,12 +72,13 @@ def evaluation_images(train: ImageSet, recipe: Recipe, threads: int = 0) -> Iter
 
 def evaluation_side(train: ImageSet, recipe: Recipe) -> int:
     """The median short side in px that the images have in the recipe's evaluation, rounded to a
-    multiple of 32."""
+    multiple of 32, but at least the size of the training crops: a full training is watched at a
+    small size, and finally evaluated at the original one."""
     sizes = [label.size for label in train.labels if label.size[0] > 0]
     if not sizes:
         return recipe.size
     short = np.median([min(input_size(size, recipe.evaluation)) for size in sizes])
-    return max(32, round(float(short) / 32) * 32)
+    return max(recipe.size, round(float(short) / 32) * 32)
 
 
 @torch.no_grad()

@@ -64,6 +64,7 @@ def test_images_are_as_large_as_evaluated_ones(tiny_data):
     shorts = [min(size) * min(1, 96 / max(size)) for size in sizes]
     side = evaluation_side(tiny_data.train, RECIPE)
     assert side % 32 == 0 and abs(side - np.median(shorts)) <= 16
+    assert evaluation_side(tiny_data.train, replace(RECIPE, size=640)) == 640
     whole = replace(RECIPE, evaluation=Evaluation())
     assert abs(evaluation_side(tiny_data.train, whole) - np.median([min(s) for s in sizes])) <= 16
     assert {tuple(images.shape[2:]) for images in evaluation_images(tiny_data.train, RECIPE)} == {
@@ -77,7 +78,7 @@ def test_images_are_always_the_same_and_unchanged_in_colour(tiny_data, monkeypat
     other = replace(
         RECIPE,
         seed=9,
-        size=128,
+        size=32,
         augmentation=Augmentation(scales=(0.3, 2.0), photometric=1.0, permute_channels=1.0),
     )
     first = list(evaluation_images(tiny_data.train, RECIPE))
