@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 # One compute thread for each test process: faster together than processes that share all cores.
 PYTEST := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
 
-.PHONY: help install search lint docs test test-slow test-gpu benchmark gpu-report clean
+.PHONY: help install search lint docs test test-slow test-faults test-gpu benchmark gpu-report clean
 .DEFAULT_GOAL := help
 
 help:
@@ -17,6 +17,7 @@ help:
 	@echo "make lint        formatting, ruff and mypy"
 	@echo "make docs        the documentation as a site, build/site/index.html"
 	@echo "make test        the tests that a change must pass; make test-slow: the long ones"
+	@echo "make test-faults a search with fifty random faults; FAULT_SEED=N chooses others"
 	@echo "make test-gpu    the tests that need a GPU"
 	@echo "make benchmark   measured rates and ratios"
 	@echo "make gpu-report  8 minutes of measuring on a GPU, written to docs/gpu.md;"
@@ -46,6 +47,9 @@ test: install
 
 test-slow: install
 	$(PYTEST) -m slow
+
+test-faults: install
+	$(PYTEST) -m faults -s
 
 test-gpu: install
 	$(PYTEST) -m gpu
