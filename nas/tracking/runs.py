@@ -34,6 +34,8 @@ NEWER_KEYS = (
         )
     ),
     "optimizer.decay_norms",
+    "evaluation.canvas",
+    "evaluation.interpolation",
     "loss.unmatched",
     "loss.min_positives",
 )
