@@ -6,7 +6,6 @@ and is evaluated on the val images besides, which no search has chosen by.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from analysis.records.load import load_records
+from analysis.statistics.correlation import fit_line
 from analysis.statistics.ladder import Bias, Look, Rungs, bias, looks, spread
 from detector.base.errors import ConfigError, UserError, first_line
 from detector.base.files import cannot_read, write_text
@@ -24,6 +23,7 @@ from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.detector import Detector
 from nas.retraining.options import RetrainOptions
+from nas.tabular.table import text_by_rows
 from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord, mean_ap
@@ -81,14 +81,6 @@ class Ladder(Struct):
                 f"{path}: not a ladder ({first_line(error)}); {_TRAIN_AGAIN}"
             ) from error
 
-    def text(self) -> str:
-        """As JSON, with one line for each design."""
-        data = self.to_dict()
-        rows = data.pop("rows")
-        head = json.dumps(data, indent=1).removesuffix("\n}")
-        lines = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in rows)
-        return f'{head},\n "rows": [\n  {lines}\n ]\n}}\n'
-
 
 def family_of(detector: Detector) -> str:
     """Backbone and kind of head, such as "resnet sigmoid"."""
@@ -126,7 +118,7 @@ def train(records: Sequence[TrialRecord], options: RetrainOptions, jobs: int) ->
     """
     import multiprocessing
 
-    tasks = [(replace(options, trial=record.number, resume=True), jobs) for record in records]
+    tasks = [(r, replace(options, trial=r.number, resume=True), jobs) for r in records]
     if jobs == 1:
         yield from map(_train, tasks)
         return
@@ -134,8 +126,8 @@ def train(records: Sequence[TrialRecord], options: RetrainOptions, jobs: int) ->
         yield from pool.imap_unordered(_train, tasks)
 
 
-def _train(task: tuple[RetrainOptions, int]) -> Rung:
-    options, jobs = task
+def _train(task: tuple[TrialRecord, RetrainOptions, int]) -> Rung:
+    record, options, jobs = task
     import torch
 
     from detector.config.recipe import Evaluation
@@ -160,11 +152,6 @@ def _train(task: tuple[RetrainOptions, int]) -> Rung:
             if len(val)
             else None
         )
-    record = next(
-        r
-        for r in load_records(options.runs_dir / str(candidate.study))
-        if r.number == options.trial
-    )
     assert metrics.ap is not None
     return Rung(
         params=record.params,
@@ -231,13 +218,12 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
         macs=np.array([row.cost.macs for row, _ in pairs], float),
         families=tuple(row.family for row, _ in pairs),
     )
-    slope = np.polyfit(rungs.proxy[:, -1], rungs.full, 1)
     return Verdict(
         designs=len(pairs),
         judged_on="val" if on_val else "hold-out",
         looks=looks(rungs),
         bias=bias(rungs),
-        deviation_at_end=float(np.std(rungs.full - np.polyval(slope, rungs.proxy[:, -1]), ddof=2)),
+        deviation_at_end=fit_line(rungs.proxy[:, -1], rungs.full)[2],
     )
 
 
@@ -274,7 +260,7 @@ def print_verdict(verdict: Verdict) -> None:
 def save(path: Path, made: dict, rungs: Sequence[Rung]) -> None:
     """Writes the ladder, cheapest design first."""
     rows = tuple(sorted(rungs, key=lambda rung: rung.cost.macs))
-    write_text(path, Ladder(made=made, rows=rows).text())
+    write_text(path, text_by_rows(Ladder(made=made, rows=rows)))
 
 
 def progress(done: int, total: int, rung: Rung) -> None:

@@ -187,11 +187,16 @@ class Table(Struct):
 
     def text(self) -> str:
         """As JSON, with one line for each design."""
-        data = self.to_dict()
-        rows = data.pop("rows")
-        head = json.dumps(data, indent=1).removesuffix("\n}")
-        lines = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in rows)
-        return f'{head},\n "rows": [\n  {lines}\n ]\n}}\n'
+        return text_by_rows(self)
+
+
+def text_by_rows(table: Struct) -> str:
+    """A struct that has `rows` as JSON, with one line for each row."""
+    data = table.to_dict()
+    rows = data.pop("rows")
+    head = json.dumps(data, indent=1).removesuffix("\n}")
+    lines = ",\n  ".join(json.dumps(row, separators=(",", ":")) for row in rows)
+    return f'{head},\n "rows": [\n  {lines}\n ]\n}}\n'
 
 
 def row_key(params: Mapping[str, Value]) -> tuple:

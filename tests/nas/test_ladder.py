@@ -114,8 +114,9 @@ def test_designs_are_trained_once(tmp_path, monkeypatch):
     trained = []
 
     def train(task):
-        options, jobs = task
+        record, options, jobs = task
         trained.append(options.trial)
+        assert record.number == options.trial
         assert options.resume and (options.epochs, options.size, jobs) == (3, 64, 1)
         return rung(RECORDS[options.trial], 0.1)
 
