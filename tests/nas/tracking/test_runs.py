@@ -13,7 +13,7 @@ import pytest
 from detector.config.recipe import Augmentation, Recipe
 from nas import evaluate, retrain, sync
 from nas.terminal import cli
-from nas.tracking.runs import NEWER_KEYS, older_keys
+from nas.tracking.runs import NEWER_KEYS, _digest, older_keys
 
 PREDICT = """
 import importlib.abc, json, sys
@@ -185,6 +185,11 @@ def test_newer_keys_of_a_recipe_with_their_defaults_leave_a_retrains_key_as_it_w
     assert older_keys(changed) == plain | {
         "augmentation": plain["augmentation"] | {"crop": "face_centre"}
     }
+
+
+def test_keys_of_a_default_recipe_are_those_of_the_first_version():
+    """A key of the recipe that is not among NEWER_KEYS would make older retrains other ones."""
+    assert _digest(older_keys(Recipe())) == "136d35ec891643c8"
 
 
 def test_sync_connects_to_nothing(call, monkeypatch):
