@@ -10,12 +10,13 @@ import secrets
 import shutil
 import socket
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import trials.compute.settings  # noqa: F401  isort: skip  (before Ray itself)
 
+import psutil
 import ray
 from ray._private import ray_constants
 
@@ -33,6 +34,8 @@ ATTEMPTS = 2
 """To start Ray if it times out: a second one finds its programs in the page cache."""
 GCS_TIMEOUT = 15
 """Seconds until Ray ends this process because its gcs_server has died; by default 60."""
+LEAVE_TIMEOUT = 1
+"""Seconds that Ray's processes have to end by themselves once it has shut down."""
 ESSENTIAL = ("raylet", "gcs_server")
 """Ray's processes that nothing replaces: without one of them Ray waits, for ever or until it ends
 the whole command."""
@@ -46,7 +49,7 @@ class RayDied(Exception):
 def local_ray(cores: int, log_level: int = logging.ERROR) -> Iterator[None]:
     """Ray on this machine for the duration of the block, for this process alone.
 
-    Ray's processes end with the thread that starts them.
+    Ray's processes end with the thread that starts them, and at the latest with the block.
 
     Args:
         cores: that Ray may use.
@@ -80,8 +83,34 @@ def local_ray(cores: int, log_level: int = logging.ERROR) -> Iterator[None]:
                         raise UserError(start_failure(error)) from error
             yield
     finally:
+        processes = _processes(folder)
         ray.shutdown()
+        _end(processes)
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _processes(folder: Path) -> list[psutil.Process]:
+    """Those that were started for Ray in `folder`, found by their command lines even where their
+    parents have died, and all that these have started."""
+    started = [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if str(folder) in " ".join(process.info["cmdline"] or ()) and process.pid != os.getpid()
+    ]
+    with_children = set(started)
+    for process in started:
+        with contextlib.suppress(psutil.Error):
+            with_children.update(process.children(recursive=True))
+    return list(with_children)
+
+
+def _end(processes: Sequence[psutil.Process]) -> None:
+    """Kills those that do not end by themselves: Ray gives its raylet one second before it kills
+    it, and what the raylet has started then stays for up to two minutes."""
+    _, alive = psutil.wait_procs(processes, timeout=LEAVE_TIMEOUT)
+    for process in alive:
+        with contextlib.suppress(psutil.Error):
+            process.kill()
 
 
 def check_alive() -> None:

@@ -184,7 +184,22 @@ def test_ray_listens_on_loopback_alone_and_ends(monkeypatch, tmp_path):
         addresses = set().union(*(listening(p.pid) for p in (psutil.Process(), *processes)))
     assert processes and addresses
     assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}
-    _, alive = psutil.wait_procs(processes, timeout=30)
+    _, alive = psutil.wait_procs(processes, timeout=5)
+    assert not alive
+
+
+@pytest.mark.slow
+def test_what_a_killed_raylet_leaves_ends_with_ray():
+    import psutil
+
+    with local_ray(1):
+        assert ray.get(ray.remote(lambda: 1).remote()) == 1
+        processes = psutil.Process().children(recursive=True)
+        raylet = next(p for p in processes if p.name() == "raylet")
+        assert raylet.children(recursive=True)
+        raylet.kill()
+        raylet.wait(timeout=10)
+    _, alive = psutil.wait_procs(processes, timeout=5)
     assert not alive
 
 
