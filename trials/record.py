@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from detector.architecture.cost import cost
 from detector.base.struct import Struct
@@ -248,7 +249,27 @@ def records_from_json(text: str) -> list[TrialRecord]:
     """The records in a trial of the storage: a single one, or a batch of infeasible ones."""
     plain = json.loads(text)
     entries = plain if isinstance(plain, list) else [plain]
-    return [TrialRecord.from_dict(entry) for entry in entries]
+    return [TrialRecord.from_dict(_with_parts(entry)) for entry in entries]
+
+
+def _with_parts(entry: dict) -> dict:
+    """The entry with its recipe and the parts of its detector as objects, read once for all records
+    that have the same: a study of 10,000 trials has few."""
+    detector = {
+        name: _part(f"detector.{name}", json.dumps(part)) if name in _DETECTOR else part
+        for name, part in entry.get("detector", {}).items()
+    }
+    recipe = _part("recipe", json.dumps(entry.get("recipe")))
+    return {**entry, "detector": detector, "recipe": recipe}
+
+
+_DETECTOR = typing.get_type_hints(Detector)
+
+
+@lru_cache(maxsize=10_000)
+def _part(where: str, text: str) -> Struct:
+    kind = Recipe if where == "recipe" else _DETECTOR[where.removeprefix("detector.")]
+    return kind.from_dict(json.loads(text), where)
 
 
 def identity_of(design: str, recipe: Recipe) -> str:

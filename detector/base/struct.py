@@ -7,12 +7,14 @@ import difflib
 import enum
 import types
 import typing
+from collections.abc import Callable
 from functools import cache
 from typing import Self
 
 from detector.base.errors import ConfigError
 
 _SCALARS = frozenset({int, float, str, bool, type(None)})
+Reader = Callable[[typing.Any, str], typing.Any]
 _NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
@@ -36,21 +38,16 @@ class Struct:
             raise ConfigError(
                 f"{where or cls.__name__}: {data!r} must be a mapping of keys to values"
             )
-        hints = _hints(cls)  # type: ignore[arg-type]  # classes are hashable: python/mypy#11470
-        for key in data:
-            if key not in hints:
-                close = difflib.get_close_matches(str(key), hints, n=1)
-                hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(hints)}"
-                raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
+        readers = _readers(cls)  # type: ignore[arg-type]  # classes are hashable: python/mypy#11470
+        if not data.keys() <= readers.keys():
+            key = next(key for key in data if key not in readers)
+            close = difflib.get_close_matches(str(key), readers, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(readers)}"
+            raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
         required = _required(cls)  # type: ignore[arg-type]
-        for key in sorted(required - data.keys()):
-            raise ConfigError(f"{prefix}{key}: missing key; add it")
-        return cls(
-            **{
-                key: value if type(value) is hints[key] else _read(hints[key], value, prefix + key)
-                for key, value in data.items()
-            }
-        )
+        if not required <= data.keys():
+            raise ConfigError(f"{prefix}{min(required - data.keys())}: missing key; add it")
+        return cls(**{key: readers[key](value, prefix + key) for key, value in data.items()})
 
     def to_dict(self) -> dict:
         """Plain data (dicts, lists, scalars) with every field."""
@@ -58,8 +55,9 @@ class Struct:
 
 
 @cache
-def _hints(cls) -> dict[str, typing.Any]:
-    return typing.get_type_hints(cls)
+def _readers(cls) -> dict[str, Reader]:
+    """By the names of the fields."""
+    return {name: _reader(hint) for name, hint in typing.get_type_hints(cls).items()}
 
 
 @cache
@@ -92,42 +90,77 @@ def _plain(value):
 
 
 @cache
-def _origin_and_args(hint) -> tuple[typing.Any, tuple]:
-    return typing.get_origin(hint), typing.get_args(hint)
-
-
-def _read(hint, value, where: str):
-    """`value` as the type `hint`; raises ConfigError if it is of another type."""
-    if type(value) is hint:
-        return value
-    origin, args = _origin_and_args(hint)
+def _reader(hint) -> Reader:
+    """Function: a value, where it stands → the value as the type `hint`; ConfigError if it is of
+    another type."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):
-        if value is None and type(None) in args:
-            return None
-        return _read(next(a for a in args if a is not type(None)), value, where)
-    if isinstance(hint, type) and issubclass(hint, Struct):
-        return value if isinstance(value, hint) else hint.from_dict(value, where)
+        read = _reader(next(a for a in args if a is not type(None)))
+        if type(None) not in args:
+            return read
+        return lambda value, where: None if value is None else read(value, where)
     if origin is tuple:
-        if not isinstance(value, (list, tuple)):
-            raise ConfigError(f"{where}: {value!r} must be a list")
-        if args[-1] is Ellipsis and set(map(type, value)) <= {args[0]}:
-            return tuple(value)
-        if args[-1] is Ellipsis:
-            return tuple(_read(args[0], v, f"{where}[{i}]") for i, v in enumerate(value))
-        if len(value) != len(args):
-            raise ConfigError(f"{where}: {value!r} must have {len(args)} entries")
-        return tuple(_read(a, v, f"{where}[{i}]") for i, (a, v) in enumerate(zip(args, value)))
-    if isinstance(hint, type) and issubclass(hint, enum.Enum):
-        if value not in {member.value for member in hint}:
+        return _reader_of_tuples(args)
+    if not isinstance(hint, type):
+        raise TypeError(f"fields of type {hint} cannot be read")
+    if issubclass(hint, Struct):
+        return lambda value, where: (
+            value if isinstance(value, hint) else hint.from_dict(value, where)
+        )
+    if issubclass(hint, enum.Enum):
+        return _reader_of_enum(hint)
+
+    def read_scalar(value, where):
+        if type(value) is hint:
+            return value
+        if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+            return float(value)
+        if hint is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
+            return int(value)
+        if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+            raise ConfigError(f"{where}: {value!r} must be {_NAMES.get(hint, hint.__name__)}")
+        return value
+
+    return read_scalar
+
+
+def _reader_of_tuples(types_of_entries: tuple) -> Reader:
+    first = types_of_entries[0]
+    if types_of_entries[-1] is Ellipsis:
+        read_entry = _reader(first)
+
+        def read_any(value, where):
+            _check_list(value, where)
+            if set(map(type, value)) <= {first}:  # most are plain already
+                return tuple(value)
+            return tuple(read_entry(v, f"{where}[{i}]") for i, v in enumerate(value))
+
+        return read_any
+    readers = [_reader(hint) for hint in types_of_entries]
+
+    def read_fixed(value, where):
+        _check_list(value, where)
+        if len(value) != len(readers):
+            raise ConfigError(f"{where}: {value!r} must have {len(readers)} entries")
+        return tuple(read(v, f"{where}[{i}]") for i, (read, v) in enumerate(zip(readers, value)))
+
+    return read_fixed
+
+
+def _check_list(value, where: str) -> None:
+    if not isinstance(value, (list, tuple)):
+        raise ConfigError(f"{where}: {value!r} must be a list")
+
+
+def _reader_of_enum(kind: type[enum.Enum]) -> Reader:
+    members = {member.value: member for member in kind}
+
+    def read(value, where):
+        try:
+            return members[value]
+        except (KeyError, TypeError):
             raise ConfigError(
-                f"{where}: {value!r} is not one of "
-                f"{', '.join(str(member.value) for member in hint)}"
-            )
-        return hint(value)
-    if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    if hint is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
-        return int(value)
-    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f"{where}: {value!r} must be {_NAMES.get(hint, hint.__name__)}")
-    return value
+                f"{where}: {value!r} is not one of {', '.join(map(str, members))}"
+            ) from None
+
+    return read

@@ -33,7 +33,7 @@ POPULATION = 20
 """Of NSGA-II: with hundreds of trials this makes ten generations rather than two."""
 GP_MIN_TRIALS = 10
 """Trials that must have reached a budget for a Gaussian process to model it."""
-GP_MAX_TRIALS = 120
+GP_MAX_TRIALS = 80
 """Trials that a Gaussian process is fitted to, the best and the latest ones: its time grows with
 their third power."""
 
