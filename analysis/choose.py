@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.records.studies import StudyData, load_study
 from analysis.records.trial_table import ap_columns, cost_columns, print_table
-from analysis.statistics.correlation import score_deviation, tied_with_best
+from analysis.statistics.correlation import tied_with_best
 from analysis.statistics.front import ap_of, front_data, name_of
 from detector.base import cli
 from detector.base.errors import UserError
@@ -59,8 +59,10 @@ def run(args: Namespace) -> dict:
             f"is within {_limit_flags(args)}; {_nearest(study, args)}"
         )
     # The front of the allowed designs: only designs beyond the limits may dominate one of them.
-    front = sorted(front_data(allowed, study.metric).front, key=rank)
-    deviation, source = score_deviation(study.comparisons)
+    on_front = {r.number: r for r in front_data(allowed, study.metric).front}
+    best = min(allowed, key=rank)  # by an expression it need not be on the front
+    front = sorted((on_front | {best.number: best}).values(), key=rank)
+    deviation, source = study.score_deviation
     scores = np.array([r.score for r in front], dtype=float)
     tied = 0 if deviation is None else tied_with_best(scores, deviation)
     _print_table(study, front, deviation, tied, args)
@@ -176,7 +178,8 @@ def _print_table(
 
 def _print_verdict(study: StudyData, deviation: float | None, source: str, tied: int) -> None:
     """Whether the best scores differ significantly."""
-    speed = f"the speed term is {'measured' if study.metric == 'latency_ms' else 'exact'}"
+    timed = study.manifest.objective.uses_latency
+    speed = f"the cost in the score is {'measured' if timed else 'exact'}"
     if deviation is None:
         print(
             "whether scores differ significantly is unknown: too few designs were trained at two "

@@ -9,7 +9,6 @@ from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
 from analysis.records.studies import StudyData, load_study, measured_metrics
-from analysis.statistics.correlation import score_deviation
 from analysis.statistics.pareto import hypervolume_of
 from detector.base import cli
 from detector.base.errors import UserError
@@ -105,7 +104,7 @@ def write_page(studies: list[StudyData]) -> Path:
 
 def summary(study: StudyData) -> dict:
     """A study in a few numbers, as --json writes them."""
-    deviation, source = score_deviation(study.comparisons)
+    deviation, source = study.score_deviation
     return {
         "study": study.name,
         "caption": study.front.caption,

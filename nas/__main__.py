@@ -42,7 +42,10 @@ commands (each has its own --help; `{prog} search` is the same as `python -m nas
 
 options:
   -h, --help  show this message and exit
-  --version   show the version and exit"""
+  --version   show the version and exit
+  --print-completion {{bash,zsh,fish}}
+              print a script by which the shell completes commands and flags;
+              bash reads it by source, docs/index.md has the others"""
 
 
 def version() -> str:
@@ -68,6 +71,15 @@ def _print(text: str) -> int:
     return 0
 
 
+def _print_completion(words: list[str]) -> int:
+    from nas.terminal.completion import SHELLS, completion_script
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        print(f"error: --print-completion: name a shell: {', '.join(SHELLS)}", file=sys.stderr)
+        return 2
+    return _print(completion_script(words[0], "retina-nas", COMMANDS))
+
+
 def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
     """Run a subcommand.
 
@@ -83,6 +95,8 @@ def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
         return _print(help_text(prog)) or (0 if name else 2)
     if name == "--version":
         return _print(f"retina-nas {version()}")
+    if name == "--print-completion":
+        return _print_completion(rest)
     if name not in COMMANDS:
         print(
             f"error: {name!r} is not a command of {prog}; choose from {', '.join(COMMANDS)}",

@@ -35,7 +35,11 @@ where params.yaml has a section objective, as in a search space, optionally with
   objective: {metric: params, best: 50e3, worst: 45e6, weights: {accuracy: 2, speed: 1}}
 
 The score is speed × speed_score + accuracy × accuracy_score. The metric is macs, params or
-latency_ms; speed_score is 1 at best and 0 at worst."""
+latency_ms; speed_score is 1 at best and 0 at worst. Or the score is an expression:
+
+  objective: {score: 2 * accuracy + 1 - log10(macs / 1e8) / 3}
+
+of accuracy, easy, medium, hard, macs, params and latency_ms (docs/search-spaces.md)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,14 +61,31 @@ class Formula(Objective):
 
     weights: Weights = field(default_factory=Weights)
 
+    def __post_init__(self):
+        super().__post_init__()
+        if self.score is not None and self.weights != Weights():
+            raise ConfigError(
+                "objective.weights: do not go with score, an expression has its own; remove one"
+            )
+
+    def __str__(self) -> str:
+        if self.score is not None:
+            return super().__str__()
+        return (
+            f"{self.weights.speed:g} × speed + {self.weights.accuracy:g} × accuracy, speed by "
+            f"{self.metric} from {self.best:g} (1) to {self.worst:g} (0)"
+        )
+
     def of(self, record: TrialRecord) -> float:
-        """The score of a completed trial that has this formula's speed_score.
+        """The score of a completed trial to which `with_formula` has applied this formula.
 
         Raises:
             ValueError: it was never evaluated.
         """
-        if record.accuracy_score is None:
+        if record.accuracy_score is None or record.score is None:
             raise ValueError(f"trial {record.number} was never evaluated")
+        if self.score is not None:
+            return record.score
         return (
             self.weights.speed * record.speed_score + self.weights.accuracy * record.accuracy_score
         )
@@ -155,19 +176,19 @@ def read_formula(path: Path) -> Formula:
 def with_formula(
     formula: Objective, records: Sequence[TrialRecord], study: str
 ) -> list[TrialRecord]:
-    """The records with the speed_score of another formula.
+    """The records, scored by another formula.
 
     Raises:
-        UserError: its metric was not measured.
+        UserError: a quantity that it needs was not measured.
     """
-    unmeasured = [r.number for r in records if getattr(r.cost, formula.metric) is None]
+    unmeasured = [r.number for r in records if formula.unmeasured(r.cost)]
     if unmeasured:
         raise UserError(
-            f"study {study} measured no {formula.metric} for {len(unmeasured)} of its "
+            f"study {study} measured no latency_ms for {len(unmeasured)} of its "
             f"{len(records)} completed trials (the first is {unmeasured[0]}); rank by "
             "macs or params, or measure a retrained model with python -m nas.evaluate"
         )
-    return [r.evolve(speed_score=formula.speed_score(r.cost)) for r in records]
+    return [formula.applied_to(r) for r in records]
 
 
 def ranking(
@@ -186,13 +207,11 @@ def _print(
     front: Sequence[TrialRecord],
     top: int,
 ) -> None:
-    weights, shown = formula.weights, after[:top]
+    shown = after[:top]
     old = {r.number: (rank, r.score) for rank, r in enumerate(before, 1)}
     on_front = {r.number for r in front}
     print_table(
-        f"{name}: {len(after)} completed trials by {weights.speed:g} × speed + "
-        f"{weights.accuracy:g} × accuracy, speed by {formula.metric} from "
-        f"{formula.best:g} (1) to {formula.worst:g} (0)",
+        f"{name}: {len(after)} completed trials by {formula}",
         names=[f"{r.number}{' *' if r.number in on_front else ''}" for r in shown],
         designs=[describe(r.detector) for r in shown],
         columns={

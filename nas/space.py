@@ -23,6 +23,7 @@ from nas.terminal import cli
 from nas.terminal.format import count
 from trials.constraints import Constraints
 from trials.names import describe
+from trials.record import Cost
 
 DESCRIPTION = """\
 Read and check a search space, and show the number of its designs, some examples, and the
@@ -31,11 +32,13 @@ distribution of parameters and MACs (at 640×640) over random draws. Nothing is 
   python -m nas.space search_spaces/retina.yaml
   python -m nas.space search_spaces/scrfd.yaml --budget 0.5G
 
-Errors in the file are reported with their line numbers."""
+Errors in the file are reported with their line numbers. --schema writes JSON Schemas, by which
+editors complete and check spaces, presets and recipes while they are written."""
 
 SHOWN = 10
 VARIED = 60  # draws from whose neighbours the number of equal designs is estimated
 MAX_NEIGHBOURS = 1_000  # of a draw, which are all resolved
+ACCURACIES = (0.5, 0.6)  # for which an expression's scores are shown
 BAR = 40  # characters of the longest bar
 QUANTILES = {
     "least": 0.0,
@@ -54,6 +57,7 @@ def make_parser() -> ArgumentParser:
         "space",
         metavar="FILE",
         type=Path,
+        nargs="?",
         help="the search space: a file, or a shipped one by name (retina is "
         "search_spaces/retina.yaml)",
     )
@@ -72,11 +76,21 @@ def make_parser() -> ArgumentParser:
         default=0,
         help="random seed of the draws (default: 0)",
     )
+    parser.add_argument(
+        "--schema",
+        metavar="DIR",
+        type=Path,
+        help="write space.schema.json, preset.schema.json and recipe.schema.json to DIR instead",
+    )
     return parser
 
 
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
+    if (args.space is None) == (args.schema is None):
+        raise UserError("nas.space: give a search space, or --schema DIR")
+    if args.schema is not None:
+        return _write_schemas(args.schema)
     space = cli.load_space(args)
     trial = RandomTrial(f"nas.space/{args.seed}")
     proposals = [evaluate_cost(space, space.suggest(trial)) for _ in range(args.draws)]
@@ -97,6 +111,8 @@ def run(args: Namespace) -> dict:
     )
     _print_designs([baseline(space), *proposals[:SHOWN]])
     feasible = [p for p in proposals if p.violation is None]
+    if space.objective.score is not None:
+        _print_score(space, [p.cost for p in feasible or proposals])
     shares = _shares_outside(space.constraints, proposals)
     print(
         f"\nof {len(proposals)} random draws {len(feasible) / len(proposals):.1%} are feasible, "
@@ -138,6 +154,24 @@ def run(args: Namespace) -> dict:
     }
 
 
+def _write_schemas(folder: Path) -> dict:
+    from nas.search_space.schema import write_schemas
+
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--schema {folder}: cannot be created ({error.strerror}); give another folder"
+        ) from error
+    paths = write_schemas(folder)
+    print("\n".join(map(str, paths)))
+    print(
+        f"first line of a file that editors check by one of them, relative to the file:\n"
+        f"  # yaml-language-server: $schema={paths[-1].name}"
+    )
+    return {"schemas": [str(path) for path in paths]}
+
+
 def _print_designs(proposals: Sequence[Proposal]) -> None:
     """Print the baseline and some draws as a table."""
     print()
@@ -153,6 +187,23 @@ def _print_designs(proposals: Sequence[Proposal]) -> None:
             "MACs": [count(p.cost.macs) for p in proposals],
         },
         first="",
+    )
+
+
+def _print_score(space: SearchSpace, costs: Sequence[Cost]) -> None:
+    """Print an expression with its values, which show a wrong unit or sign."""
+    print(f"\nscore: {space.objective}")
+    front = f"the front is that of accuracy and {space.objective.metric}"
+    if space.objective.uses_latency:
+        print(f"  of latency too, which a search measures; {front}")
+        return
+    own = Cost.of(space.base)
+    low, high = (space.objective.score_of(accuracy, own) for accuracy in ACCURACIES)
+    scores = [space.objective.score_of(ACCURACIES[0], cost) for cost in costs]
+    print(
+        f"  the baseline has {low:.3f} with accuracy {ACCURACIES[0]}, {high:.3f} with "
+        f"{ACCURACIES[1]}; with {ACCURACIES[0]} draws have {min(scores):.3f} to {max(scores):.3f}\n"
+        f"  {front}"
     )
 
 

@@ -1,13 +1,22 @@
-"""The competition's score: speed_score + 2 × accuracy_score, each in [0, 1]."""
+"""The score: the competition's speed_score + 2 × accuracy_score, or an expression of the user's."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
-from trials.record import Cost
+from trials.expression import COSTS, read_expression
+from trials.record import (
+    ACCURACY_WEIGHT,
+    Cost,
+    TrialRecord,
+    combined_score,
+    expression_score,
+    mean_ap,
+)
 
 # Cost at which the speed score is 1 and at which it is 0, for each metric.
 ANCHORS: dict[str, tuple[float, float]] = {
@@ -28,6 +37,11 @@ class Objective(Struct):
     worst: float | None = None
     """Cost at and above which the speed score is 0; in between it is linear in the logarithm of the
     cost. None means the metric's default (ANCHORS)."""
+    score: str | None = None
+    """An expression such as 2 * accuracy + 1 - log10(macs / 1e8) / 3, of accuracy (the mean of
+    easy, medium and hard), easy, medium, hard (AP in [0, 1]), macs, params and latency_ms, with
+    + - * / **, log, log2, log10, exp, sqrt, min, max, abs, clip, and `a if macs < 1e9 else b`. None
+    means speed_score + 2 × accuracy. The front is that of accuracy and the metric in any case."""
 
     def __post_init__(self):
         if self.metric not in ANCHORS:
@@ -43,6 +57,24 @@ class Objective(Struct):
                 f"objective.best: {best:g} must be above 0 and below worst, "
                 f"{worst:g}: lower cost is better"
             )
+        if self.score is not None:
+            try:
+                read_expression(self.score).check()
+            except ConfigError as error:
+                raise ConfigError(f"objective.score: {error}") from error
+
+    def to_dict(self) -> dict:
+        """As `Struct.to_dict`; without `score` where there is none, as in older studies."""
+        plain = super().to_dict()
+        if self.score is None:
+            del plain["score"]
+        return plain
+
+    def __str__(self) -> str:
+        """The formula, for people."""
+        if self.score is None:
+            return f"speed_score + 2 × accuracy_score, speed by {self.metric}"
+        return " ".join(self.score.split())
 
     @property
     def anchors(self) -> tuple[float, float]:
@@ -65,3 +97,68 @@ class Objective(Struct):
     def measured(self, cost: Cost) -> bool:
         """Whether the metric of a cost was measured."""
         return getattr(cost, self.metric) is not None
+
+    @property
+    def uses_latency(self) -> bool:
+        """Whether speed score or score need the latency, which has to be measured."""
+        names = () if self.score is None else read_expression(self.score).names
+        return self.metric == "latency_ms" or "latency_ms" in names
+
+    def unmeasured(self, cost: Cost) -> str | None:
+        """The quantity that is needed and was not measured; None if there is none."""
+        return "latency_ms" if self.uses_latency and cost.latency_ms is None else None
+
+    def score_of(self, accuracy: Mapping[str, float] | float, cost: Cost) -> float:
+        """The score of a design.
+
+        Args:
+            accuracy: AP by level; or the accuracy score alone, which then counts for each level.
+
+        Raises:
+            ValueError: a quantity that is needed was not measured.
+        """
+        if missing := self.unmeasured(cost):
+            raise ValueError(f"{missing} was not measured")
+        if self.score is not None:
+            return float(expression_score(self.score, accuracy, cost.numbers))
+        mean = mean_ap(accuracy) if isinstance(accuracy, Mapping) else accuracy
+        return combined_score(mean, self.speed_score(cost))
+
+    def scores(self, accuracy, costs: Sequence[Cost]):
+        """Scores of many designs, such as samplers predict: float [..., N].
+
+        Args:
+            accuracy: float [..., N], accuracy scores, each of which counts for every level.
+            costs: of the N designs.
+        """
+        import numpy as np
+
+        if self.score is None:
+            return combined_score(accuracy, np.array([self.speed_score(cost) for cost in costs]))
+        numbers = [cost.numbers for cost in costs]
+        columns = {name: np.array([row[name] for row in numbers]) for name in COSTS}
+        return expression_score(self.score, np.asarray(accuracy), columns)
+
+    def normal_scores(self, mean, std, costs: Sequence[Cost]):
+        """Scores of designs whose accuracies are normal variables, to first order.
+
+        Args:
+            mean, std: of the accuracy scores, float [N] each.
+            costs: of the N designs.
+
+        Returns:
+            Mean and standard deviation of the scores, float [N] each.
+        """
+        if self.score is None:
+            return self.scores(mean, costs), ACCURACY_WEIGHT * std
+        import numpy as np
+
+        low = np.clip(mean - std, 0.01, 0.99)  # where expressions such as log(accuracy) are defined
+        high = np.clip(mean + std, low + 0.01, 1.0)
+        slope = (self.scores(high, costs) - self.scores(low, costs)) / (high - low)
+        return self.scores(np.clip(mean, 0.01, 1.0), costs), np.maximum(np.abs(slope) * std, 1e-9)
+
+    def applied_to(self, record: TrialRecord) -> TrialRecord:
+        """The record, scored by this objective; an unmeasured metric has speed score 0."""
+        speed = self.speed_score(record.cost) if self.measured(record.cost) else 0.0
+        return record.evolve(speed_score=speed, formula=self.score)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from detector.base.struct import Struct
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from detector.metrics.levels import LEVELS as LEVELS  # for analysis, too
+from trials.expression import read_expression
 
 MIN_AP = 0.01
 """A trial that reaches this AP in none of the levels has learned nothing."""
@@ -49,9 +51,13 @@ def mean_ap(ap: Mapping[str, float]) -> float:
     return sum(ap.values()) / len(ap)
 
 
+ACCURACY_WEIGHT = 2
+"""Of accuracy in the built-in score; speed has 1."""
+
+
 def combined_score(accuracy_score, speed_score):
     """The competition's score, in [0, 3], of numbers or of arrays."""
-    return speed_score + 2 * accuracy_score
+    return speed_score + ACCURACY_WEIGHT * accuracy_score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,11 +71,30 @@ class Cost(Struct):
     machine: str | None = None
     """Where the latency was measured."""
 
+    @property
+    def numbers(self) -> dict[str, float]:
+        """macs, params and latency_ms; NaN for a latency that was not measured."""
+        latency_ms = math.nan if self.latency_ms is None else self.latency_ms
+        return {"macs": self.macs, "params": self.params, "latency_ms": latency_ms}
+
     @classmethod
     def of(cls, detector: Detector) -> Cost:
         """Exact parameters and MACs, from the configuration alone; no latency."""
         params, macs = cost(detector)
         return cls(params=params, macs=macs)
+
+
+def expression_score(text: str, accuracy, costs: Mapping[str, typing.Any]):
+    """The score by an expression (`trials.expression`), of numbers or of arrays.
+
+    Args:
+        accuracy: AP by level; or the accuracy score alone, which then counts for each level.
+        costs: macs, params and latency_ms; NaN where unknown.
+    """
+    by_level = isinstance(accuracy, Mapping)
+    levels = accuracy if by_level else dict.fromkeys(LEVELS, accuracy)
+    mean = mean_ap(accuracy) if by_level else accuracy
+    return read_expression(text).score({**levels, "accuracy": mean, **costs})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +134,8 @@ class TrialRecord(Struct):
     for designs that do not come from the space."""
     cost: Cost
     speed_score: float
+    formula: str | None = None
+    """The expression of the study's objective; None means speed_score + 2 × accuracy_score."""
     epochs: tuple[EpochResult, ...] = ()
     rung: int = -1
     """Index of the last rung reached; -1 before the first."""
@@ -146,17 +173,51 @@ class TrialRecord(Struct):
 
     @property
     def score(self) -> float | None:
-        """speed_score + 2 × accuracy_score of the last evaluated epoch."""
-        accuracy = self.accuracy_score
-        return None if accuracy is None else combined_score(accuracy, self.speed_score)
+        """Of the last evaluated epoch."""
+        last = self.last_evaluation
+        return None if last is None or last.accuracy_score is None else self._score_of(last)
 
     def scores(self, since: int = 0) -> dict[int, float]:
         """Score of each evaluated epoch (1-based), without the first `since` epochs."""
-        return {
-            e.epoch: combined_score(e.accuracy_score, self.speed_score)
-            for e in self.epochs[since:]
-            if e.ap is not None
-        }
+        return {e.epoch: self._score_of(e) for e in self.epochs[since:] if e.ap is not None}
+
+    def score_at(self, accuracy: Mapping[str, float] | float) -> float:
+        """The score of this design with another accuracy.
+
+        Args:
+            accuracy: AP by level; or the accuracy score alone, such as a predicted one, which then
+                counts for each level.
+        """
+        if self.formula is None:
+            mean = mean_ap(accuracy) if isinstance(accuracy, Mapping) else accuracy
+            return combined_score(mean, self.speed_score)
+        return float(expression_score(self.formula, accuracy, self.cost.numbers))
+
+    @property
+    def accuracy_weight(self) -> float:
+        """By how much the score rises with accuracy, around its last evaluation: 2 with the
+        built-in score."""
+        if self.formula is None:
+            return ACCURACY_WEIGHT
+        around = 0.5 if self.accuracy_score is None else self.accuracy_score
+        low, high = max(around - 0.05, 0.0), min(around + 0.05, 1.0)
+        return (self.score_at(high) - self.score_at(low)) / (high - low)
+
+    def _score_of(self, epoch: EpochResult) -> float:
+        if self.formula is None:
+            return combined_score(epoch.accuracy_score, self.speed_score)
+        return self._expression_scores[epoch.epoch]
+
+    @cached_property
+    def _expression_scores(self) -> dict[int, float]:
+        return {e.epoch: self.score_at(e.ap) for e in self.epochs if e.ap is not None}
+
+    def to_dict(self) -> dict:
+        """As `Struct.to_dict`; without `formula` where there is none, as in older studies."""
+        plain = super().to_dict()
+        if self.formula is None:
+            del plain["formula"]
+        return plain
 
     def why_nothing_learned(self, until: int | None = None) -> str | None:
         """Why the trial has learned nothing by its last evaluation, in one line: its APs are all

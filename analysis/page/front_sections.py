@@ -10,7 +10,6 @@ from analysis.figures.charts import front as front_charts
 from analysis.figures.published import QUOTED_NOTE
 from analysis.page.page import Page
 from analysis.records.studies import StudyData, measured_metrics
-from analysis.statistics.correlation import score_deviation
 from analysis.statistics.front import COSTS, ap_of, name_of
 from analysis.statistics.pareto import attained
 from trials.names import describe
@@ -41,7 +40,7 @@ def front_section(page: Page, study: StudyData) -> None:
 
 
 def _front_table(page: Page, study: StudyData) -> None:
-    deviation, source = score_deviation(study.comparisons)
+    deviation, source = study.score_deviation
     front = study.front.front
     rows = sorted(front, key=rank)[:20]
     page.heading(

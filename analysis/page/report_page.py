@@ -77,7 +77,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
         page.text(
             f"{study.name}: {study.front.caption}. AP on the "
             f"{study.manifest.data.select_on} at the proxy's size; "
-            f"score = speed_score + 2 × accuracy_score, speed by {study.metric}.",
+            f"score = {study.manifest.objective}.",
             note=True,
         )
     if len({study.manifest.data_fingerprint for study in studies}) > 1:

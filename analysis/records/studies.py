@@ -9,7 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.records.load import load_records
-from analysis.statistics.correlation import Comparison, comparisons
+from analysis.statistics.correlation import Comparison, comparisons, score_deviation
 from analysis.statistics.front import COSTS, FrontData, front_data
 from analysis.statistics.importance import Importances, importances_of
 from analysis.statistics.progress import Progress, progress_of
@@ -96,6 +96,11 @@ class StudyData:
     @cached_property
     def comparisons(self) -> list[Comparison]:
         return comparisons(self.records, self.retrained_accuracy, self.seed)
+
+    @property
+    def score_deviation(self) -> tuple[float | None, str]:
+        """As `analysis.statistics.correlation.score_deviation`, around the best trial."""
+        return score_deviation(self.comparisons, self.best_trial.accuracy_weight)
 
     @cached_property
     def importances(self) -> Importances | None:

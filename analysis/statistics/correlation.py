@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from trials.record import TrialRecord, combined_score
+from trials.record import ACCURACY_WEIGHT, TrialRecord
 
 RESAMPLES = 500
 MIN_PAIRS = 4
@@ -155,20 +155,25 @@ def compare(
     high_budget: str,
     x: Mapping[int, float],
     y: Mapping[int, float],
-    speed: Mapping[int, float],
+    records: Mapping[int, TrialRecord],
     seed: int = 0,
 ) -> Comparison:
     """Two budgets compared.
 
     Args:
         x, y: trial number → accuracy_score at the low and the high budget.
-        speed: trial number → speed_score, for all of `x`.
+        records: by number, for all of `x`.
     """
     both = sorted(set(x) & set(y))
     xs, ys = np.array([x[n] for n in both]), np.array([y[n] for n in both])
     slope, intercept, deviation = fit_line(xs, ys)
-    expected = [combined_score(slope * x[n] + intercept, speed[n]) for n in sorted(x)]
-    tied = tied_with_best(np.array(expected), 2 * deviation) if deviation >= 0 else 0
+    tied = 0
+    if deviation >= 0:
+        expected = {n: records[n].score_at(slope * x[n] + intercept) for n in sorted(x)}
+        best = records[max(expected, key=lambda n: expected[n])]
+        tied = tied_with_best(
+            np.array(list(expected.values())), abs(best.accuracy_weight) * deviation
+        )
     return Comparison(
         low_budget,
         high_budget,
@@ -195,29 +200,40 @@ def comparisons(
         for epoch in record.epochs:
             if (accuracy := epoch.accuracy_score) is not None:
                 by_epoch.setdefault(epoch.epoch, {})[record.number] = accuracy
-    speed = {record.number: record.speed_score for record in records}
+    by_number = {record.number: record for record in records}
     epochs = sorted(by_epoch)
     results = [
-        compare(f"epoch {a}", f"epoch {b}", by_epoch[a], by_epoch[b], speed, seed)
+        compare(f"epoch {a}", f"epoch {b}", by_epoch[a], by_epoch[b], by_number, seed)
         for a, b in itertools.pairwise(epochs)
     ]
     if epochs and retrained:
         last = epochs[-1]
         results.append(
             compare(
-                f"the proxy (epoch {last})", "the retrain", by_epoch[last], retrained, speed, seed
+                f"the proxy (epoch {last})",
+                "the retrain",
+                by_epoch[last],
+                retrained,
+                by_number,
+                seed,
             )
         )
     return results
 
 
-def score_deviation(results: Sequence[Comparison]) -> tuple[float | None, str]:
+def score_deviation(
+    results: Sequence[Comparison], accuracy_weight: float = ACCURACY_WEIGHT
+) -> tuple[float | None, str]:
     """Standard deviation of the score of a completed trial, and what it was estimated from.
 
     From the retrains where there are enough; else from the change of accuracy up to the last rung,
     which is larger than that between two trainings. None where neither is known.
+
+    Args:
+        accuracy_weight: by how much the score rises with accuracy (`TrialRecord.accuracy_weight`).
     """
     for result in reversed(results):
         if not np.isnan(result.deviation):
-            return 2 * result.deviation, f"between {result.low_budget} and {result.high_budget}"
+            deviation = abs(accuracy_weight) * result.deviation
+            return deviation, f"between {result.low_budget} and {result.high_budget}"
     return None, "no budget was compared"

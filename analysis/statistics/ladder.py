@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.correlation import Correlation, rank_correlation
-from trials.record import combined_score
 
 MIN_FAMILY = 4
 """Designs that a family needs for a correlation of its own."""
@@ -26,8 +25,9 @@ class Rungs:
     """float [N, looks], accuracy score."""
     full: np.ndarray
     """float [N], accuracy score of the full training."""
-    speed: np.ndarray
-    """float [N], speed score."""
+    proxy_scores: np.ndarray
+    full_scores: np.ndarray
+    """The scores with these accuracies, of the same shapes."""
     macs: np.ndarray
     """float [N]."""
     families: tuple[str, ...]
@@ -62,14 +62,11 @@ class Bias:
 
 def looks(rungs: Rungs) -> list[Look]:
     """Each look of the proxy against the full training."""
-    full = combined_score(rungs.full, rungs.speed)
     return [
         Look(
             epoch,
             rank_correlation(rungs.proxy[:, index], rungs.full, resamples=RESAMPLES),
-            rank_correlation(
-                combined_score(rungs.proxy[:, index], rungs.speed), full, resamples=RESAMPLES
-            ),
+            rank_correlation(rungs.proxy_scores[:, index], rungs.full_scores, resamples=RESAMPLES),
             within_families(rungs.proxy[:, index], rungs.full, rungs.families),
         )
         for index, epoch in enumerate(rungs.looks)

@@ -12,7 +12,6 @@ import numpy as np
 from analysis.statistics.correlation import Correlation, rank_correlation
 from analysis.statistics.pareto import running_fronts
 from analysis.statistics.progress import reach
-from trials.record import combined_score
 
 RESAMPLES = 2000
 
@@ -25,17 +24,14 @@ class Truth:
     """float [rows, E], accuracy score at each evaluated epoch."""
     speed: np.ndarray
     """float [rows], speed score."""
+    scores: np.ndarray
+    """float [rows, E]."""
     epochs: tuple[int, ...]
-    """The E epochs of `accuracy`, ascending; the last one is the full budget."""
+    """The E epochs of `accuracy` and `scores`, ascending; the last one is the full budget."""
 
     @property
     def full(self) -> int:
         return self.epochs[-1]
-
-    @property
-    def scores(self) -> np.ndarray:
-        """float [rows, E]."""
-        return combined_score(self.accuracy, self.speed[:, None])
 
     @property
     def score(self) -> np.ndarray:

@@ -273,10 +273,7 @@ def _from_study(
         raise UserError(f"--from-study {spec}: {count} must be a number of designs, at least 1")
     folder = find_study(runs_dir, name)
     manifest = read_manifest(folder)
-    completed = [
-        r.evolve(speed_score=space.objective.speed_score(r.cost))
-        for r in learned(load_records(folder))
-    ]
+    completed = [space.objective.applied_to(r) for r in learned(load_records(folder))]
     if not completed:
         raise UserError(
             f"--from-study {spec}: study {name} has no completed trial that has learned anything"

@@ -60,6 +60,7 @@ class Proposal:
             params=self.params,
             cost=self.cost,
             speed_score=objective.speed_score(self.cost) if objective.measured(self.cost) else 0.0,
+            formula=objective.score,
             source=source,
             reason=self.violation,
             started=now,

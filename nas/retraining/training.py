@@ -23,7 +23,7 @@ from nas.models.model_folder import WEIGHTS
 from nas.retraining.candidate import Candidate
 from nas.retraining.options import RetrainOptions
 from nas.study.versions import versions
-from trials.record import Cost, combined_score, mean_ap
+from trials.record import Cost, mean_ap
 from trials.stored import METRICS, Metrics, Origin, Retrain, read_metrics
 
 
@@ -247,10 +247,10 @@ def retrain_metrics(
         workers: number of processes that trained it.
     """
     cost = candidate.cost or Cost.of(candidate.config)
-    timed = candidate.objective.metric == "latency_ms"
+    objective = candidate.objective
     # If the study measured no latency, nas.evaluate will.
-    speed = None if timed and cost.latency_ms is None else candidate.objective.speed_score(cost)
-    accuracy = mean_ap(ap) if ap else None
+    speed = objective.speed_score(cost) if objective.measured(cost) else None
+    scored = objective.unmeasured(cost) is None
     evaluated = [epoch for epoch in history if epoch["ap"]]
     best = max(evaluated, key=lambda epoch: mean_ap(epoch["ap"]), default=None)
     return Metrics(
@@ -258,14 +258,14 @@ def retrain_metrics(
         params=cost.params,
         macs=cost.macs,
         latency_ms=cost.latency_ms,
-        machine=cost.machine if timed else None,
+        machine=cost.machine if objective.uses_latency else None,
         ap=ap,
         ap_on="hold-out of train, original image size"
         if ap
         else "nothing: trained on the hold-out, too",
-        accuracy_score=accuracy,
+        accuracy_score=mean_ap(ap) if ap else None,
         speed_score=speed,
-        score=None if accuracy is None or speed is None else combined_score(accuracy, speed),
+        score=objective.score_of(ap, cost) if ap and scored else None,
         best_epoch=best
         and {
             "epoch": best["epoch"],

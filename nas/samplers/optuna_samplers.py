@@ -27,7 +27,7 @@ from nas.samplers import optuna_adapter
 from nas.samplers.base import MAX_TRIALS, informative_trials, representative
 from nas.search_space.dimensions import Params, Value
 from nas.search_space.space import SearchSpace
-from trials.record import Status, TrialRecord, combined_score
+from trials.record import Status, TrialRecord
 
 POPULATION = 20
 """Of NSGA-II: with hundreds of trials this makes ten generations rather than two."""
@@ -124,10 +124,7 @@ class GaussianProcess:
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         results = results_at_common_budget(informative_trials(records), GP_MIN_TRIALS)
-        scored = [
-            (record, combined_score(accuracy_score, record.speed_score))
-            for record, accuracy_score in results
-        ]
+        scored = [(record, record.score_at(accuracy_score)) for record, accuracy_score in results]
         if len(scored) > GP_MAX_TRIALS:
             best = sorted(scored, key=lambda pair: -pair[1])[: GP_MAX_TRIALS // 2]
             numbers = {record.number for record, _ in best}

@@ -1,7 +1,7 @@
 """From a space's settings ("neck.levels": "P3-P5") to the resolved configuration.
 
 A setting is the dotted name of a field of the configuration ("head.width", "recipe.optimizer.lr"),
-or of a rule in _DERIVED from which several fields follow.
+or of a rule in DERIVED from which several fields follow.
 """
 
 from __future__ import annotations
@@ -19,8 +19,7 @@ from detector.config.limits import MAX_FACTOR
 from detector.config.recipe import Recipe
 from nas.search_space.dimensions import Settings
 
-# Settings that are not fields of the configuration; fields follow from them.
-_DERIVED = {
+DERIVED = {
     "backbone.kind": "another kind starts from its published widths and depths",
     "backbone.width": "multiplier of the published widths, the stem included",
     **{f"backbone.width{k}": f"a further multiplier of widths at level {k}" for k in range(1, 6)},
@@ -30,14 +29,15 @@ _DERIVED = {
     "activation": "of backbone, neck and context",
     "anchors.name": "replaces the baseline's anchors",
 }
-# Never varied, as trials are compared under the same conditions.
-_SHARED = (
+"""Settings that are not fields of the configuration; fields follow from them."""
+SHARED = (
     "recipe.epochs",
     "recipe.seed",
     "recipe.weights",
     "recipe.cache_size",
     "recipe.evaluation",
 )
+"""Never varied, as trials are compared under the same conditions."""
 
 
 def _fields(struct: type[Struct], prefix: str = "") -> dict[str, bool]:
@@ -51,8 +51,12 @@ def _fields(struct: type[Struct], prefix: str = "") -> dict[str, bool]:
     return is_list
 
 
-_SETTINGS = _fields(Detector) | _fields(Recipe, "recipe.") | dict.fromkeys(_DERIVED, False)
+_SETTINGS = _fields(Detector) | _fields(Recipe, "recipe.") | dict.fromkeys(DERIVED, False)
 _SCALAR_SETTINGS = sorted(name for name, is_list in _SETTINGS.items() if not is_list)
+
+
+def is_shared(setting: str) -> bool:
+    return any(setting == name or setting.startswith(name + ".") for name in SHARED)
 
 
 def check_setting(setting: str, in_bundle: bool = False) -> None:
@@ -61,7 +65,7 @@ def check_setting(setting: str, in_bundle: bool = False) -> None:
     Raises:
         ConfigError: there is no such setting, or it must be the same for all trials.
     """
-    if any(setting == name or setting.startswith(name + ".") for name in _SHARED):
+    if is_shared(setting):
         raise ConfigError(
             f"{setting} must be the same for all trials, to compare them fairly; set "
             "it under proxy (the epochs by rungs)"
@@ -96,7 +100,7 @@ def resolve(base: Detector, proxy: Recipe, settings: Settings) -> tuple[Detector
         elif setting == "activation":
             for part in ("backbone", "neck", "context"):
                 detector[part]["activation"] = settings.get(f"{part}.activation", value)
-        elif setting not in _DERIVED:
+        elif setting not in DERIVED:
             tree, path = detector, setting
             if setting.startswith("recipe."):
                 tree, path = recipe, setting.removeprefix("recipe.")

@@ -43,7 +43,7 @@ SPACES = PRESETS.parent
 
 MAX_NAME = 100
 """Characters of a space's name; most file systems allow 255 for that of a study's folder."""
-_NAME = rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}"
+NAME = rf"[A-Za-z0-9_][A-Za-z0-9_-]{{0,{MAX_NAME - 1}}}"
 _MAX_BRANCHES = 100_000
 """Combinations of parents that are counted one by one, see `size`."""
 _CHECKED_DRAWS = 100  # random draws that are resolved when a space is loaded
@@ -71,6 +71,7 @@ class SearchSpace:
     """`score`: only then; `front`: also when no trial at its rung dominates it in accuracy and
     speed."""
     objective: Objective
+    """How accuracy and cost give a score, which a search looks for the highest of."""
     constraints: Constraints
     """Including the bounds of the budget, if there is one."""
     budget: Budget | None = None
@@ -110,7 +111,7 @@ class SearchSpace:
         if promote not in PROMOTE:
             raise document.error(("promote",), f"{promote!r} is not one of {', '.join(PROMOTE)}")
         name = document.data["name"]
-        if not isinstance(name, str) or not re.fullmatch(_NAME, name):
+        if not isinstance(name, str) or not re.fullmatch(NAME, name):
             raise document.error(
                 ("name",),
                 f"{name!r} must be letters (a to z), digits, dash and underscore, not start with a "
@@ -146,7 +147,7 @@ class SearchSpace:
     @property
     def measures_latency(self) -> bool:
         """Whether the score or a cap needs the latency of each design."""
-        return self.objective.metric == "latency_ms" or self.constraints.max_latency_ms is not None
+        return self.objective.uses_latency or self.constraints.max_latency_ms is not None
 
     def suggest(self, trial: Trial) -> Params:
         """A draw: the names of the active dimensions and their values."""

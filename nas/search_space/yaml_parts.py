@@ -17,7 +17,7 @@ from nas.search_space.mac_budget import Budget
 from nas.search_space.resolve import check_setting
 from trials.constraints import Constraints
 
-_KEYS = (
+KEYS = (
     "name",
     "baseline",
     "dimensions",
@@ -30,7 +30,7 @@ _KEYS = (
     "proxy_synthetic",
     "budget",
 )
-_REQUIRED = _KEYS[:5]
+_REQUIRED = KEYS[:5]
 
 PROMOTE = ("score", "front")
 """What promotes a paused trial: its score alone, or also being on the front of its rung."""
@@ -39,9 +39,9 @@ PROMOTE = ("score", "front")
 def check_keys(document: Document) -> None:
     """Raise a UserError for an unknown key, or a required one that is missing."""
     for key in document.data:
-        if key not in _KEYS:
-            close = difflib.get_close_matches(str(key), _KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(_KEYS)}"
+        if key not in KEYS:
+            close = difflib.get_close_matches(str(key), KEYS, n=1)
+            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KEYS)}"
             raise document.error((str(key),), f"unknown key; {hint}")
     for key in _REQUIRED:
         if document.data.get(key) is None:

@@ -148,18 +148,21 @@ def learning_notes(records: Sequence[TrialRecord]) -> list[str]:
 
 
 def spread_warning(completed: list[TrialRecord]) -> str | None:
-    """A warning if the accuracy term of the score varies less than the speed term; else None."""
-    sampled = [r for r in completed if r.number]
+    """A warning if the score varies less by accuracy than by cost; else None."""
+    sampled = [r for r in completed if r.number and r.accuracy_score is not None]
     if len(sampled) < 3:
         return None
-    accuracies = [2 * r.accuracy_score for r in sampled if r.accuracy_score is not None]
-    speeds = [r.speed_score for r in sampled]
-    accuracy, speed = max(accuracies) - min(accuracies), max(speeds) - min(speeds)
-    if accuracy >= speed:
+    accuracies = sorted(r.accuracy_score or 0.0 for r in sampled)
+    middle = accuracies[len(accuracies) // 2]
+    by_accuracy = [min(sampled, key=rank).score_at(accuracy) for accuracy in accuracies]
+    by_cost = [record.score_at(middle) for record in sampled]
+    accuracy, cost = max(by_accuracy) - min(by_accuracy), max(by_cost) - min(by_cost)
+    if accuracy >= cost:
         return None
     return (
-        f"among the completed trials 2 × accuracy varies by {accuracy:.3f}, speed by "
-        f"{speed:.3f}: speed decides the ranking; give the proxies more epochs or more images"
+        f"among the completed trials the score varies by {accuracy:.3f} through accuracy, by "
+        f"{cost:.3f} through cost: cost decides the ranking; give the proxies more epochs or more "
+        "images"
     )
 
 

@@ -208,13 +208,16 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
         set.intersection(*({e.epoch for e in record.epochs if e.ap} for _, record in pairs))
     )
     on_val = all(row.val_ap for row, _ in pairs)
+    full_ap = [(row.val_ap if on_val else row.ap) or {} for row, _ in pairs]
+    scored = [objective.applied_to(record) for _, record in pairs]
     rungs = Rungs(
         looks=tuple(epochs),
         proxy=np.array(
             [[mean_ap(e.ap) for e in r.epochs if e.epoch in epochs and e.ap] for _, r in pairs]
         ),
-        full=np.array([mean_ap((row.val_ap if on_val else row.ap) or {}) for row, _ in pairs]),
-        speed=np.array([objective.speed_score(row.cost) for row, _ in pairs]),
+        full=np.array([mean_ap(ap) for ap in full_ap]),
+        proxy_scores=np.array([[r.scores()[epoch] for epoch in epochs] for r in scored]),
+        full_scores=np.array([r.score_at(ap) for r, ap in zip(scored, full_ap)]),
         macs=np.array([row.cost.macs for row, _ in pairs], float),
         families=tuple(row.family for row, _ in pairs),
     )

@@ -89,10 +89,12 @@ def report(table: Table, space: SearchSpace, plays: Plays, folder: Path) -> Repo
 
 
 def truth_of(table: Table, space: SearchSpace) -> Truth:
+    costs = [row.cost for row in table.rows]
     return Truth(
         accuracy=table.accuracy,
         epochs=table.evaluated,
-        speed=np.array([space.objective.speed_score(row.cost) for row in table.rows]),
+        speed=np.array([space.objective.speed_score(cost) for cost in costs]),
+        scores=space.objective.scores(table.accuracy.T, costs).T,
     )
 
 

@@ -1,7 +1,7 @@
 """A study ranked by another formula: scores by hand, ranks, and an unchanged study."""
 
 import json
-from math import log
+from math import log, log10
 
 import pytest
 
@@ -73,6 +73,25 @@ def test_scores_ranks_and_front_by_hand(study, call):
     assert f"best: trial {expected[0]} " in out and f"--trial {expected[0]}" in out
 
 
+def test_an_expression_reorders_as_by_hand(study, call):
+    code, out, _, result = call(
+        "objective:\n  score: hard + 0.5 * easy - 0.4 * log10(params / 1e5)\n  metric: params\n"
+    )
+    completed = [r for r in load_records(study) if r.status is Status.COMPLETED]
+    score = {
+        r.number: r.ap["hard"] + 0.5 * r.ap["easy"] - 0.4 * log10(r.cost.params / 1e5)
+        for r in completed
+    }
+    expected = sorted(score, key=lambda number: (-score[number], number))
+    before = sorted(completed, key=lambda r: (-r.score, r.number))
+    assert code == 0 and expected != [r.number for r in before]
+    assert [row["number"] for row in result["trials"]] == expected
+    for row in result["trials"]:
+        assert row["score"] == pytest.approx(score[row["number"]], abs=1e-12)
+    assert result["objective"]["score"].startswith("hard + 0.5 * easy")
+    assert "completed trials by hard + 0.5 * easy - 0.4 * log10(params / 1e5)" in out
+
+
 def test_the_usual_formula_changes_nothing(call):
     _, out, _, result = call("objective: {metric: macs}\nname: a space will do", "--top", "3")
     assert all(
@@ -97,6 +116,15 @@ def test_a_search_space_will_do(study, capsys, name):
         ("objective: {metric: speed}", "o.yaml:1: objective → metric: 'speed' is not one of macs"),
         ("metric: macs", "o.yaml: objective: missing key"),
         ("objective:\n  weights: {accuracy: -1}", "objective → weights → accuracy: -1 must be at"),
+        (
+            "objective:\n  score: accuracy - mac",
+            "o.yaml:2: objective → score: position 12, at 'mac': mac is unknown; did you mean",
+        ),
+        ("objective: {score: accuracy - latency_ms / 99}", "study old measured no latency_ms for"),
+        (
+            "objective: {score: accuracy, weights: {accuracy: 1}}",
+            "objective → weights: do not go with score",
+        ),
         ("objective: {weight: 2}", "unknown key; did you mean weights?"),
     ],
 )

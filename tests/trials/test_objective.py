@@ -1,11 +1,15 @@
 """The score in closed form, and violations of caps."""
 
+import math
+
+import helpers
+import numpy as np
 import pytest
 
 from detector.base.errors import ConfigError
 from trials.constraints import Constraints
 from trials.objective import ANCHORS, Objective
-from trials.record import Cost, combined_score
+from trials.record import Cost, EpochResult, TrialRecord, combined_score
 
 
 def cost(macs=10**9, params=10**6, latency_ms=None):
@@ -94,3 +98,71 @@ def test_the_cap_on_latency_applies_once_it_is_measured():
     assert caps.violation(cost()) is None
     assert caps.violation(cost(latency_ms=19.9)) is None
     assert caps.violation(cost(latency_ms=20.06)) == ("20.1 ms at 640×640 over max_latency_ms 20.0")
+
+
+BUILT_IN = "2 * accuracy + clip(1 - log10(macs / 1e8) / 3, 0, 1)"
+
+
+def record_with(ap: dict[str, float], given: Cost, number: int = 1) -> TrialRecord:
+    epoch = EpochResult(epoch=1, losses={}, lr=0.1, seconds=1.0, ap=ap)
+    return helpers.trial_record(number, cost=given, epochs=(epoch,))
+
+
+@pytest.mark.parametrize("macs", [5e7, 1e8, 3.3e8, 1.03e9, 7.7e10, 1e11, 1e12])
+def test_an_expression_equal_to_the_built_in_score_has_its_values(macs):
+    ap, given = {"easy": 0.8486, "medium": 0.8182, "hard": 0.6429}, cost(int(macs))
+    built_in, same = Objective(), Objective(score=BUILT_IN)
+    assert same.score_of(ap, given) == pytest.approx(built_in.score_of(ap, given), abs=1e-12)
+    records = [one.applied_to(record_with(ap, given)) for one in (built_in, same)]
+    assert records[0].score == built_in.score_of(ap, given) == records[0].scores()[1]
+    assert records[1].score == same.score_of(ap, given) == records[1].scores()[1]
+    assert records[0].speed_score == records[1].speed_score
+    accuracy, costs = np.linspace(0, 1, 12).reshape(4, 3), [given, cost(10**9), cost(10**10)]
+    expected = [[built_in.score_of(a, c) for a, c in zip(row, costs)] for row in accuracy]
+    for objective in (built_in, same):
+        assert objective.scores(accuracy, costs) == pytest.approx(np.array(expected), abs=1e-12)
+    mean, std = np.full(3, 0.5), np.array([0.01, 0.1, 0.2])
+    for a, b in zip(built_in.normal_scores(mean, std, costs), same.normal_scores(mean, std, costs)):
+        assert a == pytest.approx(b, abs=1e-12)
+    assert records[1].accuracy_weight == pytest.approx(2, abs=1e-12)
+
+
+def test_a_predicted_accuracy_counts_for_each_level():
+    objective = Objective(score="0.2 * easy + 0.3 * medium + 0.5 * hard")
+    assert objective.score_of({"easy": 1, "medium": 0.5, "hard": 0}, cost()) == pytest.approx(0.35)
+    assert objective.score_of(0.4, cost()) == pytest.approx(0.4)
+
+
+def test_an_undefined_score_is_the_lowest_one():
+    objective = Objective(score="log10(accuracy) - macs / 1e12")
+    dead = objective.applied_to(record_with(helpers.equal_ap(0.0), cost()))
+    assert dead.score == -1e6
+    mean, std = objective.normal_scores(np.array([-0.2, 0.5]), np.array([0.3, 0.1]), [cost()] * 2)
+    assert np.isfinite(mean).all() and (np.abs(mean) < 10).all() and (std > 0).all()
+
+
+def test_an_expression_may_need_the_latency():
+    objective = Objective(score="accuracy - latency_ms / 1000")
+    assert objective.uses_latency and objective.metric == "macs"
+    assert objective.unmeasured(cost()) == "latency_ms"
+    assert objective.unmeasured(cost(latency_ms=5.0)) is None
+    assert objective.score_of(0.5, cost(latency_ms=100.0)) == pytest.approx(0.4)
+    with pytest.raises(ValueError, match="latency_ms was not measured"):
+        objective.score_of(0.5, cost())
+    assert math.isfinite(objective.applied_to(record_with(helpers.equal_ap(0.5), cost())).score)
+
+
+def test_expressions_are_stored_and_others_leave_no_trace():
+    with_score = Objective(score="accuracy - params / 1e8")
+    assert Objective.from_dict(with_score.to_dict()) == with_score
+    assert Objective().to_dict() == {"metric": "macs", "best": 0.1e9, "worst": 100e9}
+    record = with_score.applied_to(record_with(helpers.equal_ap(0.5), cost()))
+    assert TrialRecord.from_dict(record.to_dict()) == record
+    assert "formula" not in Objective().applied_to(record).to_dict()
+
+
+def test_a_wrong_expression_names_its_key():
+    with pytest.raises(ConfigError, match=r"^objective\.score: position 12, at 'mac': mac is unkn"):
+        Objective(score="accuracy - mac")
+    with pytest.raises(ConfigError, match=r"^objective\.score: falls from"):
+        Objective(score="-accuracy")

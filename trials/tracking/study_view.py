@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from detector.base.errors import UserError
-from trials.record import Status, TrialRecord, combined_score, mean_ap
+from trials.record import Status, TrialRecord, mean_ap
 from trials.tracking.mlflow_store import (
     MetricPoint,
     as_texts,
@@ -236,13 +236,13 @@ def _points(record: TrialRecord, logged: int) -> list[MetricPoint]:
     points: list[MetricPoint] = [
         (name, value, record.started, 0) for name, value in costs.items() if value is not None
     ]
+    scores = record.scores(since=logged)
     for epoch in record.epochs[logged:]:
         values = {f"loss_{name}": value for name, value in epoch.losses.items()}
         if epoch.ap is not None:
-            accuracy = mean_ap(epoch.ap)
             values |= {f"ap_{name}": value for name, value in epoch.ap.items()}
-            values["accuracy_score"] = accuracy
-            values["score"] = combined_score(accuracy, record.speed_score)
+            values["accuracy_score"] = mean_ap(epoch.ap)
+            values["score"] = scores[epoch.epoch]
         at = record.started if epoch.ended is None else epoch.ended
         points += [(name, value, at, epoch.epoch) for name, value in values.items()]
     return points

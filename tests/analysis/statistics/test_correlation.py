@@ -1,3 +1,4 @@
+import helpers
 import numpy as np
 import pytest
 
@@ -62,14 +63,14 @@ def test_tied_by_hand():
 def test_an_informative_budget_and_an_uninformative_one():
     rng = np.random.default_rng(0)
     x = dict(enumerate(rng.random(30)))
-    speed = dict.fromkeys(x, 0.5)
-    good = compare("epoch 3", "epoch 7", x, {n: 2 * v for n, v in x.items()}, speed)
+    records = {number: helpers.trial_record(number, speed_score=0.5) for number in x}
+    good = compare("epoch 3", "epoch 7", x, {n: 2 * v for n, v in x.items()}, records)
     assert good.tied == 1 and "ranks the designs as epoch 7" in good.sentence
     assert "the best of 30 stands out" in good.sentence
-    bad = compare("epoch 3", "epoch 7", x, dict(enumerate(rng.random(20))), speed)
+    bad = compare("epoch 3", "epoch 7", x, dict(enumerate(rng.random(20))), records)
     assert bad.tied == 30 and "does not reliably rank" in bad.sentence
     assert "the top 30 of 30 cannot be told apart" in bad.sentence
-    few = compare("epoch 3", "epoch 7", x, {0: 0.5}, speed)
+    few = compare("epoch 3", "epoch 7", x, {0: 0.5}, records)
     assert few.tied == 0 and "too few to" in few.sentence
 
 

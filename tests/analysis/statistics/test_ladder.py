@@ -4,15 +4,18 @@ import numpy as np
 import pytest
 
 from analysis.statistics.ladder import Rungs, bias, looks, spread, within_families
+from trials.record import combined_score
 
 
 def rungs(proxy, full, macs=None, families=None, speed=None):
     count = len(full)
+    speed = np.zeros(count) if speed is None else speed
     return Rungs(
         looks=tuple(range(1, proxy.shape[1] + 1)),
         proxy=proxy,
         full=full,
-        speed=np.zeros(count) if speed is None else speed,
+        proxy_scores=combined_score(proxy, speed[:, None]),
+        full_scores=combined_score(full, speed),
         macs=np.logspace(8, 9, count) if macs is None else macs,
         families=tuple(families or ["a"] * count),
     )

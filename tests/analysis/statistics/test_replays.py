@@ -10,9 +10,21 @@ from analysis.figures.png.replays import replay_png
 from analysis.statistics import replays
 from analysis.statistics.pareto import hypervolume_2d
 from analysis.statistics.replays import Play, Truth
+from trials.record import combined_score
+
+
+def truth_of(accuracy, speed, epochs) -> Truth:
+    """With the built-in score."""
+    return Truth(
+        accuracy=accuracy,
+        speed=speed,
+        scores=combined_score(accuracy, speed[:, None]),
+        epochs=epochs,
+    )
+
 
 # Four designs, measured at epochs 2 and 6; their scores at 6: 1.0, 1.3, 0.9, 1.2.
-TRUTH = Truth(
+TRUTH = truth_of(
     accuracy=np.array([[0.1, 0.2], [0.1, 0.4], [0.3, 0.3], [0.0, 0.3]]),
     speed=np.array([0.6, 0.5, 0.3, 0.6]),
     epochs=(2, 6),
@@ -94,7 +106,7 @@ def test_a_ranking_is_a_search_in_that_order():
 def test_how_well_a_rung_predicts():
     rng = np.random.default_rng(1)
     final = rng.random(60)
-    truth = Truth(
+    truth = truth_of(
         accuracy=np.stack([rng.random(60), final**3, final], axis=1),
         speed=np.zeros(60),
         epochs=(1, 2, 3),

@@ -1,4 +1,4 @@
-"""The parts of `frugal`: features, a Gaussian process, candidates."""
+"""The parts of `frugal`: features, a Gaussian process, expected improvement."""
 
 import math
 
@@ -106,16 +106,6 @@ def test_expected_improvement_is_the_integral():
     assert frugal.expected_improvement(np.array([mean]), np.array([spread]), best)[
         0
     ] == pytest.approx(integral, rel=1e-5)
-
-
-def test_a_mutation_changes_one_or_two_dimensions_and_those_conditional_on_them():
-    trial = RandomTrial("parents")
-    for seed in range(100):
-        parent = SPACE.suggest(trial)
-        child = SPACE.suggest(frugal.Mutation(SPACE.to_internal(parent), seed))
-        SPACE.resolve(child)
-        if child["backbone"] == parent["backbone"] and set(child) == set(parent):
-            assert sum(child[name] != parent[name] for name in child) <= 2
 
 
 def test_a_rung_predicts_the_full_budget():

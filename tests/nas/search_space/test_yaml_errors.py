@@ -126,6 +126,19 @@ CASES = {
         GOOD + "objective: {metric: flops}\n",
         "'flops' is not one of macs, latency_ms, params",
     ),
+    "expression": (
+        GOOD + "objective:\n  score: 2 * accuracy - log10(mac)\n",
+        ":8: objective → score: position 22, at 'mac)': mac is unknown; did you mean macs?",
+    ),
+    "sign of an expression": (
+        GOOD + "objective: {score: 1 - accuracy}\n",
+        ":7: objective → score: falls from 0.8 to 0.5 where accuracy rises",
+    ),
+    "unit in an expression": (
+        GOOD + "objective: {score: accuracy - macs}\n",
+        ":7: objective → score: is -1e+07 with accuracy 0.2, macs 1e+07, and must be within",
+    ),
+    "a number as expression": (GOOD + "objective: {score: 2}\n", "score: 2 must be text"),
     "no dimensions": (HEAD + "dimensions: []\n", "dimensions: must be a mapping of names"),
     "no choices": (
         dimension("neck.width: {choice: []}"),
