@@ -6,7 +6,6 @@ resumes as if it had never stopped.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from detector.base.errors import DiskFull, TrainingError, UserError
 from detector.config.detector import Detector
 from detector.weights.file_names import LAST
 from nas.engine import halving
+from nas.engine.failures import accumulate, after_failure
 from nas.engine.gate import Proposal, baseline, next_proposal
 from nas.engine.warm_start import WarmStart
 from nas.samplers.proposer import Proposer
@@ -29,19 +29,12 @@ from trials.record import Cost, EpochResult, Status, TrialRecord, best_of
 from trials.run import Failure, Segment, SegmentReport
 from trials.tracking.tracker import Tracker
 
-MAX_RETRIES = 1  # of a trial whose worker was killed, say, until it has trained another epoch
-MAX_NODES_LOST = 3
-"""Nodes that may die while they train a trial before it counts as a failure of the trial."""
-MAX_DAMAGED_CHECKPOINTS = 3
-"""Damaged checkpoints after each of which a trial starts again."""
 MAX_FAILURES = 0.5
 """Share of failed trials above which a search stops."""
 MIN_TRIALS_TO_STOP = 5
 """Trials with an outcome before a search stops because of its share of failed ones."""
 INFEASIBLE_BATCH = 64
 """Maximum number of infeasible designs stored together, and so sampled again after a kill."""
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -212,15 +205,16 @@ class Driver:
 
     def close(self) -> None:
         """End a search in which nothing is left to train: prune trials that are still paused."""
-        nor_on_front = " nor on the front" if self.space.promote == "front" else ""
+        if self._decides:
+            cause = "others were more promising after epoch"
+        else:
+            nor_on_front = " nor on the front" if self.space.promote == "front" else ""
+            cause = f"not among the top 1/{self.space.eta:g}{nor_on_front} at epoch"
         for record in self.records:
             if record.status is Status.PAUSED:
-                reason = (
-                    f"not among the top 1/{self.space.eta:g}{nor_on_front} at epoch "
-                    f"{record.epochs[-1].epoch}"
-                )
-                if cause := record.why_nothing_learned():
-                    reason = f"learned nothing: {cause}"
+                reason = f"{cause} {record.epochs[-1].epoch}"
+                if why := record.why_nothing_learned():
+                    reason = f"learned nothing: {why}"
                 self._store(record.evolve(status=Status.PRUNED, ended=time.time(), reason=reason))
                 self._warm_start.trial_ended(record)
         self._delete_checkpoints()
@@ -241,8 +235,19 @@ class Driver:
     def _unfinished(self, records: list[TrialRecord]) -> list[TrialRecord]:
         return [r for r in records if r.status is Status.RUNNING]
 
+    @property
+    def _decides(self) -> bool:
+        """Whether the sampler promotes, in place of successive halving."""
+        return self._proposer.promotes and len(self.rungs) > 1
+
     def _promotable(self, records: list[TrialRecord]) -> TrialRecord | None:
-        return halving.promotable(records, self.rungs, self.space.eta, self.space.promote)
+        if not self._decides:
+            return halving.promotable(records, self.rungs, self.space.eta, self.space.promote)
+        unsampled = 0 if self.exhausted else max(self.trials - self.num_sampled(), 0)
+        epochs = halving.epochs_to_promote(
+            records, self.trials, unsampled, self.rungs, self.space.eta
+        )
+        return self._proposer.promotion(records, epochs=epochs, new=unsampled > 0)
 
     def _baseline(self) -> TrialRecord:
         proposal = baseline(self.space)
@@ -313,7 +318,7 @@ class Driver:
             evaluate_at=self.rungs,
             epochs_reported=len(record.epochs),
             init=self._warm_start.inherited_checkpoint(record),
-            accumulate=_accumulate(record),
+            accumulate=accumulate(record),
             workdir=str(self.workdir(record)),
             train=str(self._setup.train.resolve()),
             holdout=str(self._setup.holdout.resolve()),
@@ -334,48 +339,15 @@ class Driver:
 
     def _handle_failure(self, record: TrialRecord, failure: Failure) -> None:
         """Leave the trial running, so that it is retried, or store that it failed."""
-        nodes_lost = record.notes.get("nodes_lost", 0)
-        if failure.node_died and nodes_lost < MAX_NODES_LOST:
-            self.study.put(record.evolve(notes=record.notes | {"nodes_lost": nodes_lost + 1}))
-            return
-        reason = failure.reason
-        restarts = record.notes.get("damaged_checkpoints", 0)
-        if failure.checkpoint_damaged and restarts < MAX_DAMAGED_CHECKPOINTS:
-            self.study.put(
-                record.evolve(notes=record.notes | {"damaged_checkpoints": restarts + 1})
-            )
-            append_to_log(self.workdir(record), f"starts again: {reason}")
-            logger.warning("note: trial %d starts again: %s", record.number, reason)
-            return
-        retried_at = record.notes.get("retried_at", [])  # epochs trained by then
-        if failure.out_of_memory:
-            if self._retry_with_fewer_images(record, reason):
-                return
-            reason += f"; even with one image at a time ({_accumulate(record)} parts a step)"
-        elif failure.is_transient and retried_at.count(len(record.epochs)) < MAX_RETRIES:
-            notes = record.notes | {"retried_at": [*retried_at, len(record.epochs)]}
-            self.study.put(record.evolve(retries=record.retries + 1, notes=notes))
-            append_to_log(self.workdir(record), f"will be retried: {reason}")
-            return
-        self._store(
-            record.evolve(
-                status=Status.FAILED, reason=reason, traceback=failure.traceback, ended=time.time()
-            )
-        )
-        append_to_log(self.workdir(record), f"failed: {reason}")
-        for path in self.workdir(record).glob("*last.*"):
-            path.unlink()
-
-    def _retry_with_fewer_images(self, record: TrialRecord, reason: str) -> bool:
-        """Retry a trial that ran out of memory with half as many images at a time; False if it had
-        only one image at a time already."""
-        batch_size = record.recipe.batch_size
-        if _accumulate(record) >= batch_size:
-            return False
-        parts = min(2 * _accumulate(record), batch_size)
-        self.study.put(record.evolve(notes=record.notes | {"accumulate": parts}))
-        append_to_log(self.workdir(record), f"will be retried in {parts} parts a step: {reason}")
-        return True
+        record, line = after_failure(record, failure)
+        if record.status is Status.FAILED:
+            self._store(record)
+            for path in self.workdir(record).glob("*last.*"):
+                path.unlink()
+        else:
+            self.study.put(record)
+        if line:
+            append_to_log(self.workdir(record), line)
 
     def _delete_checkpoints(self) -> None:
         """Delete those of trials that were trained in full and are neither the best nor on the
@@ -392,9 +364,3 @@ class Driver:
     def _store(self, record: TrialRecord) -> None:
         self.study.put(record)
         self.view.update(record)
-
-
-def _accumulate(record: TrialRecord) -> int:
-    """Parts in which the images of a step are processed: as in the recipe, or more after the trial
-    ran out of memory."""
-    return max(record.recipe.accumulate, record.notes.get("accumulate", 1))

@@ -36,6 +36,14 @@ def certain_epochs(records: Sequence[TrialRecord], unsampled: int, rungs: Sequen
     return running + unsampled * rungs[0]
 
 
+def epochs_to_promote(
+    records: Sequence[TrialRecord], trials: int, unsampled: int, rungs: Sequence[int], eta: float
+) -> float:
+    """Epochs that promotions may take so that a search takes `epochs_expected` in all."""
+    spent = sum(record.epochs_spent for record in records)
+    return epochs_expected(trials, rungs, eta) - spent - certain_epochs(records, unsampled, rungs)
+
+
 def rung_reached(record: TrialRecord, rungs: Sequence[int]) -> int:
     """Index of the last rung that a trial has reached; -1 before the first."""
     trained = record.epochs[-1].epoch if record.epochs else 0
@@ -95,7 +103,8 @@ def _on_front(
     candidates: Sequence[TrialRecord], ranked: Sequence[TrialRecord], epochs: int
 ) -> list[TrialRecord]:
     """Candidates that none of `ranked` dominates in accuracy and speed after `epochs` epochs."""
-    points = np.array([(r.scores()[epochs] - r.speed_score, r.speed_score) for r in ranked])
+    accuracy = [next(e.accuracy_score for e in r.epochs if e.epoch == epochs) for r in ranked]
+    points = np.array([(a, r.speed_score) for a, r in zip(accuracy, ranked)], dtype=float)
     dominated_numbers = {r.number for r, worse in zip(ranked, dominated(points)) if worse}
     return [r for r in candidates if r.number not in dominated_numbers]
 

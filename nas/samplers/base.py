@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any, Protocol
 
@@ -25,6 +26,29 @@ class Sampler(Protocol):
 
         Args:
             records: all of the study; see `informative_trials`.
+        """
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What is trained next: a paused trial, a new design, or (neither) nothing."""
+
+    trial: TrialRecord | None = None
+    params: Params | None = None
+
+
+class Decider(Sampler, Protocol):
+    """A sampler that also chooses among paused trials, in place of successive halving."""
+
+    def next_step(
+        self, records: Sequence[TrialRecord], seed: int, *, epochs: float, new: bool = True
+    ) -> Step:
+        """The next step: a function of the arguments.
+
+        Args:
+            records: all of the study.
+            epochs: that paused trials may still be trained for.
+            new: whether it may be a new design.
         """
 
 

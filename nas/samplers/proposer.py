@@ -10,9 +10,10 @@ import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from detector.base.errors import UserError
-from nas.samplers.base import Sampler, informative_trials
+from nas.samplers.base import Decider, Sampler, informative_trials
 from nas.search_space.dimensions import Params
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SearchSpace
@@ -33,6 +34,9 @@ class SamplerSpec:
     max_attempts: int = 0
     """Attempts at one trial after which random draws replace a sampler that repeats itself: few
     where all attempts have the same model and look for its best."""
+
+    promotes: bool = False
+    """Whether it also chooses among paused trials, in place of successive halving."""
 
     def is_asked(self, results: int) -> bool:
         """Whether it proposes the first attempt, once this many trials have a result."""
@@ -70,6 +74,14 @@ SAMPLERS = {
         startup_trials=6,
         max_attempts=1,
     ),
+    "joint": SamplerSpec(
+        description="a model of all learning curves, which also decides which trial goes on",
+        module="nas.samplers.joint",
+        class_name="Joint",
+        startup_trials=3,
+        max_attempts=1,
+        promotes=True,
+    ),
 }
 """All samplers by name. A new one is a file with its class, and a row here."""
 DEFAULT = "frugal"
@@ -97,14 +109,45 @@ class Proposer:
         self._sampler = _make(sampler, space)
         self._records: Sequence[TrialRecord] = ()
         self._results = 0
+        self._next_params: Params | None = None
+        """What a decider has found better than any promotion."""
 
     def update(self, records: Sequence[TrialRecord]) -> None:
         """Take all records of the study in their present state."""
+        if records != self._records:
+            self._next_params = None
         self._records = list(records)
         self._results = sum(r.last_evaluation is not None for r in informative_trials(records))
 
+    @property
+    def promotes(self) -> bool:
+        """Whether `promotion` takes the place of successive halving."""
+        return SAMPLERS[self.sampler].promotes
+
+    def promotion(
+        self, records: Sequence[TrialRecord], *, epochs: float, new: bool
+    ) -> TrialRecord | None:
+        """The paused trial to train next; None if a new design is better, or none may continue.
+
+        Args:
+            records: all records of the study in their present state.
+            epochs: that paused trials may still be trained for.
+            new: whether a new design can be sampled.
+        """
+        self.update(records)
+        if new and self._results < SAMPLERS[self.sampler].startup_trials:
+            return None
+        trained = sum(len(record.epochs) for record in records)
+        step = cast(Decider, self._sampler).next_step(
+            records, _seed(f"{self.seed}/{len(records)}/{trained}"), epochs=epochs, new=new
+        )
+        self._next_params = step.params
+        return step.trial
+
     def ask(self, attempt: int = 0) -> Params:
         """Parameters for the next trial; another `attempt` gives others."""
+        if attempt == 0 and self._next_params is not None:
+            return self._next_params
         key, spec = f"{self.seed}/{len(self._records)}/{attempt}", SAMPLERS[self.sampler]
         if (
             self._sampler is None
@@ -112,8 +155,11 @@ class Proposer:
             or self._results < spec.startup_trials
         ):
             return self.space.suggest(RandomTrial(key))
-        seed = int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
-        return self._sampler.ask(self._records, seed)
+        return self._sampler.ask(self._records, _seed(key))
+
+
+def _seed(key: str) -> int:
+    return int.from_bytes(hashlib.sha256(key.encode()).digest()[:4], "big")
 
 
 def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], seed: int) -> Params:

@@ -13,8 +13,8 @@ from detector.base.errors import UserError
 from detector.data.contents import save_contents
 from detector.data.open import open_data
 from nas import search
-from nas.engine.driver import MAX_DAMAGED_CHECKPOINTS
 from nas.engine.enqueued import read_queue
+from nas.engine.failures import MAX_DAMAGED_CHECKPOINTS
 from nas.engine.open_study import open_study
 from nas.engine.options import SearchOptions
 from nas.engine.run_search import trial_setup

@@ -11,6 +11,7 @@ import pytest
 from analysis.records.load import load_records
 from analysis.statistics.pareto import front_of
 from detector.base.errors import DiskFull
+from nas.engine.halving import epochs_expected
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import EpochResult, Status, records_from_json
@@ -94,8 +95,9 @@ def simulate(driver, **how):
             return False
 
 
-def test_a_search_trains_the_requested_number_of_designs(tmp_path, space):
-    driver = make(tmp_path, space, trials=12)
+@pytest.mark.parametrize("sampler", ["random", "joint"])
+def test_a_search_trains_the_requested_number_of_designs(tmp_path, space, sampler):
+    driver = make(tmp_path, space, trials=12, sampler=sampler)
     simulate(driver)
     records = driver.records
     feasible = [r for r in records if r.number and r.status is not Status.INFEASIBLE]
@@ -148,24 +150,37 @@ def test_rungs_save_epochs_and_only_fully_trained_designs_are_completed(tmp_path
     assert 3 <= sum(r.status is Status.COMPLETED for r in feasible) < 12
 
 
+def test_a_sampler_that_promotes_spends_the_epochs_of_successive_halving(tmp_path, space):
+    driver = make(tmp_path, space, trials=12, sampler="joint")
+    simulate(driver)
+    expected = epochs_expected(12, space.rungs, space.eta)
+    spent = sum(r.epochs_spent for r in driver.records)
+    assert expected - space.rungs[-1] < spent <= expected
+    completed = [r for r in driver.records if r.number and r.status is Status.COMPLETED]
+    assert completed and all(len(r.epochs) == 4 for r in completed)
+    reasons = {r.reason for r in driver.records if r.status is Status.PRUNED}
+    assert reasons <= {f"others were more promising after epoch {n}" for n in (1, 2)}
+
+
 def test_with_a_single_rung_everything_is_trained_in_full(tmp_path, space):
     driver = make(tmp_path, space, trials=5, rungs=(4,))
     simulate(driver)
     assert [len(r.epochs) for r in driver.records if r.status is not Status.INFEASIBLE] == [4] * 6
 
 
-def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space, without_times):
-    uninterrupted = make(tmp_path, space, name="uninterrupted")
+@pytest.mark.parametrize("sampler", ["random", "joint"])
+def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space, sampler, without_times):
+    uninterrupted = make(tmp_path, space, name="uninterrupted", sampler=sampler)
     simulate(uninterrupted)
     for seed in range(1, 30, 3):
         name = f"killed-{seed}"
         rng = random.Random(seed)
-        killed = make(tmp_path, space, name=name)
+        killed = make(tmp_path, space, name=name, sampler=sampler)
         for _ in range(20):
             epochs = iter(range(rng.randrange(1, 6)))
             if simulate(killed, killed=lambda left=epochs: next(left, None) is None):
                 break
-            killed = make(tmp_path, space, study=Study.open(tmp_path, name))
+            killed = make(tmp_path, space, study=Study.open(tmp_path, name), sampler=sampler)
         simulate(killed)
         assert without_times(killed.records) == without_times(uninterrupted.records)
 
@@ -225,11 +240,13 @@ def test_killed_before_or_after_any_write_to_the_storage(
     assert all(state.is_finished() for state in latest_states.values())
 
 
-def test_more_trials_extend_a_finished_study(tmp_path, space):
-    driver = make(tmp_path, space, trials=4)
+@pytest.mark.parametrize("sampler", ["random", "joint"])
+def test_more_trials_extend_a_finished_study(tmp_path, space, sampler):
+    driver = make(tmp_path, space, trials=4, sampler=sampler)
     simulate(driver)
     before = {r.number: r.identity for r in driver.records}
-    extended = make(tmp_path, space, study=Study.open(tmp_path, "s"), trials=12)
+    study = Study.open(tmp_path, "s")
+    extended = make(tmp_path, space, study=study, trials=12, sampler=sampler)
     assert not extended.finished()
     extended.reopen()
     simulate(extended)

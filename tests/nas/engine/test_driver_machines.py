@@ -8,7 +8,8 @@ import helpers
 import pytest
 
 from detector.base.errors import TrainingError
-from nas.engine.driver import MAX_NODES_LOST, MAX_RETRIES
+from nas.engine.failures import MAX_NODES_LOST, MAX_RETRIES
+from nas.samplers.proposer import SAMPLERS
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Cost, EpochResult, Status
@@ -133,6 +134,22 @@ def test_speed_follows_the_anchors_of_the_space(make, metric, best, worst, middl
         value = getattr(record.cost, metric)
         expected = 0.5 - 0.5 * math.log(value / middle) / math.log(worst / middle)
         assert record.speed_score == pytest.approx(min(max(expected, 0.0), 1.0))
+
+
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_a_search_follows_an_expression_of_latency(make, sampler):
+    """Scores of records and of Optuna's study, and the trials that are promoted."""
+    driver = make(
+        "objective: {score: accuracy - latency_ms / 50}\n", FakeStopwatch(), sampler, trials=12
+    )
+    simulate(driver)
+    for record in driver.records:
+        expected = record.detector.neck.width / 100 - milliseconds(record.detector) / 50
+        assert record.score == pytest.approx(expected, abs=1e-12)
+    stored = Study.open(driver.study.folder.parent, "s")
+    assert [r.score for r in stored.records] == [r.score for r in driver.records]
+    values = [trial.value for trial in stored._optuna.trials]
+    assert values == [r.score if r.status is Status.COMPLETED else None for r in driver.records]
 
 
 def test_dead_nodes_are_not_failures_of_the_trial(make):
