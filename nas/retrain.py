@@ -83,8 +83,8 @@ def make_parser() -> ArgumentParser:
         "--recipe",
         metavar="FILE",
         type=Path,
-        help="a YAML file with changes to the recipe, or a shipped one by name, such as short "
-        "(search_spaces/recipes/short.yaml) for a preset (default: no changes)",
+        help="a YAML file with changes to the recipe, or a shipped one by name: full or short "
+        "(search_spaces/recipes) for a preset (default: no changes)",
     )
     training.add_argument(
         "--accumulate",
@@ -125,8 +125,8 @@ def make_parser() -> ArgumentParser:
         "--init-from",
         metavar="CHECKPOINT",
         help="fine-tune: start at epoch 0, with a new optimiser, from all weights of a trained "
-        "detector (weights.pt, last.pt, or a released RetinaFace file); if its design "
-        "differs, the channels and layers that overlap are copied",
+        "detector (weights.pt, last.pt, or a released RetinaFace, YuNet or SCRFD file); if its "
+        "design differs, the channels and layers that overlap are copied",
     )
     training.add_argument(
         "--with-holdout",
