@@ -49,7 +49,11 @@ def make_parser() -> ArgumentParser:
     model = parser.add_argument_group("model")
     cli.add_model_flags(model)
     model.add_argument(
-        "--model", metavar="FILE", type=Path, help="an exported model (nas.export), .onnx or .xml"
+        "--model",
+        metavar="FILE",
+        type=Path,
+        help="an exported model (nas.export), .onnx or .xml; or an ONNX graph of another program, "
+        "as nas.evaluate takes it",
     )
     detection = parser.add_argument_group("detection")
     detection.add_argument(
@@ -87,7 +91,8 @@ def run(args: Namespace) -> dict:
     from detector.inference.detect_files import FileDetector
     from detector.inference.media import find_sources
     from detector.training.fit import choose_device
-    from nas.models.model_folder import ModelChoice, chosen_model
+    from nas.evaluation.subject import load_subject
+    from nas.models.model_folder import ModelChoice
     from nas.terminal.progress_bars import ImagesBar
 
     settings = tta_flags.tta_settings(args, cli.detection_settings(args, SETTINGS))
@@ -98,7 +103,7 @@ def run(args: Namespace) -> dict:
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):
         raise UserError("--fp16: needs a GPU and a torch model; leave it out")
-    model = chosen_model(ModelChoice.of(args))
+    model = load_subject(ModelChoice.of(args))
     print(f"model: {model.title}\n  {model.path}")
     detector = FileDetector(
         model.net,

@@ -19,6 +19,7 @@ score, and each rule of the competition with its evidence.
   python -m nas.evaluate --study retina-001
   python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
   python -m nas.evaluate --model model.onnx --data data/widerface
+  python -m nas.evaluate --model face_detection_yunet_2023mar.onnx --data data/widerface
   python -m nas.evaluate --predictions DIR --data data/widerface
   python -m nas.evaluate --test-size vga --flip --metric coco
 
@@ -26,8 +27,9 @@ A model is run on the images that the annotation lists, as they are stored: boxe
 file, before any EXIF rotation. Boxes with a score above 0.02 count; the best 5,000 of an image go
 through NMS at an IoU of 0.4, and at most 750 are kept. A preset has its own such numbers, and a
 test size, where its detector was published with others: they are used with --preset unless flags
-say otherwise. Prediction files are scored on all 3,226
-images of the official lists, or with --listed-only on those that the annotation lists. COCO's
+say otherwise. An ONNX graph of another program is recognised by its outputs; its images are
+prepared, and its faces filtered, as its kind was published. Prediction files are scored on all
+3,226 images of the official lists, or with --listed-only on those that the annotation lists. COCO's
 metrics use the images that the annotation lists, and a model's boxes unrounded (prediction files
 have whole px). Faces flagged invalid or iscrowd are COCO's crowds: detections inside them count as
 neither right nor wrong. Images that cannot be read, or have no prediction file, count as having no
@@ -40,7 +42,11 @@ def make_parser() -> ArgumentParser:
     target = parser.add_argument_group("what to score")
     cli.add_model_flags(target)
     target.add_argument(
-        "--model", metavar="FILE", type=Path, help="an exported model (nas.export), .onnx or .xml"
+        "--model",
+        metavar="FILE",
+        type=Path,
+        help="an exported model (nas.export), .onnx or .xml; or an ONNX graph of YuNet, SCRFD, "
+        "RetinaFace, YOLOv5-face or YOLOv8-face, of any program",
     )
     target.add_argument(
         "--predictions", metavar="DIR", type=Path, help="prediction files, DIR/<event>/<image>.txt"
@@ -80,15 +86,25 @@ def make_parser() -> ArgumentParser:
     tta = parser.add_argument_group("test size and test-time augmentation")
     tta_flags.add_size_flag(tta)
     tta_flags.add_tta_flags(tta)
+    speed = parser.add_argument_group("latency")
+    speed.add_argument(
+        "--beside",
+        metavar="MODEL",
+        help="also measure the latency of this model, in alternation: weights, an exported model "
+        "or a preset (default: for a graph of another program the most recently retrained model, "
+        "or retinaface_mobile025 if there is none)",
+    )
     cli.add_device_flag(parser)
     return parser
 
 
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
-    settings, settings_of = preset_settings(args.preset)
+    choice = ModelChoice.of(args)  # flags are checked before a file is read
+    graph = args.model if args.predictions is None else None
+    settings, settings_of = preset_settings(args.preset, graph)
     options = EvaluateOptions(
-        model=ModelChoice.of(args),
+        model=choice,
         predictions=args.predictions,
         data=args.data,
         ground_truth=args.ground_truth,
@@ -97,6 +113,7 @@ def run(args: Namespace) -> dict:
         output=args.output,
         settings=tta_flags.tta_settings(args, settings),
         settings_of=settings_of,
+        beside=args.beside,
         device=args.device,
         tracking_uri=args.tracking_uri,
     )

@@ -27,7 +27,8 @@ from trials.hints import given_flags
 DESCRIPTION = """\
 Search a space of detectors. Designs are sampled; those whose exact cost violates a constraint are
 rejected before any training. The others are trained as short proxies and compared at rungs; the
-most promising ones get the full proxy budget. The score is speed_score + 2 × accuracy_score.
+most promising ones get the full proxy budget. The score is speed_score + 2 × accuracy_score, or the
+expression under `objective` in the space.
 
   python -m nas.search --space search_spaces/retina.yaml --trials 200
   python -m nas.search --space search_spaces/retina.yaml --trials 200 --resume

@@ -7,6 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from xml.etree import ElementTree
 
 import numpy as np
@@ -21,6 +22,9 @@ from detector.boxes.anchors import priors
 from detector.boxes.postprocess import Detections, postprocess, select
 from detector.config.detector import Detector
 from detector.config.recipe import Evaluation
+
+if TYPE_CHECKING:
+    import onnxruntime
 
 KEY = "retina-nas"  # of the metadata in a graph
 SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
@@ -126,6 +130,10 @@ class Exported(nn.Module):
                 )
 
 
+class NotExported(UserError):
+    """A readable model that this program did not write."""
+
+
 def load_exported(path: Path, threads: int | None = None) -> Exported:
     """Loads a model from an .onnx file, or from an .xml file of OpenVINO with its .bin beside it.
 
@@ -133,7 +141,8 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
         threads: of the runtime; None means as many as torch uses.
 
     Raises:
-        UserError: no such file, not a model, a model of another program, or its runtime is missing.
+        NotExported: a model of another program.
+        UserError: no such file, not a model, or its runtime is missing.
     """
     path, threads = Path(path), threads or torch.get_num_threads()
     kind = SUFFIXES.get(path.suffix)
@@ -157,7 +166,7 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
         )[:200]  # without positions in their sources
         raise UserError(f"{path}: not a readable model ({reason}); export it again") from error
     if text is None:
-        raise UserError(
+        raise NotExported(
             f"{path}: is a model of another program; give one that python -m nas.export wrote"
         )
     graph = Graph.from_dict(json.loads(text), str(path))
@@ -169,15 +178,22 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
     return Exported(path, graph, runtime, run)
 
 
-def _onnx(path: Path, threads: int):
+def onnx_session(path: Path, threads: int) -> onnxruntime.InferenceSession:
+    """An ONNX file in ONNX Runtime on the CPU."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(
+    return onnxruntime.InferenceSession(
         read_bytes(path), options, providers=["CPUExecutionProvider"]
     )
+
+
+def _onnx(path: Path, threads: int):
+    import onnxruntime
+
+    session = onnx_session(path, threads)
     name = session.get_inputs()[0].name
     return (
         session.get_modelmeta().custom_metadata_map.get(KEY),

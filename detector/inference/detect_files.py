@@ -53,7 +53,7 @@ class FileDetector:
     def __init__(
         self,
         model: nn.Module,
-        config: Detector,
+        config: Detector | None,
         settings: Evaluation,
         *,
         device: torch.device | str = "cpu",
@@ -64,7 +64,8 @@ class FileDetector:
     ):
         """
         Args:
-            model: `build_detector(config)` with its weights, or what `load_exported` returned.
+            model: `build_detector(config)` with its weights, or what `load_exported` or
+                `load_foreign` returned; the latter has no `config`.
             max_size: long side in px to which images are scaled down; None leaves them as they are.
             batch_size: images of one shape in a batch.
             workers: threads that prefetch images.

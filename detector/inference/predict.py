@@ -12,11 +12,12 @@ from torch import nn
 
 from detector.boxes.anchors import priors
 from detector.boxes.postprocess import Detections, postprocess
-from detector.config.detector import Detector
+from detector.config.detector import Detector, Pixels
 from detector.config.recipe import Evaluation
 from detector.data.prefetch import prefetch_map
 from detector.data.types import ImageSet, UnreadableImage
 from detector.export.runtime import Exported
+from detector.foreign.graph import ForeignGraph
 from detector.inference.tta import (
     box_voting,
     canvas_size,
@@ -42,7 +43,7 @@ NO_DETECTIONS = Detections(torch.zeros(0, 4), torch.zeros(0), None)
 
 def detect(
     model: nn.Module,
-    config: Detector,
+    config: Detector | None,
     images: ImageSet,
     settings: Evaluation,
     device: torch.device | str = "cpu",
@@ -56,7 +57,9 @@ def detect(
 
     Args:
         model: `build_detector(config)` with its weights, moved to `device`, used in evaluation
-            mode, and left in the mode it was in; or a model that `load_exported` returned.
+            mode, and left in the mode it was in; or a model that `load_exported` returned, or
+            `load_foreign`.
+        config: None for a model of `load_foreign`.
         settings: test size, padding and test-time augmentation.
         progress: called after each batch with the number of images done and of all.
         unreadable: receives the names of images that cannot be decoded; they get no detections.
@@ -99,7 +102,7 @@ def _cudnn_pays(images: ImageSet, settings: Evaluation, device: torch.device) ->
 
 def detect_tta(
     model: nn.Module,
-    config: Detector,
+    config: Detector | None,
     images: Sequence[np.ndarray],
     settings: Evaluation,
     device: torch.device | str = "cpu",
@@ -107,10 +110,10 @@ def detect_tta(
     """Detections with the test-time augmentation of `settings`, in px of each image.
 
     Args:
-        model: on `device`, in evaluation mode; or one that `load_exported` returned.
+        model, config: as for `detect`, the model on `device` and in evaluation mode.
         images: uint8 [H, W, 3], BGR, all with the same `input_size`.
     """
-    own_size = images[0].shape[1::-1]
+    own_size, pixels = images[0].shape[1::-1], _pixels(model, config)
     passes: list[list[Detections]] = []
     for factor in settings.scales:
         width, height = input_size(own_size, settings, factor)
@@ -118,11 +121,11 @@ def detect_tta(
         batch = np.stack(
             [resize_image(image, (width, height), settings.interpolation) for image in images]
         )
-        padded = pad_images(batch, canvas, config.pixels)
+        padded = pad_images(batch, canvas, pixels)
         of_scale = [detect_batch(model, config, padded, settings, device)]
         if settings.flip:
             # `copy`: a width of 1 px would keep its negative stride, which torch rejects
-            padded = pad_images(batch[:, :, ::-1].copy(), canvas, config.pixels)
+            padded = pad_images(batch[:, :, ::-1].copy(), canvas, pixels)
             flipped = detect_batch(model, config, padded, settings, device)
             of_scale.append([flip_detections(detections, width) for detections in flipped])
         passes += [
@@ -135,10 +138,17 @@ def detect_tta(
     return passes[0] if len(passes) == 1 else [box_voting(own, settings) for own in zip(*passes)]
 
 
+def _pixels(model: nn.Module, config: Detector | None) -> Pixels:
+    if isinstance(model, ForeignGraph):
+        return model.pixels
+    assert config is not None
+    return config.pixels
+
+
 @torch.inference_mode()
 def detect_batch(
     model: nn.Module,
-    config: Detector,
+    config: Detector | None,
     images: np.ndarray,
     settings: Evaluation,
     device: torch.device | str = "cpu",
@@ -146,14 +156,15 @@ def detect_batch(
     """Detections in images of one size, in px of the images, on the CPU.
 
     Args:
-        model: on `device`, in evaluation mode; or one that `load_exported` returned.
+        model, config: as for `detect`, the model on `device` and in evaluation mode.
         images: uint8 [B, H, W, 3], BGR.
     """
     device = torch.device(device)
     # The bytes stay in the order of the images: channels-last.
     pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)
-    if isinstance(model, Exported):
+    if isinstance(model, Exported | ForeignGraph):
         return model.detections(pixels, settings)
+    assert config is not None
     batch = postprocess(model(pixels), priors(config, images.shape[1:3], device), settings)
     return [
         Detections(

@@ -1,14 +1,15 @@
-"""Weight files: checkpoints of this program, released RetinaFace weights, ImageNet backbones.
+"""Weight files: checkpoints of this program, released detectors, ImageNet backbones.
 
-Other programs name their tensors differently but list them in the same order (stem to head, finest
-level first), so tensors are matched by order, and each pair is checked by role and shape.
+Other programs name their tensors differently. RetinaFace and torchvision list them in the same
+order (stem to head, finest level first), so they are matched by order, and each pair is checked by
+role and shape; those of YuNet and SCRFD are renamed (`name_maps`), or read from a graph of SCRFD.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -26,6 +27,9 @@ from detector.weights.checkpoint import (
     read_design,
     read_tensors,
 )
+from detector.weights.matching import by_name, by_order, check_names
+from detector.weights.name_maps import SCRFD_PRESETS, looks_like, name_map_of
+from detector.weights.onnx_weights import is_onnx, is_scrfd, read_graph, scrfd_state
 from detector.weights.pretrained import (
     IMAGENET,
     MOBILENET_V1_025,
@@ -36,6 +40,12 @@ from detector.weights.pretrained import (
 )
 
 State = dict[str, Tensor]
+
+LIGHTNING = "model."
+"""What Lightning puts before the names of a network's tensors in ternaus/retinaface."""
+TERNAUS_SHA256 = "f168fae3c"
+"""Of the weights that ternaus/retinaface released, without that beginning. Unlike RetinaFace's own,
+their pixels are normalised as torchvision's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +72,8 @@ def read_weights(source: str, config: Detector) -> Weights:
     """Reads the weights in a file, without running code from it.
 
     Args:
-        source: one of our checkpoints, a released RetinaFace one, or an ImageNet backbone
+        source: one of our checkpoints; a released detector (RetinaFace, also the Lightning state of
+            ternaus/retinaface; YuNet; SCRFD, also as an ONNX graph); or an ImageNet backbone
             (MobileNetV1 ×0.25 of RetinaFace, or torchvision's ResNets and MobileNetV2).
         config: the design to use them for. Tensors with this program's names but without a design
             must fit it; RetinaFace's are matched with it before the released designs.
@@ -71,11 +82,13 @@ def read_weights(source: str, config: Detector) -> Weights:
         UserError: no such file, not a file of weights, or of no known design (with the first
             difference).
     """
+    if is_onnx(Path(source)):
+        return _read_graph(source, config)
     state, design, training = _read(source)
     sha256 = _sha256_of(source)
     first = next(iter(state))
     if design is not None:
-        _check_names(source, state, design)
+        check_names(source, state, design)
         return Weights(
             title=f"a checkpoint of design {arch_hash(design)}",
             part="detector",
@@ -87,7 +100,7 @@ def read_weights(source: str, config: Detector) -> Weights:
             sha256=sha256,
         )
     if first.startswith("backbone.stages."):
-        _check_names(source, state, config)
+        check_names(source, state, config)
         return Weights(
             title="tensors with this program's names",
             part="detector",
@@ -97,21 +110,23 @@ def read_weights(source: str, config: Detector) -> Weights:
             source=source,
             sha256=sha256,
         )
-    if first.startswith("body."):
+    if first.startswith(("body.", f"{LIGHTNING}body.")):
+        by_ternaus = first.startswith(LIGHTNING) or sha256.startswith(TERNAUS_SHA256)
+        state = {name.removeprefix(LIGHTNING): value for name, value in state.items()}
         designs = {"this design": config} | {name: load_preset(name)[0] for name in RELEASED}
-        name, named = _by_order(source, state, "", designs)
+        name, named = by_order(source, state, "", designs)
         return Weights(
             title=f"released RetinaFace weights of {name}",
             part="detector",
             config=designs[name],
             state=named,
-            pixels=designs[name].pixels,
+            pixels=TORCHVISION_PIXELS if by_ternaus else designs[name].pixels,
             source=source,
             sha256=sha256,
         )
     if first.startswith("stage1."):
         design = backbone_only(MOBILENET_V1_025)
-        _, named = _by_order(source, state, "backbone.", {"": design})
+        _, named = by_order(source, state, "backbone.", {"": design})
         return Weights(
             title="MobileNetV1 ×0.25 of RetinaFace",
             part="backbone",
@@ -125,7 +140,7 @@ def read_weights(source: str, config: Detector) -> Weights:
             name: backbone_only(backbone, TORCHVISION_PIXELS)
             for name, backbone in TORCHVISION_BACKBONES.items()
         }
-        name, named = _by_order(source, state, "backbone.", designs)
+        name, named = by_order(source, state, "backbone.", designs)
         return Weights(
             title=f"torchvision's {name}",
             part="backbone",
@@ -135,9 +150,64 @@ def read_weights(source: str, config: Detector) -> Weights:
             source=source,
             sha256=sha256,
         )
+    known = name_map_of(state)
+    if known is not None:
+        renamed = {new: value for old, value in state.items() if (new := known.rename(old))}
+        return _released(source, sha256, known.title, renamed, config, known.presets)
+    seems = looks_like(state)
     raise UserError(
-        f"{source}: first tensor {first} is of no known kind of weights; give a "
-        "checkpoint of this program, a RetinaFace one or an ImageNet backbone"
+        f"{source}: first tensor {first} is of no known kind of weights"
+        + (f"; it looks like {seems}" if seems else "")
+        + "; give a checkpoint of this program, a released one of RetinaFace, YuNet or SCRFD, or "
+        "an ImageNet backbone"
+    )
+
+
+def _read_graph(source: str, config: Detector) -> Weights:
+    """The weights in an ONNX graph of SCRFD."""
+    try:
+        graph = read_graph(Path(source))
+    except FileNotFoundError:
+        raise UserError(f"{source}: no such file of weights; give an existing file") from None
+    except OSError as error:
+        raise cannot_read(source, error, "give another file") from error
+    except (ImportError, ValueError) as error:
+        raise UserError(f"{source}: cannot be read as weights ({error})") from error
+    if not is_scrfd(graph):
+        raise UserError(
+            f"{source}: is an ONNX graph, and of these only weights of SCRFD without landmarks can "
+            "be read; nas.evaluate --model scores others"
+        )
+    sha256, message = _sha256_of(source), ""
+    for name in SCRFD_PRESETS:
+        state = dict(scrfd_state(graph, blank_detector(load_preset(name)[0])))
+        try:
+            return _released(source, sha256, "SCRFD of InsightFace", state, config, (name,))
+        except UserError as error:
+            message = message or str(error)
+    raise UserError(message)
+
+
+def _released(
+    source: str,
+    sha256: str,
+    title: str,
+    state: State,
+    config: Detector,
+    presets: Sequence[str],
+) -> Weights:
+    """Weights with this program's names, of `config` or of one of the presets."""
+    check_finite(state, source)
+    designs = {name: load_preset(name)[0] for name in presets} | {"this design": config}
+    name = by_name(source, state, designs)
+    return Weights(
+        title=f"released weights of {name} ({title})",
+        part="detector",
+        config=designs[name],
+        state=state,
+        pixels=designs[name].pixels,
+        source=source,
+        sha256=sha256,
     )
 
 
@@ -170,7 +240,7 @@ def detector_weights(config: Detector, source: str) -> Weights:
             "training can start from it"
         )
     _check_same_design(canonical(weights.config), canonical(config), source)
-    return weights
+    return replace(weights, state=adapt_input(weights, config.pixels), pixels=config.pixels)
 
 
 def adapt_input(weights: Weights, ours: Pixels) -> State:
@@ -302,80 +372,3 @@ def _flat(design: dict) -> dict:
         else:
             flat[part] = values
     return flat
-
-
-def _check_names(source: str, state: State, design: Detector) -> None:
-    own = blank_detector(design).state_dict()
-    for name in [*own, *(name for name in state if name not in own)]:
-        here, there = own.get(name), state.get(name)
-        if here is None or there is None or here.shape != there.shape:
-            raise UserError(_difference(source, name, there, name, here))
-
-
-def _by_order(
-    source: str, state: State, part: str, designs: Mapping[str, Detector]
-) -> tuple[str, State]:
-    """The title of the design that the tensors fit, and the tensors with this program's names.
-
-    Args:
-        part: "backbone.", after which the file may have more (a classifier), or "" for all.
-
-    Raises:
-        UserError: they fit none; shows the difference from the first one.
-    """
-    # Older files lack num_batches_tracked, which norms with a fixed momentum never use.
-    tensors = [item for item in state.items() if not _is_counter(item[0])]
-    message = ""
-    for title, design in designs.items():
-        own = [
-            (name, tensor)
-            for name, tensor in blank_detector(design).state_dict().items()
-            if name.startswith(part) and not _is_counter(name)
-        ]
-        difference = _first_difference(own, tensors, whole=not part)
-        if difference is None:
-            return title, {name: there for (name, _), (_, there) in zip(own, tensors)}
-        message = message or _difference(source, *difference)
-    raise UserError(message)
-
-
-Named = tuple[str, Tensor]
-
-
-def _first_difference(
-    own: Sequence[Named], theirs: Sequence[Named], whole: bool
-) -> tuple[str | None, Tensor | None, str | None, Tensor | None] | None:
-    """(name there, tensor there, name here, tensor here), or None."""
-    for index in range(max(len(own), len(theirs)) if whole else len(own)):
-        name, here = own[index] if index < len(own) else (None, None)
-        foreign, there = theirs[index] if index < len(theirs) else (None, None)
-        if (
-            name is None
-            or foreign is None
-            or here is None
-            or there is None
-            or here.shape != there.shape
-            or _role(name) != _role(foreign)
-        ):
-            return foreign, there, name, here
-    return None
-
-
-def _role(name: str) -> str:
-    return name.rpartition(".")[2]  # weight, bias, running_mean, running_var
-
-
-def _is_counter(name: str) -> bool:
-    return name.endswith("num_batches_tracked")
-
-
-def _difference(
-    source: str, foreign: str | None, there: Tensor | None, name: str | None, here: Tensor | None
-) -> str:
-    def shown(label, tensor):
-        return "nothing" if tensor is None else f"{label} {list(tensor.shape)}"
-
-    return (
-        f"{source}: weights of another design: first difference is {shown(foreign, there)} "
-        f"there, {shown(name, here)} here; give the design they belong to"
-    )

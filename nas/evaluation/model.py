@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from detector.base.cli import PartialFailure
 from detector.base.errors import UserError
 from detector.base.files import write_text
-from detector.config.detector import arch_hash
 from detector.config.recipe import Evaluation
+from nas.evaluation.beside import EVALUATION, beside_of, known_score, measure
 from nas.evaluation.ground_truth import (
     find_official_lists,
     load_ground_truth,
@@ -22,18 +22,18 @@ from nas.evaluation.ground_truth import (
     resolve_val_data,
 )
 from nas.evaluation.options import EvaluateOptions
-from nas.evaluation.printing import print_ap, print_coco, print_model
-from nas.models.model_folder import Model, chosen_model
+from nas.evaluation.printing import print_ap, print_beside, print_coco, print_model
+from nas.evaluation.subject import Subject, load_subject
 from nas.terminal import tta_flags
 from nas.tracking.runs import track_evaluation
-from trials.names import describe
 from trials.objective import Objective
-from trials.record import Cost, combined_score, mean_ap
+from trials.record import mean_ap
 from trials.tracking.mlflow_store import check_store
 
 if TYPE_CHECKING:
     import torch
 
+    from detector.config.detector import Detector
     from detector.data.types import ImageSet
     from detector.inference.latency import Latency
 
@@ -52,8 +52,9 @@ def evaluate_model(options: EvaluateOptions) -> dict:
 
     check_store(options.tracking_uri)  # report a wrong URI before the evaluation
     device = choose_device(options.device)
-    model = chosen_model(options.model)
-    print(f"model: {model.title} ({describe(model.config)})\n  {model.path}")
+    model = load_subject(options.model)
+    beside = beside_of(model, options.beside, options.model.runs_dir)
+    print(f"model: {model.title} ({model.description})\n  {model.path}")
     path, line = resolve_val_data(options.data, model.origin)
     print(line)
     images = open_val(path)
@@ -73,19 +74,19 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     ap = wider_ap(predictions, truth)
     if options.output is not None:
         _write_predictions(options.output, predictions)
-    latency = _measure_latency(model, device)
+    latency, other_latency = measure(model, beside, device)
     objective = model.origin.objective if model.origin else Objective()
     result = {
         "model": model.title,
         "checkpoint": str(model.path),
-        "describe": describe(model.config),
+        "describe": model.description,
         "metric": "coco" if options.coco else "wider",
         "evaluation": options.settings.to_dict(),
         "test_size": tta_flags.format_test_size(options.settings),
         "flip": options.settings.flip,
         "scales": list(options.settings.scales),
         "ap": ap,
-        **_cost_and_score(model, latency, objective, mean_ap(ap)),
+        **_cost_and_score(model, latency, objective, ap),
         "finished": time.time(),
         "data": path,
         "images": len(images),
@@ -99,15 +100,20 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         )
         print_coco(coco)
     print_model(result, objective, latency, tta_flags.num_passes(options.settings))
-    if model.folder is not None and not os.access(model.folder, os.W_OK):
-        print(f"note: not kept for reports, as {model.folder} is read-only for this user")
-    elif model.folder is not None and options.settings == Evaluation():
-        _save_with_model(model.folder, model, result, images, predictions)
+    if beside is not None and other_latency is not None:
+        shown = result["beside"] = _beside(beside, other_latency, objective, path)
+        print_beside(shown, latency.median_ms)
+    folder = model.model.folder if model.model else None
+    if folder is not None and not os.access(folder, os.W_OK):
+        print(f"note: not kept for reports, as {folder} is read-only for this user")
+    elif folder is not None and options.settings == Evaluation():
+        assert model.config is not None
+        _save_with_model(folder, model.config, result, images, predictions)
     track_evaluation(
         options.tracking_uri,
         options.model.runs_dir,
         result,
-        arch_hash(model.config),
+        model.design,
         model.path,
         model.origin,
     )
@@ -131,7 +137,7 @@ def _settings_text(settings: Evaluation) -> str:
 
 
 def _detect(
-    model: Model, images: ImageSet, settings: Evaluation, device: torch.device
+    model: Subject, images: ImageSet, settings: Evaluation, device: torch.device
 ) -> tuple[dict, list[str]]:
     """Detections by image, and the images that cannot be read."""
     from detector.inference.predict import detect
@@ -163,27 +169,11 @@ def _write_predictions(folder: Path, predictions: dict) -> None:
     print(f"  prediction files: {folder}")
 
 
-def _measure_latency(model: Model, device: torch.device) -> Latency:
-    """Latency of one image of 640×640; on a CPU with one thread."""
-    from detector.export.runtime import Exported, load_exported
-    from detector.inference.latency import latency
-
-    if isinstance(model.net, Exported):
-        measured = latency(load_exported(model.path, threads=1))
-        return replace(measured, machine=f"{measured.machine}, {model.net.runtime}")
-    return latency(model.net, device=device)
-
-
 def _cost_and_score(
-    model: Model, latency: Latency, objective: Objective, accuracy: float
+    model: Subject, latency: Latency, objective: Objective, ap: dict[str, float]
 ) -> dict[str, object]:
     """The entries of the result about cost, latency, score and rules."""
-    from detector.network.counters import thop_cost
-    from nas.models.competition_rules import check_rules
-
-    cost = replace(Cost.of(model.config), latency_ms=latency.median_ms, machine=latency.machine)
-    speed = objective.speed_score(cost)
-    rules = check_rules(cost, thop_cost(model.config), model.recipe, model.origin)
+    cost = replace(model.cost, latency_ms=latency.median_ms, machine=latency.machine)
     return {
         "params": cost.params,
         "macs": cost.macs,
@@ -191,20 +181,37 @@ def _cost_and_score(
         "latency_p10_ms": latency.p10_ms,
         "latency_p90_ms": latency.p90_ms,
         "machine": latency.machine,
-        "accuracy_score": accuracy,
-        "speed_score": speed,
-        "score": combined_score(accuracy, speed),
-        "rules": [rule.to_dict() for rule in rules],
+        "accuracy_score": mean_ap(ap),
+        "speed_score": objective.speed_score(cost),
+        "score": objective.score_of(ap, cost),
+        "rules": [rule.to_dict() for rule in model.rules(cost)],
+        "latency_size": list(model.input_size),
+        "notes": list(model.notes),
+    }
+
+
+def _beside(other: Subject, latency: Latency, objective: Objective, data: str) -> dict[str, object]:
+    """The entry of the result about the model that was timed beside the evaluated one."""
+    cost = replace(other.cost, latency_ms=latency.median_ms, machine=latency.machine)
+    return {
+        "model": other.title,
+        "file": str(other.path),
+        "params": cost.params,
+        "macs": cost.macs,
+        "latency_ms": latency.median_ms,
+        "machine": latency.machine,
+        "speed_score": objective.speed_score(cost),
+        "score": known_score(other, data),
     }
 
 
 def _save_with_model(
-    folder: Path, model: Model, result: dict, images: ImageSet, predictions: dict
+    folder: Path, config: Detector, result: dict, images: ImageSet, predictions: dict
 ) -> None:
     """Save the results that reports show: those at original size, without augmentation."""
     from nas.models.report_files import write_examples, write_network
 
-    write_text(folder / "evaluation.json", json.dumps(result, indent=2) + "\n")
-    write_network(folder, model.config)
+    write_text(folder / EVALUATION, json.dumps(result, indent=2) + "\n")
+    write_network(folder, config)
     if result["data"] == "synthetic":  # photographs must not be copied
         write_examples(folder, images, predictions)

@@ -10,17 +10,25 @@ from detector.base.files import exists, is_folder
 from detector.config.presets import load_design
 from detector.config.recipe import Evaluation
 from detector.config.shipped import find_file
+from nas.models.foreign_graphs import foreign_graph
 from nas.models.model_folder import ModelChoice
 from trials.stored import METRICS
 
 
-def preset_settings(preset: str | None) -> tuple[Evaluation, str | None]:
-    """The settings that a preset was published with, and its name; those of all other models
-    without one. The config.yaml of a retrained model has those of its training, which do not count.
+def preset_settings(preset: str | None, graph: Path | None = None) -> tuple[Evaluation, str | None]:
+    """The settings that a preset, or the kind of a foreign graph, was published with, and its name;
+    those of all other models without one. The config.yaml of a retrained model has those of its
+    training, which do not count.
+
+    Args:
+        graph: an exported model, of this program or of another one.
 
     Raises:
-        UserError: there is no such preset.
+        UserError: there is no such preset, or the graph cannot be read or is of no known kind.
     """
+    foreign = foreign_graph(graph)
+    if foreign is not None:
+        return foreign.evaluation, foreign.kind.name
     if preset is None:
         return Evaluation(), None
     path = find_file(preset, "preset")
@@ -50,7 +58,11 @@ class EvaluateOptions:
     settings: Evaluation = field(default_factory=Evaluation)
     """Test size, test-time augmentation and post-processing."""
     settings_of: str | None = None
-    """The preset whose settings these are, unless flags say otherwise; None means the defaults."""
+    """The preset, or the kind of graph, whose settings these are, unless flags say otherwise; None
+    means the defaults."""
+    beside: str | None = None
+    """Another model whose latency is measured in alternation: a file, or a preset. None means, for
+    a foreign graph, the most recently retrained one or else the baseline; otherwise none."""
     device: str = "auto"
     tracking_uri: str = "none"
 
@@ -66,6 +78,8 @@ class EvaluateOptions:
             raise UserError(
                 "--test-size, --flip and --scales: need a model; leave them out with --predictions"
             )
+        if self.predictions is not None and self.beside is not None:
+            raise UserError("--beside: needs a model; leave it out with --predictions")
         if self.output is not None:
             if self.predictions is not None:
                 raise UserError("--output: needs a model; leave it out with --predictions")

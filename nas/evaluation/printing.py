@@ -35,18 +35,25 @@ def print_model(result: dict, objective: Objective, latency: Latency, passes: in
         result: the evaluation, as --json has it.
         passes: number of forward passes per image.
     """
+    height, width = result["latency_size"]
     print(
         f"size     {result['params']:,} parameters\n"
         f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
         f"latency  {latency.median_ms:.1f} ms median, {latency.p10_ms:.1f}–"
         f"{latency.p90_ms:.1f} ms for the middle 80 % of {latency.repeats} runs (one image, "
-        f"640×640; {latency.machine})"
+        f"{width}×{height}; {latency.machine})"
     )
-    print(
-        f"score    {result['score']:.4f} = speed {result['speed_score']:.4f} (by "
-        f"{objective.metric}: 1 at {objective.best:,.0f}, 0 at {objective.worst:,.0f}) "
-        f"+ 2 × accuracy {result['accuracy_score']:.4f}"
+    speed = (
+        f"speed {result['speed_score']:.4f} (by {objective.metric}: 1 at {objective.best:,.0f}, "
+        f"0 at {objective.worst:,.0f})"
     )
+    if objective.score is None:
+        formula = f"{speed} + 2 × accuracy {result['accuracy_score']:.4f}"
+    else:
+        formula = f"{objective}; {speed}, accuracy {result['accuracy_score']:.4f}"
+    print(f"score    {result['score']:.4f} = {formula}")
+    for note in result["notes"]:
+        print(f"note: {note}")
     if passes > 1:
         print(
             f"note: test-time augmentation uses {passes} forward passes per image; cost, latency "
@@ -56,3 +63,20 @@ def print_model(result: dict, objective: Objective, latency: Latency, passes: in
     verdicts = {True: "yes", False: "NO", None: "unknown"}
     for rule in result["rules"]:
         print(f"  {verdicts[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")
+
+
+def print_beside(beside: Mapping, latency_ms: float) -> None:
+    """Print what is known of the model that was timed in alternation with the evaluated one.
+
+    Args:
+        beside: as the evaluation has it in --json.
+        latency_ms: of the evaluated model.
+    """
+    score = beside["score"]
+    print(
+        f"beside   {beside['model']}: {beside['latency_ms']:.1f} ms ({beside['machine']}; in "
+        f"alternation), this one takes {latency_ms / beside['latency_ms']:.2f} × as long\n"
+        f"         {beside['params']:,} parameters, {beside['macs'] / 1e9:.4f} G MACs, "
+        f"speed {beside['speed_score']:.4f}"
+        + ("" if score is None else f", score {score:.4f} on the same data")
+    )

@@ -52,14 +52,37 @@ def check_rules(
         recipe: how it was trained; None if unknown.
         origin: what it was trained on; None if unknown.
     """
-    return [_size(thop), _pretraining(recipe, origin), _data(origin), _measured(cost, thop)]
+    return [
+        _size(thop[0], "of the built network"),
+        _pretraining(recipe, origin),
+        _data(origin),
+        _measured(cost, thop),
+    ]
 
 
-def _size(thop: tuple[int, int]) -> Rule:
+def check_foreign(cost: Cost) -> list[Rule]:
+    """The same for a graph of another program.
+
+    Args:
+        cost: as counted in the graph.
+    """
+    return [
+        _size(cost.params, "in the graph"),
+        _pretraining(None, None),
+        _data(None),
+        Rule(
+            rule="size and MACs by thop",
+            holds=None,
+            evidence="counted in the graph; thop counts torch modules, which the file lacks",
+        ),
+    ]
+
+
+def _size(params: int, where: str) -> Rule:
     return Rule(
         rule="at most 45 M parameters",
-        holds=thop[0] <= MAX_PARAMS,
-        evidence=f"{thop[0]:,} parameters of the built network",
+        holds=params <= MAX_PARAMS,
+        evidence=f"{params:,} parameters {where}",
     )
 
 

@@ -65,10 +65,18 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     from detector.weights import checkpoint
     from detector.weights.file_kinds import DamagedCheckpoint
     from detector.weights.files import detector_weights
+    from detector.weights.onnx_weights import is_onnx
 
     config = load_design(find_file(preset, "preset"))[0] if preset is not None else None
+    saved = None
+    if config is None and is_onnx(path) and is_file(path):
+        raise UserError(
+            f"{path}: is an ONNX graph; name the design of its weights with --preset, or score "
+            "the graph itself with nas.evaluate --model"
+        )
     try:
-        saved = checkpoint.load(path)
+        if config is None or not is_onnx(path):
+            saved = checkpoint.load(path)
     except DamagedCheckpoint as error:
         if (path.parent / METRICS).exists():
             raise UserError(
@@ -81,7 +89,6 @@ def load_model(path: Path, preset: str | None = None) -> Model:
         if preset is None:
             hint = "; or name the design of another program's weights with --preset"
             raise UserError(f"{error}{hint if is_file(path) else ''}") from error
-        saved = None
     if config is None:
         assert saved is not None
         config = saved.config

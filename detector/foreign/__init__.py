@@ -1,0 +1,1 @@
+"""Face detectors of other programs as ONNX graphs: recognised by their outputs, run, counted."""

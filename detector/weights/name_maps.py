@@ -1,0 +1,160 @@
+"""The names of tensors in released weights, translated into this program's: tables, no torch.
+
+Each rule is a regular expression and what it becomes; `{1}` is its first group, `{1+1}` that number
+plus one. All rules are applied one after the other.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+Rules = tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class NameMap:
+    """One kind of released weights."""
+
+    title: str
+    marks: tuple[str, ...]
+    """Beginnings of names: a file is of this kind if it has names with each of them."""
+    presets: tuple[str, ...]
+    """The designs whose weights have such names."""
+    rules: Rules
+    unused: tuple[str, ...] = ()
+    """Beginnings of the names of tensors that detection does not need."""
+
+    def fits(self, names: Iterable[str]) -> bool:
+        names = list(names)
+        return all(any(name.startswith(mark) for name in names) for mark in self.marks)
+
+    def rename(self, name: str) -> str | None:
+        """Our name of a tensor; None if it is not needed."""
+        if name.startswith(self.unused or ("\0",)):
+            return None
+        for pattern, replacement in self.rules:
+            name = re.sub(pattern, partial(_filled, replacement), name)
+        return name
+
+
+def _filled(template: str, match: re.Match) -> str:
+    def value(field: re.Match) -> str:
+        group = match[int(field[1])]
+        return str(int(group) + int(field[2])) if field[2] else group
+
+    return re.sub(r"\{(\d)([+-]\d)?\}", value, template)
+
+
+# A unit of YuNet: pointwise and depthwise convolution, norm.
+_YUNET: Rules = (
+    (r"^backbone\.model0\.conv1\.", "backbone.stages.0.0.conv."),
+    (r"^backbone\.model0\.bn1\.", "backbone.stages.0.0.norm."),
+    (r"^backbone\.model0\.conv2\.", "backbone.stages.0.1."),
+    (r"^backbone\.model1\.conv(\d)\.", "backbone.stages.1.{1}."),
+    (r"^backbone\.model2\.conv(\d)\.", "backbone.stages.1.{1+2}."),
+    (r"^backbone\.model(\d)\.conv(\d)\.", "backbone.stages.{1-1}.{2}."),
+    (r"^neck\.lateral_convs\.", "neck.units."),
+    (r"^bbox_head\.multi_level_share_convs\.", "heads.towers."),
+    (r"^bbox_head\.multi_level_cls\.", "heads.class_logits."),
+    (r"^bbox_head\.multi_level_bbox\.", "heads.box_deltas."),
+    (r"^bbox_head\.multi_level_obj\.", "heads.objectness."),
+    (r"^bbox_head\.multi_level_kps\.", "heads.landmark_deltas."),
+    (r"\.conv([12])\.(weight|bias)$", ".{1-1}.conv.{2}"),
+    (r"\.bn\.", ".1.norm."),
+)
+_SCRFD: Rules = (
+    (r"^neck\.lateral_convs\.", "neck.laterals."),
+    (r"^neck\.fpn_convs\.", "neck.downs."),
+    (r"^neck\.downsample_convs\.", "neck.strided."),
+    (r"^neck\.pafpn_convs\.", "neck.ups."),
+    (r"^bbox_head\.cls_stride_convs\.0\.", "heads.towers.0."),
+    (r"\.depthwise_conv\.", ".0."),
+    (r"\.pointwise_conv\.", ".1."),
+    (r"\.gn\.", ".norm."),
+    (r"^bbox_head\.stride_cls\.0\.", "heads.class_logits.0.conv."),
+    (r"^bbox_head\.stride_reg\.0\.", "heads.box_deltas.0.conv."),
+    (r"^bbox_head\.stride_kps\.0\.", "heads.landmark_deltas.0.conv."),
+    (r"^bbox_head\.scales\.(\d)\.scale$", "heads.scales.{1}.factor"),
+)
+_SCRFD_MOBILENET: Rules = (
+    (r"^backbone\.stem\.0\.0\.", "backbone.stages.0.0.conv."),
+    (r"^backbone\.stem\.0\.1\.", "backbone.stages.0.0.norm."),
+    (r"^backbone\.stem\.1\.", "backbone.stages.0.1."),
+    (r"^backbone\.layer(\d)\.", "backbone.stages.{1}."),
+    (r"^(backbone\.stages\.\d\.\d+)\.0\.(weight|bias)", "{1}.0.conv.{2}"),
+    (r"^(backbone\.stages\.\d\.\d+)\.1\.(?!conv|norm)", "{1}.0.norm."),
+    (r"^(backbone\.stages\.\d\.\d+)\.3\.", "{1}.1.conv."),
+    (r"^(backbone\.stages\.\d\.\d+)\.4\.", "{1}.1.norm."),
+)
+_SCRFD_RESNET: Rules = (
+    (r"^backbone\.stem\.0\.", "backbone.stages.0.0.conv."),
+    (r"^backbone\.stem\.1\.", "backbone.stages.0.0.norm."),
+    (r"^backbone\.stem\.3\.", "backbone.stages.0.1.conv."),
+    (r"^backbone\.stem\.4\.", "backbone.stages.0.1.norm."),
+    (r"^backbone\.stem\.6\.", "backbone.stages.0.2.conv."),
+    (r"^backbone\.stem\.7\.", "backbone.stages.0.2.norm."),
+    # after the max pool; without a pool in its shortcut
+    (r"^backbone\.layer1\.(\d+)\.downsample\.1\.", "backbone.stages.1.{1+1}.shortcut.conv."),
+    (r"^backbone\.layer1\.(\d+)\.downsample\.2\.", "backbone.stages.1.{1+1}.shortcut.norm."),
+    (r"^backbone\.layer1\.(\d+)\.", "backbone.stages.1.{1+1}."),
+    (r"^backbone\.layer(\d)\.", "backbone.stages.{1}."),
+    (r"\.downsample\.1\.", ".shortcut.1.conv."),
+    (r"\.downsample\.2\.", ".shortcut.1.norm."),
+    (r"^(backbone\.stages\.\d\.\d+)\.conv(\d)\.", "{1}.body.{2-1}.conv."),
+    (r"^(backbone\.stages\.\d\.\d+)\.bn(\d)\.", "{1}.body.{2-1}.norm."),
+)
+_SCRFD_HEAD = ("bbox_head.cls_stride_convs.0.", "bbox_head.stride_cls.0.")
+
+NAME_MAPS: tuple[NameMap, ...] = (
+    NameMap(
+        title="YuNet of ShiqiYu/libfacedetection.train",
+        marks=("backbone.model0.", "bbox_head.multi_level_cls."),
+        presets=("yunet_n", "yunet_s"),
+        rules=_YUNET,
+    ),
+    NameMap(
+        title="SCRFD of InsightFace",
+        marks=("backbone.stem.0.0.", *_SCRFD_HEAD),
+        presets=("scrfd_0.5g", "scrfd_1g"),
+        rules=_SCRFD_MOBILENET + _SCRFD,
+        unused=("bbox_head.integral.",),
+    ),
+    NameMap(
+        title="SCRFD of InsightFace",
+        marks=("backbone.stem.0.weight", "backbone.layer1.0.conv1.", *_SCRFD_HEAD),
+        presets=("scrfd_2.5g", "scrfd_10g", "scrfd_34g"),
+        rules=_SCRFD_RESNET + _SCRFD,
+        unused=("bbox_head.integral.",),
+    ),
+)
+SCRFD_PRESETS = tuple(
+    preset for known in NAME_MAPS if known.title.startswith("SCRFD") for preset in known.presets
+)
+
+LOOKS: tuple[tuple[str, str], ...] = (
+    (r"^backbone\.block_list\.|^backbone\.stage_layer", "DamoFD, whose network is not built here"),
+    (r"^bbox_head\.stride_cls\.\(", "SCRFD with landmarks, whose heads differ from the presets'"),
+    (r"^bbox_head\.", "another detector of MMDetection"),
+    (r"^model\.\d+\.(conv|cv1|m)\.", "a YOLO"),
+    (r"^(vgg|base|extras)\.\d+\.weight", "S3FD or another SSD"),
+    (r"^backbone\.body\.|^roi_heads\.", "a detector of torchvision"),
+    (r"^blocks\.\d+\.", "a backbone of timm"),
+)
+"""What weights of no known kind seem to be, by a tensor's name."""
+
+
+def name_map_of(names: Iterable[str]) -> NameMap | None:
+    """The kind of released weights with these names; None if it is unknown."""
+    names = list(names)
+    return next((known for known in NAME_MAPS if known.fits(names)), None)
+
+
+def looks_like(names: Iterable[str]) -> str | None:
+    """What weights with these names seem to be; None if nothing known."""
+    names = list(names)
+    return next(
+        (text for pattern, text in LOOKS if any(re.search(pattern, name) for name in names)), None
+    )

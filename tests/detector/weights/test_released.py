@@ -1,0 +1,303 @@
+"""Released weights of YuNet, SCRFD and ternaus/retinaface, by generated files with their names and
+shapes: the published files are not part of this project."""
+
+import re
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch.testing import assert_close
+
+from detector.base.errors import UserError
+from detector.config.presets import load_preset
+from detector.network.model import build_detector
+from detector.weights.files import detector_weights, read_weights
+from detector.weights.initialize import copy_pretrained
+from detector.weights.name_maps import NAME_MAPS
+from detector.weights.pretrained import TORCHVISION_PIXELS
+from nas.models.model_folder import load_model
+
+# What the published files hold: names, shapes, and how many tensors there are in all.
+YUNET_N = {
+    "backbone.model0.conv1.weight": (16, 3, 3, 3),
+    "backbone.model0.conv2.conv1.weight": (16, 16, 1, 1),
+    "backbone.model0.bn1.running_var": (16,),
+    "backbone.model1.conv1.conv2.weight": (16, 1, 3, 3),
+    "backbone.model1.conv2.bn.weight": (64,),
+    "backbone.model2.conv2.conv1.bias": (64,),
+    "backbone.model5.conv2.conv2.weight": (64, 1, 3, 3),
+    "neck.lateral_convs.2.bn.running_mean": (64,),
+    "bbox_head.multi_level_share_convs.1.0.conv1.weight": (64, 64, 1, 1),
+    "bbox_head.multi_level_share_convs.1.0.bn.bias": (64,),
+    "bbox_head.multi_level_cls.0.conv1.weight": (1, 64, 1, 1),
+    "bbox_head.multi_level_bbox.2.conv2.bias": (4,),
+    "bbox_head.multi_level_obj.1.conv2.weight": (1, 1, 3, 3),
+    "bbox_head.multi_level_kps.0.conv1.weight": (10, 64, 1, 1),
+}
+SCRFD_500M = {
+    "backbone.stem.0.0.weight": (16, 3, 3, 3),
+    "backbone.stem.0.1.running_mean": (16,),
+    "backbone.stem.1.0.weight": (16, 1, 3, 3),
+    "backbone.stem.1.4.bias": (16,),
+    "backbone.layer1.0.3.weight": (40, 16, 1, 1),
+    "backbone.layer4.5.1.weight": (288,),
+    "neck.lateral_convs.0.conv.weight": (16, 72, 1, 1),
+    "neck.fpn_convs.2.conv.bias": (16,),
+    "neck.downsample_convs.0.conv.weight": (16, 16, 3, 3),
+    "neck.pafpn_convs.1.conv.weight": (16, 16, 3, 3),
+    "bbox_head.cls_stride_convs.0.0.depthwise_conv.conv.weight": (16, 1, 3, 3),
+    "bbox_head.cls_stride_convs.0.1.pointwise_conv.gn.weight": (64,),
+    "bbox_head.stride_cls.0.bias": (2,),
+    "bbox_head.stride_reg.0.weight": (8, 64, 3, 3),
+    "bbox_head.scales.2.scale": (),
+}
+SCRFD_34G = {
+    "backbone.stem.3.weight": (28, 28, 3, 3),
+    "backbone.stem.7.bias": (56,),
+    "backbone.layer1.0.conv1.weight": (56, 56, 1, 1),
+    "backbone.layer1.0.downsample.1.weight": (224, 56, 1, 1),
+    "backbone.layer1.16.bn3.weight": (224,),
+    "backbone.layer2.0.downsample.2.running_var": (224,),
+    "backbone.layer4.7.conv2.weight": (184, 184, 3, 3),
+    "bbox_head.cls_stride_convs.0.1.conv.weight": (256, 256, 3, 3),
+    "bbox_head.cls_stride_convs.0.0.gn.bias": (256,),
+}
+EXCERPTS = {"yunet_n": (YUNET_N, 208), "scrfd_0.5g": (SCRFD_500M, 282), "scrfd_34g": (SCRFD_34G, 0)}
+
+
+def random_network(preset: str):
+    """A network in which every tensor has values of its own."""
+    net = build_detector(load_preset(preset)[0]).eval()
+    generator = torch.Generator().manual_seed(0)
+    for value in net.state_dict().values():
+        if value.is_floating_point():
+            value.uniform_(0.5, 1.5, generator=generator)
+    return net
+
+
+def foreign_state(preset: str) -> dict[str, torch.Tensor]:
+    """The state of a random network under the names of the published file."""
+    return {
+        _foreign_name(preset, name): value
+        for name, value in random_network(preset).state_dict().items()
+    }
+
+
+def _foreign_name(preset: str, name: str) -> str:
+    """The way back, written down by itself."""
+    parts = name.split(".")
+    if preset.startswith("yunet"):
+        return _yunet_name(parts)
+    if parts[0] == "neck":
+        kinds = {"laterals": "lateral_convs", "downs": "fpn_convs"}
+        kinds |= {"strided": "downsample_convs", "ups": "pafpn_convs"}
+        return f"neck.{kinds[parts[1]]}.{'.'.join(parts[2:])}"
+    if parts[0] == "heads":
+        if parts[1] == "scales":
+            return f"bbox_head.scales.{parts[2]}.scale"
+        if parts[1] != "towers":
+            kind = {"class_logits": "stride_cls", "box_deltas": "stride_reg"}[parts[1]]
+            return f"bbox_head.{kind}.0.{parts[-1]}"
+        layer = "gn" if parts[-2] == "norm" else "conv"
+        block = ["", "depthwise_conv.", "pointwise_conv."][
+            int(parts[4]) + 1 if len(parts) > 6 else 0
+        ]
+        return f"bbox_head.cls_stride_convs.0.{parts[3]}.{block}{layer}.{parts[-1]}"
+    stage, block, layer = int(parts[2]), int(parts[3]), parts[-2] == "norm"
+    if preset in ("scrfd_0.5g", "scrfd_1g"):
+        index = 3 * int(parts[4]) + layer if len(parts) > 6 else layer
+        where = f"stem.{block}" if stage == 0 else f"layer{stage}.{block}"
+        return f"backbone.{where}.{int(index)}.{parts[-1]}"
+    if stage == 0:
+        return f"backbone.stem.{3 * block + layer}.{parts[-1]}"
+    where = f"backbone.layer{stage}.{block - (stage == 1)}"
+    if parts[4] == "shortcut":
+        return f"{where}.downsample.{1 + layer}.{parts[-1]}"
+    return f"{where}.{'bn' if layer else 'conv'}{int(parts[5]) + 1}.{parts[-1]}"
+
+
+def _yunet_name(parts: list[str]) -> str:
+    kinds = {"class_logits": "cls", "box_deltas": "bbox", "objectness": "obj"}
+    kinds |= {"landmark_deltas": "kps", "towers": "share_convs"}
+    unit = "bn" if parts[-2] == "norm" else f"conv{int(parts[-3]) + 1}"
+    if parts[0] == "heads":
+        middle = f"{parts[2]}.{parts[3]}" if parts[1] == "towers" else parts[2]
+        return f"bbox_head.multi_level_{kinds[parts[1]]}.{middle}.{unit}.{parts[-1]}"
+    if parts[0] == "neck":
+        return f"neck.lateral_convs.{parts[2]}.{unit}.{parts[-1]}"
+    stage, block = int(parts[2]), int(parts[3])
+    if (stage, block) == (0, 0):
+        return f"backbone.model0.{'bn1' if parts[-2] == 'norm' else 'conv1'}.{parts[-1]}"
+    if stage == 0:
+        return f"backbone.model0.conv2.{unit}.{parts[-1]}"
+    model = stage + 1 if stage > 1 else 1 + (block > 2)
+    return f"backbone.model{model}.conv{(block - 1) % 2 + 1}.{unit}.{parts[-1]}"
+
+
+@pytest.mark.parametrize(
+    "preset", [preset for known in NAME_MAPS for preset in known.presets], ids=str
+)
+def test_every_tensor_is_found(preset, tmp_path):
+    config = load_preset(preset)[0]
+    theirs = foreign_state(preset)
+    excerpt, count = EXCERPTS.get(preset, ({}, 0))
+    assert {name: tuple(theirs[name].shape) for name in excerpt} == excerpt
+    kept = [name for name in theirs if "num_batches_tracked" not in name]
+    if count == 208:
+        assert len(theirs) == count
+    content = {"meta": {"epoch": 640}, "state_dict": {name: theirs[name] for name in kept}}
+    content["state_dict"]["bbox_head.integral.project"] = torch.zeros(9)
+    if preset.startswith("yunet"):
+        del content["state_dict"]["bbox_head.integral.project"]
+    torch.save(content, tmp_path / "w.pth")
+    weights = detector_weights(config, str(tmp_path / "w.pth"))
+    assert weights.title.startswith(f"released weights of {preset} (")
+    own = random_network(preset).state_dict()
+    wanted = {name: value for name, value in own.items() if "num_batches" not in name}
+    assert_close(weights.state, wanted, rtol=0, atol=0)
+
+
+def test_a_wrong_preset_is_named(tmp_path):
+    torch.save(foreign_state("yunet_n"), tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"another design: backbone\.widths is \[16, 64, 64"):
+        detector_weights(load_preset("yunet_s")[0], str(tmp_path / "w.pth"))
+    state = foreign_state("yunet_n")
+    del state["neck.lateral_convs.1.conv1.bias"]
+    torch.save(state, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=r"difference is nothing there, neck\.units\.1\.0\.conv"):
+        detector_weights(load_preset("yunet_n")[0], str(tmp_path / "w.pth"))
+
+
+def test_a_training_starts_from_them(tmp_path):
+    torch.save(foreign_state("yunet_n"), tmp_path / "w.pth")
+    config = load_preset("yunet_s")[0]
+    start, _ = copy_pretrained(build_detector(config), config, str(tmp_path / "w.pth"))
+    assert start.part == "detector" and start.copied["all"] > 0.6
+
+
+@pytest.mark.parametrize("preset", ["scrfd_0.5g", "scrfd_2.5g"])
+def test_a_graph_of_scrfd_gives_the_same_network(preset, tmp_path):
+    """Folded, shared and laid out as in the published files (names are lost in the backbone)."""
+    config = load_preset(preset)[0]
+    net = random_network(preset)
+    for module in net.modules():  # activations of moderate size
+        if isinstance(module, torch.nn.Conv2d):
+            module.weight.data -= 1
+            module.weight.data *= module.weight[0].numel() ** -0.5
+    _write_graph(net, preset, tmp_path / "scrfd.onnx")
+    weights = detector_weights(config, str(tmp_path / "scrfd.onnx"))
+    assert weights.title == f"released weights of {preset} (SCRFD of InsightFace)"
+    other = build_detector(config).eval()
+    other.load_state_dict(weights.state, strict=False)
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    with torch.inference_mode():
+        wanted, found = net(images), other(images)
+    for name, value in wanted.items():
+        assert_close(found[name], value, rtol=1e-4, atol=1e-4)
+
+
+def _write_graph(net, preset: str, path: Path) -> None:
+    """A graph with the nodes from which weights are read, for each of three strides the head."""
+    nodes, constants = [], {}
+
+    def add(kind: str, *values: tuple[str, torch.Tensor]) -> None:
+        constants.update({name: value.detach().numpy() for name, value in values})
+        names = [name for name, _ in values]
+        inputs = ["x", *names] if kind != "InstanceNormalization" else ["x", "x", "x"]
+        nodes.append(helper.make_node(kind, inputs, [f"y{len(nodes)}"]))
+
+    convolutions = [
+        (name, module)
+        for name, module in net.named_modules()
+        if isinstance(module, torch.nn.Conv2d)
+    ]
+    head = [item for item in convolutions if item[0].startswith("heads.")]
+    for stride, (name, conv) in enumerate([*convolutions, *head, *head]):
+        foreign = _foreign_name(preset, f"{name}.weight")
+        norm = getattr(net.get_submodule(name.rpartition(".")[0]), "norm", None)
+        if isinstance(norm, torch.nn.BatchNorm2d):
+            factor = norm.weight / (norm.running_var + norm.eps).sqrt()
+            weight = conv.weight * factor[:, None, None, None]
+            bias = norm.bias - norm.running_mean * factor
+            add("Conv", (f"{stride}", weight), (f"b{stride}", bias))
+            continue
+        biases = [] if conv.bias is None else [(foreign.replace("weight", "bias"), conv.bias)]
+        add("Conv", (foreign, conv.weight), *biases)
+        if isinstance(norm, torch.nn.GroupNorm):
+            add("InstanceNormalization")
+            add("Mul", (f"{foreign}.w", norm.weight[:, None, None]))
+            add("Add", (f"{foreign}.b", norm.bias[:, None, None]))
+        if ".box_deltas." in name:
+            level = len([node for node in nodes if any("scales" in i for i in node.input)])
+            add("Mul", (f"bbox_head.scales.{level}.scale", net.heads.scales[level].factor))
+    graph = helper.make_graph(
+        nodes,
+        "scrfd",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, (1, 3, "h", "w"))],
+        [],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    onnx.save(helper.make_model(graph), path)
+
+
+def test_other_graphs_are_refused_in_one_line(tmp_path):
+    graph = helper.make_graph([], "g", [], [])
+    onnx.save(helper.make_model(graph), tmp_path / "g.onnx")
+    config = load_preset("yunet_n")[0]
+    with pytest.raises(UserError, match=r"nas\.evaluate --model scores others"):
+        read_weights(str(tmp_path / "g.onnx"), config)
+    (tmp_path / "g.onnx").write_bytes(b"\xff\xff nothing")
+    with pytest.raises(UserError, match="it is no readable ONNX graph"):
+        read_weights(str(tmp_path / "g.onnx"), config)
+    with pytest.raises(UserError, match="no such file of weights"):
+        read_weights(str(tmp_path / "none.onnx"), config)
+
+
+def test_lightning_weights_of_retinaface_have_torchvisions_pixels(tmp_path):
+    """ternaus/retinaface: the same network, but pixels of ImageNet's mean and deviation."""
+    config = load_preset("retinaface_mobile025")[0]
+    net = build_detector(config).eval()
+    names = [name for name in net.state_dict() if "num_batches" not in name]
+    state = {f"model.body.{name}": net.state_dict()[name] for name in names}  # order decides
+    torch.save({"state_dict": state, "pytorch-lightning_version": "1.0"}, tmp_path / "l.ckpt")
+    weights = read_weights(str(tmp_path / "l.ckpt"), config)
+    assert weights.pixels == TORCHVISION_PIXELS
+    loaded = build_detector(config).eval()
+    loaded.load_state_dict(detector_weights(config, str(tmp_path / "l.ckpt")).state, strict=False)
+    # an image of one colour, away from the border: the network there, fed as by torchvision
+    images = torch.full((1, 3, 256, 256), 90, dtype=torch.uint8)
+    mean, std = (
+        torch.tensor(v).view(1, 3, 1, 1) for v in (TORCHVISION_PIXELS.mean, TORCHVISION_PIXELS.std)
+    )
+    net.normalise = torch.nn.Identity()
+    with torch.inference_mode():
+        wanted = net.backbone.stages[0][0]((images.flip(1) - mean) / std)
+        found = loaded.backbone.stages[0][0](loaded.normalise(images))
+    assert_close(found[..., 1:-1, 1:-1], wanted[..., 1:-1, 1:-1], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "seems"),
+    [
+        ("backbone.block_list.0.conv.weight", "it looks like DamoFD"),
+        ("bbox_head.atss_cls.weight", "another detector of MMDetection"),
+        ("model.0.conv.weight", "it looks like a YOLO"),
+        ("vgg.0.weight", "S3FD"),
+        ("something.weight", "of no known kind of weights; give a checkpoint"),
+    ],
+)
+def test_unknown_weights_are_told_what_they_look_like(name, seems, tmp_path):
+    torch.save({name: torch.zeros(2)}, tmp_path / "w.pth")
+    with pytest.raises(UserError, match=re.escape(seems)) as error:
+        read_weights(str(tmp_path / "w.pth"), load_preset("yunet_n")[0])
+    assert "\n" not in str(error.value)
+
+
+def test_a_graph_without_preset_is_told_what_to_do(tmp_path):
+    onnx.save(helper.make_model(helper.make_graph([], "g", [], [])), tmp_path / "g.onnx")
+    with pytest.raises(UserError, match="name the design of its weights with --preset, or score"):
+        load_model(tmp_path / "g.onnx")
+    with pytest.raises(UserError, match="no such checkpoint"):
+        load_model(tmp_path / "none.onnx")
