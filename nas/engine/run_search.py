@@ -102,7 +102,7 @@ def _train(
 ) -> None:
     """Run the driver's segments on Ray."""
     from nas.engine.live_line import LiveLine
-    from trials.compute.local_ray import RayDied
+    from trials.compute.local_ray import RayDied, ended_without_gcs
     from trials.compute.trainable import run_on_ray
 
     study = driver.study
@@ -117,26 +117,22 @@ def _train(
         driver.check()
         live_line.tick()
 
-    resume = resume_command(options, study.name, driver.trials)
+    hint = f"nothing is lost, resume with: {resume_command(options, study.name, driver.trials)}"
     try:
-        run_on_ray(
-            driver,
-            shares,
-            scratch=study.folder if options.address else None,
-            stopwatch=stopwatch,
-            tick=tick,
-        )
+        with ended_without_gcs(hint):
+            run_on_ray(
+                driver,
+                shares,
+                scratch=study.folder if options.address else None,
+                stopwatch=stopwatch,
+                tick=tick,
+            )
     except RayDied as error:
-        raise UserError(
-            f"study {study.name}: {error}; nothing is lost, resume with: {resume}"
-        ) from error
+        raise UserError(f"study {study.name}: {error}; {hint}") from error
     finally:
         live_line.close()
     if not driver.finished() and driver.stop_reason() is None:
-        raise UserError(
-            f"study {study.name}: Ray ended before the search did; nothing is lost, resume with: "
-            f"{resume}"
-        )
+        raise UserError(f"study {study.name}: Ray ended before the search did; {hint}")
 
 
 @contextmanager

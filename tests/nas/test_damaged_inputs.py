@@ -351,8 +351,8 @@ def models(tmp_path_factory):
 
 
 BAD_MODELS = {
-    "other.xml": "is a model of another program",
-    "other.onnx": "is a model of another program",
+    "other.xml": "is no known face detector",
+    "other.onnx": "is no known face detector",
     "cut.onnx": "not a readable model",
     "text.onnx": "not a readable model",
     "empty.onnx": "not a readable model",

@@ -310,3 +310,21 @@ def run_here(tiny_space, tmp_path, monkeypatch, capsys):
 
     monkeypatch.chdir(tmp_path)
     return Run()
+
+
+@pytest.mark.slow
+def test_a_search_without_its_gcs_server_ends_with_the_resume_command(start, tiny_space, tmp_path):
+    """Ray's calls hang without it, until Ray ends the process with exit code 1."""
+    import psutil
+
+    process = start(*SEARCH, "--trials", "4", "--study", "one")
+    while process.poll() is None and not (tmp_path / "runs/one/trials/0000/last.pt").exists():
+        time.sleep(0.1)
+    started = psutil.Process(process.pid).children(recursive=True)
+    next(p for p in started if p.name() == "gcs_server").kill()
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 2, err
+    (error,) = [line for line in err.splitlines() if line.startswith("error: ")]
+    assert "gcs_server has died" in error and "--study one" in error and "--resume" in error
+    _, alive = psutil.wait_procs(started, timeout=5)
+    assert not alive

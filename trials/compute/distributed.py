@@ -39,7 +39,7 @@ from detector.training.epoch import Epoch, Progress
 from detector.training.fit import fit
 from detector.weights.file_names import LAST
 from trials.compute.cluster import join
-from trials.compute.local_ray import local_ray
+from trials.compute.local_ray import ended_without_gcs, local_ray
 from trials.compute.resources import gpu_share
 
 logger = logging.getLogger(__name__)
@@ -128,7 +128,10 @@ def _ray(workers: int) -> Iterator[None]:
     """The cluster that RAY_ADDRESS names, or a local Ray, for the duration of the block."""
     address = os.environ.get("RAY_ADDRESS", "")
     if address in ("", "local"):
-        with local_ray(max(workers, os.cpu_count() or 1), log_level=logging.CRITICAL):
+        with (
+            local_ray(max(workers, os.cpu_count() or 1), log_level=logging.CRITICAL),
+            ended_without_gcs("nothing is lost, resume by the same command with --resume"),
+        ):
             yield
         return
     join(address, "RAY_ADDRESS", "unset it", logging_level=logging.CRITICAL)

@@ -9,8 +9,10 @@ import os
 import secrets
 import shutil
 import socket
+import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import threading
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +38,15 @@ GCS_TIMEOUT = 15
 """Seconds until Ray ends this process because its gcs_server has died; by default 60."""
 LEAVE_TIMEOUT = 1
 """Seconds that Ray's processes have to end by themselves once it has shut down."""
+WATCH_SECONDS = 0.5
+"""Between two looks at the gcs_server."""
 ESSENTIAL = ("raylet", "gcs_server")
 """Ray's processes that nothing replaces: without one of them Ray waits, for ever or until it ends
 the whole command."""
+
+
+_ended = threading.Event()
+"""Set once `local_ray` ends its processes."""
 
 
 class RayDied(Exception):
@@ -60,6 +68,7 @@ def local_ray(cores: int, log_level: int = logging.ERROR) -> Iterator[None]:
     """
     _check_loopback()
     folder = temporary_folder()
+    _ended.clear()
     try:
         with _environment(token_settings(os.environ)), _on_loopback():
             for attempt in range(1, ATTEMPTS + 1):
@@ -84,6 +93,7 @@ def local_ray(cores: int, log_level: int = logging.ERROR) -> Iterator[None]:
             yield
     finally:
         processes = _processes(folder)
+        _ended.set()
         ray.shutdown()
         _end(processes)
         shutil.rmtree(folder, ignore_errors=True)
@@ -113,19 +123,51 @@ def _end(processes: Sequence[psutil.Process]) -> None:
             process.kill()
 
 
-def check_alive() -> None:
+def check_alive(kinds: Collection[str] = ESSENTIAL) -> None:
     """Check the processes of the local Ray; on a cluster there are none to check.
+
+    Args:
+        kinds: of processes, by Ray's names.
 
     Raises:
         RayDied: one that Ray needs has died.
     """
     node: Any = ray._private.worker._global_node
     for kind, process in [] if node is None else node.dead_processes():
-        if kind in ESSENTIAL:
+        if kind in kinds:
             raise RayDied(
                 f"Ray's process {kind} has died (exit code {process.returncode}: killed, or out of "
                 "memory)"
             )
+
+
+@contextlib.contextmanager
+def ended_without_gcs(message: str) -> Iterator[None]:
+    """Ends this process, with `message` in its error and exit code 2, if the gcs_server of the
+    local Ray dies in the block: Ray's calls then hang until Ray itself ends the process."""
+    left = threading.Event()
+
+    def watch() -> None:
+        while not left.wait(WATCH_SECONDS):
+            try:
+                check_alive(("gcs_server",))
+            except RayDied as error:
+                if _ended.is_set():  # by `local_ray` itself
+                    return
+                sys.stderr.write(f"error: {error}; {message}\n")
+                sys.stderr.flush()
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.Error):
+                        process.kill()
+                os._exit(2)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        left.set()
+        watcher.join()
 
 
 def temporary_folder() -> Path:
