@@ -351,7 +351,7 @@ def models(tmp_path_factory):
 
 
 BAD_MODELS = {
-    "other.xml": "is no known face detector",
+    "other.xml": "is a model of another program",
     "other.onnx": "is no known face detector",
     "cut.onnx": "not a readable model",
     "text.onnx": "not a readable model",
