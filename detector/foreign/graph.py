@@ -19,7 +19,6 @@ from detector.config.detector import Pixels
 from detector.config.recipe import Evaluation
 from detector.export.runtime import onnx_session
 from detector.foreign.kind import Kind
-from detector.foreign.tables import kind_of, known_kinds
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -136,6 +135,9 @@ class ForeignGraph(nn.Module):
         return (height, width) if isinstance(height, int) and isinstance(width, int) else None
 
     def _recognise(self) -> Kind:
+        # Adapters read presets, which workers on other machines lack, and these need this module.
+        from detector.foreign.tables import kind_of, known_kinds
+
         size = self.input_size(TRIAL_SIZE)
         try:
             outputs = self.run(np.zeros((1, 3, *size), self._dtype))

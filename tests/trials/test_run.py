@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import logging
+import subprocess
 import sys
 import threading
 from dataclasses import replace
@@ -251,3 +252,13 @@ def test_a_trial_starts_without_a_damaged_parent(segment, tmp_path):
     reports = list(run_segment(replace(segment, init=str(tmp_path / "init.pt"))))
     assert reports[-1].failure is None and reports[-1].notes["damaged_init"] == "cut off"
     assert "init.pt is damaged (cut off)" in log_of(segment)
+
+
+def test_workers_need_no_presets():
+    """A cluster's workers get the packages `detector` and `trials`, without search_spaces."""
+    code = (
+        "import detector.config.shipped as shipped, pathlib;"
+        "shipped.SHIPPED = pathlib.Path('/none');"
+        "import trials.run, detector.training.fit, detector.inference.predict"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
