@@ -1,4 +1,4 @@
-"""Random faults against one search: it ends with the trials that it has without any.
+"""Fifty random faults against one search: it ends with the trials that it has without any.
 
 The seed is printed with a line for each fault; FAULT_SEED in the environment chooses another.
 """
@@ -26,7 +26,7 @@ from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
 from trials.record import Status
 
-TRIALS = 9
+FAULTS, TRIALS, RUNGS = 50, 9, "[12, 36, 108]"
 SEARCH = (
     *("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3"),
     *("--trials", str(TRIALS), "--sampler", "random", "--seed", "3", "--study", "one", "--resume"),
@@ -51,9 +51,9 @@ EPOCH = re.compile(rb"^\S+ \S+ epoch (\d+): ", re.M)
 WORKER = re.compile(rb"; process (\d+) on ")
 
 
-def plan(rng: random.Random, kinds: list[str], faults: int) -> list[tuple[list[str], list[str]]]:
-    """The faults before and during each start of the search, `faults` of them."""
-    rounds, left = [], faults
+def plan(rng: random.Random, kinds: list[str]) -> list[tuple[list[str], list[str]]]:
+    """The faults before and during each start of the search, `FAULTS` of them."""
+    rounds, left = [], FAULTS
     while left:
         down = rng.choices(DOWN, k=min(rng.randrange(3), left - 1)) if rounds else []
         live = rng.choices(LIVE, k=min(rng.randrange(4), left - 1 - len(down)))
@@ -294,26 +294,20 @@ def expected_trials(path: Path) -> list[tuple[str, dict]]:
     return [(r.design, r.params) for r in records]
 
 
-@pytest.mark.parametrize(
-    ("faults", "rungs"),
-    [
-        pytest.param(10, "[4, 12, 36]", marks=pytest.mark.slow),
-        pytest.param(50, "[12, 36, 108]", marks=pytest.mark.faults),
-    ],
-)
-def test_random_faults_lose_and_repeat_nothing(machine, tiny_space, tmp_path, faults, rungs):
-    tiny_space.write_text(tiny_space.read_text().replace("[1, 2]", rungs))
+@pytest.mark.faults
+def test_fifty_random_faults_lose_and_repeat_nothing(machine, tiny_space, tmp_path):
+    tiny_space.write_text(tiny_space.read_text().replace("[1, 2]", RUNGS))
     seed, begun = int(os.environ.get("FAULT_SEED", 0)), time.monotonic()
     print(f"\nFAULT_SEED={seed}")
     rng = random.Random(seed)
     search = FaultySearch(machine, rng)
     kinds = [kind for kind in ENDS if machine.isolated or kind != "full disk"]
-    for down, live in plan(rng, kinds, faults):
+    for down, live in plan(rng, kinds):
         for kind in down:
             search.before_start(kind)
         for kind in live:
             search.during(kind)
-    assert search.number == faults
+    assert search.number == FAULTS
     search.end_outage()
     for _ in range(3):  # what the last faults damaged may end one
         search.start()
@@ -354,7 +348,7 @@ def test_random_faults_lose_and_repeat_nothing(machine, tiny_space, tmp_path, fa
         time.sleep(0.2)
     whole = sum(n for trial, n in repeated.items() if not search.restarts[trial])
     print(
-        f"{faults} faults ({', '.join(f'{n} × {kind}' for kind, n in search.counts.items())}), "
+        f"{FAULTS} faults ({', '.join(f'{n} × {kind}' for kind, n in search.counts.items())}), "
         f"{search.starts} starts, {len(records)} trials, {whole} epochs repeated by "
         f"{search.interrupted.total()} interruptions of trials, {sum(repeated.values()) - whole} "
         f"after {search.restarts.total()} damaged checkpoints; "
