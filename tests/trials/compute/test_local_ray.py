@@ -168,6 +168,13 @@ def listening(pid: int) -> set[str]:
     return found
 
 
+def children() -> set:
+    """All that this process has started and that still runs."""
+    import psutil
+
+    return set(psutil.Process().children(recursive=True))
+
+
 @pytest.mark.slow
 def test_ray_listens_on_loopback_alone_and_ends(monkeypatch, tmp_path):
     """Without a home folder, and with a temporary folder that is too long for sockets."""
@@ -178,9 +185,10 @@ def test_ray_listens_on_loopback_alone_and_ends(monkeypatch, tmp_path):
     monkeypatch.setenv("TMPDIR", str(long))
     monkeypatch.setenv("HOME", "/proc/none")
     monkeypatch.delenv("RAY_TMPDIR", raising=False)
+    before = children()  # of other tests, such as multiprocessing's resource tracker
     with local_ray(1):
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
-        processes = psutil.Process().children(recursive=True)
+        processes = children() - before
         addresses = set().union(*(listening(p.pid) for p in (psutil.Process(), *processes)))
     assert processes and addresses
     assert addresses <= {"0100007F", "0000000000000000FFFF00000100007F"}
@@ -192,9 +200,10 @@ def test_ray_listens_on_loopback_alone_and_ends(monkeypatch, tmp_path):
 def test_what_a_killed_raylet_leaves_ends_with_ray():
     import psutil
 
+    before = children()
     with local_ray(1):
         assert ray.get(ray.remote(lambda: 1).remote()) == 1
-        processes = psutil.Process().children(recursive=True)
+        processes = children() - before
         raylet = next(p for p in processes if p.name() == "raylet")
         assert raylet.children(recursive=True)
         raylet.kill()
