@@ -126,10 +126,11 @@ def quantity(text: str, flag: str) -> float:
 
 
 class MessageHandler(logging.Handler):
-    """Prints log messages on stderr."""
+    """Prints log messages on stderr, over a live line that may be there."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr, flush=True)
+        clear = "\r\033[K" if sys.stderr.isatty() else ""
+        print(clear + self.format(record), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager
