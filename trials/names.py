@@ -5,6 +5,12 @@ from __future__ import annotations
 from detector.config.backbones import published_backbone, scaled
 from detector.config.detector import Detector, Head, canonical
 
+LEGEND = (
+    "names of designs: backbone, w width, d blocks, neck and its channels, levels, context, head "
+    "(docs/reading-a-search.md)"
+)
+"""What `describe` returns, for the foot of a table."""
+
 
 def describe(detector: Detector) -> str:
     """What gets built, in one line: "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm".

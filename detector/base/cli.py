@@ -126,11 +126,10 @@ def quantity(text: str, flag: str) -> float:
 
 
 class MessageHandler(logging.Handler):
-    """Prints log messages on stderr, over a live line that may be there."""
+    """Prints log messages on stderr."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        clear = "\r\033[K" if sys.stderr.isatty() else ""
-        print(clear + self.format(record), file=sys.stderr, flush=True)
+        print(self.format(record), file=sys.stderr, flush=True)
 
 
 @contextlib.contextmanager

@@ -133,7 +133,7 @@ def _safe(stream) -> tuple[io.TextIOBase, _Descriptor | None]:
         io.BufferedWriter(descriptor),
         encoding=stream.encoding,
         errors=ERRORS,
-        line_buffering=stream.line_buffering,
+        line_buffering=True,  # a log is followed while the command works
         write_through=stream.write_through,
     )
     return text, descriptor

@@ -84,8 +84,6 @@ class Driver:
         self.exhausted: UserError | None = None
         """Why no more designs can be sampled; None if they can."""
         self._error: Exception | None = None
-        self.started = time.time()
-        self.epochs_before = sum(r.epochs_spent for r in study.records)
 
     # -- state of the search ------------------------------------------------------------------
 

@@ -101,7 +101,7 @@ def _train(
     driver: Driver, options: SearchOptions, shares: Shares, stopwatch: Stopwatch | None
 ) -> None:
     """Run the driver's segments on Ray."""
-    from nas.engine.live_line import LiveLine
+    from nas.engine.search_progress import SearchProgress
     from trials.compute.local_ray import RayDied, ended_without_gcs
     from trials.compute.trainable import run_on_ray
 
@@ -111,11 +111,11 @@ def _train(
         from trials.compute.cluster import check_nodes
 
         check_nodes([study.folder])
-    live_line = LiveLine(driver)
+    progress = SearchProgress(driver)
 
     def tick() -> None:
         driver.check()
-        live_line.tick()
+        progress.tick()
 
     hint = f"nothing is lost, resume with: {resume_command(options, study.name, driver.trials)}"
     try:
@@ -130,7 +130,7 @@ def _train(
     except RayDied as error:
         raise UserError(f"study {study.name}: {error}; {hint}") from error
     finally:
-        live_line.close()
+        progress.close()
     if not driver.finished() and driver.stop_reason() is None:
         raise UserError(f"study {study.name}: Ray ended before the search did; {hint}")
 

@@ -12,7 +12,7 @@ from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from trials.folders import SPACE
 from trials.hints import command, mlflow_command
-from trials.names import describe
+from trials.names import LEGEND, describe
 from trials.record import Status, TrialRecord, best_of, rank
 
 FRONT_PICTURE = "front.png"
@@ -106,6 +106,7 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
         + (f"; ms of one 640×640 image on {machine}" if machine else "")
         + ")",
     )
+    print(LEGEND)
     print(
         ", ".join(f"{value} {key}" for key, value in result["trials"].items() if value)
         + f"; {result['epochs']} epochs trained"

@@ -160,10 +160,14 @@ def _read(result: dict) -> SegmentReport:
 
 
 class _TickCallback(tune.Callback):
-    """Calls `tick` in every turn of Tune's loop, for the live line, while Ray is alive."""
+    """Calls `tick` in every turn of Tune's loop, for the progress of a search, while Ray is alive."""
 
     def __init__(self, tick):
         self._tick = tick
+
+    def __reduce__(self):
+        """Pickled by Tune for a resume of its own, which is never made, without `tick`."""
+        return tune.Callback, ()
 
     def on_step_end(self, iteration, trials, **info):
         check_alive()

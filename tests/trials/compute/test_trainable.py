@@ -86,3 +86,14 @@ def test_a_cache_that_the_node_does_not_see_is_named(segment):
     assert f"does not see {segment.train}" in report.failure.reason
     assert not report.failure.is_transient
     assert not Path(segment.workdir).exists()
+
+
+def test_what_is_called_in_tunes_loop_is_not_stored_with_tunes_results():
+    """A display of progress, with its lock and all records of the study, cannot be pickled."""
+    import pickle
+    import threading
+
+    from trials.compute.trainable import _TickCallback
+
+    lock = threading.RLock()
+    assert pickle.loads(pickle.dumps(_TickCallback(lock.acquire)))
