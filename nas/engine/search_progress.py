@@ -108,7 +108,8 @@ class SearchProgress:
 
     def line(self, record: TrialRecord, records: Sequence[TrialRecord]) -> str:
         """ "7 of 20 designs | trial 8 completed: score 1.523 after 7 epochs | best score 1.602:
-        trial 4 | ~12 min left"; a paused trial "waits" for its promotion, a running one "continues"."""
+        trial 4 | ~12 min left"; a paused trial "waits" for its promotion, a running one
+        "continues"."""
         driver = self._driver
         tried = sum(
             r.number != 0 and r.status not in (Status.INFEASIBLE, Status.RUNNING) for r in records

@@ -160,7 +160,7 @@ def _read(result: dict) -> SegmentReport:
 
 
 class _TickCallback(tune.Callback):
-    """Calls `tick` in every turn of Tune's loop, for the progress of a search, while Ray is alive."""
+    """Calls `tick` in every turn of Tune's loop while Ray is alive, to show the progress."""
 
     def __init__(self, tick):
         self._tick = tick
