@@ -18,6 +18,7 @@ COMMANDS = {
     "replay": ("nas.replay", "compare samplers on a table of trained designs"),
     "ladder": ("nas.ladder", "measure how well a study's proxies rank designs trained in full"),
     "rescore": ("nas.rescore", "rank a finished study under another formula"),
+    "ui": ("nas.ui", "MLflow's pages, opened where searches are compared"),
     "sync": ("nas.sync", "send MLflow everything it lacks of a study"),
     "space": ("nas.space", "check a search space and show its designs and their cost"),
     "cost": ("detector.cost", "parameters, MACs and latency of a design"),

@@ -60,6 +60,7 @@ LIGHT = (
     "nas.models.competition_rules",
     "nas.rescore",
     "nas.sync",
+    "nas.ui",
     "nas.tracking.runs",
     "nas.replay",
     "nas.ladder",

@@ -14,7 +14,7 @@ from pathlib import Path
 DEFAULT_RUNS_DIR = Path("runs")
 """Of --runs-dir."""
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"
-"""The store that `mlflow ui` opens without flags."""
+"""The store that MLflow's own commands open without flags, too."""
 DEFAULT_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI") or MLFLOW_DEFAULT
 """Of --tracking-uri; read when the command starts, since MLflow sets the variable itself."""
 _DEFAULTS = {
@@ -57,11 +57,11 @@ def given_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> di
     }
 
 
-def mlflow_command(uri: str) -> str | None:
-    """The command that shows an MLflow store in a browser; None if it cannot be shown by one: no
-    store, or a server, which has its own pages."""
-    if uri == MLFLOW_DEFAULT:
-        return "mlflow ui"
-    if uri == "none" or uri.startswith(("http://", "https://", "databricks")):
-        return None
-    return shlex.join(["mlflow", "ui", "--backend-store-uri", uri])
+def is_server(uri: str) -> bool:
+    """Whether an MLflow URI is a server, which has its own pages."""
+    return uri.startswith(("http://", "https://", "databricks"))
+
+
+def ui_command(uri: str) -> str | None:
+    """The command that shows a store's searches in a browser; None without a store."""
+    return None if uri == "none" else command("nas.ui", {"tracking_uri": uri})

@@ -11,7 +11,7 @@ from analysis.statistics.pareto import front_of
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from trials.folders import SPACE
-from trials.hints import command, mlflow_command
+from trials.hints import command, ui_command
 from trials.names import LEGEND, describe
 from trials.record import Status, TrialRecord, best_of, rank
 
@@ -126,7 +126,7 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
     for line in (
         command("nas.retrain", {"best": True, **flags}),
         command("nas.evaluate", flags),
-        mlflow_command(str(flags["tracking_uri"])),
+        ui_command(str(flags["tracking_uri"])),
     ):
         if line is not None:
             print(f"  {line}")

@@ -63,7 +63,7 @@ def parser(prog: str, description: str) -> argparse.ArgumentParser:
         metavar="URI",
         default=DEFAULT_TRACKING_URI,
         help="MLflow store or server; none switches MLflow off (default: MLFLOW_TRACKING_URI if "
-        "it is set, else sqlite:///mlflow.db, which `mlflow ui` opens)",
+        "it is set, else sqlite:///mlflow.db); `python -m nas.ui` shows it",
     )
     shared.add_argument(
         "--seed",

@@ -238,6 +238,34 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
         assert errors(browser) == []
 
 
+def test_the_printed_page_overlays_the_fronts_and_the_trials_are_two_clicks_away(
+    studies, server, browser
+):
+    from selenium.webdriver.common.by import By
+
+    from trials.tracking.mlflow_store import client, search_pages
+
+    store = client(f"sqlite:///{studies}/mlflow.db")
+    browser.get(search_pages(store, server)["tiny"]["fronts"])
+    for name in ("one front", "two front", "hypervolume", "pareto_accuracy", "pareto_gmacs"):
+        wait_for(browser, name)
+    until = time.time() + SECONDS
+    while num_charts(browser) < 3:
+        assert time.time() < until
+        time.sleep(0.3)
+    for close in browser.find_elements(By.CSS_SELECTOR, "[aria-label='Close']"):
+        close.click()  # the assistant's panel
+    assert "r000" not in browser.find_element("tag name", "body").text
+    screenshot(browser, "mlflow-fronts")
+    for text in ("Searches: Pareto fronts", "Trials: accuracy against MACs"):
+        wait_for(browser, text)
+        browser.find_elements(By.XPATH, f"//*[text()='{text}']")[0].click()
+    wait_for(browser, "r000 mnv1")
+    wait_for(browser, "ap_hard")
+    screenshot(browser, "mlflow-trials-table")
+    assert errors(browser) == []
+
+
 @pytest.mark.parametrize("width", [400, 1600])
 @pytest.mark.parametrize("page", ["report.html", "front.html", "compare-two.html"])
 def test_pages_of_a_study_work_offline_and_fit_the_window(studies, browser, page, width):

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trials import hints
-from trials.hints import command, given_flags, mlflow_command
+from trials.hints import command, given_flags, ui_command
 
 ODD = Path("my runs/it's $HOME")
 STORE = "sqlite:////tmp/it's mine/ml flow.db"
@@ -85,12 +85,7 @@ def test_hints_at_the_end_of_a_search(tiny_study, capsys, tmp_path, monkeypatch)
     from nas.study.tracker_view import StudyView
     from trials.tracking.tracker import NullTracker
 
-    for uri, mlflow in (
-        (STORE, shlex.join(["mlflow", "ui", "--backend-store-uri", STORE])),
-        ("none", None),
-        ("http://127.0.0.1:5000", None),
-        (hints.MLFLOW_DEFAULT, "mlflow ui"),
-    ):
+    for uri in (STORE, "none", "http://127.0.0.1:5000", hints.MLFLOW_DEFAULT):
         options = SearchOptions(
             space="quick", runs_dir=tiny_study.folder.parent, tracking_uri=uri, flags={}
         )
@@ -98,13 +93,13 @@ def test_hints_at_the_end_of_a_search(tiny_study, capsys, tmp_path, monkeypatch)
         summarise(tiny_study, StudyView(tiny_study, NullTracker()), flags)
         out = capsys.readouterr().out
         lines = hints_in(out)
-        assert [shlex.split(line)[2] for line in lines] == ["nas.retrain", "nas.evaluate"]
-        for line in lines:
+        modules = ["nas.retrain", "nas.evaluate"] + ([] if uri == "none" else ["nas.ui"])
+        assert [shlex.split(line)[2] for line in lines] == modules
+        assert all(parsed(line).tracking_uri == uri for line in lines[2:])
+        for line in lines[:2]:
             args = parsed(line)
             assert (args.study, args.tracking_uri) == ("tiny", uri)
             assert args.runs_dir == tiny_study.folder.parent
-        shown = [line.strip() for line in out.splitlines() if line.startswith("  mlflow")]
-        assert shown == ([mlflow] if mlflow else [])
 
 
 @pytest.mark.parametrize("module", ["analysis.report", "analysis.choose", "nas.rescore"])
@@ -164,10 +159,10 @@ def test_the_tracking_uri_of_the_environment_is_the_default(value):
     assert out.strip() == (value or hints.MLFLOW_DEFAULT)
 
 
-def test_mlflow_is_advised_for_the_stores_that_it_opens():
-    assert mlflow_command("sqlite:///mlflow.db") == "mlflow ui"
-    assert mlflow_command("postgresql://h/d") == "mlflow ui --backend-store-uri postgresql://h/d"
-    assert mlflow_command("none") is mlflow_command("https://server") is None
+def test_the_pages_of_every_store_are_advised():
+    assert ui_command(hints.DEFAULT_TRACKING_URI) == "python -m nas.ui"
+    assert parsed(ui_command(STORE)).tracking_uri == STORE
+    assert ui_command("none") is None
 
 
 @pytest.mark.slow

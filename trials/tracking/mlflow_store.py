@@ -14,6 +14,7 @@ from urllib.parse import quote
 
 from detector.base.errors import UserError, first_line
 from detector.base.process import disable_telemetry
+from trials.tracking.saved_views import SEARCHES, TRIALS, runs_page, save_views
 from trials.tracking.tracker import TrackerUnavailable
 
 REQUEST_TIMEOUT_S = 5
@@ -158,20 +159,41 @@ def experiment_id(store, name: str) -> str:
     from mlflow.exceptions import MlflowException
 
     experiment = store.get_experiment_by_name(name)
-    if experiment:
-        return experiment.experiment_id
-    file = sqlite_file(store.tracking_uri)
-    location = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
-    try:
-        # with this kind, the UI opens with runs and metrics, not with traces of language models
-        return store.create_experiment(
-            name, location, tags={"mlflow.experimentKind": "custom_model_development"}
-        )
-    except MlflowException:
-        experiment = store.get_experiment_by_name(name)  # another process was faster
-        if experiment is None:
-            raise
-        return experiment.experiment_id
+    if experiment is None:
+        file = sqlite_file(store.tracking_uri)
+        location = (file.parent / "mlruns" / quote(name, safe="")).as_uri() if file else None
+        try:
+            # with this kind, the UI opens with runs and metrics, not with traces of language models
+            store.create_experiment(
+                name, location, tags={"mlflow.experimentKind": "custom_model_development"}
+            )
+        except MlflowException:  # another process may have been faster
+            if store.get_experiment_by_name(name) is None:
+                raise
+        experiment = store.get_experiment_by_name(name)
+    save_views(store, experiment)
+    return experiment.experiment_id
+
+
+def search_pages(store, server: str) -> dict[str, dict[str, str]]:
+    """The pages on which the searches of each space are compared, latest space first.
+
+    Args:
+        server: the address at which MLflow shows this store.
+
+    Returns:
+        Name of each experiment with a search → {"fronts": address, "trials": address}.
+    """
+    experiments = store.search_experiments(order_by=["last_update_time DESC"])
+    pages = {}
+    for experiment in experiments:
+        if next(find_runs(store, experiment.experiment_id, {"role": "study"}), None) is not None:
+            save_views(store, experiment)  # it may be of an older version
+            pages[experiment.name] = {
+                name: runs_page(server, experiment.experiment_id, view)
+                for name, view in (("fronts", SEARCHES), ("trials", TRIALS))
+            }
+    return pages
 
 
 def find_runs(store, experiment: str, tags: Mapping[str, object]) -> Iterator:

@@ -1,9 +1,12 @@
-"""A study in MLflow: an experiment for its space, a parent run, a child run for each trial."""
+"""A study in MLflow: an experiment for its space, a parent run, a child run for each trial, and a
+run that is its Pareto front."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,6 +25,7 @@ from trials.tracking.mlflow_store import (
     milliseconds,
     translated_errors,
 )
+from trials.tracking.saved_views import COLORS, RUN_COLOR
 from trials.tracking.tracker import ProgressPoint, TrackerUnavailable, TrialView
 
 SYSTEM_METRICS_INTERVAL_S = 15
@@ -59,7 +63,7 @@ class MlflowView:
 
     Args:
         uri: MLflow store or server.
-        live: the search is going on: its run is shown as running, with system metrics.
+        live: the search is running: so is its run, with system metrics where these are wanted.
 
     Raises:
         UserError: the store cannot be used.
@@ -69,10 +73,11 @@ class MlflowView:
         self._client = client(uri)
         self._facts, self._uri, self._monitor = facts, uri, None
         self._ended: float | None = None  # end of the last trial
+        self._front: dict[int, TrialRecord] = {}
         try:
             with translated_errors():
                 self._experiment = experiment_id(self._client, facts.space)
-                self._parent, self._points_logged = self._open_parent(live)
+                self._parent, self._points_logged, self._color = self._open_parent(live)
                 self._runs: dict[int, _Run] = {}
                 for run in self._children():
                     self._runs[int(run.data.tags["trial"])] = _Run(
@@ -102,6 +107,10 @@ class MlflowView:
     @_translates_errors
     def log_trial(self, view: TrialView) -> None:
         record, known = view.record, self._runs.get(view.record.number)
+        if view.on_front:
+            self._front[record.number] = record
+        else:
+            self._front.pop(record.number, None)
         self._ended = max(self._ended or 0.0, record.ended or 0.0) or None
         logged = int(known.tags.get("epochs_logged", 0)) if known else 0
         tags = {
@@ -126,6 +135,7 @@ class MlflowView:
                         "study": self._facts.name,
                         "trial": str(record.number),
                         "design": record.design,
+                        RUN_COLOR: self._color,
                     },
                 ).info.run_id
             )
@@ -172,12 +182,41 @@ class MlflowView:
     def close(self, ended: bool) -> None:
         if self._monitor is not None:
             self._monitor.finish()
+        self._log_front()
         self._client.set_terminated(
             self._parent, "FINISHED" if ended else "KILLED", milliseconds(self._ended)
         )
 
-    def _open_parent(self, live: bool) -> tuple[str, int]:
-        """The parent run's id, and how many progress points it has."""
+    def _log_front(self) -> None:
+        """Log the Pareto front as a run of its own, a step a design, by increasing MACs.
+
+        Metrics of a run cannot be taken back, so a front that has changed is a new run, and the old
+        one is deleted.
+        """
+        front = sorted(self._front.values(), key=lambda record: record.cost.macs)
+        points = [
+            (name, value, record.ended, step)
+            for step, record in enumerate(front)
+            for name, value in _front_values(record).items()
+        ]
+        state = hashlib.sha256(repr(points).encode()).hexdigest()[:12]
+        own = {"role": "study front", "front_of": self._parent}
+        for run in find_runs(self._client, self._experiment, own):
+            if run.data.tags.get("state") == state:
+                return
+            self._client.delete_run(run.info.run_id)
+        if points:
+            run = self._client.create_run(
+                self._experiment,
+                run_name=f"{self._facts.name} front",
+                start_time=milliseconds(self._facts.created),
+                tags={**own, "study": self._facts.name, "state": state, RUN_COLOR: self._color},
+            )
+            log(self._client, run.info.run_id, points)
+            self._client.set_terminated(run.info.run_id, "FINISHED", milliseconds(self._ended))
+
+    def _open_parent(self, live: bool) -> tuple[str, int, str]:
+        """The parent run's id, how many progress points it has, and its colour."""
         facts = self._facts
         own = {"study": facts.name, "role": "study", "begun": f"{facts.created:.3f}"}
         run = next(
@@ -188,18 +227,24 @@ class MlflowView:
             ),
             None,
         )
+        color = run.data.tags.get(RUN_COLOR) if run else None
+        if color is None:
+            studies = find_runs(self._client, self._experiment, {"role": "study"})
+            color = COLORS[sum(1 for study in studies if study is not run) % len(COLORS)]
         if run is None:
             run = self._client.create_run(
                 self._experiment,
                 run_name=facts.name,
                 start_time=milliseconds(facts.created),
-                tags=own | as_texts(facts.tags),
+                tags=own | as_texts(facts.tags) | {RUN_COLOR: color},
             )
-        elif live:
+        elif RUN_COLOR not in run.data.tags:
+            self._client.set_tag(run.info.run_id, RUN_COLOR, color)
+        if live:
             self._client.update_run(run.info.run_id, status="RUNNING")
         if facts.data is not None:
             log_data(self._client, run.info.run_id, facts.data)
-        return run.info.run_id, int(run.data.tags.get("course_logged", 0))
+        return run.info.run_id, int(run.data.tags.get("course_logged", 0)), color
 
     def _children(self):
         """The runs of the trials, one each. Duplicates are deleted: a request that timed out may
@@ -230,6 +275,7 @@ def _points(record: TrialRecord, logged: int) -> list[MetricPoint]:
     costs: dict[str, float | None] = {
         "params": cost.params,
         "macs": cost.macs,
+        "log10_macs": math.log10(max(cost.macs, 1)),
         "speed_score": record.speed_score,
         "latency_ms": cost.latency_ms,
     }
@@ -246,6 +292,15 @@ def _points(record: TrialRecord, logged: int) -> list[MetricPoint]:
         at = record.started if epoch.ended is None else epoch.ended
         points += [(name, value, at, epoch.epoch) for name, value in values.items()]
     return points
+
+
+def _front_values(record: TrialRecord) -> dict[str, float]:
+    """A point of the front, as metrics."""
+    assert record.accuracy_score is not None  # only completed trials are on a front
+    values = {"pareto_accuracy": record.accuracy_score, "pareto_gmacs": record.cost.macs / 1e9}
+    if record.cost.latency_ms is not None:
+        values["pareto_latency_ms"] = record.cost.latency_ms
+    return values
 
 
 def log_data(store, run: str, data: DataFacts) -> None:
@@ -270,9 +325,13 @@ def log_data(store, run: str, data: DataFacts) -> None:
 
 
 def monitor_system(uri: str, run: str):
-    """Record system metrics of a run in a thread; call `finish` of the result at the end."""
+    """Record system metrics of a run in a thread; call `finish` of the result at the end. None
+    unless MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is set: their charts hide the others."""
+    from mlflow.environment_variables import MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING
     from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
 
+    if not MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING.get():
+        return None
     monitor = SystemMetricsMonitor(
         run, sampling_interval=SYSTEM_METRICS_INTERVAL_S, resume_logging=True, tracking_uri=uri
     )

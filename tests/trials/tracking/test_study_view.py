@@ -8,7 +8,8 @@ import pytest
 
 from detector.base.errors import UserError
 from trials.record import Cost, EpochResult, Status
-from trials.tracking.mlflow_store import client
+from trials.tracking.mlflow_store import client, search_pages
+from trials.tracking.saved_views import COLORS, RUN_COLOR
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
 from trials.tracking.tracker import ProgressPoint, TrialView
 
@@ -71,7 +72,8 @@ def content(uri: str) -> list:
     (experiment,) = [e for e in store.search_experiments() if e.name == "tiny"]
     runs = []
     for run in store.search_runs([experiment.experiment_id]):
-        tags = {k: v for k, v in run.data.tags.items() if k != "mlflow.parentRunId"}
+        generated = ("mlflow.parentRunId", "front_of")
+        tags = {k: v for k, v in run.data.tags.items() if k not in generated}
         history = {
             name: sorted(
                 (m.step, m.timestamp, m.value)
@@ -124,9 +126,12 @@ def test_logging_in_steps_or_at_once_gives_the_same(uri, empty_store, tmp_path):
     assert runs == content(other)
 
     names, states = [run[0] for run in runs], [run[1] for run in runs]
-    assert names == ["one", "r000 mnv1", "r001 mnv1", "r002 mnv1", "r003 mnv1"]
-    assert states == ["FINISHED", "FINISHED", "FINISHED", "FINISHED", "FAILED"]
-    parent, _, winner, infeasible, failed = runs
+    assert names == ["one", "one front", "r000 mnv1", "r001 mnv1", "r002 mnv1", "r003 mnv1"]
+    assert states == ["FINISHED"] * 5 + ["FAILED"]
+    parent, front, _, winner, infeasible, failed = runs
+    assert front[6]["pareto_accuracy"] == [(0, 1011_000, pytest.approx(0.4))]
+    assert front[6]["pareto_gmacs"] == [(0, 1011_000, 2e-6)]
+    assert len({run[4][RUN_COLOR] for run in runs}) == 1
     assert parent[2:4] == (1_000_500, 1_013_000) and parent[4]["version.torch"] == "2"
     assert parent[6]["best_score"] == [(1, 1001_000, 0.1), (2, 1002_000, 0.2)]
     assert winner[4]["on_front"] == "True" and winner[5] == {"neck.width": "16"}
@@ -191,3 +196,84 @@ def test_a_store_that_cannot_be_used_is_one_line(empty_store, tmp_path, damage, 
 def test_a_uri_that_is_no_store_is_one_line(uri, message):
     with pytest.raises(UserError, match=f"--tracking-uri {uri}.*{message}"):
         client(uri)
+
+
+def fronts(uri: str) -> dict[str, tuple[str, list[float], str]]:
+    """Name of each front's run → its id, the accuracies of its designs, its colour."""
+    store = client(uri)
+    experiment = store.get_experiment_by_name("tiny").experiment_id
+    return {
+        run.info.run_name: (
+            run.info.run_id,
+            [
+                value
+                for _, value in sorted(
+                    (m.step, m.value)
+                    for m in store.get_metric_history(run.info.run_id, "pareto_accuracy")
+                )
+            ],
+            run.data.tags[RUN_COLOR],
+        )
+        for run in store.search_runs([experiment], "tags.role = 'study front'")
+    }
+
+
+def test_the_front_is_a_run_by_increasing_macs_that_is_replaced_when_it_changes(uri):
+    large = trial_view(1, Status.COMPLETED, 4, on_front=True, cost=Cost(params=1, macs=9000))
+    small = trial_view(2, Status.COMPLETED, 2, on_front=True)
+    view = MlflowView(uri, FACTS)
+    for trial in (large, small):
+        view.log_trial(trial)
+    view.close(True)
+    (first, accuracies, _) = fronts(uri)["one front"]
+    assert accuracies == pytest.approx([0.2, 0.4])
+
+    view = MlflowView(uri, FACTS)  # resumed, with nothing new
+    for trial in (large, small):
+        view.log_trial(trial)
+    view.close(True)
+    assert fronts(uri)["one front"][0] == first
+
+    view = MlflowView(uri, FACTS)  # extended: one is dominated now
+    for trial in (large, small, trial_view(2, Status.COMPLETED, 2)):
+        view.log_trial(trial)
+    view.close(True)
+    (second, accuracies, _) = fronts(uri)["one front"]
+    assert second != first and accuracies == pytest.approx([0.4])
+
+
+def test_studies_of_an_experiment_have_different_colours(uri):
+    for number in range(3):
+        facts = StudyFacts(name=f"s{number}", space="tiny", created=1000.0 + number, tags={})
+        for _ in range(2):  # made, and resumed
+            view = MlflowView(uri, facts)
+            view.log_trial(trial_view(0, Status.COMPLETED, 4, on_front=True))
+            view.close(True)
+    colors = [fronts(uri)[f"s{number} front"][2] for number in range(3)]
+    assert colors == list(COLORS[:3])
+
+
+def test_the_pages_of_searches_are_those_of_experiments_with_one(uri):
+    store = client(uri)
+    store.create_experiment("something else")
+    MlflowView(uri, FACTS).close(True)
+    experiment = store.get_experiment_by_name("tiny")
+    for key in experiment.tags:  # as of an older version
+        if key.startswith("mlflow.sharedViewState."):
+            store.delete_experiment_tag(experiment.experiment_id, key)
+    (name,) = pages = search_pages(store, "http://127.0.0.1:5000/")
+    assert name == "tiny"
+    for page in pages[name].values():
+        assert page.startswith("http://127.0.0.1:5000/#/experiments/")
+        key = page.rsplit("=", 1)[1]
+        assert f"mlflow.sharedViewState.{key}" in store.get_experiment_by_name("tiny").tags
+
+
+@pytest.mark.parametrize("wanted", [None, "true"])
+def test_system_metrics_are_logged_where_mlflow_is_told_so(uri, monkeypatch, wanted):
+    monkeypatch.delenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", raising=False)
+    if wanted:
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", wanted)
+    view = MlflowView(uri, FACTS)
+    assert (view._monitor is not None) == bool(wanted)
+    view.close(True)
