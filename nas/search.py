@@ -5,22 +5,17 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from contextlib import AbstractContextManager, ExitStack, nullcontext
 from pathlib import Path
 
 from nas.engine.enqueued import add_queue_flags
-from nas.engine.open_study import DEFAULT_TRIALS, open_study
+from nas.engine.open_study import DEFAULT_TRIALS
 from nas.engine.options import SearchOptions
 from nas.samplers.proposer import SAMPLERS, sampler_help
 from nas.terminal import cli
-from nas.tracking.runs import tracked_search
 from trials.compute.resources import (
     MAX_CPUS_PER_TRIAL,
     MAX_TRIALS_PER_GPU,
     TRIAL_GPU_GB,
-    Node,
-    shares_of,
-    this_machine,
 )
 from trials.hints import given_flags
 
@@ -143,42 +138,10 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
-    space = cli.load_space(args)
+    from nas.engine.start_search import start_search
+
     options = SearchOptions.of(args, given_flags(make_parser(), args))
-    from nas.engine.disk_space import report_disk_full
-    from nas.engine.run_search import resume_command, resume_hint, run_search, start_ray
-
-    with ExitStack() as stack:
-        shares = shares_of(
-            stack.enter_context(_machines(args)),
-            device=args.device,
-            cpus=args.cpus_per_trial,
-            gpus=args.gpus_per_trial,
-            concurrency=args.concurrency,
-            stopwatch=space.measures_latency,
-        )
-        if args.dry_run:
-            from nas.engine.dry_run import dry_run
-
-            return dry_run(space, options, shares)
-        study, data = open_study(options, space)
-        stack.enter_context(study.writing())
-        trials = options.trials or study.manifest.trials
-        resume = resume_command(options, study.name, trials)
-        stack.enter_context(resume_hint(resume))
-        stack.enter_context(report_disk_full(study.folder, resume))
-        ray_ready = stack.enter_context(start_ray(options, shares))
-        tracker = stack.enter_context(tracked_search(args.tracking_uri, study.folder))
-        return run_search(options, study, space.on(data), data, tracker, shares, ray_ready)
-
-
-def _machines(args: Namespace) -> AbstractContextManager[list[Node]]:
-    """The machines to train on: the nodes of a cluster (connected until exit), or this one."""
-    if args.address:
-        from trials.compute.cluster import connected
-
-        return connected(args.address)
-    return nullcontext([this_machine(args.device)])
+    return start_search(options, dry_run=args.dry_run)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from detector.base.errors import UserError
 from detector.config.detector import arch_hash
 from nas.engine.gate import Proposal, baseline, evaluate_cost
 from nas.search_space.dimensions import Params
+from nas.search_space.named import load_space
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SearchSpace
 from nas.terminal import cli
@@ -91,7 +92,7 @@ def run(args: Namespace) -> dict:
         raise UserError("nas.space: give a search space, or --schema DIR")
     if args.schema is not None:
         return _write_schemas(args.schema)
-    space = cli.load_space(args)
+    space = load_space(args.space, args.budget)
     trial = RandomTrial(f"nas.space/{args.seed}")
     proposals = [evaluate_cost(space, space.suggest(trial)) for _ in range(args.draws)]
     size = space.size()

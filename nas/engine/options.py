@@ -37,9 +37,21 @@ class SearchOptions:
     """Fractions and seed of the split; its path is not set, see `data`."""
     address: str | None = None
     """Of a Ray cluster."""
+    device: str = "auto"
+    """auto, cpu or cuda."""
+    concurrency: int | None = None
+    """Trials trained at the same time."""
+    cpus_per_trial: int | None = None
+    gpus_per_trial: float | None = None
     tracking_uri: str = "none"
     flags: Mapping[str, object] = field(default_factory=dict)
     """Those that were given on the command line, for the one that resumes the search."""
+
+    def __post_init__(self):
+        if self.trials is not None and self.trials < 1:
+            raise UserError(f"--trials {self.trials}: must be at least 1")
+        if self.max_failures is not None and not 0 <= self.max_failures <= 1:
+            raise UserError(f"--max-failures {self.max_failures:g}: must be between 0 and 1")
 
     @classmethod
     def of(cls, args: Namespace, flags: Mapping[str, object] | None = None) -> SearchOptions:
@@ -51,10 +63,6 @@ class SearchOptions:
         Raises:
             UserError: a number is out of range.
         """
-        if args.trials is not None and args.trials < 1:
-            raise UserError(f"--trials {args.trials}: must be at least 1")
-        if args.max_failures is not None and not 0 <= args.max_failures <= 1:
-            raise UserError(f"--max-failures {args.max_failures:g}: must be between 0 and 1")
         return cls(
             space=str(args.space),
             budget=args.budget,
@@ -77,6 +85,10 @@ class SearchOptions:
                 seed=args.seed,
             ),
             address=args.address,
+            device=args.device,
+            concurrency=args.concurrency,
+            cpus_per_trial=args.cpus_per_trial,
+            gpus_per_trial=args.gpus_per_trial,
             tracking_uri=args.tracking_uri,
             flags=flags or {},
         )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from detector.base import cli
 from detector.base.cli import (
@@ -19,12 +18,8 @@ from detector.base.cli import (
 )
 from detector.base.errors import UserError
 from detector.config.recipe import Evaluation
-from detector.config.shipped import find_file
 from trials.folders import add_runs_dir
 from trials.hints import DEFAULT_TRACKING_URI
-
-if TYPE_CHECKING:
-    from nas.search_space.space import SearchSpace
 
 __all__ = [
     "EXIT_INTERRUPTED",
@@ -117,18 +112,6 @@ def add_budget_flag(group: argparse._ActionsContainer) -> None:
         metavar="MACS",
         help="replaces the budget of a space that has one (search_spaces/scrfd.yaml), such as 0.5G",
     )
-
-
-def load_space(args: argparse.Namespace) -> SearchSpace:
-    """The search space that --space or FILE names, with the --budget.
-
-    Raises:
-        UserError: there is no such file, it breaks a rule, or the budget is not a number.
-    """
-    from nas.search_space.space import SearchSpace
-
-    budget = args.budget and cli.quantity(args.budget, "--budget")
-    return SearchSpace.load(find_file(args.space, "space"), budget)
 
 
 def add_model_flags(group: argparse._ActionsContainer) -> None:

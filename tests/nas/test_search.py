@@ -49,7 +49,7 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
     folder = tmp_path / "runs" / "one"
     assert all(
         (folder / name).stat().st_size
-        for name in ("front.csv", "front.png", "front.html", "trials.csv", "space.yaml")
+        for name in ("front.csv", "front.png", "report.html", "trials.csv", "space.yaml")
     )
 
     client, runs = mlflow_runs(tmp_path)
@@ -72,7 +72,10 @@ def test_search_resume_and_extend(command, tiny_space, tmp_path):
     assert [r.number for r in records] == list(range(6))
     assert all(r.status.ended for r in records)
     _, runs = mlflow_runs(tmp_path)
-    assert sorted(run.data.tags.get("trial", "") for run in runs) == ["", *"012345"]
+    trials = [run for run in runs if run.data.tags["role"] == "trial"]
+    assert sorted(run.data.tags["trial"] for run in trials) == [*"012345"]
+    (front,) = [run for run in runs if run.data.tags["role"] == "study front"]
+    assert front.info.run_name == "one front"
 
 
 @pytest.mark.slow
