@@ -106,3 +106,50 @@ def test_an_error_is_one_line(called, best, flags, message):
 def test_evaluate_reports_what_is_wrong_with_a_model(called, flags, message):
     code, _, err = called(evaluate, *flags)
     assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_int8_is_checked_on_the_hold_out_and_written_beside_the_float_graph(
+    called, best, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("nas.models.quantization.SIZE", 96)
+    flags = ("--format", "onnx", "--study", "tiny", "--int8", "--max-loss", "1")
+    code, out, err = called(export, *flags, "--json", tmp_path / "x.json")
+    assert (code, err) == (0, "")
+    result = json.loads((tmp_path / "x.json").read_text())
+    assert result["file"] == str(best / "model-int8.onnx")
+    found = result["int8"]
+    assert set(found["ap_before"]) == set(found["ap_after"]) == {"easy", "medium", "hard"}
+    assert found["float_parts"] == [] and found["images"] > 0
+    assert found["bytes_after"] == (best / "model-int8.onnx").stat().st_size
+    assert "latency " in out and "size " in out
+    assert not [p.name for p in best.iterdir() if "unchecked" in p.name or p.name[0] == "."]
+    code, out, _ = called(evaluate, "--model", best / "model-int8.onnx", "--data", "synthetic")
+    assert code == 0
+
+
+def test_int8_that_loses_too_much_writes_nothing(called, best, monkeypatch):
+    from detector.base.errors import UserError
+
+    def refuse(*args):
+        raise UserError("loses too much")
+
+    monkeypatch.setattr("detector.export.int8.quantize_within", refuse)
+    before = sorted(best.iterdir())
+    code, _, err = called(export, "--format", "onnx", "--study", "tiny", "--int8")
+    assert (code, err) == (2, "error: loses too much\n")
+    assert sorted(best.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (("--format", "openvino", "--int8"), "--int8: needs --format onnx, not openvino"),
+        (("--format", "onnx", "--data", "synthetic"), "--data: needs --int8"),
+        (("--format", "onnx", "--int8", "--max-loss", "2"), "--max-loss 2: must be between"),
+        (("--format", "onnx", "--int8", "--data", "gone"), "gone"),
+    ],
+)
+def test_flags_of_int8_that_do_not_fit_are_refused(called, best, flags, message):
+    code, _, err = called(export, "--study", "tiny", *flags)
+    assert code == 2 and message in err
+    assert not [p.name for p in best.iterdir() if p.suffix == ".onnx"]

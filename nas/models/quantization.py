@@ -1,0 +1,116 @@
+"""A model's graph in int8: calibrated on training images, checked on the hold-out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from detector.base.errors import UserError
+from detector.config.recipe import DataChoice, Evaluation
+from nas.models.model_folder import Model
+
+SIZE = 640
+"""Long side in px of the images that are calibrated and checked on."""
+CALIBRATION_IMAGES, CHECK_IMAGES = 32, 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Int8Result:
+    """What became of a graph in int8."""
+
+    ap_before: Mapping[str, float]
+    """Of the float graph on the hold-out, by level."""
+    ap_after: Mapping[str, float]
+    images: int
+    """Of the hold-out."""
+    ms_before: float
+    """Median latency of a 640×640 image on one thread, in alternation."""
+    ms_after: float
+    float_parts: tuple[str, ...]
+
+
+def quantize_model(model: Model, path: Path, data: str | None, max_loss: float) -> Int8Result:
+    """Replace an exported float graph (.onnx) by one in int8.
+
+    Args:
+        data: the images, a folder or synthetic; None means those that the model was trained on.
+        max_loss: of mean AP on the hold-out.
+
+    Raises:
+        UserError: there are no such images, or int8 loses more than `max_loss`.
+    """
+    from detector.data.open import open_data, resolve_data
+    from detector.data.splits import Subset
+    from detector.export.int8 import quantize_within
+    from detector.export.runtime import load_exported
+    from detector.inference.latency import latencies
+    from detector.inference.predict import evaluate
+
+    if data is None and model.origin is not None:
+        choice = model.origin.data
+    else:
+        choice = DataChoice(path=resolve_data(data)[0])
+    print(f"data: {choice.path}", flush=True)
+    opened = open_data(choice, parts=("train",))
+    count = min(len(opened.holdout), CHECK_IMAGES)
+    holdout = Subset(opened.holdout, range(count), opened.holdout.name)
+    if not len(holdout):
+        raise UserError(f"--int8: {choice.path} has no hold-out to check on; name other data")
+    settings = Evaluation(size=SIZE)
+    measured: dict[Path, dict[str, float]] = {}
+
+    def accuracy(file: Path) -> float:
+        exported = load_exported(file)
+        measured[file] = evaluate(exported, model.config, holdout, settings)
+        return sum(measured[file].values()) / len(measured[file])
+
+    images = [_canvas(opened.train.image(i), model) for i in _spread(len(opened.train))]
+    print(
+        f"calibrating on {len(images)} training images, checking on {len(holdout)} of the hold-out"
+        f" (long side at most {SIZE} px)",
+        flush=True,
+    )
+    unchecked = path.with_name(f"{path.stem}.int8{path.suffix}")
+    try:
+        found = quantize_within(
+            path,
+            unchecked,
+            images,
+            accuracy,
+            max_loss,
+            lambda line: print(f"  {line}", flush=True),
+        )
+        after = evaluate(load_exported(unchecked), model.config, holdout, settings)
+        times = latencies(
+            {"float": load_exported(path, 1), "int8": load_exported(unchecked, 1)}, (SIZE, SIZE)
+        )
+        unchecked.replace(path)
+    finally:
+        unchecked.unlink(missing_ok=True)
+    return Int8Result(
+        ap_before=measured[path],
+        ap_after=after,
+        images=len(holdout),
+        ms_before=times["float"].median_ms,
+        ms_after=times["int8"].median_ms,
+        float_parts=found.float_parts,
+    )
+
+
+def _spread(count: int) -> list[int]:
+    """Indices of at most CALIBRATION_IMAGES images, evenly spread."""
+    number = min(count, CALIBRATION_IMAGES)
+    return [i * count // number for i in range(number)]
+
+
+def _canvas(image: np.ndarray, model: Model) -> np.ndarray:
+    """uint8 [1, 3, SIZE, SIZE]: an image as it is evaluated, padded to one size for all."""
+    from detector.inference.tta import input_size, pad_images, resize_image
+
+    width, height = input_size(image.shape[1::-1], Evaluation(size=SIZE), 1.0)
+    resized = resize_image(image, (width, height), Evaluation().interpolation)
+    padded = pad_images(resized[None], (SIZE, SIZE), model.config.pixels)
+    return np.ascontiguousarray(padded.transpose(0, 3, 1, 2))
