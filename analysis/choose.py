@@ -6,18 +6,16 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 
-import numpy as np
-
 from analysis.records.studies import StudyData, load_study
 from analysis.records.trial_table import ap_columns, cost_columns, print_table
-from analysis.statistics.correlation import tied_with_best
-from analysis.statistics.front import ap_of, front_data, name_of
+from analysis.statistics.choice import choose_from
+from analysis.statistics.front import ap_of, name_of
 from detector.base import cli
 from detector.base.errors import UserError
 from trials.folders import add_runs_dir
 from trials.hints import command
 from trials.names import describe
-from trials.record import LEVELS, TrialRecord, rank
+from trials.record import LEVELS, TrialRecord
 
 DESCRIPTION = """\
 Print the designs on a study's front that keep to the given limits, best score first, whether
@@ -58,15 +56,16 @@ def run(args: Namespace) -> dict:
             f"study {study.name}: none of its {len(study.completed)} completed trials "
             f"is within {_limit_flags(args)}; {_nearest(study, args)}"
         )
-    # The front of the allowed designs: only designs beyond the limits may dominate one of them.
-    on_front = {r.number: r for r in front_data(allowed, study.metric).front}
-    best = min(allowed, key=rank)  # by an expression it need not be on the front
-    front = sorted((on_front | {best.number: best}).values(), key=rank)
-    deviation, source = study.score_deviation
-    scores = np.array([r.score for r in front], dtype=float)
-    tied = 0 if deviation is None else tied_with_best(scores, deviation)
+    # Of the allowed designs alone: only designs beyond the limits may dominate one of them.
+    choice = choose_from(allowed, study.metric, study.score_deviation)
+    front, deviation, tied = choice.candidates, choice.deviation, choice.tied
     _print_table(study, front, deviation, tied, args)
-    _print_verdict(study, deviation, source, tied)
+    print(choice.verdict(study.manifest.objective.uses_latency, mark=" (=)"))
+    if choice.probability is not None:
+        print(
+            f"probability that {name_of(choice.best)} is the best of {choice.considered} trials: "
+            f"{choice.probability:.0%}"
+        )
     print(f"next:\n  {_command(study, front[0], args)}")
     if tied > 1 and not limits:
         top = command("nas.retrain", {"top": min(tied, 4), **_flags(study, args)})
@@ -75,6 +74,7 @@ def run(args: Namespace) -> dict:
         "study": study.name,
         "score_deviation": deviation,
         "tied": tied,
+        "probability": choice.probability,
         "candidates": [
             {
                 "number": r.number,
@@ -174,27 +174,6 @@ def _print_table(
             "retrained": ["–" if score is None else f"{score:.3f}" for score in scores],
         },
     )
-
-
-def _print_verdict(study: StudyData, deviation: float | None, source: str, tied: int) -> None:
-    """Whether the best scores differ significantly."""
-    timed = study.manifest.objective.uses_latency
-    speed = f"the cost in the score is {'measured' if timed else 'exact'}"
-    if deviation is None:
-        print(
-            "whether scores differ significantly is unknown: too few designs were trained at two "
-            "budgets"
-        )
-    elif tied > 1:
-        print(
-            f"the first {tied} (=) cannot be told apart at this budget: ± is one standard "
-            f"deviation, from how accuracy varies {source}; {speed}"
-        )
-    else:
-        print(
-            f"the first one stands out: ± is one standard deviation, from how accuracy varies "
-            f"{source}; {speed}"
-        )
 
 
 def _command(study: StudyData, record: TrialRecord, args: Namespace) -> str:

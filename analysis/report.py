@@ -8,7 +8,9 @@ import time
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
+from analysis.page.page import Live
 from analysis.records.studies import StudyData, load_study, measured_metrics
+from analysis.records.tables import trials_csv
 from analysis.statistics.pareto import hypervolume_of
 from detector.base import cli
 from detector.base.errors import UserError
@@ -86,20 +88,33 @@ def run(args: Namespace) -> dict:
     }
 
 
-def write_page(studies: list[StudyData]) -> Path:
-    """The report's page, in the folder of the first study; returns its path. If that folder is
-    another user's, the page is written to report-STUDY in the current one."""
+def write_page(studies: list[StudyData], live: Live | None = None) -> Path:
+    """The report's page, in the folder of the first study, beside trials.csv if it is the only one;
+    returns the page's path.
+
+    Args:
+        live: of a study that is still running.
+    """
     from analysis.page.report_page import report_page
 
     first, others = studies[0], studies[1:]
     stem = "compare-" + "-".join(study.name for study in others) if others else "report"
-    folder = first.folder
-    if not os.access(folder, os.W_OK):
-        folder = Path(f"report-{first.name}")
-        folder.mkdir(exist_ok=True)
+    folder = page_folder(first.folder, first.name)
     path = folder / f"{stem}.html"
-    write_text(path, report_page(studies).html())
+    if not others:
+        trials_csv(first.records, folder / "trials.csv")
+    write_text(path, report_page(studies, folder, live).html())
     return path
+
+
+def page_folder(study_folder: Path, name: str) -> Path:
+    """Where a study's report is written: its folder; report-STUDY in the current one if that folder
+    is another user's."""
+    if os.access(study_folder, os.W_OK):
+        return study_folder
+    folder = Path(f"report-{name}")
+    folder.mkdir(exist_ok=True)
+    return folder
 
 
 def summary(study: StudyData) -> dict:
@@ -151,7 +166,7 @@ def write_pictures(studies: list[StudyData], folder: Path) -> list[Path]:
                 quoted=True,
             )
         )
-    if first.importances:
+    if first.importances is not None and first.importances.reliable:
         written.append(
             search_figures.importances_png(
                 first.importances, folder / "importances.png", title=first.name

@@ -24,6 +24,7 @@ COMMANDS = {
     "cost": ("detector.cost", "parameters, MACs and latency of a design"),
     "convert": ("detector.data.convert", "convert labels from one format to another"),
     "report": ("analysis.report", "a report on one or several searches, as a web page"),
+    "watch": ("analysis.watch", "follow a running search on a page that reloads itself"),
     "choose": ("analysis.choose", "list the designs on the Pareto front within limits"),
 }
 """Subcommand → its module, imported only if it is chosen, and its summary."""

@@ -81,6 +81,7 @@ LIGHT = (
     "analysis.page.report_page",
     "analysis.report",
     "analysis.choose",
+    "analysis.watch",
     "analysis.statistics.replays",
     "analysis.figures.png.replays",
 )

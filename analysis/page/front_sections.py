@@ -7,7 +7,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.figures.charts import front as front_charts
-from analysis.figures.published import QUOTED_NOTE
 from analysis.page.page import Page
 from analysis.records.studies import StudyData, measured_metrics
 from analysis.statistics.front import COSTS, ap_of, name_of
@@ -20,11 +19,15 @@ ATTAINED_AT = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0)  # G MACs
 
 def front_section(page: Page, study: StudyData) -> None:
     page.section("Front")
+    useless = sum(r.why_nothing_learned() is not None for r in study.front.dominated)
     page.text(
-        "Each dot is a trained design, and its area shows the number of parameters; hover over it "
-        "for its numbers. Designs on the front are not dominated in accuracy and cost; dominated "
-        f"ones are faded. {QUOTED_NOTE[0].upper()}{QUOTED_NOTE[1:]}, so their AP is not comparable "
-        "to that of a proxy trained for a few epochs."
+        "Each dot is a completed trial, and its area shows the number of parameters; hover over it "
+        "for its numbers, click on it for its row in the table. Designs on the front are not "
+        "dominated in accuracy and cost; dominated ones are faded"
+        + (f"; {useless} that learned nothing are left out" if useless else "")
+        + ". Published detectors appear after a click on their entry in the legend: they were "
+        "trained in full on all of WIDER FACE train, and evaluated on its val images, so their AP "
+        "is not comparable to that of a proxy trained for a few epochs."
     )
     records = {r.number: r for r in study.records}
     retrained = [(records[n], accuracy) for n, accuracy in study.retrained_accuracy.items()]

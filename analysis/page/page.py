@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import base64
+import hashlib
+import re
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+from analysis.page.script import SCRIPT
 
 STYLE = """
 :root { --ink: #222; --pale: #666; --line: #ddd; --blue: #0072B2; }
@@ -18,7 +25,7 @@ h2 { font-size: 1.25rem; margin: 2.2rem 0 .3rem; border-top: 1px solid var(--lin
      padding-top: 1rem; }
 h3 { font-size: 1.05rem; margin: 1.4rem 0 .2rem; }
 p { margin: .3rem 0 .8rem; max-width: 80ch; }
-p.note, figcaption { color: var(--pale); }
+p.note, figcaption { color: var(--pale); font-size: .88rem; }
 nav a { margin-right: 1rem; white-space: nowrap; }
 .scroll { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .88rem; margin: .4rem 0 1rem; }
@@ -32,20 +39,58 @@ td.wide { white-space: normal; text-align: left; min-width: 18rem; }
 img { max-width: 100%; height: auto; }
 figure { margin: .6rem 0 1rem; }
 svg[role=img] { display: block; }
-code { background: #f4f4f4; padding: .1em .3em; border-radius: 3px; }
+code { background: #f4f4f4; padding: .1em .3em; border-radius: 3px; overflow-wrap: anywhere; }
+p.live { background: #fff3c4; padding: .3rem .6rem; border-radius: 4px; max-width: none; }
+p.lead { font-size: 1.35rem; font-weight: 600; margin: 1rem 0 .2rem; }
+dl { display: grid; grid-template-columns: repeat(auto-fill, minmax(15rem, 1fr)); gap: .5rem;
+     margin: .8rem 0; }
+dl div { border: 1px solid var(--line); border-radius: 6px; padding: .4rem .7rem; }
+dt, dd.note { color: var(--pale); font-size: .82rem; margin: 0; overflow-wrap: anywhere; }
+dd { font-size: 1.25rem; margin: 0; }
+input[type=search] { font: inherit; padding: .2rem .5rem; width: 16rem; max-width: 100%; }
+th button { all: unset; cursor: pointer; }
+th button:focus-visible { outline: 2px solid var(--blue); }
+th[aria-sort=ascending] button::after { content: " ▲"; }
+th[aria-sort=descending] button::after { content: " ▼"; }
+tr:target { background: #fff3c4; }
 """
-# Whatever the page contains, browsers load nothing from elsewhere.
 POLICY = (
-    "default-src 'none'; script-src 'unsafe-inline' 'unsafe-eval'; style-src "
+    "default-src 'none'; script-src {scripts} 'unsafe-eval'; style-src "
     "'unsafe-inline'; img-src data: blob:; font-src data:; worker-src blob:"
 )
+"""Whatever the page contains, browsers load nothing from elsewhere and run only the scripts with
+these hashes. plotly needs eval for WebGL."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A cell of a table that leads to a file."""
+
+    text: str
+    path: str
+    """Relative to the page."""
+
+    @property
+    def html(self) -> str:
+        return f'<a href="{escape(quote(self.path))}">{escape(self.text)}</a>'
+
+
+@dataclass(frozen=True)
+class Live:
+    """What the page of a running study says of itself."""
+
+    status: str
+    """Trials by state, in one line."""
+    every: int
+    """Seconds after which the page reloads itself."""
 
 
 class Page:
     """Collects parts in order; `html` returns the page."""
 
-    def __init__(self, title: str):
+    def __init__(self, title: str, live: Live | None = None):
         self._title = title
+        self._live = live
         self._parts: list[str] = []
         self._sections: list[tuple[str, str]] = []
 
@@ -63,6 +108,26 @@ class Page:
     def code(self, text: str) -> None:
         self._parts.append(f"<p><code>{escape(text)}</code></p>")
 
+    def lead(self, text: str) -> None:
+        """The sentence that matters most."""
+        self._parts.append(f"<p class=lead>{escape(text)}</p>")
+
+    def link(self, text: str, path: str) -> None:
+        """A link to a file; its path is relative to the page."""
+        self._parts.append(f"<p>{Link(text, path).html}</p>")
+
+    def facts(self, facts: Sequence[tuple[str, str, str]]) -> None:
+        """Numbers that matter, as label, value and note (may be empty)."""
+        self._parts.append(
+            "<dl>"
+            + "".join(
+                f"<div><dt>{escape(label)}</dt><dd>{escape(value)}</dd>"
+                f"<dd class=note>{escape(note)}</dd></div>"
+                for label, value, note in facts
+            )
+            + "</dl>"
+        )
+
     def table(
         self,
         columns: Sequence[str],
@@ -71,13 +136,15 @@ class Page:
         left: Sequence[int] = (0,),
         bars: Sequence[int] = (),
         wide: Sequence[int] = (),
+        row_ids: Sequence[str] = (),
     ) -> None:
-        """A table.
+        """A table; cells may be `Link`s.
 
         Args:
             left: indices of columns with text.
             bars: indices of columns with shares in [0, 1], drawn as bars.
             wide: indices of columns with long text, which may take several lines.
+            row_ids: anchors of the rows; with them the table can be sorted and filtered.
         """
 
         def cell(column: int, value: Any) -> str:
@@ -87,17 +154,23 @@ class Page:
                     f"{100 * value:.1f} %</td>"
                 )
             kind = "wide" if column in wide else "t" if column in left else ""
-            return f"<td{f' class={kind}' if kind else ''}>{escape(str(value))}</td>"
+            html = value.html if isinstance(value, Link) else escape(str(value))
+            return f"<td{f' class={kind}' if kind else ''}>{html}</td>"
 
+        button = ("<button>", "</button>") if row_ids else ("", "")
         head = "".join(
-            f"<th{' class=t' if i in (*left, *bars, *wide) else ''}>{escape(name)}</th>"
+            f"<th{' class=t' if i in (*left, *bars, *wide) else ''}>"
+            f"{escape(name).join(button)}</th>"
             for i, name in enumerate(columns)
         )
+        anchors = [f' id="{escape(name)}"' for name in row_ids] or [""] * len(rows)
         body = "".join(
-            "<tr>" + "".join(cell(i, v) for i, v in enumerate(row)) + "</tr>\n" for row in rows
+            f"<tr{anchor}>" + "".join(cell(i, v) for i, v in enumerate(row)) + "</tr>\n"
+            for anchor, row in zip(anchors, rows, strict=True)
         )
+        kind = " class=rows" if row_ids else ""
         self._parts.append(
-            f'<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+            f'<div class="scroll"><table{kind}><thead><tr>{head}</tr></thead>'
             f"<tbody>{body}</tbody></table></div>"
         )
 
@@ -136,13 +209,32 @@ class Page:
         links = " ".join(
             f'<a href="#{anchor}">{escape(title)}</a>' for anchor, title in self._sections
         )
+        reload = status = ""
+        if self._live is not None:
+            reload = f'<meta http-equiv=refresh content="{self._live.every}">'
+            now = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+            status = (
+                f"<p class=live>Still running, as of {now}: {escape(self._live.status)}. This page "
+                f"reloads itself every {self._live.every} s.</p>"
+            )
+        page = (
+            f"{reload}<style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n"
+            f"<body><h1>{escape(self._title)}</h1>{status}<nav>{links}</nav>\n"
+            + "\n".join(self._parts)
+            + f"\n<script>{SCRIPT}</script></body></html>\n"
+        )
         return (
             "<!doctype html>\n<html lang=en><head><meta charset=utf-8>"
-            f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
+            f'<meta http-equiv="Content-Security-Policy" content="{_policy(page)}">'
             '<meta name=viewport content="width=device-width, initial-scale=1">'
-            f'<link rel=icon href="data:,"><title>{escape(self._title)}</title>'
-            f"<style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n"
-            f"<body><h1>{escape(self._title)}</h1><nav>{links}</nav>\n"
-            + "\n".join(self._parts)
-            + "\n</body></html>\n"
+            f'<link rel=icon href="data:,"><title>{escape(self._title)}</title>' + page
         )
+
+
+def _policy(page: str) -> str:
+    """POLICY for the scripts of a page, all of which are embedded in it."""
+    scripts = re.findall(r"<script[^>]*>(.*?)</script>", page, re.DOTALL)
+    hashes = [
+        base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() for script in scripts
+    ]
+    return POLICY.format(scripts=" ".join(f"'sha256-{one}'" for one in dict.fromkeys(hashes)))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
+from analysis.page.answer_section import answer_section
 from analysis.page.front_sections import front_section, fronts_section
-from analysis.page.page import Page
+from analysis.page.page import Live, Page
 from analysis.page.search_sections import (
     curves_section,
     importances_section,
@@ -13,30 +15,42 @@ from analysis.page.search_sections import (
     ranks_section,
     spending_section,
 )
+from analysis.page.trials_section import trials_section
 from analysis.page.winner_section import winner_section
 from analysis.records.studies import StudyData
 from analysis.statistics.front import name_of
 from analysis.statistics.pareto import hypervolume_of
 
 
-def report_page(studies: Sequence[StudyData]) -> Page:
-    """The whole page for one study, or for several overlaid."""
+def report_page(studies: Sequence[StudyData], folder: Path, live: Live | None = None) -> Page:
+    """The whole page for one study, or for several overlaid.
+
+    Args:
+        folder: where the page will lie.
+        live: of a study that is still running; then importances, which take long to compute, and
+            the next command are left out.
+    """
     names = ", ".join(study.name for study in studies)
-    page = Page(f"Search report: {names}" if len(studies) == 1 else f"Searches compared: {names}")
-    _overview(page, studies)
+    title = f"Search report: {names}" if len(studies) == 1 else f"Searches compared: {names}"
+    page = Page(title, live)
     if len(studies) == 1:
+        answer_section(page, studies[0], running=live is not None)
         front_section(page, studies[0])
     else:
+        _overview(page, studies)
         fronts_section(page, studies)
     progress_section(page, studies)
     for study in studies:
         suffix = "" if len(studies) == 1 else f" · {study.name}"
         ranks_section(page, study, suffix)
-        importances_section(page, study, suffix)
+        if live is None:
+            importances_section(page, study, suffix)
         curves_section(page, study, suffix)
         spending_section(page, study, suffix)
         if study.best is not None:
             winner_section(page, study, study.best, suffix)
+    if len(studies) == 1:
+        trials_section(page, studies[0], folder)
     return page
 
 

@@ -10,7 +10,7 @@ from analysis.figures.charts import search as charts
 from analysis.page.page import Page
 from analysis.records.studies import StudyData
 from analysis.statistics.correlation import MIN_PAIRS
-from analysis.statistics.importance import FITS, MIN_TRIALS, feature_table, resolved
+from analysis.statistics.importance import FITS, MIN_TRIALS, choices, feature_table
 from analysis.statistics.progress import reach, spending
 from analysis.statistics.sample import random_sample
 from trials.record import rank
@@ -69,6 +69,12 @@ def importances_section(page: Page, study: StudyData, suffix: str) -> None:
             f"Unknown: fewer than {MIN_TRIALS} trials were evaluated at the same budget, or they "
             "do not differ."
         )
+    elif not importances.reliable:
+        page.text(
+            "These trials do not tell: random forests that predict accuracy at a given cost from "
+            f"the choices were fitted to {importances.reliability}, too little for importances to "
+            "mean anything."
+        )
     else:
         page.text(
             "Importance for accuracy at a given cost, that is, accuracy minus what the MACs alone "
@@ -86,8 +92,13 @@ def _parallel_coordinates(page: Page, study: StudyData) -> None:
         half = MAX_LINES // 2
         best = sorted(shown, key=rank)[:half]
         shown = list({r.number: r for r in best + random_sample(shown, half)}.values())
-    values, names, texts = feature_table([resolved(r) for r in shown])
-    ranked = [i.feature for i in study.importances.features] if study.importances else names
+    values, names, texts = feature_table(choices(shown, study.records))
+    importances = study.importances
+    ranked = (
+        [one.feature for one in importances.features]
+        if importances is not None and importances.reliable
+        else names
+    )
     columns = [names.index(name) for name in ranked if name in names][:MAX_AXES]
     if len(shown) < 2 or not columns:
         return

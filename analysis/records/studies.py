@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from analysis.records.load import load_records
+from analysis.statistics.choice import Choice, choose_from
 from analysis.statistics.correlation import Comparison, comparisons, score_deviation
 from analysis.statistics.front import COSTS, FrontData, front_data
 from analysis.statistics.importance import Importances, importances_of
@@ -101,6 +102,11 @@ class StudyData:
     def score_deviation(self) -> tuple[float | None, str]:
         """As `analysis.statistics.correlation.score_deviation`, around the best trial."""
         return score_deviation(self.comparisons, self.best_trial.accuracy_weight)
+
+    @cached_property
+    def choice(self) -> Choice:
+        """The candidates among all completed trials."""
+        return choose_from(self.completed, self.metric, self.score_deviation)
 
     @cached_property
     def importances(self) -> Importances | None:

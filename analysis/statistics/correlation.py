@@ -90,6 +90,27 @@ def tied_with_best(scores: np.ndarray, deviation: float) -> int:
     return int((scores >= scores.max() - 1.96 * 2**0.5 * deviation).sum())
 
 
+def probability_of_best(scores: np.ndarray, deviation: float) -> float:
+    """Probability that the design with the best of `scores` really is the best one, if each score
+    is its design's plus an independent normal error.
+
+    Args:
+        scores: float [N], N at least 1.
+        deviation: standard deviation of one score.
+    """
+    from scipy.special import log_ndtr
+
+    scores = np.sort(np.asarray(scores, dtype=float))
+    if deviation == 0:
+        return 1 / int((scores == scores[-1]).sum())
+    # the integral over the best one's error z, in deviations: all others lie below it
+    z = np.linspace(-8, 8, 801)
+    behind = (scores[-1] - scores[:-1]) / deviation
+    below = log_ndtr(z[:, None] + behind).sum(axis=1)
+    density = np.exp(-(z**2) / 2) / (2 * np.pi) ** 0.5
+    return min(float((density * np.exp(below)).sum() * (z[1] - z[0])), 1.0)
+
+
 @dataclass(frozen=True)
 class Comparison:
     """The same designs at two budgets."""

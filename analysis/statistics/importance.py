@@ -16,6 +16,9 @@ MAX_TRIALS = 2_000
 FITS = 12
 """Forests, each on a different split of the trials: the interval is their spread."""
 TREES = 40
+MIN_EXPLAINED = 0.3
+"""Share of the variance that forests must explain on unseen trials for their importances to say
+anything."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,18 @@ class Importances:
     """The budget whose accuracy is explained."""
 
     @property
+    def reliable(self) -> bool:
+        return self.explained >= MIN_EXPLAINED
+
+    @property
     def reliability(self) -> str:
         """How far the importances can be trusted, in one line."""
-        return f"{self.trials} trials at epoch {self.epoch}; on unseen trials the forests " + (
-            f"explain {100 * self.explained:.0f} % of it"
-            if self.explained > 0.05
-            else "explain next to nothing, so do not rely on these importances"
+        share = (
+            f"{100 * self.explained:.0f} % of it" if self.explained >= 0.005 else "nothing of it"
+        )
+        return (
+            f"{self.trials} trials at epoch {self.epoch}; on unseen trials the forests explain "
+            f"{share} (R² {self.explained:.2f})"
         )
 
 
@@ -131,7 +140,7 @@ def importances_of(records: Sequence[TrialRecord], seed: int = 0) -> Importances
     enough = [epoch for epoch, count in counts.items() if count >= 3 * MIN_TRIALS]
     budget = max(enough) if enough else max(counts, key=lambda epoch: (counts[epoch], epoch))
     rows = random_sample(scored[budget], MAX_TRIALS, seed)
-    values, names, _ = feature_table([resolved(record) for record, _ in rows])
+    values, names, _ = feature_table(choices([record for record, _ in rows], records))
     if not names:
         return None
     target = beyond_cost(
@@ -139,6 +148,31 @@ def importances_of(records: Sequence[TrialRecord], seed: int = 0) -> Importances
     )
     features, explained = importances(values, target, names, seed=seed)
     return Importances(tuple(features), explained, len(rows), budget)
+
+
+def choices(
+    records: Sequence[TrialRecord], study: Sequence[TrialRecord]
+) -> list[dict[str, object]]:
+    """The features of each trial.
+
+    If all sampled trials of the study have the same dimensions, their values, under the names that
+    the space uses; a trial that was not sampled lacks those that `resolved` does not list. Else, in
+    a space with conditional dimensions, what `resolved` lists.
+
+    Args:
+        study: all trials of the study.
+    """
+    names = [tuple(record.params) for record in study if record.params]
+    if len(set(names)) != 1 or len(names) < len(study) / 2:
+        return [resolved(record) for record in records]
+    return [
+        {name: _scalar(source.get(name)) for name in names[0]}
+        for source in (record.params or resolved(record) for record in records)
+    ]
+
+
+def _scalar(value: object) -> object:
+    return str(value) if isinstance(value, (list, tuple, dict)) else value
 
 
 def resolved(record: TrialRecord) -> dict[str, object]:

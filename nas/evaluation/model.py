@@ -24,6 +24,7 @@ from nas.evaluation.ground_truth import (
 from nas.evaluation.options import EvaluateOptions
 from nas.evaluation.printing import print_ap, print_beside, print_coco, print_model
 from nas.evaluation.subject import Subject, load_subject
+from nas.study.summary import refresh_report
 from nas.terminal import tta_flags
 from nas.tracking.runs import track_evaluation
 from trials.objective import Objective
@@ -109,6 +110,8 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     elif folder is not None and options.settings == Evaluation():
         assert model.config is not None
         _save_with_model(folder, model.config, result, images, predictions)
+        for study in folder.parents[:2]:  # of STUDY/best and STUDY/retrained/NAME
+            refresh_report(study)
     track_evaluation(
         options.tracking_uri,
         options.model.runs_dir,

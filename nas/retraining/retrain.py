@@ -22,6 +22,7 @@ from nas.retraining.candidate import (
 from nas.retraining.check_start import check_start
 from nas.retraining.options import AUTO, RetrainOptions
 from nas.retraining.summary import print_next, print_plan, print_result
+from nas.study.summary import refresh_report
 from nas.tracking.runs import retrain_run
 from trials.folders import CONTENTS
 from trials.stored import Metrics, Origin
@@ -130,6 +131,8 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         if options.tracking_uri != "none":
             print("registering the model in MLflow ...", flush=True)
         run.finish(metrics, options.champion)
+    if candidate.study is not None:
+        refresh_report(options.runs_dir / candidate.study)
     print_next(options)
     return metrics
 

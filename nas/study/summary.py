@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -52,7 +53,7 @@ def trial_facts(record: TrialRecord) -> dict:
 
 
 def write_files(study: Study) -> list[Path]:
-    """Write front.csv, trials.csv, pictures of the front and, if there is more than one feasible
+    """Write front.csv, trials.csv, a picture of the front and, if there is more than one feasible
     trial, report.html.
 
     Args:
@@ -61,7 +62,6 @@ def write_files(study: Study) -> list[Path]:
     Returns:
         The paths of these files and of space.yaml.
     """
-    from analysis.figures.charts.front import front_html
     from analysis.figures.png.front import front_png
     from analysis.records.studies import load_study
     from analysis.records.tables import trials_csv
@@ -75,11 +75,19 @@ def write_files(study: Study) -> list[Path]:
         trials_csv(front, folder / "front.csv"),
         trials_csv(records, folder / "trials.csv"),
         front_png(records, folder / FRONT_PICTURE, title=study.name, metric=metric),
-        front_html(records, folder / "front.html", title=study.name, metric=metric),
     ]
     if sum(r.status is not Status.INFEASIBLE for r in records) > 1:
         files.append(write_page([load_study(folder.parent, study.name)]))
     return files
+
+
+def refresh_report(folder: Path) -> None:
+    """Rewrite the report of a study, if it has one, after a model was retrained or evaluated."""
+    from analysis.records.studies import load_study
+    from analysis.report import write_page
+
+    if (folder / REPORT).exists() and os.access(folder, os.W_OK):
+        print(f"report: {write_page([load_study(folder.parent, folder.name)])}")
 
 
 def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dict:

@@ -69,7 +69,10 @@ def test_from_a_study_to_faces(tiny_study, tmp_path, capsys):
     assert model.path == tiny_study.folder / "best" / "weights.pt"
     assert model.config == study.best.detector
 
+    page = study.report()
+    page.write_text("older")
     result = api.evaluate(study, **HERE)
+    assert "Search report: tiny" in page.read_text()  # with the retrained and evaluated model
     assert set(result["ap"]) == {"easy", "medium", "hard"}
     capsys.readouterr()
     options = ["--runs-dir", str(runs), "--study", "tiny", "--tracking-uri", "none"]

@@ -222,20 +222,19 @@ def test_mlflow_shows_studies_trials_comparison_and_front(studies, server, brows
     screenshot(browser, "mlflow-compare")
     assert errors(browser) == []
 
-    for file, text in (("front.html", "best score"), ("report.html", "Search report: one")):
-        browser.get("about:blank")  # otherwise the previous frame remains for a while
-        browser.get(
-            server + address(f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/{file}")
-        )
-        until = time.time() + SECONDS
-        while not browser.find_elements(By.CSS_SELECTOR, "iframe"):
-            assert time.time() < until
-            time.sleep(0.3)
-        browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "iframe"))
-        wait_for(browser, text)
-        assert num_charts(browser) >= 1
-        browser.switch_to.default_content()
-        assert errors(browser) == []
+    browser.get("about:blank")  # otherwise the previous frame remains for a while
+    browser.get(
+        server + address(f"#/experiments/{experiment}/runs/{parents['one']}/artifacts/report.html")
+    )
+    until = time.time() + SECONDS
+    while not browser.find_elements(By.CSS_SELECTOR, "iframe"):
+        assert time.time() < until
+        time.sleep(0.3)
+    browser.switch_to.frame(browser.find_element(By.CSS_SELECTOR, "iframe"))
+    wait_for(browser, "Search report: one")
+    assert num_charts(browser) >= 1
+    browser.switch_to.default_content()
+    assert errors(browser) == []
 
 
 def test_the_printed_page_overlays_the_fronts_and_the_trials_are_two_clicks_away(
@@ -267,7 +266,7 @@ def test_the_printed_page_overlays_the_fronts_and_the_trials_are_two_clicks_away
 
 
 @pytest.mark.parametrize("width", [400, 1600])
-@pytest.mark.parametrize("page", ["report.html", "front.html", "compare-two.html"])
+@pytest.mark.parametrize("page", ["report.html", "compare-two.html"])
 def test_pages_of_a_study_work_offline_and_fit_the_window(studies, browser, page, width):
     browser.execute_cdp_cmd(
         "Emulation.setDeviceMetricsOverride",
@@ -277,11 +276,66 @@ def test_pages_of_a_study_work_offline_and_fit_the_window(studies, browser, page
     browser.execute_cdp_cmd("Network.setBlockedURLs", {"urls": ["http://*", "https://*"]})
     browser.get(f"file://{studies}/runs/one/{page}")
     until = time.time() + SECONDS
-    while num_charts(browser) < (1 if page == "front.html" else 4):
+    while num_charts(browser) < 4:
         assert time.time() < until
         time.sleep(0.3)
     if page == "report.html":
         screenshot(browser, f"report-{width}")
     # charts may scroll; the page itself must not
     assert browser.execute_script("return document.documentElement.scrollWidth") <= width
+    assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []
+
+
+def test_the_table_of_a_report_is_sorted_filtered_and_reached_from_dots(generated_study, browser):
+    from selenium.webdriver.common.by import By
+
+    from analysis.records.studies import load_study
+    from analysis.report import write_page
+
+    folder = generated_study("one", 60)
+    study = load_study(folder.parent, "one")
+    browser.get(f"file://{write_page([study])}")
+    until = time.time() + SECONDS
+    while num_charts(browser) < 4:
+        assert time.time() < until
+        time.sleep(0.3)
+
+    def numbers() -> list[int]:
+        return browser.execute_script(
+            "return [...document.querySelectorAll('table.rows tbody tr')]"
+            ".filter(row => !row.hidden).map(row => +row.cells[0].textContent)"
+        )
+
+    def sort(column: str) -> None:
+        browser.find_element(By.XPATH, f"//th/button[text()='{column}']").click()
+
+    assert numbers()[0] == study.best_trial.number and len(numbers()) == 60
+    sort("trial")
+    assert numbers() == list(range(59, -1, -1))
+    sort("trial")
+    assert numbers() == list(range(60))
+    sort("hard")
+    hard = {r.number: r.ap["hard"] for r in study.records if r.ap}
+    shown = numbers()[: len(hard)]
+    assert [round(hard[n], 3) for n in shown] == sorted(
+        (round(ap, 3) for ap in hard.values()), reverse=True
+    )
+    sort("hard")  # those without AP stay at the end
+    assert set(numbers()[len(hard) :]) == {r.number for r in study.records} - set(hard)
+    browser.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("completed ssh")
+    wait_for(browser, f"{len(numbers())} of 60 rows")
+    assert 0 < len(numbers()) < len(study.completed)
+
+    quoted = "published (click to show)"
+    shows = (
+        "return [...document.querySelectorAll('.js-plotly-plot')][0].data"
+        f".find(trace => trace.name == '{quoted}').visible"
+    )
+    assert browser.execute_script(shows) == "legendonly"
+    front = study.front.front[0].number
+    browser.execute_script(
+        "document.querySelector('.js-plotly-plot').emit('plotly_click', "
+        f"{{points: [{{customdata: {front}}}]}})"
+    )
+    assert browser.current_url.endswith(f"#t{front}") and len(numbers()) == 60
     assert [entry for entry in browser.get_log("browser") if entry["level"] == "SEVERE"] == []

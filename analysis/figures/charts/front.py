@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from analysis.figures.charts.layout import DASHES, MARKERS, TEXT_ONLY, log_axis, make_figure
+from analysis.figures.charts.layout import (
+    DASHES,
+    HOVERTEXT_ONLY,
+    MARKERS,
+    TEXT_ONLY,
+    log_axis,
+    make_figure,
+)
 from analysis.figures.published import PUBLISHED
 from analysis.figures.style import (
     ACCURACY,
@@ -20,14 +27,17 @@ from analysis.figures.style import (
     STUDIES,
     TEXT,
     dot_area,
+    size_marks,
 )
 from analysis.statistics.front import COSTS, ap_of, front_data, name_of
 from analysis.statistics.pareto import attainment
 from analysis.statistics.sample import random_sample
 from trials.names import describe
-from trials.record import TrialRecord
+from trials.record import Cost, TrialRecord
 
 MAX_DOMINATED = 3_000
+LABEL_WIDTH = 0.05
+"""Of the number of a trial beside its dot, as a share of the front's width."""
 
 
 def front_chart(
@@ -37,53 +47,54 @@ def front_chart(
     quoted: bool = False,
     retrained: Sequence[tuple[TrialRecord, float]] = (),
 ):
-    """Accuracy against cost of one study.
+    """Accuracy against cost of one study. Trials that have learned nothing are left out, since they
+    would flatten the axis. A dot's customdata is the number of its trial.
 
     Args:
-        quoted: also show published detectors, with buttons to hide them.
+        quoted: also show published detectors, once their entry in the legend is clicked.
         retrained: trials and the accuracy scores of their retrains.
     """
     data, (label, value) = front_data(records, metric), COSTS[metric]
     figure = make_figure(label, ACCURACY, height=560)
 
-    def dots(
-        group: Sequence[TrialRecord],
-        name: str,
-        mode: str = "markers",
-        choices: bool = True,
-        **marker,
-    ) -> None:
+    def dots(group: Sequence[TrialRecord], name: str, choices: bool = True, **marker) -> None:
+        is_front = group is data.front
         figure.add_scatter(
             x=[value(r.cost) for r in group],
             y=[r.accuracy_score for r in group],
             name=name,
-            mode=mode,
-            text=[hover(r, choices) for r in group],
-            hovertemplate=TEXT_ONLY,
+            mode="markers+lines+text" if is_front else "markers",
+            text=_labels(group, value) if is_front else None,
+            textposition="top left",
+            textfont={"color": FRONT},
+            hovertext=[hover(r, choices) for r in group],
+            hovertemplate=HOVERTEXT_ONLY,
+            customdata=[r.number for r in group],
             line={"shape": "hv", "color": FRONT, "width": 1.2},
             marker={
-                "size": [2 * (dot_area(r.cost.params) / 3.14) ** 0.5 for r in group],
+                "size": [_diameter(r.cost.params) for r in group],
                 "line": {"color": "white", "width": 1},
             }
             | marker,
         )
 
-    sample = random_sample(data.dominated, MAX_DOMINATED)
+    able = [r for r in data.dominated if r.why_nothing_learned() is None]
+    sample = random_sample(able, MAX_DOMINATED)
     name = "dominated"
-    if len(sample) < len(data.dominated):
-        name += f" ({len(sample):,} of {len(data.dominated):,} drawn)"
+    if len(sample) < len(able):
+        name += f" ({len(sample):,} of {len(able):,} drawn)"
     dots(sample, name, choices=len(sample) <= 300, color=DOMINATED, opacity=0.6)
-    dots(data.front, "front", "lines+markers", color=FRONT)
+    dots(data.front, "front, with trial numbers", color=FRONT)
     if data.best is not None:
         dots(
             [data.best],
-            f"best score: {data.best.score:.3f}",
+            f"best score: trial {data.best.number}, {data.best.score:.3f}",
             size=22,
             symbol="circle-open",
             color=BEST,
             line={"color": BEST, "width": 2},
         )
-    if data.baseline is not None:
+    if data.baseline is not None and data.baseline.why_nothing_learned() is None:
         dots([data.baseline], "baseline", size=16, symbol="star", color=BASELINE)
     if retrained:
         figure.add_scatter(
@@ -91,6 +102,7 @@ def front_chart(
             mode="markers",
             y=[accuracy for _, accuracy in retrained],
             name="retrained (hold-out, original size)",
+            customdata=[r.number for r, _ in retrained],
             hovertemplate=TEXT_ONLY,
             text=[
                 f"<b>{name_of(r)} retrained</b><br>accuracy {accuracy:.3f} on "
@@ -106,6 +118,7 @@ def front_chart(
         )
     if quoted and metric != "latency_ms":
         _add_quoted(figure, value)
+    _add_areas(figure, [r.cost.params for r in [*sample, *data.front]])
     log_axis(figure)
     return figure
 
@@ -155,21 +168,6 @@ def fronts_chart(studies: Sequence[tuple[str, Sequence[TrialRecord]]], *, metric
     return figure
 
 
-def front_html(
-    records: Sequence[TrialRecord], path: Path, *, title: str, metric: str = "macs"
-) -> Path:
-    """Write the front as an HTML page that needs no network to `path`; returns it."""
-    figure = front_chart(records, metric=metric)
-    caption = front_data(records, metric).caption.replace("; ", "<br>")
-    figure.update_layout(
-        title={"text": title, "subtitle": {"text": caption}, "x": 0.02},
-        height=None,
-        margin={"t": 150},
-    )
-    figure.write_html(path, include_plotlyjs=True)
-    return path
-
-
 def hover(record: TrialRecord, choices: bool = True) -> str:
     """A completed trial's numbers as lines of HTML, with the sampler's `choices` if wanted."""
     lines = [
@@ -190,11 +188,42 @@ def hover(record: TrialRecord, choices: bool = True) -> str:
     return "<br>".join(lines)
 
 
+def _labels(front: Sequence[TrialRecord], value: Callable[[Cost], float | None]) -> list[str]:
+    """The numbers of trials, empty where they would cover the one to their left."""
+    if not front:
+        return []
+    places = np.log10(np.array([value(r.cost) for r in front], dtype=float))
+    labels, free = [], -np.inf
+    for record, place in zip(front, places):
+        labels.append(str(record.number) if place >= free else "")
+        if place >= free:
+            free = place + LABEL_WIDTH * (places[-1] - places[0])
+    return labels
+
+
+def _diameter(params: float) -> float:
+    """Of a trial's dot, in px."""
+    return 2 * (dot_area(params) / math.pi) ** 0.5
+
+
+def _add_areas(figure, params: Sequence[int]) -> None:
+    """Entries of the legend that say what the areas of dots mean."""
+    for mark in size_marks(params) if params else ():
+        figure.add_scatter(
+            x=[None],
+            y=[None],
+            mode="markers",
+            name=f"{f'{mark / 1e6:g} M' if mark >= 1e6 else f'{mark / 1e3:g} k'} parameters",
+            marker={"size": _diameter(mark), "color": DOMINATED},
+        )
+
+
 def _add_quoted(figure, value) -> None:
     figure.add_scatter(
         x=[value(one.cost) for one in PUBLISHED],
         y=[one.accuracy_score for one in PUBLISHED],
-        name="quoted: published, WIDER val",
+        name="published (click to show)",
+        visible="legendonly",
         mode="markers+text",
         text=[one.short for one in PUBLISHED],
         textposition=[one.label for one in PUBLISHED],
@@ -205,34 +234,6 @@ def _add_quoted(figure, value) -> None:
             f"{one.cost.macs / 1e9:.3f} G MACs at 640×640"
             for one in PUBLISHED
         ],
-        hovertemplate="%{hovertext}<extra></extra>",
+        hovertemplate=HOVERTEXT_ONLY,
         marker={"symbol": "diamond-open", "size": 9, "color": QUOTED, "line": {"width": 1.5}},
-    )
-    shown = [True] * len(figure.data)
-    figure.update_layout(
-        margin={"b": 100},
-        updatemenus=[
-            {
-                "type": "buttons",
-                "direction": "right",
-                "x": 0,
-                "xanchor": "left",
-                "y": 0,
-                "yanchor": "top",
-                "pad": {"t": 52},
-                "showactive": True,
-                "font": {"size": 11},
-                "buttons": [
-                    {
-                        "label": text,
-                        "method": "update",
-                        "args": [
-                            {"visible": [*shown[:-1], visible]},
-                            {"xaxis.autorange": True, "yaxis.autorange": True},
-                        ],
-                    }
-                    for text, visible in (("with quoted", True), ("this study alone", False))
-                ],
-            }
-        ],
     )

@@ -14,11 +14,22 @@ TEMPLATE: dict[str, Any] = {
     "legend": {"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0},
 }
 TEXT_ONLY = "%{text}<extra></extra>"
+HOVERTEXT_ONLY = "%{hovertext}<extra></extra>"
 
 
 def log_axis(figure) -> None:
-    """A logarithmic x axis, labelled with plain numbers at 1, 2 and 5 of each decade."""
-    ticks = [step * 10.0**power for power in range(-4, 5) for step in (1, 2, 5)]
+    """A logarithmic x axis, labelled with plain numbers: 1, 2 and 5 of each decade, and more where
+    the visible values span less than one."""
+    shown = [
+        float(x)
+        for trace in figure.data
+        if trace.visible != "legendonly"
+        for x in (trace.x if trace.x is not None else ())
+        if x is not None and x > 0
+    ]
+    narrow = bool(shown) and max(shown) < 10 * min(shown)
+    steps = (1, 1.5, 2, 3, 4, 5, 7) if narrow else (1, 2, 5)
+    ticks = [step * 10.0**power for power in range(-4, 5) for step in steps]
     figure.update_xaxes(type="log", tickvals=ticks, ticktext=[f"{v:g}" for v in ticks])
 
 

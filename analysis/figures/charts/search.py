@@ -22,6 +22,9 @@ from analysis.statistics.outliers import loss_label, loss_limit
 from analysis.statistics.progress import Progress, Spending
 from trials.record import TrialRecord
 
+RATES = ("lr", "weight_decay")
+"""Last parts of the names of choices that spaces sample on a logarithmic scale."""
+
 
 def progress_chart(studies: Sequence[tuple[str, Progress, float | None]]):
     """Best score by trials and by epochs, hypervolume by epochs; see `progress_png`."""
@@ -115,6 +118,9 @@ def parallel_chart(
 
     axes = []
     for column, name, labels in zip(values.T, names, texts):
+        is_log = not labels and name.endswith(RATES) and np.nanmin(column) > 0
+        if is_log:
+            column = np.log10(column)
         lowest, highest = np.nanmin(column), np.nanmax(column)
         missing = lowest - 0.15 * (highest - lowest or 1.0)
         known = np.unique(column[~np.isnan(column)])
@@ -122,7 +128,7 @@ def parallel_chart(
             len(known) > 8 or np.diff(known).min(initial=np.inf) < 0.06 * (highest - lowest)
         ):
             known = np.linspace(lowest, highest, 5)
-        tick_labels = dict(labels) or {float(v): f"{v:.3g}" for v in known}
+        tick_labels = dict(labels) or {float(v): f"{10**v if is_log else v:.3g}" for v in known}
         if np.isnan(column).any():
             tick_labels = {missing: "–"} | tick_labels
         axes.append(

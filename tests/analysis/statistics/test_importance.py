@@ -4,7 +4,9 @@ import pytest
 from analysis.records.load import load_records
 from analysis.statistics.importance import (
     MIN_TRIALS,
+    Importances,
     beyond_cost,
+    choices,
     feature_table,
     importances,
     importances_of,
@@ -66,3 +68,24 @@ def test_the_choice_that_matters_ranks_first(generated_study):
     assert {"neck.width", "backbone blocks", "recipe.optimizer.lr"} <= names
     few = [r for r in records if r.epochs][: MIN_TRIALS - 1]
     assert importances_of(few) is None and importances_of([]) is None
+
+
+def test_choices_have_the_names_of_the_space_unless_some_are_conditional(records):
+    params = {"backbone.width": 0.25, "neck.levels": [3, 4], "recipe.optimizer.lr": 0.03}
+    study = [records[0].evolve(params={})] + [r.evolve(params=params) for r in records[1:]]
+    baseline, first, *_ = choices(study[:3], study)
+    assert first == params | {"neck.levels": "[3, 4]"}
+    assert baseline == {
+        "backbone.width": None,
+        "neck.levels": None,
+        "recipe.optimizer.lr": study[0].recipe.optimizer.lr,
+    }
+    conditional = [*study, records[1].evolve(params={"backbone.width": 0.5})]
+    assert choices(study[:3], conditional) == [resolved(r) for r in study[:3]]
+
+
+def test_importances_of_a_poor_fit_are_not_reliable():
+    poor, good = (Importances((), explained, 50, 7) for explained in (0.04, 0.5))
+    assert not poor.reliable and good.reliable
+    assert "explain 4 % of it (R² 0.04)" in poor.reliability
+    assert "explain nothing of it (R² -0.20)" in Importances((), -0.2, 50, 7).reliability

@@ -73,7 +73,6 @@ def test_sync_sends_all_of_a_study_and_only_once(call, tmp_path):
         "front.csv",
         "trials.csv",
         "front.png",
-        "front.html",
         "report.html",
     }
     _, trials = runs_of("trial", tmp_path)

@@ -1,0 +1,78 @@
+"""Which completed trial to take, and how sure that is."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from analysis.statistics.correlation import probability_of_best, tied_with_best
+from analysis.statistics.front import front_data
+from trials.record import TrialRecord, rank
+
+
+@dataclass(frozen=True)
+class Choice:
+    candidates: list[TrialRecord]
+    """The front and the best trial, best score first."""
+    considered: int
+    """Number of trials that they were chosen from."""
+    deviation: float | None
+    """Standard deviation of a score; None where unknown."""
+    source: str
+    """What the deviation was estimated from, such as "between epoch 3 and epoch 7"."""
+    tied: int
+    """How many candidates, from the first one on, do not differ significantly from it; 0 where
+    unknown."""
+    probability: float | None
+    """That the first candidate is the best of all considered trials; None where unknown."""
+
+    @property
+    def best(self) -> TrialRecord:
+        return self.candidates[0]
+
+    def verdict(self, cost_is_measured: bool, mark: str = "") -> str:
+        """Whether the best scores differ significantly, as a sentence without a full stop.
+
+        Args:
+            cost_is_measured: whether the score counts a latency.
+            mark: how tied candidates are marked where the sentence is shown, such as " (=)".
+        """
+        if self.deviation is None:
+            return (
+                "whether scores differ significantly is unknown: too few designs were trained at "
+                "two budgets"
+            )
+        return (
+            (
+                f"the first {self.tied}{mark} cannot be told apart at this budget"
+                if self.tied > 1
+                else "the first one stands out"
+            )
+            + f": ± is one standard deviation, from how accuracy varies {self.source}; the cost in "
+            f"the score is {'measured' if cost_is_measured else 'exact'}"
+        )
+
+
+def choose_from(
+    completed: Sequence[TrialRecord], metric: str, score_deviation: tuple[float | None, str]
+) -> Choice:
+    """The candidates among completed trials that have learned something.
+
+    Args:
+        completed: at least one.
+        metric: the cost that the score counts, see `analysis.statistics.front.COSTS`.
+        score_deviation: as `analysis.statistics.correlation.score_deviation` returns it.
+    """
+    on_front = {r.number: r for r in front_data(completed, metric).front}
+    best = min(completed, key=rank)  # by an expression it need not be on the front
+    candidates = sorted((on_front | {best.number: best}).values(), key=rank)
+    deviation, source = score_deviation
+    tied, probability = 0, None
+    if deviation is not None:
+        tied = tied_with_best(np.array([r.score for r in candidates], dtype=float), deviation)
+        probability = probability_of_best(
+            np.array([r.score for r in completed], dtype=float), deviation
+        )
+    return Choice(candidates, len(completed), deviation, source, tied, probability)

@@ -1,0 +1,111 @@
+"""A running search is followed on a page that reloads itself."""
+
+import json
+import re
+import sqlite3
+
+import pytest
+
+from analysis import watch
+from analysis.records.load import load_records
+from detector.base import cli
+from trials.folders import DATABASE
+from trials.record import Status
+
+
+def store(folder, change) -> None:
+    """Store `change` of each record, as a search would."""
+    records = [change(record) for record in load_records(folder)]
+    with sqlite3.connect(folder / DATABASE) as database:
+        database.executemany(
+            "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'record' AND trial_id = ?",
+            [(json.dumps(json.dumps(r.to_dict())), r.number + 1) for r in records],
+        )
+    database.close()
+
+
+def unfinished(record):
+    return record.evolve(status=Status.RUNNING) if record.number == 3 else record
+
+
+@pytest.fixture
+def follow(tmp_path, monkeypatch, capsys):
+    """Function: calls between two looks, one each → (exit code, stdout, stderr, result). After the
+    last one the user presses Ctrl-C."""
+    monkeypatch.setattr(watch.os, "nice", lambda increment: None)
+
+    def run(*events, flags=()):
+        ahead = list(events)
+
+        def sleep(seconds: float) -> None:
+            assert seconds == 7
+            if not ahead:
+                raise KeyboardInterrupt
+            ahead.pop(0)()
+
+        monkeypatch.setattr(watch.time, "sleep", sleep)
+        words = ["--runs-dir", str(tmp_path / "runs"), "--json", str(tmp_path / "w.json")]
+        code = cli.main(watch.make_parser(), watch.run, [*words, "--every", "7", *flags])
+        captured = capsys.readouterr()
+        path = tmp_path / "w.json"
+        return code, captured.out, captured.err, json.loads(path.read_text()) if code == 0 else None
+
+    return run
+
+
+def test_a_search_is_followed_to_its_end(follow, generated_study):
+    folder = generated_study("one", 11, change=unfinished)
+    page, pages, stored = folder / "report.html", [], []
+
+    def nothing() -> None:
+        pages.append((page.stat().st_mtime_ns, page.read_text()))
+
+    def end() -> None:
+        nothing()
+        store(folder, lambda r: r.evolve(status=Status.PRUNED) if r.number == 3 else r)
+        (folder / "front.csv").write_text("")
+        stored.append((folder / DATABASE).read_bytes())
+
+    code, out, err, result = follow(nothing, end)
+    assert (code, err, result["ended"]) == (0, "", True)
+    (first, text), (second, _) = pages
+    assert first == second  # nothing was written as nothing had changed
+    assert '<meta http-equiv=refresh content="7">' in text and "reloads itself every 7 s" in text
+    assert "1 running" in text and "Which choices matter" not in text and "Next, " not in text
+    final = page.read_text()
+    assert "http-equiv=refresh" not in final
+    assert "Which choices matter" in final and "python -m nas.retrain" in final
+    assert f"page: {page}" in out and out.count("best score") == 2 and "has ended" in out
+    assert result["best"]["number"] == int(re.search(r"trial (\d+)\)", out)[1])
+    assert (folder / DATABASE).read_bytes() == stored[0]  # watching only reads
+
+
+def test_a_search_without_results_has_a_page_and_ctrl_c_is_no_error(follow, generated_study):
+    folder = generated_study(
+        "one", 6, change=lambda r: r.evolve(status=Status.PAUSED) if r.epochs else r
+    )
+    code, out, err, result = follow(lambda: None)
+    assert (code, err, result["ended"], result["best"]) == (0, "", False, None)
+    assert "6 paused" in out and result["trials"]["paused"] == 6
+    page = (folder / "report.html").read_text()
+    assert "Nothing to report yet: study one has no completed trial yet (6 paused)" in page
+    assert '<meta http-equiv=refresh content="7">' in page
+
+
+def test_ended_means_that_the_results_are_written(generated_study):
+    folder = generated_study("one", 6)
+    records = load_records(folder)
+    assert not watch.has_ended(folder, records)
+    (folder / "front.csv").write_text("")
+    assert watch.has_ended(folder, records)
+    assert not watch.has_ended(folder, [])
+    assert not watch.has_ended(folder, [unfinished(r) for r in records])
+    later = [r.evolve(ended=4e9) for r in records]  # resumed since
+    assert not watch.has_ended(folder, later)
+
+
+def test_wrong_flags_are_one_line(follow, generated_study):
+    generated_study("one", 4)
+    for flags, message in ((["--study", "two"], "(known: one)"), (["--every", "0"], "--every")):
+        code, _, err, _ = follow(flags=flags)
+        assert code == 2 and message in err and err.count("\n") == 1
