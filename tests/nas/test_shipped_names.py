@@ -1,7 +1,6 @@
 """Shipped spaces, presets and recipes are found by name, without their folder."""
 
 import shutil
-from argparse import Namespace
 
 import pytest
 
@@ -10,7 +9,7 @@ from detector.config.presets import load_preset
 from detector.config.shipped import find_file
 from nas.retraining.candidate import choose_candidate, full_recipe
 from nas.retraining.options import RetrainOptions
-from nas.terminal.cli import load_space
+from nas.search_space.named import load_space
 
 
 @pytest.fixture(autouse=True)
@@ -21,9 +20,9 @@ def elsewhere(tmp_path, monkeypatch):
 
 def test_a_space_by_name():
     for name in ("quick", "quick.yaml", "search_spaces/quick.yaml"):
-        assert load_space(Namespace(space=name, budget=None)).name == "quick"
+        assert load_space(name).name == "quick"
     with pytest.raises(UserError, match="space 'quack' is unknown; there are quick, retina, "):
-        load_space(Namespace(space="quack", budget=None))
+        load_space("quack")
 
 
 def test_a_preset_by_name_or_as_a_file(elsewhere):
