@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,14 +23,19 @@ BACKBONE = "backbone"
 class Quantized:
     """What `quantize_within` has found."""
 
-    loss: float
-    """Mean AP of the float graph minus that of the quantised one."""
-    accuracy: float
-    """Mean AP of the quantised graph."""
+    ap_before: Mapping[str, float]
+    """Of the float graph, by level."""
+    ap_after: Mapping[str, float]
+    """Of the quantised graph."""
     float_parts: tuple[str, ...]
     """Parts of the network whose convolutions stayed in float."""
     tried: int
-    """Graphs that were measured."""
+    """Graphs in int8 that were measured."""
+
+    @property
+    def loss(self) -> float:
+        """Of mean AP."""
+        return _mean(self.ap_before) - _mean(self.ap_after)
 
 
 def convolutions(path: Path) -> dict[str, list[str]]:
@@ -101,7 +106,7 @@ def quantize_within(
     path: Path,
     target: Path,
     images: Sequence[np.ndarray],
-    accuracy: Callable[[Path], float],
+    evaluate: Callable[[Path], Mapping[str, float]],
     max_loss: float,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Quantized:
@@ -112,7 +117,7 @@ def quantize_within(
         path: an exported graph (.onnx).
         target: the file to write.
         images: as for `quantize`.
-        accuracy: mean AP of a graph, in [0, 1].
+        evaluate: AP of a graph by level, in [0, 1].
         max_loss: of mean AP.
         progress: called with a line for each measured graph.
 
@@ -120,38 +125,38 @@ def quantize_within(
         UserError: no part can be quantised within `max_loss`.
     """
     parts = convolutions(path)
-    reference = accuracy(path)
-    progress(f"float: mean AP {reference:.4f}")
-    tried = 0
+    before = evaluate(path)
+    progress(f"float: mean AP {_mean(before):.4f}")
+    measured: dict[tuple[str, ...], tuple[Path, Mapping[str, float]]] = {}
 
-    def measured(float_parts: Collection[str], file: Path) -> float:
-        nonlocal tried
-        tried += 1
-        quantize(path, file, images, [name for part in float_parts for name in parts[part]])
-        found = accuracy(file)
-        left = ", ".join(float_parts)
-        progress(f"int8{f', but {left}' if left else ''}: mean AP {found:.4f}")
-        return found
+    def loss(*float_parts: str) -> float:
+        """Of the graph with these parts in float, which is written and measured once."""
+        if float_parts not in measured:
+            file = Path(folder) / f"{len(measured)}.onnx"
+            quantize(path, file, images, [name for part in float_parts for name in parts[part]])
+            measured[float_parts] = file, evaluate(file)
+            left = f", but {', '.join(float_parts)}" if float_parts else ""
+            progress(f"int8{left}: mean AP {_mean(measured[float_parts][1]):.4f}")
+        return _mean(before) - _mean(measured[float_parts][1])
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8-") as folder:
-        file = Path(folder) / "graph.onnx"
         kept: tuple[str, ...] = ()
-        found = measured(kept, file)
-        if reference - found > max_loss:
-            gains = {part: measured((part,), file) for part in parts}
-            ranked = sorted(gains, key=lambda part: -gains[part])
+        if loss() > max_loss:
+            ranked = sorted(parts, key=loss)
             for count in range(1, len(ranked)):
                 kept = tuple(part for part in parts if part in ranked[:count])
-                found = gains[ranked[0]] if count == 1 else measured(kept, file)
-                if reference - found <= max_loss:
-                    if count == 1:  # the file is that of the last part tried
-                        quantize(path, file, images, parts[ranked[0]])
+                if loss(*kept) <= max_loss:
                     break
             else:
                 raise UserError(
                     f"{target}: every part of the network in int8 loses more than {max_loss:g} of "
-                    f"mean AP (all of them {reference - gains[ranked[0]]:.4f} and more); allow "
-                    "more by --max-loss, or export in float"
+                    f"mean AP (all of them {loss(ranked[0]):.4f} and more); allow more by "
+                    "--max-loss, or export in float"
                 )
+        file, after = measured[kept]
         file.replace(target)
-    return Quantized(loss=reference - found, accuracy=found, float_parts=kept, tried=tried)
+    return Quantized(ap_before=before, ap_after=after, float_parts=kept, tried=len(measured))
+
+
+def _mean(ap: Mapping[str, float]) -> float:
+    return sum(ap.values()) / len(ap)

@@ -60,12 +60,9 @@ def quantize_model(model: Model, path: Path, data: str | None, max_loss: float) 
     if not len(holdout):
         raise UserError(f"--int8: {choice.path} has no hold-out to check on; name other data")
     settings = Evaluation(size=SIZE)
-    measured: dict[Path, dict[str, float]] = {}
 
-    def accuracy(file: Path) -> float:
-        exported = load_exported(file)
-        measured[file] = evaluate(exported, model.config, holdout, settings)
-        return sum(measured[file].values()) / len(measured[file])
+    def ap_of(file: Path) -> dict[str, float]:
+        return evaluate(load_exported(file), model.config, holdout, settings)
 
     images = [_canvas(opened.train.image(i), model) for i in _spread(len(opened.train))]
     print(
@@ -79,11 +76,10 @@ def quantize_model(model: Model, path: Path, data: str | None, max_loss: float) 
             path,
             unchecked,
             images,
-            accuracy,
+            ap_of,
             max_loss,
             lambda line: print(f"  {line}", flush=True),
         )
-        after = evaluate(load_exported(unchecked), model.config, holdout, settings)
         times = latencies(
             {"float": load_exported(path, 1), "int8": load_exported(unchecked, 1)}, (SIZE, SIZE)
         )
@@ -91,8 +87,8 @@ def quantize_model(model: Model, path: Path, data: str | None, max_loss: float) 
     finally:
         unchecked.unlink(missing_ok=True)
     return Int8Result(
-        ap_before=measured[path],
-        ap_after=after,
+        ap_before=found.ap_before,
+        ap_after=found.ap_after,
         images=len(holdout),
         ms_before=times["float"].median_ms,
         ms_after=times["int8"].median_ms,

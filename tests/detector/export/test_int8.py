@@ -91,10 +91,10 @@ def losses(monkeypatch, tmp_path):
         def fake(path, target, images, keep_float=()):
             target.write_text(json.dumps([part for part in loss if part not in keep_float]))
 
-        def accuracy(path: Path) -> float:
+        def evaluate(path: Path) -> dict[str, float]:
             if path.name == "float.onnx":
-                return 0.8
-            return 0.8 - sum(loss[part] for part in json.loads(path.read_text()))
+                return {"easy": 0.8}
+            return {"easy": 0.8 - sum(loss[part] for part in json.loads(path.read_text()))}
 
         monkeypatch.setattr(int8, "convolutions", lambda path: {part: [part] for part in loss})
         monkeypatch.setattr(int8, "quantize", fake)
@@ -102,7 +102,7 @@ def losses(monkeypatch, tmp_path):
             "path": tmp_path / "float.onnx",
             "target": tmp_path / "int8.onnx",
             "images": [],
-            "accuracy": accuracy,
+            "evaluate": evaluate,
             "max_loss": max_loss,
         }
 
