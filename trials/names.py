@@ -16,8 +16,9 @@ def describe(detector: Detector) -> str:
     """What gets built, in one line: "mnv1 w0.25 d1-2-2-6-2 fpn64 P3-P5 ssh retinaface lm".
 
     w is the width multiplier if the design's widths are the published ones times a factor, else
-    the channels of each row of blocks; d is the number of blocks of each row, and fpn the channels
-    of the neck. Of the head, only differences from RetinaFace's are named.
+    the channels of each row of blocks; d is the number of blocks of each row, k its kernel size and
+    m its middle width (damofd), and fpn the channels of the neck. Of the head, only differences
+    from RetinaFace's are named.
     """
     built, neck = canonical(detector)["backbone"], detector.neck
     published = published_backbone(detector.backbone.kind, detector.backbone.block)
@@ -32,6 +33,7 @@ def describe(detector: Detector) -> str:
         "d" + "-".join(map(str, depths)),
         *([f"stem{built['stem']}"] if built["stem"] != scaled(published.stem * width) else []),
         *([f"e{built['expansion']}"] if built.get("expansion", 6) != 6 else []),
+        *_rows(built),
         *(
             [f"{neck.kind}{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else "")]
             if neck.kind != "none"
@@ -46,6 +48,18 @@ def describe(detector: Detector) -> str:
         *(["lm"] if detector.head.landmarks else []),
     ]
     return " ".join(parts)
+
+
+def _rows(built: dict) -> list[str]:
+    """Kinds of blocks unless all are inverted, kernel sizes and middle widths, of each row."""
+    if "blocks" not in built:
+        return []
+    kinds = built["blocks"] if len(set(built["blocks"])) > 1 else built["blocks"][:1]
+    return [
+        *(["-".join(kinds)] if kinds != ["inverted"] else []),
+        "k" + "-".join(map(str, built["kernels"])),
+        "m" + "-".join(map(str, built["mid_widths"])),
+    ]
 
 
 def _head(head: Head) -> list[str]:

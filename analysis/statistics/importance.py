@@ -202,9 +202,12 @@ def resolved(record: TrialRecord) -> dict[str, object]:
             elif key == "widths":
                 flat["backbone last width"] = value[-1]
                 flat["backbone mid width"] = value[len(value) // 2]
+            elif key in ("blocks", "kernels", "mid_widths"):  # of each row
+                if key == "kernels" and value:
+                    flat["backbone largest kernel"] = max(value)
             elif not isinstance(value, (list, dict)):
                 flat[name] = value
-    for option in ("block", "expansion"):
+    for option in ("block", "expansion", "stem_depth"):
         if option not in record.detector.backbone.spec.options:
             flat.pop(f"backbone.{option}", None)
     return flat

@@ -25,6 +25,10 @@ class Published:
     depths: tuple[int, ...]
     out_factor: int = 1
     """Output channels of a block over its width."""
+    blocks: tuple[str, ...] | None = None
+    kernels: tuple[int, ...] | None = None
+    mid_widths: tuple[int, ...] | None = None
+    stem_depth: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,8 +47,12 @@ class BackboneSpec:
     """Which block of a row changes the number of channels."""
 
 
-OPTIONS = ("block", "variant", "expansion", "last_expansion")
+ROW_OPTIONS = ("blocks", "kernels", "mid_widths")
+"""Those of OPTIONS that hold a value for each row of blocks."""
+OPTIONS = ("block", "variant", "expansion", "last_expansion", "stem_depth", *ROW_OPTIONS)
 """Fields of `Backbone` that only apply to some kinds."""
+ROW_BLOCKS = ("basic", "bottleneck", "inverted")
+"""Values of `Backbone.blocks`."""
 
 BACKBONES: dict[str, BackboneSpec] = {
     # Howard et al. 2017
@@ -119,6 +127,23 @@ BACKBONES: dict[str, BackboneSpec] = {
             )
         },
         widening_block="last",
+    ),
+    # DamoFD-0.5G, Bai et al. 2023
+    "damofd": BackboneSpec(
+        layers="damofd",
+        levels=(2, 3, 4, 5),
+        published={
+            "basic": Published(
+                short="damofd",
+                stem=32,
+                widths=(32, 64, 120, 160),
+                depths=(2, 2, 4, 2),
+                blocks=("inverted",) * 4,
+                kernels=(3, 7, 7, 5),
+                mid_widths=(8, 40, 40, 120),
+            )
+        },
+        options=("stem_depth", *ROW_OPTIONS),
     ),
 }
 

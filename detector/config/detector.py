@@ -8,49 +8,25 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 from dataclasses import dataclass, field
 from functools import lru_cache
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
+from detector.config.anchors import ANCHOR_SETS, LEVELS, Anchors
 from detector.config.backbones import (
     BACKBONES,
     BLOCKS,
     OPTIONS,
+    ROW_BLOCKS,
+    ROW_OPTIONS,
     BackboneSpec,
     published_backbone,
 )
-from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR
+from detector.config.checks import one_of, positive
+from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR, MAX_KERNEL
 
-LEVELS = (2, 3, 4, 5, 6, 7)  # pyramid level k has stride 2**k pixels
 ACTIVATIONS = ("relu", "leaky_relu", "relu6")
-
-# Square anchor sizes in pixels of the network's input, by pyramid level, and the aspect ratios
-# (height / width) of each size.
-_THIRDS = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
-ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] = {
-    # RetinaFace: 2 sizes per level, 4 times as large from level to level.
-    "retinaface": (
-        {2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048), 7: (4096, 8192)},
-        (1.0,),
-    ),
-    # The same at the height / width of a typical WIDER face.
-    "retinaface_tall": (
-        {2: (4, 8), 3: (16, 32), 4: (64, 128), 5: (256, 512), 6: (1024, 2048), 7: (4096, 8192)},
-        (1.25,),
-    ),
-    # One size per level, 4 strides wide: the cheapest head.
-    "single": ({k: (4.0 * 2**k,) for k in LEVELS}, (1.0,)),
-    # The cell itself: for heads that predict from points.
-    "cell": ({k: (1.0 * 2**k,) for k in LEVELS}, (1.0,)),
-    # Two sizes per level, half an octave apart, from 2 strides up.
-    "octave2": ({k: (2.0 * 2**k, 2.0 * 2**k * 2**0.5) for k in LEVELS}, (1.0,)),
-    # Three sizes per level, a third of an octave apart (RetinaNet's spacing).
-    "octave3": ({k: tuple(2.0 * 2**k * t for t in _THIRDS) for k in LEVELS}, (1.0,)),
-    # The same with upright boxes as well: 6 anchors per cell.
-    "octave3_ratios": ({k: tuple(2.0 * 2**k * t for t in _THIRDS) for k in LEVELS}, (1.0, 2.0)),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,32 +48,67 @@ class Backbone(Struct):
     """mobilenet_v2 kinds: hidden channels over input channels (the first row has 1)."""
     last_expansion: int | None = None
     """mobilenet_v2 kinds: that of the last row; None means that of the others."""
+    blocks: tuple[str, ...] | None = None
+    """damofd: kind of the residual blocks of each row: basic (two convolutions), bottleneck (one
+    between two pointwise ones) or inverted (a depthwise one between two pointwise ones)."""
+    kernels: tuple[int, ...] | None = None
+    """damofd: odd kernel size of each row's basic, middle or depthwise convolutions."""
+    mid_widths: tuple[int, ...] | None = None
+    """damofd: channels inside each row's basic and bottleneck blocks; of inverted ones, the outputs
+    of the last but one, the last but three, ...: they are narrow and wide in turns, the last one
+    has the row's width."""
+    stem_depth: int = 1
+    """damofd: 3×3 convolutions of the stem."""
     input_norm: bool = False
     """Batch normalisation of the input image."""
     activation: str = "relu"
 
     def __post_init__(self):
-        _one_of("backbone.kind", self.kind, tuple(BACKBONES))
-        rows = len(self.spec.levels)
+        one_of("backbone.kind", self.kind, tuple(BACKBONES))
         for key, most in (("widths", MAX_CHANNELS), ("depths", MAX_BLOCKS)):
-            values = getattr(self, key)
-            if len(values) != rows:
-                raise ConfigError(
-                    f"backbone.{key}: {list(values)} has {len(values)} entries; "
-                    f"{self.kind} has {rows} rows, give one number for each"
-                )
-            for value in values:
-                _positive(f"backbone.{key}", value, most)
-        _positive("backbone.stem", self.stem, MAX_CHANNELS)
-        _positive("backbone.expansion", self.expansion, MAX_FACTOR)
+            for value in self._row_values(key):
+                positive(f"backbone.{key}", value, most)
+        self._check_row_options()
+        positive("backbone.stem", self.stem, MAX_CHANNELS)
+        positive("backbone.expansion", self.expansion, MAX_FACTOR)
         if self.last_expansion is not None:
-            _positive("backbone.last_expansion", self.last_expansion, MAX_FACTOR)
+            positive("backbone.last_expansion", self.last_expansion, MAX_FACTOR)
         has_blocks = "block" in self.spec.options
-        _one_of("backbone.block", self.block, tuple(self.spec.published) if has_blocks else BLOCKS)
-        _one_of("backbone.variant", self.variant, ("plain", "d"))
+        one_of("backbone.block", self.block, tuple(self.spec.published) if has_blocks else BLOCKS)
+        one_of("backbone.variant", self.variant, ("plain", "d"))
         if "variant" in self.spec.options and self.variant == "d" and self.stem < 2:
             raise ConfigError(f"backbone.stem: {self.stem} must be at least 2 with variant d")
-        _one_of("backbone.activation", self.activation, ACTIVATIONS)
+        one_of("backbone.activation", self.activation, ACTIVATIONS)
+
+    def _row_values(self, key: str) -> tuple:
+        """A field that holds a value for each row of blocks."""
+        values = getattr(self, key) or ()
+        rows = len(self.spec.levels)
+        if len(values) != rows:
+            raise ConfigError(
+                f"backbone.{key}: {list(values)} has {len(values)} entries; "
+                f"{self.kind} has {rows} rows, give one value for each"
+            )
+        return values
+
+    def _check_row_options(self) -> None:
+        positive("backbone.stem_depth", self.stem_depth, MAX_BLOCKS)
+        for key, plain in {**dict.fromkeys(ROW_OPTIONS), "stem_depth": 1}.items():
+            if key not in self.spec.options and getattr(self, key) != plain:
+                kinds = ", ".join(kind for kind, spec in BACKBONES.items() if key in spec.options)
+                raise ConfigError(
+                    f"backbone.{key}: only for backbone.kind {kinds}, not {self.kind}; leave it out"
+                )
+        if "blocks" not in self.spec.options:
+            return
+        for block in self._row_values("blocks"):
+            one_of("backbone.blocks", block, ROW_BLOCKS)
+        for kernel in self._row_values("kernels"):
+            positive("backbone.kernels", kernel, MAX_KERNEL)
+            if kernel % 2 == 0:
+                raise ConfigError(f"backbone.kernels: {kernel} must be odd, such as 3, 5 or 7")
+        for width in self._row_values("mid_widths"):
+            positive("backbone.mid_widths", width, MAX_CHANNELS)
 
     @property
     def spec(self) -> BackboneSpec:
@@ -127,7 +138,7 @@ class Neck(Struct):
 
     def __post_init__(self):
         levels = self.levels
-        _one_of("neck.kind", self.kind, ("fpn", "pafpn", "tfpn", "none"))
+        one_of("neck.kind", self.kind, ("fpn", "pafpn", "tfpn", "none"))
         if not levels or list(levels) != sorted(set(levels)) or not set(levels) <= set(LEVELS):
             raise ConfigError(
                 f"neck.levels: {list(levels)} must be ascending levels among 2–7, such as [3, 4, 5]"
@@ -141,8 +152,8 @@ class Neck(Struct):
                 f"neck.levels: {list(levels)} has levels above 5, which only "
                 f"neck.kind fpn builds, not {self.kind}"
             )
-        _positive("neck.width", self.width, MAX_CHANNELS)
-        _one_of("neck.activation", self.activation, ACTIVATIONS)
+        positive("neck.width", self.width, MAX_CHANNELS)
+        one_of("neck.activation", self.activation, ACTIVATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,8 +164,8 @@ class Context(Struct):
     """Inside the module, which always ends with ReLU."""
 
     def __post_init__(self):
-        _one_of("context.kind", self.kind, ("ssh", "ssh_shared", "none"))
-        _one_of("context.activation", self.activation, ACTIVATIONS)
+        one_of("context.kind", self.kind, ("ssh", "ssh_shared", "none"))
+        one_of("context.activation", self.activation, ACTIVATIONS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,52 +197,13 @@ class Head(Struct):
             raise ConfigError(
                 f"head.layers: {self.layers} must be at least 0 and at most {MAX_BLOCKS:,}"
             )
-        _positive("head.width", self.width, MAX_CHANNELS)
-        _one_of("head.block", self.block, ("conv", "separable", "unit"))
-        _one_of("head.predictor", self.predictor, ("pointwise", "conv3", "depthwise", "unit"))
-        _one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
-        _one_of("head.coding", self.coding, ("anchor", "distance", "point"))
+        positive("head.width", self.width, MAX_CHANNELS)
+        one_of("head.block", self.block, ("conv", "separable", "unit"))
+        one_of("head.predictor", self.predictor, ("pointwise", "conv3", "depthwise", "unit"))
+        one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
+        one_of("head.coding", self.coding, ("anchor", "distance", "point"))
         if self.norm_groups is not None:
-            _positive("head.norm_groups", self.norm_groups)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Anchors(Struct):
-    name: str | None = None
-    """A set of ANCHOR_SETS; None means that `sizes` or `shapes` are given."""
-    sizes: tuple[tuple[float, ...], ...] | None = None
-    """Sizes in input pixels, a tuple per level of the neck."""
-    ratios: tuple[float, ...] = (1.0,)
-    """Height / width, with `sizes`: size s and ratio r give an anchor of s/√r × s·√r."""
-    shapes: tuple[tuple[tuple[float, float], ...], ...] | None = None
-    """(width, height) of each anchor in input pixels, a tuple of pairs per level of the neck."""
-    offset: float = 0.5
-    """Centre of an anchor in its cell: 0.5 is the middle, 0 the top left corner."""
-
-    def __post_init__(self):
-        if sum(given is not None for given in (self.name, self.sizes, self.shapes)) != 1:
-            raise ConfigError(
-                f"anchors: give exactly one of name (of {', '.join(ANCHOR_SETS)}), sizes and shapes"
-            )
-        if not 0 <= self.offset < 1:
-            raise ConfigError(f"anchors.offset: {self.offset} must be at least 0 and below 1")
-        if self.name is not None:
-            _one_of("anchors.name", self.name, tuple(ANCHOR_SETS))
-        if self.sizes is None and self.ratios != (1.0,):
-            raise ConfigError(
-                "anchors.ratios: only for sizes; named sets and shapes have their own, leave it out"
-            )
-        for size in (s for level in self.sizes or () for s in level):
-            _positive("anchors.sizes", size)
-        for side in (s for level in self.shapes or () for shape in level for s in shape):
-            _positive("anchors.shapes", side)
-        for key in ("sizes", "shapes"):
-            if not all(getattr(self, key) or (True,)):
-                raise ConfigError(f"anchors.{key}: a level has none; give each at least one")
-        for ratio in self.ratios:
-            _positive("anchors.ratios", ratio)
-        if not self.ratios:
-            raise ConfigError("anchors.ratios: empty; give at least one, such as [1.0]")
+            positive("head.norm_groups", self.norm_groups)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -246,9 +218,9 @@ class Pixels(Struct):
     """Divided by, after subtracting the mean."""
 
     def __post_init__(self):
-        _one_of("pixels.order", self.order, ("bgr", "rgb"))
+        one_of("pixels.order", self.order, ("bgr", "rgb"))
         for value in self.std:
-            _positive("pixels.std", value)
+            positive("pixels.std", value)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -340,9 +312,15 @@ def canonical(detector: Detector) -> dict:
     rows = sum(level <= top for level in spec.levels)
     if rows < len(spec.levels) or backbone["last_expansion"] == backbone["expansion"]:
         backbone["last_expansion"] = None
-    backbone["widths"], backbone["depths"] = backbone["widths"][:rows], backbone["depths"][:rows]
     for option in set(OPTIONS) - set(spec.options):
         del backbone[option]
+    for key in ("widths", "depths", *ROW_OPTIONS):
+        if key in backbone:
+            backbone[key] = backbone[key][:rows]
+    if "mid_widths" in backbone:
+        built = zip(backbone["mid_widths"], backbone["blocks"], backbone["depths"])
+        # A single inverted block is the last one of its row.
+        backbone["mid_widths"] = [m * (b != "inverted" or d > 1) for m, b, d in built]
     if neck.kind != "fpn" or len([level for level in neck.levels if level <= 5]) < 3:
         del design["neck"]["shared_merge"]  # one merge at most
     if neck.kind in ("pafpn", "none"):
@@ -379,15 +357,3 @@ def arch_hash(detector: Detector) -> str:
     """Identity of a design: 12 hex digits of the SHA-256 of `canonical`."""
     text = json.dumps(canonical(detector), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def _one_of(key: str, value, choices: tuple) -> None:
-    if value not in choices:
-        raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(str, choices))}")
-
-
-def _positive(key: str, value, most: float = math.inf) -> None:
-    if not value > 0:
-        raise ConfigError(f"{key}: {value} must be greater than 0")
-    if value > most:
-        raise ConfigError(f"{key}: {value} must be at most {most:,}")

@@ -7,6 +7,8 @@ MAX_CHANNELS = 65_536
 """Of one layer; ResNet-152 has 2,048."""
 MAX_BLOCKS = 1_000
 """In one row of blocks, or of convolutions in a head; ResNet-152 has 36."""
+MAX_KERNEL = 31
+"""Side of a convolution's kernel."""
 MAX_FACTOR = 1_000
 """By which published widths or depths are multiplied."""
 MAX_SIDE = 16_384

@@ -39,6 +39,10 @@ PUBLISHED = {
     "scrfd_2.5g": PublishedCost((480, 640), 671_761, "2.537"),
     "scrfd_10g": PublishedCost((480, 640), 3_860_225, "9.995"),
     "scrfd_34g": PublishedCost((480, 640), 9_802_737, "34.285"),
+    "damofd_0.5g": PublishedCost((480, 640), 258_189, "0.535"),
+    "damofd_2.5g": PublishedCost((480, 640), 442_741, "2.474"),
+    "damofd_10g": PublishedCost((480, 640), 1_269_325, "9.839"),
+    "damofd_34g": PublishedCost((480, 640), 6_238_733, "34.289"),
     "yunet_n": PublishedCost((640, 640), 75_856, "0.5854"),
     "yunet_s": PublishedCost((640, 640), 54_608, "0.3785"),
 }

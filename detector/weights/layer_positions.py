@@ -88,7 +88,14 @@ def _backbone(config: Detector, stages: tuple[Chain, ...]) -> Iterator[_Module]:
             row, block = blocks[number - first]
             if spec.widening_block == "last":
                 block = backbone.depths[row] - 1 - block
-            yield name, layer, ("backbone", *kind, row), block, ()
+            # Rows whose blocks are of another kind, or narrow and wide in turns, have no blocks in
+            # common.
+            own = (
+                (backbone.blocks[row], layer.cout == backbone.widths[row])
+                if backbone.blocks
+                else ()
+            )
+            yield name, layer, ("backbone", *kind, row, *own), block, ()
 
 
 def _heads(config: Detector, heads, inputs: tuple[int, ...]) -> Iterator[_Module]:

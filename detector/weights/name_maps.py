@@ -135,7 +135,7 @@ SCRFD_PRESETS = tuple(
 )
 
 LOOKS: tuple[tuple[str, str], ...] = (
-    (r"^backbone\.block_list\.|^backbone\.stage_layer", "DamoFD, whose network is not built here"),
+    (r"^backbone\.block_list\.|^backbone\.stage_layer", "DamoFD, whose weights are not read yet"),
     (r"^bbox_head\.stride_cls\.\(", "SCRFD with landmarks, whose heads differ from the presets'"),
     (r"^bbox_head\.", "another detector of MMDetection"),
     (r"^model\.\d+\.(conv|cv1|m)\.", "a YOLO"),

@@ -7,9 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
+from detector.config.backbones import ROW_OPTIONS
 from detector.config.detector import Detector, canonical
 from detector.config.recipe import Recipe
 from trials.record import Cost
+
+BY_LEVEL = ("widths", "depths", *ROW_OPTIONS)
 
 
 def features(detector: Detector, recipe: Recipe, cost: Cost) -> dict[str, float]:
@@ -30,13 +33,17 @@ def features(detector: Detector, recipe: Recipe, cost: Cost) -> dict[str, float]
         if rows:
             numbers[f"backbone.blocks{level}"] = math.log2(sum(backbone["depths"][i] for i in rows))
             numbers[f"backbone.width{level}"] = math.log2(max(backbone["widths"][i] for i in rows))
+            for key in ROW_OPTIONS:
+                if key in backbone:
+                    one = {f"{key.removesuffix('s')}{level}": backbone[key][rows[-1]]}
+                    numbers |= dict(_leaves(one, "backbone."))
     sizes = [math.sqrt(width * height) for level in shapes for width, height in level]
     numbers |= {
         "anchors.each": float(len(shapes[0])),
         "anchors.smallest": math.log2(min(sizes)),
         "anchors.largest": math.log2(max(sizes)),
     }
-    rest = {key: value for key, value in backbone.items() if key not in ("widths", "depths")}
+    rest = {key: value for key, value in backbone.items() if key not in BY_LEVEL}
     return numbers | dict(_leaves({"backbone": rest, **design, "recipe": recipe.to_dict()}))
 
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
-from detector.config.backbones import level_rows, published_backbone, scaled, spread
+from detector.config.backbones import BACKBONES, level_rows, published_backbone, scaled, spread
 from detector.config.detector import Backbone, Detector
 from detector.config.limits import MAX_FACTOR
 from detector.config.recipe import Recipe
@@ -25,6 +25,11 @@ DERIVED = {
     **{f"backbone.width{k}": f"a further multiplier of widths at level {k}" for k in range(1, 6)},
     "backbone.depth": "multiplier of the published depths",
     **{f"backbone.depth{k}": f"blocks at level {k}" for k in range(1, 6)},
+    **{f"backbone.kernel{k}": f"kernel size at level {k} (damofd)" for k in range(2, 6)},
+    **{
+        f"backbone.mid_width{k}": f"a further multiplier of middle widths at level {k} (damofd)"
+        for k in range(2, 6)
+    },
     "neck.levels": "P3-P5: pyramid levels from 3 to 5",
     "activation": "of backbone, neck and context",
     "anchors.name": "replaces the baseline's anchors",
@@ -35,6 +40,7 @@ SHARED = (
     "recipe.seed",
     "recipe.weights",
     "recipe.cache_size",
+    "recipe.distillation",
     "recipe.evaluation",
 )
 """Never varied, as trials are compared under the same conditions."""
@@ -121,13 +127,14 @@ def with_backbone_width(
         backbone=replace(
             detector.backbone,
             widths=tuple(scaled_backbone["widths"]),
+            mid_widths=scaled_backbone["mid_widths"] and tuple(scaled_backbone["mid_widths"]),
             stem=settings.get("backbone.stem", scaled_backbone["stem"]),
         ),
     )
 
 
 def _backbone(base: Backbone, settings: Settings) -> dict:
-    """kind, block, stem, widths and depths; those of a base of the same kind and block are the
+    """kind, block, and all that has a value for each row; a base of the same kind and block has the
     defaults."""
     kind = settings.get("backbone.kind", base.kind)
     block = settings.get("backbone.block", base.block if kind == base.kind else "basic")
@@ -137,15 +144,18 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
     width = settings.get("backbone.width")
     if width is None:
         stem, widths = default.stem, list(default.widths)
+        mid_widths = list(default.mid_widths or ())
     else:
         _check_positive("backbone.width", width)
         stem, widths = scaled(published.stem * width), [w * width for w in published.widths]
+        mid_widths = [w * width for w in published.mid_widths or ()]
     depth = settings.get("backbone.depth")
     if depth is None:
         depths = list(default.depths)
     else:
         _check_positive("backbone.depth", depth)
         depths = [max(1, int(d * depth + 0.5)) for d in published.depths]
+    kernels = list(default.kernels or ())
     is_scaled = width is not None
     for level in range(1, 6):
         factor = settings.get(f"backbone.width{level}")
@@ -154,6 +164,18 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
             is_scaled = True
             for row in level_rows(kind, level):
                 widths[row] = widths[row] * factor
+                if mid_widths:
+                    mid_widths[row] = mid_widths[row] * factor
+        factor = _row_setting("mid_width", level, kind, settings)
+        if factor is not None:
+            _check_positive(f"backbone.mid_width{level}", factor)
+            is_scaled = True
+            for row in level_rows(kind, level):
+                mid_widths[row] = mid_widths[row] * factor
+        kernel = _row_setting("kernel", level, kind, settings)
+        if kernel is not None:
+            for row in level_rows(kind, level):
+                kernels[row] = kernel
         blocks = settings.get(f"backbone.depth{level}")
         if blocks is not None:
             rows = level_rows(kind, level)
@@ -164,14 +186,26 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
             for row, share in zip(rows, shares):
                 depths[row] = share
     if is_scaled:
-        widths = [scaled(w) for w in widths]
+        widths, mid_widths = [scaled(w) for w in widths], [scaled(w) for w in mid_widths]
     return {
         "kind": kind,
         "block": block,
         "stem": stem,
         "widths": list(widths),
         "depths": list(depths),
+        "blocks": default.blocks and list(default.blocks),
+        "kernels": kernels or None,
+        "mid_widths": mid_widths or None,
+        "stem_depth": default.stem_depth,
     }
+
+
+def _row_setting(name: str, level: int, kind: str, settings: Settings):
+    """backbone.kernel3 and the like; only some kinds have them."""
+    value = settings.get(f"backbone.{name}{level}")
+    if value is not None and f"{name}s" not in BACKBONES[kind].options:
+        raise ConfigError(f"backbone.{name}{level}: {kind} has no {name}s of its own")
+    return value
 
 
 def _parse_levels(text: object) -> range:

@@ -22,7 +22,7 @@ from typing import Any
 from detector.base.errors import ConfigError
 from detector.base.files import write_text
 from detector.base.struct import Struct
-from detector.config.detector import ANCHOR_SETS
+from detector.config.anchors import ANCHOR_SETS
 from detector.config.presets import load_preset
 from detector.config.recipe import Recipe
 from detector.config.shipped import SHIPPED, shipped_files

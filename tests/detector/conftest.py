@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from detector.config.backbones import BACKBONES, published_backbone
+from detector.config.anchors import ANCHOR_SETS
+from detector.config.backbones import BACKBONES, ROW_BLOCKS, published_backbone
 from detector.config.detector import (
     ACTIVATIONS,
-    ANCHOR_SETS,
     Anchors,
     Backbone,
     Context,
@@ -69,6 +69,19 @@ _LEVELS = (
 )
 
 
+def _row_options(kind: str, rows: int, seed: int) -> dict:
+    """Values for each row of blocks, of the kinds that have them."""
+    if "blocks" not in BACKBONES[kind].options:
+        return {}
+    rng = random.Random(seed)
+    return {
+        "blocks": tuple(rng.choice(ROW_BLOCKS) for _ in range(rows)),
+        "kernels": tuple(rng.choice((1, 3, 5, 7)) for _ in range(rows)),
+        "mid_widths": tuple(rng.randint(3, 24) for _ in range(rows)),
+        "stem_depth": rng.randint(1, 3),
+    }
+
+
 def _random_design(seed: int) -> Detector:
     rng = random.Random(seed)
     kind = tuple(BACKBONES)[seed % len(BACKBONES)]
@@ -98,6 +111,7 @@ def _random_design(seed: int) -> Detector:
         last_expansion=rng.choice([None, 1, 2]),
         input_norm=rng.random() < 0.3,
         activation=rng.choice(ACTIVATIONS),
+        **_row_options(kind, rows, seed),
     )
     head = Head(
         landmarks=rng.random() < 0.5,

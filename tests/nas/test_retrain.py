@@ -315,7 +315,7 @@ BAD_INPUT = [
     (["--study", "other"], "study other is not in"),
     (["--trial", "9"], "--trial 9: study tiny has the trials 0 to 2"),
     (["--trial", "2"], "it is infeasible (too many)"),
-    (["--preset", "retina"], "there are retinaface_mobile025"),
+    (["--preset", "retina"], "there are damofd_0.5g"),
     (["--size", "100"], "--size 100: must be a multiple of 32"),
     (["--epochs", "0"], "--epochs 0: must be at least 1"),
     (["--batch-size", "0"], "'0' must be a whole number from 1 to"),

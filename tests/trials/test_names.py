@@ -23,6 +23,12 @@ BASE, _ = load_preset("retinaface_mobile025")
             "by-conv3 shared sigmoid distance retinaface",
         ),
         (
+            "damofd_10g",
+            "damofd w80-112-168-256 d10-10-8-1 stem56 bottleneck-bottleneck-bottleneck-basic "
+            "k3-5-3-7 m40-32-16-8 pafpn56 P3-P5 head3x80 gn16 by-conv3 shared sigmoid distance "
+            "retinaface",
+        ),
+        (
             "yunet_s",
             "yunet w16-32-64-64-64-64 d1-2-2-2-2-2 tfpn64 P3-P5 by-unit objectness point cell lm",
         ),

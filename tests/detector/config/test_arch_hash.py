@@ -26,8 +26,8 @@ def mutated(config, rng):
     backbone, neck = config.backbone, config.neck
     row = rng.randrange(len(backbone.spec.levels))
 
-    def at_row(values):
-        return values[:row] + (values[row] + 1,) + values[row + 1 :]
+    def at_row(values, step=1):
+        return values[:row] + (values[row] + step,) + values[row + 1 :]
 
     return rng.choice(
         [
@@ -44,6 +44,18 @@ def mutated(config, rng):
             lambda: replace(config, backbone=replace(backbone, variant="d")),
             lambda: replace(config, backbone=replace(backbone, last_expansion=7)),
             lambda: replace(config, backbone=replace(backbone, input_norm=True)),
+            *(
+                [
+                    lambda: replace(config, backbone=replace(backbone, kernels=at_row(kernels, 2))),
+                    lambda: replace(
+                        config, backbone=replace(backbone, mid_widths=at_row(mid_widths))
+                    ),
+                    lambda: replace(config, backbone=replace(backbone, blocks=("inverted",) * 4)),
+                    lambda: replace(config, backbone=replace(backbone, stem_depth=2)),
+                ]
+                if (kernels := backbone.kernels) and (mid_widths := backbone.mid_widths)
+                else []
+            ),
             lambda: replace(config, head=replace(config.head, layers=1)),
             lambda: replace(config, head=replace(config.head, width=8)),
             lambda: replace(config, head=replace(config.head, block="separable")),

@@ -13,6 +13,7 @@ from detector.base.errors import ConfigError
 from detector.config.backbones import (
     BACKBONES,
     OPTIONS,
+    ROW_OPTIONS,
     BackboneSpec,
     Published,
     level_rows,
@@ -41,6 +42,11 @@ def test_rows_are_whole(kind):
             widths=published.widths,
             depths=published.depths,
             block=block,
+            **{
+                key: getattr(published, key)
+                for key in (*ROW_OPTIONS, "stem_depth")
+                if key in spec.options
+            },
         )
         assert backbone.channels(4) == backbone.widths[level_rows(kind, 4)[-1]] * (
             published.out_factor

@@ -49,7 +49,8 @@ def train_on_a_batch(name, data, steps):
 
 
 @pytest.mark.parametrize(
-    "name", ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g", "scrfd_2.5g", "yunet_n"]
+    "name",
+    ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g", "scrfd_2.5g", "damofd_0.5g", "yunet_n"],
 )
 def test_presets_overfit_a_batch(name, tiny_data):
     model, config, recipe, batch, _ = train_on_a_batch(name, tiny_data, steps=50)
@@ -107,9 +108,11 @@ ORIGINALS = {
 @pytest.mark.parametrize("name", sorted(path.stem for path in PRESETS.glob("*.yaml")))
 def test_presets_are_trained_as_their_originals(name):
     recipe = load_preset(name)[1].to_dict()
-    expected = ORIGINALS[name.split("_")[0]]
+    expected = ORIGINALS[name.split("_")[0].replace("damofd", "scrfd")]
     assert recipe["optimizer"]["decay_norms"]
-    assert recipe["augmentation"]["clip_boxes"] == (name not in ("scrfd_2.5g", "scrfd_10g"))
+    assert recipe["augmentation"]["clip_boxes"] == (
+        name not in ("scrfd_2.5g", "scrfd_10g", "damofd_2.5g", "damofd_10g")
+    )
     for key, value in expected.items():
         own = {k: recipe[key][k] for k in value} if isinstance(value, dict) else recipe[key]
         assert own == value

@@ -45,11 +45,19 @@ def test_a_file_that_exists_comes_first(elsewhere):
 @pytest.mark.parametrize(
     ("kind", "name", "message"),
     [
-        ("space", "retnia", "space 'retnia' is unknown; there are quick, retina, scrfd, table"),
-        ("space", "yunet_n", "space 'yunet_n' is unknown; there are quick, retina, scrfd, table"),
+        (
+            "space",
+            "retnia",
+            "space 'retnia' is unknown; there are mobile, quick, retina, scrfd, table",
+        ),
+        (
+            "space",
+            "yunet_n",
+            "space 'yunet_n' is unknown; there are mobile, quick, retina, scrfd, table",
+        ),
         ("recipe", "long.yaml", "long.yaml: no such file; give another one, or a recipe by name: "),
         ("preset", "my/yunet_n", "my/yunet_n: no such file; give another one, or a preset by name"),
-        ("preset", "x" * 5000, "is unknown; there are retinaface_mobile025, "),
+        ("preset", "x" * 5000, "is unknown; there are damofd_0.5g, "),
     ],
 )
 def test_an_unknown_one_lists_the_known_ones(kind, name, message):

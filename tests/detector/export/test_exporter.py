@@ -151,7 +151,7 @@ def test_an_exported_model_is_no_torch_module_with_weights(exported):
     assert found.runtime.startswith("ONNX Runtime ")
 
 
-@pytest.mark.parametrize("name", ["tiny_ssd300", "scrfd_0.5g", "yunet_s"])
+@pytest.mark.parametrize("name", ["tiny_ssd300", "scrfd_0.5g", "damofd_0.5g", "yunet_s"])
 def test_every_kind_of_head_exports(preset, name, tmp_path):
     """Hand-made anchors; a shared head with scales and distances; points and objectness."""
     config = preset(name)

@@ -20,6 +20,7 @@ NAMES = [
     "scrfd_0.5g",
     "scrfd_2.5g",
     "scrfd_34g",
+    "damofd_0.5g",
 ]
 
 
@@ -85,7 +86,10 @@ def doubled(config):
         neck=replace(config.neck, width=2 * config.neck.width),
         head=replace(head, width=2 * head.width),
         backbone=replace(
-            backbone, stem=2 * backbone.stem, widths=tuple(2 * width for width in backbone.widths)
+            backbone,
+            stem=2 * backbone.stem,
+            widths=tuple(2 * width for width in backbone.widths),
+            mid_widths=backbone.mid_widths and tuple(2 * width for width in backbone.mid_widths),
         ),
     )
 
@@ -250,3 +254,16 @@ def test_parts_that_the_state_lacks_stay_as_they_were(preset):
         "heads": 0.0,
         "all": pytest.approx(213_072 / 426_608),
     }
+
+
+def test_further_inverted_blocks_start_from_the_last_of_their_own_width(preset):
+    """Of DamoFD's inverted rows: narrow from narrow, wide from wide ones."""
+    config = preset("damofd_0.5g")
+    deep = replace(config, backbone=replace(config.backbone, depths=(2, 2, 6, 2)))
+    _, origins = moved(trained(config), config, deep)
+    stage = "backbone.stages.3"  # level 4: blocks of 40, 120, 40, 120 channels
+    for block, source in enumerate((0, 1, 2, 3, 2, 3)):
+        for part in ("body.0", "body.1", "body.2", "shortcut"):
+            origin = origins[f"{stage}.{block}.{part}"]
+            assert origin.source == f"{stage}.{source}.{part}"
+            assert origin.copied == origin.params

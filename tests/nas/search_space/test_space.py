@@ -161,7 +161,24 @@ IN_FLAGSHIP = {
     | {"res.depth2": 3, "res.depth3": 4, "res.depth4": 6, "res.depth5": 3},
     "retinaface_resnet50": RESNET50,
     "scrfd_2.5g": SCRFD | {"backbone": "scrfd_2.5g", "neck.width": 24, "scrfd.block": "conv"},
+    "damofd_2.5g": SCRFD | {"backbone": "damofd_2.5g", "neck.width": 24, "scrfd.block": "conv"},
     "yunet_n": YUNET_N,
+}
+DAMOFD_05G = {
+    "backbone": "damofd",
+    "damofd.block": "inverted",
+    "damofd.width": 1,
+    "damofd.kernel2": 3,
+    "damofd.kernel3": 7,
+    "damofd.kernel4": 7,
+    "damofd.kernel5": 5,
+    "damofd.mid_width3": 1,
+    "damofd.mid_width4": 1,
+    "damofd.mid_width5": 1,
+    "damofd.depth2": 2,
+    "damofd.depth3": 2,
+    "damofd.depth4": 4,
+    "damofd.depth5": 2,
 }
 
 
@@ -172,15 +189,58 @@ def test_presets_are_points_of_the_flagship(preset):
     assert arch_hash(detector) == arch_hash(load_preset(preset)[0])
 
 
-def test_scrfd_05g_is_one_except_for_the_groups_of_its_normalisation():
+@pytest.mark.parametrize(
+    "preset, backbone", [("scrfd_0.5g", {"backbone": "scrfd_0.5g"}), ("damofd_0.5g", DAMOFD_05G)]
+)
+def test_some_are_except_for_the_groups_of_their_normalisation(preset, backbone):
     space = SearchSpace.load(SPACES / "retina.yaml")
-    detector, _ = space.resolve(
-        SCRFD | {"backbone": "scrfd_0.5g", "neck.width": 16, "scrfd.block": "separable"}
-    )
-    published, _ = load_preset("scrfd_0.5g")
+    detector, _ = space.resolve(SCRFD | backbone | {"neck.width": 16, "scrfd.block": "separable"})
+    published, _ = load_preset(preset)
     assert arch_hash(detector) == arch_hash(
         replace(published, head=replace(published.head, norm_groups=8))
     )
+
+
+def test_the_baseline_of_the_mobile_space_is_a_point_of_it():
+    space = SearchSpace.load(SPACES / "mobile.yaml")
+    detector, _ = space.resolve(
+        {
+            "backbone": "yunet",
+            "yunet.width": "s",
+            "yunet.depth3": 2,
+            "yunet.depth4": 2,
+            "yunet.depth5": 2,
+            "neck.levels": "P3-P5",
+            "context.kind": "none",
+            "activation": "relu",
+            "head": "yunet",
+            "yunet.layers": 0,
+            "head.landmarks": True,
+            "yunet.loss": "simota",
+            "recipe.optimizer.lr": 0.03,
+        }
+    )
+    assert arch_hash(detector) == arch_hash(space.base) == arch_hash(load_preset("yunet_s")[0])
+
+
+def test_a_level_has_its_own_kernel_and_middle_width(tmp_path):
+    path = tmp_path / "kernels.yaml"
+    path.write_text(
+        "name: kernels\nbaseline: damofd_0.5g\nproxy: {}\nrungs: [1]\ndimensions:\n"
+        "  backbone.kernel3: {choice: [3, 5]}\n  backbone.mid_width4: {choice: [0.5, 2]}\n"
+        "  backbone.width4: {choice: [1, 2]}\n"
+    )
+    space = SearchSpace.load(path)
+    detector, _ = space.resolve(
+        {"backbone.kernel3": 5, "backbone.mid_width4": 0.5, "backbone.width4": 2}
+    )
+    backbone = detector.backbone
+    assert backbone.kernels == (3, 5, 7, 5)
+    assert backbone.mid_widths == (8, 40, 40, 120)  # at level 4, 40 × 2 × 0.5
+    assert backbone.widths == (32, 64, 240, 160)
+    path.write_text(path.read_text().replace("damofd_0.5g", "retinaface_mobile025"))
+    with pytest.raises(UserError, match=r"mobilenet_v1 has no kernels of its own"):
+        SearchSpace.load(path)
 
 
 def test_the_header_names_the_presets_in_the_flagship():
