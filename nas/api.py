@@ -142,6 +142,7 @@ def search(
     sampler: str | None = None,
     scheduler: str | None = None,
     budget: str | None = None,
+    no_prior: bool = False,
     inherit: bool = False,
     enqueue: Path | str | None = None,
     from_study: str | None = None,
@@ -176,6 +177,7 @@ def search(
         seed=seed,
         sampler=sampler,
         scheduler=scheduler,
+        prior=not no_prior,
         inherit=inherit,
         max_failures=max_failures,
         enqueue=None if enqueue is None else Path(enqueue),
@@ -218,7 +220,7 @@ def retrain(
         trial: of the study; None means the best one.
         preset: a published design in place of a trial: a name, or a YAML file.
         options: other fields of `nas.retraining.options.RetrainOptions`, which are the flags of
-            the command: epochs, size, batch_size, recipe, weights, with_holdout, data, seed, …
+            the command: epochs, size, batch_size, recipe, weights, teacher, with_holdout, data, …
 
     Raises:
         UserError: an argument, a file or the images are wrong, or the training fails.

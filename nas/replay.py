@@ -18,8 +18,8 @@ from nas.samplers.proposer import SAMPLERS
 if TYPE_CHECKING:
     from analysis.statistics.replays import Play
     from nas.search_space.space import SearchSpace
+    from nas.study.recorded_table import Table
     from nas.tabular.simulator import Schedule
-    from nas.tabular.table import Table
 
 DESCRIPTION = """\
 Replay searches on a table of trained designs, with every sampler under every schedule and many
@@ -97,7 +97,7 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
-    from nas.tabular.table import Table
+    from nas.study.recorded_table import Table
 
     if args.record is not None:
         return _record(args)
@@ -201,7 +201,7 @@ def _play(task: tuple[str, Schedule, int]) -> Play:
 
 def _record(args: Namespace) -> dict:
     from nas.search_space.space import SearchSpace
-    from nas.tabular.table import Table
+    from nas.study.recorded_table import Table
 
     path = find_file(args.space or args.table.with_suffix(".yaml"), "space")
     if path.parent.resolve() != args.table.parent.resolve():

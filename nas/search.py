@@ -81,6 +81,13 @@ def make_parser() -> ArgumentParser:
         "RUNS_DIR/STUDY/trials/NUMBER/log.txt (default: 0.5)",
     )
     search.add_argument(
+        "--no-prior",
+        action="store_true",
+        help="start without what earlier studies in RUNS_DIR, and tables that come with this "
+        "project, say about designs. A sampler that uses them (joint) learns how far they "
+        "hold for this search; only those of the same kind of images count",
+    )
+    search.add_argument(
         "--inherit",
         action="store_true",
         help="a trial starts from the overlapping weights of the most similar design of this "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
 
@@ -12,7 +12,7 @@ from detector.base.files import cannot_read, write_text
 from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.recipe import DataChoice, Recipe
-from detector.weights.pretrained import Start
+from detector.weights.pretrained import Start, Teacher
 from trials.objective import Objective
 
 FORMAT = 1
@@ -96,6 +96,8 @@ class Manifest(JsonFile):
     """Content of the --enqueue file, as JSON; None without one."""
     from_study: str | None = None
     """--from-study: another study whose designs and results are reused."""
+    learnt_from: tuple[str, ...] = ()
+    """Earlier studies and tables that the sampler starts from (prior.json)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +119,17 @@ class Origin(Struct):
     """SHA-256 of the recipe's `weights` file."""
     start: Start | None = None
     """What was loaded from that file; known once training has started."""
+    teacher: Teacher | None = None
+    """What was learned from besides the labels; None means nothing."""
     objective: Objective
+
+    @property
+    def identity(self) -> dict:
+        """Plain data, equal for retrains from the same origin: without `start`, which follows from
+        the weights, and of the teacher only the file's content. Older versions gave the same."""
+        data = replace(self, start=None).to_dict()
+        teacher = data.pop("teacher")
+        return data if teacher is None else data | {"teacher": teacher["weights"]["sha256"]}
 
 
 @dataclass(frozen=True, kw_only=True)

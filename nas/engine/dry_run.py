@@ -61,7 +61,10 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
         space = replace(space, rungs=space.rungs[-1:])
     trials = options.trials or DEFAULT_TRIALS
     sampler = options.sampler or DEFAULT
-    proposer = Proposer(space, sampler, seed=options.seed)
+    by_results = SAMPLERS[sampler].is_asked(0)  # from the first design on
+    if by_results:
+        print(f"{sampler} chooses each design by what is known then; the space has such designs:")
+    proposer = Proposer(space, "random" if by_results else sampler, seed=options.seed)
     queue = read_queue(options, space, data)
     warm_start = WarmStart(space, options.runs_dir, queue)  # only proposes, so no folder is written
     first = baseline(space)
@@ -75,7 +78,8 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
         queued = warm_start.next_proposal(records)
         proposal = queued or next_proposal(space, proposer, records)
         # The sampler is asked once enough of the earlier trials have a result.
-        independent = queued or not SAMPLERS[sampler].is_asked(len(informative_trials(records)))
+        results = len(informative_trials(records))
+        independent = queued or by_results or not SAMPLERS[sampler].is_asked(results)
         if independent and len(designs) == len(records) - 1 < PRINTED_DESIGNS:
             designs.append(proposal)
             print(proposal.line(len(records)))
@@ -83,7 +87,7 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
         records.append(warm_start.start_record(record, records))
         if proposal.violation is None:
             macs.append(proposal.cost.macs)
-    if len(designs) < min(len(records) - 1, PRINTED_DESIGNS):
+    if not by_results and len(designs) < min(len(records) - 1, PRINTED_DESIGNS):
         print(f"from trial {len(designs) + 1} on, {sampler} goes by the results of earlier trials")
     infeasible = sum(r.status is Status.INFEASIBLE for r in records)
     baseline_seconds = _baseline_epoch_seconds(baseline_detector, baseline_recipe, data)

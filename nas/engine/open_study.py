@@ -13,7 +13,7 @@ from detector.base.errors import UserError
 from detector.base.files import exists, write_text
 from nas.engine.enqueued import Queue, check_same_queue, queue_text, read_queue
 from nas.engine.options import SearchOptions
-from nas.samplers.proposer import DEFAULT
+from nas.samplers.proposer import DEFAULT, SAMPLERS
 from nas.search_space.mac_budget import Budget
 from nas.search_space.space import SearchSpace
 from nas.study.versions import versions
@@ -54,6 +54,7 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
     from detector.data.open import resolve_data
     from detector.data.prepare import space_for_caches
     from nas.engine.disk_space import check_disk
+    from nas.engine.earlier_studies import PRIOR, learn_prior
     from nas.engine.gate import check_feasible
     from nas.study.storage import Study
 
@@ -69,13 +70,17 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
     folder, trials = options.runs_dir / name, options.trials or DEFAULT_TRIALS
     print(check_disk(folder, space, trials, options.inherit))
     space_for_caches(shared_images(space.on(data), data), folder / CACHE).check()
+    sampler = options.sampler or DEFAULT
+    prior = None
+    if options.prior and SAMPLERS[sampler].uses_prior:
+        prior = learn_prior(options.runs_dir, data.name)
     manifest = Manifest(
         name=name,
         space=space.name,
         created=time.time(),
         trials=trials,
         seed=options.seed,
-        sampler=options.sampler or DEFAULT,
+        sampler=sampler,
         scheduler=options.scheduler or "halving",
         space_hash=space_hash(space.path),
         budget=space.budget.to_dict() if space.budget else None,
@@ -89,12 +94,15 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         inherit=options.inherit,
         enqueue=queue_text(options),
         from_study=options.from_study,
+        learnt_from=prior.sources if prior else (),
     )
 
     def prepare(folder: Path) -> None:
         write_text(folder / SPACE, manifest.space_text)
         if queue != Queue():
             queue.write(folder)
+        if prior is not None:
+            prior.write(folder / PRIOR)
 
     study = Study.create(options.runs_dir, name, manifest, prepare)
     return study, data

@@ -26,6 +26,8 @@ class SearchOptions:
     sampler: str | None = None
     scheduler: str | None = None
     """halving or none."""
+    prior: bool = True
+    """Whether a new study learns from earlier ones."""
     inherit: bool = False
     max_failures: float | None = None
     """Share of failed trials in [0, 1] above which the search stops."""
@@ -73,6 +75,7 @@ class SearchOptions:
             seed=args.seed,
             sampler=args.sampler,
             scheduler=args.scheduler,
+            prior=not args.no_prior,
             inherit=args.inherit,
             max_failures=args.max_failures,
             enqueue=args.enqueue,

@@ -50,6 +50,7 @@ def run_search(
             anything.
     """
     from nas.engine.driver import MAX_FAILURES, Driver
+    from nas.engine.earlier_studies import stored_prior
     from nas.engine.warm_start import WarmStart
     from nas.samplers.proposer import Proposer
     from nas.study.summary import search_result, summarise
@@ -62,7 +63,9 @@ def run_search(
         study,
         space,
         tracker,
-        Proposer(space, manifest.sampler, seed=manifest.seed),
+        Proposer(
+            space, manifest.sampler, seed=manifest.seed, prior=stored_prior(study.folder, manifest)
+        ),
         trial_setup(study, space, data, shares),
         trials=options.trials or manifest.trials,
         stopwatch=stopwatch,
@@ -203,4 +206,4 @@ def resume_command(options: SearchOptions, study: str, trials: int) -> str:
     return command("nas.search", flags | {"trials": trials, "study": study, "resume": True})
 
 
-_STORED_FLAGS = ("enqueue", "from_study", "inherit", "sampler", "scheduler")
+_STORED_FLAGS = ("enqueue", "from_study", "inherit", "no_prior", "sampler", "scheduler")

@@ -18,8 +18,9 @@ GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
 class Sampler(Protocol):
-    """Made with a space as its one argument; may cache what it derives from records that have not
-    changed. Asked once as many trials have a result as its row in `nas.samplers.proposer` says."""
+    """Made with a space (and a prior, if it uses one); may cache what it derives from records that
+    have not changed. Asked once as many trials have a result as its row in `nas.samplers.proposer`
+    says."""
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         """Parameters for the next trial: a function of the arguments.

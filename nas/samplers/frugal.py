@@ -32,11 +32,15 @@ FRONT_SHARE = 0.3
 
 
 class Frugal:
-    """A `nas.samplers.base.Sampler`."""
+    """A `nas.samplers.base.Sampler`.
 
-    def __init__(self, space: SearchSpace):
+    Args:
+        candidates: of `space`, if they are not detectors.
+    """
+
+    def __init__(self, space: SearchSpace, candidates: Candidates | None = None):
         self._space = space
-        self._candidates = Candidates(space)
+        self._candidates = candidates or Candidates(space)
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         rng = random.Random(seed)

@@ -20,6 +20,7 @@ from nas.samplers.candidates import Candidate, Candidates, front
 from nas.samplers.expected_latency import expected_costs
 from nas.samplers.features import matrix
 from nas.samplers.learning_curves import LearningCurves, Observations
+from nas.samplers.prior import Prior
 from nas.search_space.dimensions import Params
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SearchSpace
@@ -36,11 +37,18 @@ MAX_TRIALS = 200
 
 
 class Joint:
-    """A `nas.samplers.base.Decider`."""
+    """A `nas.samplers.base.Decider`.
 
-    def __init__(self, space: SearchSpace):
-        self._space = space
-        self._candidates = Candidates(space)
+    Args:
+        prior: what earlier studies say; None means that there are none.
+        candidates: of `space`, if they are not detectors.
+    """
+
+    def __init__(
+        self, space: SearchSpace, prior: Prior | None = None, candidates: Candidates | None = None
+    ):
+        self._space, self._prior = space, prior
+        self._candidates = candidates or Candidates(space)
 
     def ask(self, records: Sequence[TrialRecord], seed: int) -> Params:
         return self.next_step(records, seed, epochs=0).params or self._space.suggest(
@@ -115,10 +123,9 @@ class Joint:
         """Accuracy after the last epoch, float [samples, P]; that of trials trained in full is as
         measured, that of the baseline, which none competes with, 0."""
         last = self._space.rungs[-1]
-        inputs = matrix(
-            [self._candidates.features(r) for r in trials] + [c.features for c in candidates]
-        )
-        model = LearningCurves(inputs, self._observations(trials), last, rng)
+        rows = [self._candidates.features(r) for r in trials] + [c.features for c in candidates]
+        prior = None if self._prior is None else self._prior.predict(rows)
+        model = LearningCurves(matrix(rows), self._observations(trials), last, rng, prior)
         accuracy = model.sample(SAMPLES, rng)
         for index, record in enumerate(trials):
             if record.last_evaluation is not None and record.last_evaluation.epoch >= last:

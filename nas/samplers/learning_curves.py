@@ -1,12 +1,15 @@
 """A joint model of the learning curves of all designs: the accuracy of each after an epoch, given
 results of any of them after any epochs.
 
-log(accuracy + OFFSET) = common curve(t) + f(design) + g(design, t) + own(design, t) + noise(t)
+log(accuracy + OFFSET) = common curve(t) + slope prior(design) + f(design) + g(design, t)
+                         + own(design, t) + noise(t)
 
-All terms are Gaussian processes: the common curve, g and own change with log t as in an
-Ornstein-Uhlenbeck process, f and g are smooth and in part linear in the design's features, own is
-what the features do not explain. Early looks are noisier. Hyperparameters are not fitted, as a few
-trials say little about them: draws from their priors count by their likelihood.
+The prior, what earlier studies say, is known; its slope is learnt, around 1: where they are wrong
+it becomes 0 or negative. All other terms are Gaussian processes: the common curve, g and own change
+with log t as in an Ornstein-Uhlenbeck process, f and g are smooth and in part linear in the
+design's features, own is what the features do not explain. Early looks are noisier. Hyperparameters
+are not fitted, as a few trials say little about them: draws from their priors count by their
+likelihood.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ MAX_WEIGHED = 60
 JITTER = 1e-6
 """Added to variances, for Cholesky's sake."""
 MEAN = math.log(0.2 + OFFSET)
+SLOPE_STD = 1.0
+"""Of the prior's slope, whose mean is 1."""
 CURVE_STD, CURVE_LENGTH = 1.5, 2.0
 """Of the common curve, which may be nearly anything; the length is in log epochs."""
 
@@ -63,12 +68,20 @@ class LearningCurves:
         observed: results of some of them, the rows of `inputs` in the order of their study.
         last: the last epoch.
         rng: draws the hyperparameters.
+        prior: float [P], log accuracy that earlier studies expect, relative to an average design;
+            none means that there are no such studies.
     """
 
     def __init__(
-        self, inputs: np.ndarray, observed: Observations, last: int, rng: np.random.Generator
+        self,
+        inputs: np.ndarray,
+        observed: Observations,
+        last: int,
+        rng: np.random.Generator,
+        prior: np.ndarray | None = None,
     ):
         self._inputs, self._observed, self._last = inputs, observed, last
+        self._prior = np.zeros(len(inputs)) if prior is None else prior
         draws = [_Hyperparameters.draw(inputs.shape[1], rng) for _ in range(DRAWS)]
         weighed = observed.of_designs(rng, MAX_WEIGHED)
         logs = np.array([self._solve(draw, weighed)[2] for draw in draws])
@@ -91,11 +104,13 @@ class LearningCurves:
     ) -> tuple[np.ndarray, np.ndarray, float]:
         """Cholesky factor of the covariance of observations, its inverse times them, and their
         log likelihood but for a constant."""
-        inputs, targets = self._inputs[seen.design], seen.log_accuracy() - MEAN
+        inputs, prior = self._inputs[seen.design], self._prior[seen.design]
+        targets = seen.log_accuracy() - MEAN - prior
         same = seen.design[:, None] == seen.design
         covariance = draw.covariance(
             draw.between(inputs, inputs), same, seen.epoch[:, None], seen.epoch
         )
+        covariance += SLOPE_STD**2 * np.outer(prior, prior)
         covariance[np.diag_indices_from(covariance)] += draw.noise(seen.epoch, self._last) ** 2
         factor = np.linalg.cholesky(covariance)
         weights = cho_solve((factor, True), targets)
@@ -109,11 +124,13 @@ class LearningCurves:
         cross = draw.covariance(
             between[:, seen.design], designs[:, None] == seen.design, last, seen.epoch
         )
+        cross += SLOPE_STD**2 * np.outer(self._prior, self._prior[seen.design])
         explained = solve_triangular(factor, cross.T, lower=True)
         covariance = draw.covariance(between, np.eye(len(inputs), dtype=bool), last, last)
+        covariance += SLOPE_STD**2 * np.outer(self._prior, self._prior)
         covariance -= explained.T @ explained
         covariance[np.diag_indices_from(covariance)] += JITTER
-        return cross @ weights, np.linalg.cholesky(covariance)
+        return self._prior + cross @ weights, np.linalg.cholesky(covariance)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import hashlib
 import importlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from detector.base.errors import UserError
 from nas.samplers.base import Decider, Sampler, informative_trials
@@ -18,6 +18,9 @@ from nas.search_space.dimensions import Params
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SearchSpace
 from trials.record import TrialRecord
+
+if TYPE_CHECKING:
+    from nas.samplers.prior import Prior
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +40,9 @@ class SamplerSpec:
 
     promotes: bool = False
     """Whether it also chooses among paused trials, in place of successive halving."""
+    uses_prior: bool = False
+    """Whether it can start from what earlier studies say (`nas.samplers.prior`), its second
+    argument."""
 
     def is_asked(self, results: int) -> bool:
         """Whether it proposes the first attempt, once this many trials have a result."""
@@ -78,13 +84,13 @@ SAMPLERS = {
         description="a model of all learning curves, which also decides which trial goes on",
         module="nas.samplers.joint",
         class_name="Joint",
-        startup_trials=3,
         max_attempts=1,
         promotes=True,
+        uses_prior=True,
     ),
 }
 """All samplers by name. A new one is a file with its class, and a row here."""
-DEFAULT = "frugal"
+DEFAULT = "joint"
 """Needs the fewest epochs on the recorded table (docs/replay.md)."""
 
 
@@ -99,14 +105,22 @@ class Proposer:
 
     Args:
         sampler: one of SAMPLERS.
+        prior: what earlier studies say, for a sampler that uses it.
 
     Raises:
         UserError: an unknown sampler.
     """
 
-    def __init__(self, space: SearchSpace, sampler: str = DEFAULT, *, seed: int = 0):
+    def __init__(
+        self,
+        space: SearchSpace,
+        sampler: str = DEFAULT,
+        *,
+        seed: int = 0,
+        prior: Prior | None = None,
+    ):
         self.space, self.sampler, self.seed = space, sampler, seed
-        self._sampler = _make(sampler, space)
+        self._sampler = _make(sampler, space, prior)
         self._records: Sequence[TrialRecord] = ()
         self._results = 0
         self._next_params: Params | None = None
@@ -169,11 +183,12 @@ def propose(space: SearchSpace, sampler: str, records: Sequence[TrialRecord], se
     return proposer.ask()
 
 
-def _make(name: str, space: SearchSpace) -> Sampler | None:
+def _make(name: str, space: SearchSpace, prior: Prior | None) -> Sampler | None:
     """None means random draws. What a sampler needs is imported here, when it is chosen."""
     if name not in SAMPLERS:
         raise UserError(f"--sampler {name!r}: is not one of {', '.join(SAMPLERS)}")
     spec = SAMPLERS[name]
     if not spec.module:
         return None
-    return getattr(importlib.import_module(spec.module), spec.class_name)(space)
+    make = getattr(importlib.import_module(spec.module), spec.class_name)
+    return make(space, prior) if spec.uses_prior else make(space)

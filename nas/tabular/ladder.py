@@ -23,7 +23,7 @@ from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.detector import Detector
 from nas.retraining.options import RetrainOptions
-from nas.tabular.table import text_by_rows
+from nas.study.recorded_table import text_by_rows
 from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord, mean_ap

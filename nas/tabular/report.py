@@ -16,8 +16,8 @@ from analysis.statistics import replays
 from analysis.statistics.replays import Outcome, Play, Rung, Truth
 from detector.base.files import write_text
 from nas.search_space.space import SearchSpace
+from nas.study.recorded_table import Table
 from nas.tabular.simulator import BUDGET, Schedule
-from nas.tabular.table import Table
 
 RANDOM_DRAWS = 20
 """Designs that random search trains in full; its median best score is the goal."""

@@ -21,8 +21,8 @@ from nas.engine.driver import Driver, TrialSetup
 from nas.samplers.proposer import Proposer
 from nas.search_space.dimensions import Value, enumerate_params
 from nas.search_space.space import SearchSpace
+from nas.study.recorded_table import Table, row_key
 from nas.study.storage import Study
-from nas.tabular.table import Table, row_key
 from trials.record import Cost, EpochResult, Status, TrialRecord
 from trials.run import Segment, SegmentReport
 from trials.tracking.tracker import NullTracker

@@ -13,10 +13,10 @@ from nas.engine.gate import evaluate_cost
 from nas.samplers.proposer import DEFAULT, SAMPLERS
 from nas.search_space.dimensions import enumerate_params
 from nas.search_space.space import SPACES, SearchSpace
+from nas.study.recorded_table import Row, Table
 from nas.study.storage import Study
 from nas.tabular.report import RANDOM_DRAWS, truth_of
 from nas.tabular.simulator import CachedSpace, Schedule, play
-from nas.tabular.table import Row, Table
 from trials.names import describe
 from trials.record import Cost, EpochResult, Status, TrialRecord
 
