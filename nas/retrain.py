@@ -129,6 +129,19 @@ def make_parser() -> ArgumentParser:
         "design differs, the channels and layers that overlap are copied",
     )
     training.add_argument(
+        "--teacher",
+        metavar="CHECKPOINT",
+        help="distillation: also learn the scores and boxes that a trained, larger detector "
+        "(weights.pt of a model folder, or a released file) predicts on the same crops, at the "
+        "strides that both have; `distillation` in the recipe weights them. The rules allow it if "
+        "the teacher saw no other images, which nas.evaluate reports",
+    )
+    training.add_argument(
+        "--teacher-preset",
+        metavar="NAME",
+        help="the design of the teacher, for weights that do not contain it",
+    )
+    training.add_argument(
         "--with-holdout",
         action="store_true",
         help="also train on the hold-out, for the final entry; the model's metrics record "

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.config.detector import Backbone, Context, Detector, Neck, arch_hash
 from detector.config.presets import load_preset
@@ -13,6 +14,9 @@ from trials.names import describe
 from trials.objective import Objective
 from trials.record import Cost, Status, TrialRecord
 from trials.stored import Manifest, Metrics, Origin
+
+if TYPE_CHECKING:
+    from detector.training.teacher import TeacherFile
 
 TINY_DETECTOR = Detector(
     backbone=Backbone(
@@ -102,6 +106,30 @@ from trials import record
 record.MIN_AP = -1.0
 runpy.run_module("nas.search", run_name="__main__", alter_sys=True)"""
     return [sys.executable, "-c", code]
+
+
+def teacher_file(folder: Path, detector: Detector, seed: int = 1) -> TeacherFile:
+    """A teacher with random weights, as teacher-SEED.pt in a folder; it sees faces everywhere."""
+    import torch
+
+    from detector.network.model import build_detector
+    from detector.training.teacher import TeacherFile
+    from detector.weights import checkpoint
+    from detector.weights.initialize import find_pretrained
+    from detector.weights.pretrained import Teacher
+
+    path, cost = folder / f"teacher-{seed}.pt", Cost.of(detector)
+    net, generator = build_detector(detector, seed), torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, weight in net.heads.named_parameters():
+            if "box_deltas" in name:  # boxes near their anchors, not inside out
+                weight.normal_(0, 0.001, generator=generator).add_(weight.ndim == 1)
+            elif "class_logits" in name or "objectness" in name:
+                weight.normal_(0, 0.02, generator=generator)
+    checkpoint.save(path, net, detector, Recipe(), {})
+    _, start = find_pretrained(detector, str(path))
+    record = Teacher(weights=start, describe=describe(detector), params=cost.params, macs=cost.macs)
+    return TeacherFile(config=detector, path=path, record=record)
 
 
 def equal_ap(value: float) -> dict[str, float]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 SOFTMAX_CHANNELS = 2
@@ -30,6 +31,16 @@ def face_logits(outputs: Mapping[str, Tensor]) -> Tensor:
     if logits.shape[-1] == SOFTMAX_CHANNELS:
         return logits[..., 1] - logits[..., 0]
     return logits[..., 0]
+
+
+def score_logits(outputs: Mapping[str, Tensor]) -> Tensor:
+    """float32 [B, A], the log odds of `face_scores`."""
+    logits = face_logits(outputs)
+    if "objectness" not in outputs:
+        return logits
+    objectness = outputs["objectness"].float()[..., 0]
+    # (1 - score) / score = e^-a + e^-b + e^-(a+b), exact where a score rounds to 0 or 1
+    return -torch.stack((-logits, -objectness, -logits - objectness)).logsumexp(0)
 
 
 def foreground_name(names: Mapping[str, object]) -> str:

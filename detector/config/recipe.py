@@ -155,6 +155,22 @@ class Loss(Struct):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Distillation(Struct):
+    """What is learned from a teacher (nas.retrain --teacher); no effect without one."""
+
+    score_weight: float = 1.0
+    """Weight of the loss that draws the scores to the teacher's; 0 means none."""
+    box_weight: float = 1.0
+    """Weight of the loss that draws the boxes to the teacher's, where it sees a face; 0 means
+    none."""
+
+    def __post_init__(self):
+        for key in ("score_weight", "box_weight"):
+            if not 0 <= getattr(self, key) < float("inf"):
+                raise ConfigError(f"distillation.{key}: {getattr(self, key)} must be at least 0")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Evaluation(Struct):
     size: int | None = None
     """Long side in pixels to which images are scaled down for detection; None means original
@@ -219,6 +235,7 @@ class Recipe(Struct):
     augmentation: Augmentation = field(default_factory=Augmentation)
     optimizer: Optimizer = field(default_factory=Optimizer)
     loss: Loss = field(default_factory=Loss)
+    distillation: Distillation = field(default_factory=Distillation)
     evaluation: Evaluation = field(default_factory=Evaluation)
     precision: str = "auto"
     """fp32, bf16 (autocast) or fp16 (with loss scaling); auto is bf16 if the device supports it in

@@ -2,10 +2,77 @@
 
 from __future__ import annotations
 
+import contextlib
+import copy
+import io
 import warnings
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import TYPE_CHECKING
 
 from detector.architecture.layers import Size
 from detector.config.detector import Detector
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True, kw_only=True)
+class ThopProfile:
+    """What thop itself says about a network."""
+
+    params: int
+    """As thop adds them up: without those of modules that it has no rule for."""
+    macs: int
+    without_rule: Mapping[str, int]
+    """Type of each module with parameters that thop has no rule for, such as GroupNorm, → the
+    number of these parameters."""
+    text: str
+    """The calls as in a Python session, with all that thop printed."""
+
+    @property
+    def all_params(self) -> int:
+        """Parameters with those of the modules that thop has no rule for."""
+        return self.params + sum(self.without_rule.values())
+
+
+def thop_profile(model: nn.Module, size: Size = (640, 640)) -> ThopProfile:
+    """Let thop count a network with its weights, on the CPU. Takes a forward pass.
+
+    Args:
+        size: (height, width) px of the image.
+    """
+    import torch
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # it imports distutils
+        import thop
+        from thop.profile import register_hooks
+
+    counted = copy.deepcopy(model).cpu().eval()  # thop leaves buffers on the modules
+    images = torch.zeros(1, 3, *size)
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed):
+        macs, params = thop.profile(counted, inputs=(images,))
+    short = thop.clever_format([macs, params], "%.3f")
+    without_rule: Counter[str] = Counter()
+    for module in model.modules():
+        if type(module) not in register_hooks:
+            own = sum(p.numel() for p in module.parameters(recurse=False))
+            without_rule[type(module).__name__] += own
+    text = (
+        f"thop {version('thop')}, torch {torch.__version__}\n\n"
+        f">>> images = torch.zeros{tuple(images.shape)}\n"
+        ">>> macs, params = thop.profile(model, inputs=(images,))\n"
+        f"{printed.getvalue().rstrip()}\n"
+        f">>> macs, params\n{(macs, params)}\n"
+        f'>>> thop.clever_format([macs, params], "%.3f")\n{short}\n'
+    )
+    return ThopProfile(
+        params=int(params), macs=int(macs), without_rule=dict(+without_rule), text=text
+    )
 
 
 def thop_cost(config: Detector, size: Size = (640, 640)) -> tuple[int, int]:

@@ -16,8 +16,9 @@ from detector.config.recipe import Recipe
 from detector.data.loader import Batch
 from detector.network.model import build_detector
 from detector.training.optim import make_optimizer
-from detector.training.step import Precision, memory_format, set_train_mode
+from detector.training.step import Precision, load_teacher, memory_format, set_train_mode
 from detector.training.stepper import MIN_STEPS_FOR_GRAPHS, TIMED_STEPS, WARMUP_STEPS, Stepper
+from detector.training.teacher import TeacherFile
 
 MAX_BATCH_SIZE = 256
 """Larger batches need a learning rate schedule of their own."""
@@ -49,7 +50,11 @@ def sizes_to_try(batch_size: int, images: int) -> list[int]:
 
 
 def time_step(
-    config: Detector, recipe: Recipe, device: torch.device, graph: bool | None = None
+    config: Detector,
+    recipe: Recipe,
+    device: torch.device,
+    graph: bool | None = None,
+    teacher: TeacherFile | None = None,
 ) -> float:
     """Seconds of a step on random images: forward pass, backward pass and optimiser, eager or
     replayed from a CUDA graph as in training.
@@ -58,6 +63,7 @@ def time_step(
 
     Args:
         graph: as for `Stepper`.
+        teacher: as for `fit`.
     """
     precision = Precision(recipe, device)
     model = build_detector(config)
@@ -65,7 +71,13 @@ def time_step(
     model = model.to(device, memory_format=memory_format(recipe))  # type: ignore[call-overload]
     set_train_mode(model, recipe)
     stepper = Stepper(
-        model, make_optimizer(model, recipe.optimizer), config, recipe, precision, graph
+        model,
+        make_optimizer(model, recipe.optimizer),
+        config,
+        recipe,
+        precision,
+        graph,
+        load_teacher(teacher, config, recipe, device),
     )
     parts = [
         part.to(device, memory_format(recipe))

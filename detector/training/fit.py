@@ -20,8 +20,9 @@ from detector.training.epoch import Epoch, EpochSteps, Progress
 from detector.training.feed import Feed
 from detector.training.precise_bn import calibrate
 from detector.training.state import start_or_resume
-from detector.training.step import Precision
+from detector.training.step import Precision, load_teacher
 from detector.training.stepper import Stepper
+from detector.training.teacher import TeacherFile
 from detector.weights.file_names import LAST
 
 LOADER_THREADS = min(os.cpu_count() or 1, 16)
@@ -41,6 +42,7 @@ def fit(
     epochs_reported: int | None = None,
     workers: int | None = None,
     init: str | None = None,
+    teacher: TeacherFile | None = None,
     graph: bool | None = None,
     resident: bool | None = None,
     progress: Progress | None = None,
@@ -62,20 +64,23 @@ def fit(
             first (the caller was killed between a checkpoint and its report). None: all of them.
         workers: threads that prepare batches; None means 0 on a CPU, LOADER_THREADS for a GPU.
         init: pretrained weights in place of the recipe's, as for `detector.weights.initialize`.
+        teacher: a detector whose predictions are learned, too, as `recipe.distillation` says.
         graph: whether steps on a GPU are replayed from CUDA graphs; None: if measured to be faster.
         resident: whether the training images reside in the GPU's memory; None: if they fit.
         progress: called after each step (on a GPU, which is never waited for, some steps later).
 
     Raises:
         UserError: no GPU for `cuda`, no training images, fewer images a step than workers, weights
-            or a last.pt of another design or recipe, a full disk.
+            or a last.pt of another design, recipe or teacher, a full disk.
         TrainingError: a loss that is not finite, in fp16 one that stays so; last.pt remains that of
             the epoch before. On a GPU it is detected some steps later.
     """
     torch_device, worker = choose_device(device), distributed.this_worker()
     batch_size = _batch_size(train, recipe, worker)
     path = Path(workdir) / LAST
-    state = start_or_resume(config, recipe, path, torch_device, init)
+    state = start_or_resume(
+        config, recipe, path, torch_device, init, teacher.record if teacher else None
+    )
     last = min(recipe.epochs, until or recipe.epochs)
 
     if epochs_reported is not None:
@@ -85,7 +90,15 @@ def fit(
     if workers is None:
         workers = LOADER_THREADS if torch_device.type == "cuda" else 0
     feed = Feed(train, recipe, torch_device, workers, resident)
-    stepper = Stepper(state.model, state.optimizer, config, recipe, state.precision, graph)
+    stepper = Stepper(
+        state.model,
+        state.optimizer,
+        config,
+        recipe,
+        state.precision,
+        graph,
+        load_teacher(teacher, config, recipe, torch_device),
+    )
     for epoch in range(len(state.history) + 1, last + 1):
         started, ap = time.perf_counter(), None
         steps = EpochSteps(epoch, len(train), recipe, last, progress)

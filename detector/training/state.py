@@ -19,7 +19,7 @@ from detector.training.optim import load_optimizer_state, make_optimizer, optimi
 from detector.training.step import Precision, memory_format
 from detector.weights import checkpoint
 from detector.weights.file_kinds import DamagedCheckpoint
-from detector.weights.pretrained import repair_start
+from detector.weights.pretrained import Teacher, repair_start
 
 
 @dataclass(kw_only=True)
@@ -34,6 +34,8 @@ class TrainingState:
     """If the recipe has one."""
     start: dict | None = None
     """The `Start` of `detector.weights.pretrained` as plain data; None means from scratch."""
+    teacher: dict | None = None
+    """The `Teacher` of `detector.weights.pretrained` as plain data; None without one."""
     history: list[dict] = field(default_factory=list)
     """The finished epochs, as plain data."""
 
@@ -49,6 +51,7 @@ class TrainingState:
             "history": self.history,
             "scaler": self.precision.scaler.state_dict(),
             "start": self.start,
+            "teacher": self.teacher,
         }
         if self.ema:
             state |= {"model": self.model.state_dict(), "averaged": self.ema.updates}
@@ -68,21 +71,28 @@ class TrainingState:
 
 
 def start_or_resume(
-    config: Detector, recipe: Recipe, path: Path, device: torch.device, init: str | None
+    config: Detector,
+    recipe: Recipe,
+    path: Path,
+    device: torch.device,
+    init: str | None,
+    teacher: Teacher | None = None,
 ) -> TrainingState:
     """The state stored at `path`; without that file, the state of a new training.
 
     Args:
         init: pretrained weights for a new training, in place of the recipe's.
+        teacher: what is known of the teacher; None without one.
 
     Raises:
-        UserError: the checkpoint has another design or recipe, or there are no such weights.
+        UserError: the checkpoint has another design, recipe or teacher, or there are no such
+            weights.
     """
     model = build_detector(config, recipe.seed, recipe.initialization)
     saved = _load(path) if path.exists() else None
     weights, start = init or recipe.weights, None
     if saved is not None:
-        _check_same_training(saved, config, recipe, path)
+        _check_same_training(saved, config, recipe, teacher, path)
     elif weights:
         from detector.weights.initialize import initialize_from
 
@@ -99,6 +109,7 @@ def start_or_resume(
         precision=Precision(recipe, device),
         ema=ModelEMA(model, decay) if decay else None,
         start=start,
+        teacher=teacher.to_dict() if teacher else None,
     )
     if saved is not None:
         try:
@@ -121,7 +132,11 @@ def _load(path: Path) -> checkpoint.Checkpoint:
 
 
 def _check_same_training(
-    saved: checkpoint.Checkpoint, config: Detector, recipe: Recipe, path: Path
+    saved: checkpoint.Checkpoint,
+    config: Detector,
+    recipe: Recipe,
+    teacher: Teacher | None,
+    path: Path,
 ) -> None:
     """UserError if a checkpoint to resume from belongs to another training."""
     if arch_hash(saved.config) != arch_hash(config):
@@ -136,6 +151,14 @@ def _check_same_training(
         raise UserError(
             f"{path}: was trained with another recipe ({difference}); choose another folder or "
             "remove it"
+        )
+    record = saved.state.get("teacher")
+    before = Teacher.from_dict(record, f"{path}: teacher") if record else None
+    there, here = (f"sha256 {t.weights.sha256[:12]}" if t else "none" for t in (before, teacher))
+    if there != here:
+        raise UserError(
+            f"{path}: was trained with another teacher ({there} there, {here} here); give the same "
+            "--teacher, or remove the folder to start again"
         )
 
 

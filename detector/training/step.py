@@ -14,6 +14,7 @@ from detector.config.recipe import Recipe
 from detector.data.loader import Batch
 from detector.losses.criterion import Criterion, Normalizers
 from detector.training import distributed
+from detector.training.teacher import TeacherFile, TeacherNetwork
 
 BatchNorm = nn.BatchNorm2d | nn.SyncBatchNorm
 
@@ -51,6 +52,15 @@ def memory_format(recipe: Recipe) -> torch.memory_format:
     return torch.contiguous_format if recipe.precision == "fp32" else torch.channels_last
 
 
+def load_teacher(
+    file: TeacherFile | None, student: Detector, recipe: Recipe, device: torch.device
+) -> TeacherNetwork | None:
+    """The teacher for a training of `student`; None without one. See `TeacherNetwork`."""
+    if file is None:
+        return None
+    return TeacherNetwork(file, student, recipe.distillation, device, memory_format(recipe))
+
+
 def train_step(
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
@@ -58,6 +68,7 @@ def train_step(
     config: Detector,
     recipe: Recipe,
     precision: Precision,
+    teacher: TeacherNetwork | None = None,
 ) -> dict[str, float]:
     """`gradient_step` on a batch from the loader; returns each loss term and `total` as numbers.
 
@@ -65,7 +76,7 @@ def train_step(
     """
     device = next(model.parameters()).device
     parts = [part.to(device, memory_format(recipe)) for part in batch.parts(recipe.accumulate)]
-    losses = gradient_step(model, optimizer, parts, config, recipe, precision)
+    losses = gradient_step(model, optimizer, parts, config, recipe, precision, teacher)
     return dict(zip(losses, torch.stack(list(losses.values())).tolist()))  # one transfer
 
 
@@ -76,6 +87,7 @@ def gradient_step(
     config: Detector,
     recipe: Recipe,
     precision: Precision,
+    teacher: TeacherNetwork | None = None,
 ) -> dict[str, Tensor]:
     """One step of gradient descent; returns each loss term and `total`, scalars on the device.
 
@@ -90,6 +102,7 @@ def gradient_step(
 
     Args:
         parts: on the model's device (`Batch.to`).
+        teacher: whose predictions are learned, too (`DistillationLoss`); its losses are in `total`.
     """
     device = parts[0].images.device
     boxes = priors(config, parts[0].image_size, device)
@@ -112,16 +125,22 @@ def gradient_step(
             ]
     own = torch.stack([torch.stack(assignment.normalizers) for assignment in assignments]).sum(0)
     normalizers = Normalizers(*distributed.all_reduce_sum(own))
+    if teacher is not None:
+        with precision.autocast:
+            soft_targets = [teacher.targets(part.images, boxes) for part in parts]
+        soft_normalizer = distributed.all_reduce_sum(
+            torch.stack([targets.normalizer for targets in soft_targets]).sum()
+        )
 
     optimizer.zero_grad(set_to_none=True)
     shares = []
-    for part, assignment in zip(parts, assignments):
-        losses = criterion(
-            outputs if len(parts) == 1 else forward(part),
-            part.faces,
-            boxes,
-            assignment._replace(normalizers=normalizers),
-        )
+    for index, (part, assignment) in enumerate(zip(parts, assignments)):
+        if len(parts) > 1:
+            outputs = forward(part)
+        losses = criterion(outputs, part.faces, boxes, assignment._replace(normalizers=normalizers))
+        if teacher is not None:
+            taught = teacher.loss(outputs, boxes, soft_targets[index], soft_normalizer)
+            losses |= taught | {"total": losses["total"] + taught["total"]}
         precision.scaler.scale(losses["total"]).backward()
         shares.append(torch.stack([loss.detach() for loss in losses.values()]))
     distributed.all_reduce_gradients(model)

@@ -25,6 +25,7 @@ from detector.data.loader import Batch
 from detector.training import distributed
 from detector.training.optim import set_lr
 from detector.training.step import Precision, gradient_step
+from detector.training.teacher import TeacherNetwork
 
 logger = logging.getLogger(__name__)
 
@@ -57,6 +58,7 @@ class Stepper:
 
     Args:
         graph: whether to replay CUDA graphs; None: if that is measured to be faster.
+        teacher: as for `gradient_step`.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Stepper:
         recipe: Recipe,
         precision: Precision,
         graph: bool | None = None,
+        teacher: TeacherNetwork | None = None,
     ):
         self.device = next(model.parameters()).device
         self.stream = torch.cuda.Stream(self.device) if self.device.type == "cuda" else None
@@ -76,7 +79,7 @@ class Stepper:
         self.milliseconds: dict[str, float] = {}
         """Median time of a step on the GPU by mode, eager and graph, if both were measured."""
         self._model, self._optimizer, self._precision = model, optimizer, precision
-        self._config, self._recipe = config, recipe
+        self._config, self._recipe, self._teacher = config, recipe, teacher
         supported = self.device.type == "cuda" and distributed.this_worker().world_size == 1
         self._graph = graph if supported else False
         self._graphs: dict[tuple, _Graph] = {}
@@ -142,7 +145,13 @@ class Stepper:
     def _values(self, parts: Sequence[Batch]) -> Tensor:
         """Takes the step; returns the losses, and the scale if any, in the order of `_names`."""
         values = gradient_step(
-            self._model, self._optimizer, parts, self._config, self._recipe, self._precision
+            self._model,
+            self._optimizer,
+            parts,
+            self._config,
+            self._recipe,
+            self._precision,
+            self._teacher,
         )
         if (scale := self._precision.scale) is not None:
             values = values | {"scale": scale}
@@ -209,6 +218,8 @@ class Stepper:
         ):
             values = self._values(inputs)
         anchors = [priors(self._config, part.image_size, self.device) for part in parts]
+        if self._teacher is not None:
+            anchors += [self._teacher.priors(part.image_size) for part in parts]
         return _Graph(graph, inputs, values, anchors)
 
 

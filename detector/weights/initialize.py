@@ -12,7 +12,7 @@ from detector.base.errors import UserError
 from detector.base.files import write_text
 from detector.config.detector import Detector
 from detector.weights.files import Weights, adapt_input, imagenet_file, read_weights
-from detector.weights.pretrained import IMAGENET, START_FILE, Start
+from detector.weights.pretrained import IMAGENET, START_FILE, Start, Teacher
 from detector.weights.remap import LayerOrigin, copied_shares, remap
 
 
@@ -29,6 +29,7 @@ def find_pretrained(config: Detector, source: str) -> tuple[Weights, Start]:
     weights = read_weights(path, config)
     training = weights.training or {}
     recipe, origin = training.get("recipe") or {}, training.get("origin")  # of a finished retrain
+    teacher = training.get("teacher") or (origin or {}).get("teacher")
     before = training.get("start") or (origin or {}).get("start")
     if before is None and recipe.get("weights"):  # of a version that recorded no start
         before = Start(
@@ -40,7 +41,8 @@ def find_pretrained(config: Detector, source: str) -> tuple[Weights, Start]:
     if origin is not None:
         images = {
             key: origin[key] for key in ("title", "data_name", "data_fingerprint", "images")
-        } | {"path": origin["data"]["path"]}
+        } | {key: origin["data"].get(key) for key in ("path", "fraction", "holdout", "seed")}
+        images["with_holdout"] = origin.get("with_holdout", False)
     return weights, Start(
         source=source,
         title=origin["title"] if origin else weights.title,
@@ -49,6 +51,7 @@ def find_pretrained(config: Detector, source: str) -> tuple[Weights, Start]:
         from_here=bool(recipe),
         trained_on=images if origin else None,
         before=before and Start.from_dict(before, f"{path}: start"),
+        teacher=teacher and Teacher.from_dict(teacher, f"{path}: teacher"),
     )
 
 

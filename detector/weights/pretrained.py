@@ -132,13 +132,15 @@ class Start(Struct):
     """Share of the parameters that were copied, in [0, 1], by part of the detector: backbone, neck,
     context, heads (if present), all."""
     trained_on: dict | None = None
-    """For a detector of this program: title, data, fingerprint and number of images; None if
-    unknown."""
+    """For a detector of this program: title, data, fingerprint and number of images, and the
+    fields of `DataChoice` that chose them; None if unknown."""
     before: Start | None = None
     """What the source itself was initialized from. None means from scratch for a detector of this
     program, otherwise unknown."""
     from_here: bool = False
     """Whether this program trained the source."""
+    teacher: Teacher | None = None
+    """What taught the source while it was trained; None means nothing, or unknown."""
 
     def __str__(self) -> str:
         """Such as "62 % of it from torchvision's resnet18 (backbone 100 %, heads 0 %)"."""
@@ -146,3 +148,18 @@ class Start(Struct):
             f"{part} {share:.0%}" for part, share in self.copied.items() if part != "all"
         )
         return f"{self.copied['all']:.0%} of it from {self.title} ({parts})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Teacher(Struct):
+    """A detector whose predictions a training learned, besides the labels."""
+
+    weights: Start
+    """Its file, and where that comes from."""
+    describe: str
+    """Its design in one line."""
+    params: int
+    macs: int
+    """Multiply-accumulates at 640×640."""
+    preset: str | None = None
+    """Its design, as the user named it; None if the file has it."""

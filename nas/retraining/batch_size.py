@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError, first_line
 from detector.base.files import write_text
@@ -16,6 +17,9 @@ from nas.retraining import training
 from nas.retraining.candidate import Candidate, with_batch_size
 from nas.retraining.options import RetrainOptions
 from trials.stored import Origin
+
+if TYPE_CHECKING:
+    from detector.training.teacher import TeacherFile
 
 FILE, KEY = "batch_size.json", "chosen_batch_size"
 
@@ -36,7 +40,11 @@ def _read_batch_size(path: Path) -> int:
 
 
 def with_auto_batch_size(
-    candidate: Candidate, recipe: Recipe, origin: Origin, options: RetrainOptions
+    candidate: Candidate,
+    recipe: Recipe,
+    origin: Origin,
+    options: RetrainOptions,
+    teacher: TeacherFile | None = None,
 ) -> Recipe:
     """The recipe with the batch size of --batch-size auto: chosen for the device, or if the retrain
     is resumed, the one that it was started with."""
@@ -54,7 +62,7 @@ def with_auto_batch_size(
 
     # Each of several workers trains on its share of a step's images, so shares are timed; without
     # CUDA graphs, which cannot contain the communication between workers.
-    step = partial(time_step, graph=None if options.workers == 1 else False)
+    step = partial(time_step, graph=None if options.workers == 1 else False, teacher=teacher)
     shares = {
         -(-size // options.workers): size for size in sizes_to_try(recipe.batch_size, origin.images)
     }

@@ -41,6 +41,10 @@ class RetrainOptions:
     """Weights of a backbone: a file, or imagenet."""
     init_from: str | None = None
     """File with the weights of a whole detector."""
+    teacher: str | None = None
+    """File with the weights of a detector whose predictions are learned, too."""
+    teacher_preset: str | None = None
+    """The design of a teacher of another program."""
     seed: int = 0
     workers: int = 1
     device: str = "auto"
@@ -59,6 +63,8 @@ class RetrainOptions:
             raise UserError(f"--ema {self.ema}: must be at least 0 and below 1, such as 0.999")
         if self.size is not None and (self.size < 32 or self.size % 32):
             raise UserError(f"--size {self.size}: must be a multiple of 32, such as 416 or 640")
+        if self.teacher_preset is not None and self.teacher is None:
+            raise UserError("--teacher-preset: needs --teacher; add that, or leave it out")
         if self.top is not None and self.with_holdout:
             raise UserError(
                 "--top: chooses by the AP on the hold-out, which must therefore be left out of "

@@ -22,6 +22,7 @@ from nas.retraining.candidate import (
 from nas.retraining.check_start import check_start
 from nas.retraining.options import AUTO, RetrainOptions
 from nas.retraining.summary import print_next, print_plan, print_result
+from nas.retraining.teacher import choose_teacher, teacher_lines
 from nas.study.summary import refresh_report
 from nas.tracking.runs import retrain_run
 from trials.folders import CONTENTS
@@ -72,6 +73,7 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     recipe = full_recipe(candidate, options)  # checks the flags first
     check_store(options.tracking_uri)  # report a wrong URI before the training
     start = check_start(candidate.config, recipe.weights, options)
+    teacher = choose_teacher(candidate.config, options)
     data_choice, data = _open_data(options, candidate)
     train = data.all_train if options.with_holdout else data.train
     for note in check_faces(
@@ -90,16 +92,19 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         images=len(train),
         with_holdout=options.with_holdout,
         weights_sha256=_weights_sha256(recipe.weights),
+        teacher=teacher.record if teacher else None,
         objective=candidate.objective,
     )
     if options.batch_size == AUTO:
-        recipe = with_auto_batch_size(candidate, recipe, origin, options)
+        recipe = with_auto_batch_size(candidate, recipe, origin, options, teacher)
     if options.resume and (stored := training.finished_metrics(candidate, recipe, origin)):
         print(f"{candidate.title} has already been retrained:")
         print_result(candidate, stored)
         print_next(options)
         return stored
     print_plan(candidate, recipe, start, data, train, options)
+    for line in teacher_lines(teacher, candidate.config, origin) if teacher else ():
+        print(line)
     workdir = training.prepare_workdir(candidate, origin, options)
     chosen_batch_size = None
     if options.batch_size == AUTO:
@@ -108,7 +113,7 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     facts = training.retrain_facts(candidate, recipe, origin, chosen_batch_size)
     with retrain_run(options.tracking_uri, options.runs_dir, facts) as run:
         net, history, start = training.train(
-            candidate, recipe, data, train, workdir, options, run.log_epoch
+            candidate, recipe, data, train, workdir, teacher, options, run.log_epoch
         )
         ap = training.holdout_ap(candidate, recipe, net, data, options)
         metrics = training.retrain_metrics(

@@ -10,8 +10,9 @@ import shutil
 import time
 from dataclasses import asdict, fields, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from detector.base.errors import TrainingError, UserError, first_line, out_of_memory
+from detector.base.errors import ConfigError, TrainingError, UserError, first_line, out_of_memory
 from detector.base.files import write_text
 from detector.base.json_file import read_json
 from detector.config.detector import arch_hash
@@ -26,14 +27,16 @@ from nas.study.versions import versions
 from trials.record import Cost, mean_ap
 from trials.stored import METRICS, Metrics, Origin, Retrain, read_metrics
 
+if TYPE_CHECKING:
+    from detector.training.teacher import TeacherFile
+
 
 def finished_metrics(candidate: Candidate, recipe: Recipe, origin: Origin) -> Metrics | None:
     """The metrics of the same retrain; None if it has not finished, or its weights are damaged."""
     stored = intact_metrics(candidate.folder)
     if stored is None or stored.recipe != recipe or stored.design != arch_hash(candidate.config):
         return None
-    # origin.start is known only after the training has started
-    return stored if replace(stored.origin, start=None) == origin else None
+    return stored if stored.origin.identity == origin.identity else None
 
 
 def intact_metrics(folder: Path) -> Metrics | None:
@@ -70,10 +73,10 @@ def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOption
                 f"{workdir}: contains an interrupted retrain; add --resume to continue "
                 "it, or remove the folder"
             )
-        if origin_file.exists() and _read_origin(origin_file) != origin.to_dict():
+        if origin_file.exists() and _read_origin(origin_file).identity != origin.identity:
             raise UserError(
-                f"{workdir}: contains another retrain (with other images, hold-out or "
-                "trial; see origin.json there); use its flags, or remove the folder"
+                f"{workdir}: contains another retrain (with other images, hold-out, trial or "
+                "teacher; see origin.json there); use its flags, or remove the folder"
             )
     else:
         shutil.rmtree(workdir, ignore_errors=True)
@@ -87,10 +90,10 @@ def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOption
     return workdir
 
 
-def _read_origin(path: Path) -> dict:
+def _read_origin(path: Path) -> Origin:
     try:
-        return read_json(path)
-    except (OSError, RecursionError, ValueError) as error:
+        return Origin.from_dict(read_json(path))
+    except (ConfigError, OSError, RecursionError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({first_line(error)}); remove it if the retrain was started "
             "with the same flags, otherwise remove its folder"
@@ -103,6 +106,7 @@ def train(
     data,
     images,
     workdir: Path,
+    teacher: TeacherFile | None,
     options: RetrainOptions,
     on_epoch,
 ):
@@ -131,7 +135,9 @@ def train(
     holdout = others[0] if others else None
     try:
         with TrainingBar(recipe.epochs) as bar:
-            for epoch in _epochs(candidate, recipe, prepared, holdout, workdir, options, bar.step):
+            for epoch in _epochs(
+                candidate, recipe, prepared, holdout, workdir, teacher, options, bar.step
+            ):
                 bar.epoch(epoch.epoch, epoch.losses, epoch.ap)
                 on_epoch(asdict(epoch))
     except KeyboardInterrupt:
@@ -163,6 +169,7 @@ def _epochs(
     images,
     holdout,
     workdir: Path,
+    teacher: TeacherFile | None,
     options: RetrainOptions,
     progress,
 ):
@@ -176,6 +183,7 @@ def _epochs(
             holdout,
             workdir=workdir,
             device=options.device,
+            teacher=teacher,
             progress=progress,
         )
     from trials.compute.distributed import fit_on_ray
@@ -193,6 +201,7 @@ def _epochs(
         workdir=workdir,
         device=options.device,
         workers=options.workers,
+        teacher=teacher,
         progress=progress,
     )
 

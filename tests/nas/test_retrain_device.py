@@ -19,7 +19,7 @@ def fast_gpu(monkeypatch):
     """--batch-size auto as on a GPU; the list of calls: batch size, image size, sizes to try."""
 
     def choose_size(config, recipe, device, sizes, step, report):
-        assert set(step.keywords) == {"graph"}
+        assert set(step.keywords) == {"graph", "teacher"} and step.keywords["teacher"] is None
         calls.append((recipe.batch_size, recipe.size, sorted(sizes)))
         report(f"batch size: {max(sizes)}, chosen")
         return max(sizes)

@@ -37,6 +37,7 @@ from detector.data.cache import CachedImages
 from detector.training import distributed
 from detector.training.epoch import Epoch, Progress
 from detector.training.fit import fit
+from detector.training.teacher import TeacherFile
 from detector.weights.file_names import LAST
 from trials.compute.cluster import join
 from trials.compute.local_ray import ended_without_gcs, local_ray
@@ -58,8 +59,9 @@ def fit_on_ray(
     device: str,
     workers: int,
     progress: Progress,
+    teacher: TeacherFile | None = None,
 ) -> Iterator[Epoch]:
-    """As `fit`, on several workers. Every node must see the images and `workdir`.
+    """As `fit`, on several workers. Every node must see the images, `workdir` and the teacher.
 
     Starts a local Ray, or joins the cluster that RAY_ADDRESS names, until the training ends.
 
@@ -93,6 +95,7 @@ def fit_on_ray(
                 "device": "cuda" if gpu else "cpu",
                 "threads": threads,
                 "epochs_reported": epochs_reported,
+                "teacher": teacher,
             },
             # NCCL, the default on GPUs, refuses two workers on the same one.
             torch_config=TorchConfig(
@@ -223,6 +226,7 @@ def _work(job: dict) -> None:
             workdir=Path(job["workdir"]),
             device=job["device"],
             epochs_reported=job["epochs_reported"],
+            teacher=job["teacher"],
             progress=lambda *step: report("step", step),
         ):
             report("epoch", asdict(epoch))

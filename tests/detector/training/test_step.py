@@ -7,6 +7,7 @@ from dataclasses import replace
 import helpers
 import pytest
 import torch
+from helpers import teacher_file
 
 from detector.boxes.anchors import priors
 from detector.config.detector import Anchors, Head
@@ -21,6 +22,7 @@ from detector.training.distributed import Worker
 from detector.training.optim import make_optimizer, set_lr
 from detector.training.step import (
     Precision,
+    load_teacher,
     memory_format,
     set_train_mode,
     train_step,
@@ -39,7 +41,7 @@ CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def one_step(config, recipe, batch, **loaded):
+def one_step(config, recipe, batch, teacher=None, **loaded):
     """Model after a step from seed 0, the losses, and the precision."""
     model = build_detector(config).to(memory_format=memory_format(recipe))
     set_train_mode(model, recipe)
@@ -47,7 +49,7 @@ def one_step(config, recipe, batch, **loaded):
     if loaded:
         precision.scaler.load_state_dict(precision.scaler.state_dict() | loaded)
     optimizer = make_optimizer(model, recipe.optimizer)
-    losses = train_step(model, optimizer, batch, config, recipe, precision)
+    losses = train_step(model, optimizer, batch, config, recipe, precision, teacher)
     return model, losses, precision
 
 
@@ -181,6 +183,31 @@ def test_workers_have_the_gradients_of_one(batch, name, monkeypatch):
             assert (p.grad - q.grad).norm() <= 1e-5 * p.grad.norm(), key
     weights = [model.state_dict() for model, *_ in found]
     assert all(w[key].equal(weights[0][key]) for w in weights for key in w)
+
+
+def test_parts_and_workers_with_a_teacher_have_the_gradients_of_one(batch, tmp_path, monkeypatch):
+    """Of another head; what its losses are divided by is summed, too."""
+    file = teacher_file(tmp_path, ANCHOR_FREE, seed=5)
+    recipe = replace(RECIPE, norm="frozen", precision="fp32")
+    teacher = load_teacher(file, CONFIG, recipe, CPU)
+    alone, losses, _ = one_step(CONFIG, recipe, batch, teacher)
+    assert losses["teacher_score"] > 0 and losses["teacher_box"] > 0
+    terms = ("class", "box", "box", "landmark", "teacher_score", "teacher_box")  # box counts twice
+    assert losses["total"] == pytest.approx(sum(losses[term] for term in terms), rel=1e-5)
+    split = replace(recipe, accumulate=3)
+    found = [one_step(CONFIG, split, batch, teacher)]
+    workers = Workers(2)
+    monkeypatch.setattr(distributed, "this_worker", workers.this_worker)
+    monkeypatch.setattr(distributed, "all_reduce_sum", workers.all_reduce_sum)
+    found += workers.run(
+        lambda rank: one_step(
+            CONFIG, split, Batch(batch.images[rank::2], batch.targets[rank::2]), teacher
+        )
+    )
+    for model, same, _ in found:
+        assert same == pytest.approx(losses, rel=1e-5)
+        for (key, p), q in zip(alone.named_parameters(), model.parameters()):
+            assert (p.grad - q.grad).norm() <= 1e-5 * p.grad.norm(), key
 
 
 def test_alone_nothing_is_shared():
