@@ -14,6 +14,7 @@ COMMANDS = {
     "retrain": ("nas.retrain", "train a design in full"),
     "evaluate": ("nas.evaluate", "AP on the val images, cost, score and the competition's rules"),
     "export": ("nas.export", "write a trained model as ONNX or OpenVINO"),
+    "entry": ("nas.entry", "pack a model as a competition entry, evaluated and checked"),
     "detect": ("nas.detect", "find faces in images, folders and videos"),
     "replay": ("nas.replay", "compare samplers on a table of trained designs"),
     "ladder": ("nas.ladder", "measure how well a study's proxies rank designs trained in full"),

@@ -57,6 +57,7 @@ LIGHT = (
     "nas.retrain",
     "nas.evaluate",
     "nas.export",
+    "nas.entry",
     "nas.detect",
     "nas.models.competition_rules",
     "nas.rescore",

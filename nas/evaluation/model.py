@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import time
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,28 +33,77 @@ from trials.record import mean_ap
 from trials.tracking.mlflow_store import check_store
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
     from detector.config.detector import Detector
     from detector.data.types import ImageSet
     from detector.inference.latency import Latency
+    from detector.metrics.wider import GroundTruth
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scored:
+    """A model with its results on the val images."""
+
+    result: dict
+    """What --json writes."""
+    predictions: Mapping[str, np.ndarray]
+    """Image → float64 [n, 5] x, y, w, h (px), score, as in WIDER's prediction files."""
+    images: ImageSet
+    truth: GroundTruth
 
 
 def evaluate_model(options: EvaluateOptions) -> dict:
-    """Score a model; returns what --json writes.
+    """Score a model, keep the result with it, and report it to MLflow; returns what --json writes.
 
     Raises:
         UserError: the model or the data cannot be used.
         PartialFailure: some images cannot be read; all others are scored.
+    """
+    check_store(options.tracking_uri)  # report a wrong URI before the evaluation
+    model = load_subject(options.model)
+    scored = score(model, options)
+    result = scored.result
+    folder = model.model.folder if model.model else None
+    if folder is not None and not os.access(folder, os.W_OK):
+        print(f"note: not kept for reports, as {folder} is read-only for this user")
+    elif folder is not None and options.settings == Evaluation():
+        assert model.config is not None
+        _save_with_model(folder, model.config, scored)
+        for study in folder.parents[:2]:  # of STUDY/best and STUDY/retrained/NAME
+            refresh_report(study)
+    track_evaluation(
+        options.tracking_uri,
+        options.model.runs_dir,
+        result,
+        model.design,
+        model.path,
+        model.origin,
+    )
+    if unreadable := result["unreadable"]:
+        print("cannot be read:\n  " + "\n  ".join(unreadable))
+        raise PartialFailure(
+            f"{len(unreadable)} of {len(scored.images)} images cannot be read; they count as "
+            "having no detections",
+            result,
+        )
+    return result
+
+
+def score(model: Subject, options: EvaluateOptions) -> Scored:
+    """Run a model on the val images, and print what comes out; keeps nothing but the prediction
+    files that the options ask for.
+
+    Raises:
+        UserError: the data cannot be used, or none of its images can be read.
     """
     from detector.inference.predict import coco_rows, wider_rows
     from detector.metrics.coco import coco_ap
     from detector.metrics.wider import wider_ap
     from detector.training.fit import choose_device
 
-    check_store(options.tracking_uri)  # report a wrong URI before the evaluation
     device = choose_device(options.device)
-    model = load_subject(options.model)
     beside = beside_of(model, options.beside, options.model.runs_dir)
     print(f"model: {model.title} ({model.description})\n  {model.path}")
     path, line = resolve_val_data(options.data, model.origin)
@@ -64,7 +114,7 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     print_uncounted(truth, path)
     print(f"  {len(images)} val images, {tta_flags.describe(options.settings)}; {faces_text}")
     if options.settings_of is not None:
-        print(f"evaluation settings of {options.settings_of}: {_settings_text(options.settings)}")
+        print(f"evaluation settings of {options.settings_of}: {settings_text(options.settings)}")
     detections, unreadable = _detect(model, images, options.settings, device)
     if len(unreadable) == len(images):
         raise UserError(
@@ -104,33 +154,10 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     if beside is not None and other_latency is not None:
         shown = result["beside"] = _beside(beside, other_latency, objective, path)
         print_beside(shown, latency.median_ms)
-    folder = model.model.folder if model.model else None
-    if folder is not None and not os.access(folder, os.W_OK):
-        print(f"note: not kept for reports, as {folder} is read-only for this user")
-    elif folder is not None and options.settings == Evaluation():
-        assert model.config is not None
-        _save_with_model(folder, model.config, result, images, predictions)
-        for study in folder.parents[:2]:  # of STUDY/best and STUDY/retrained/NAME
-            refresh_report(study)
-    track_evaluation(
-        options.tracking_uri,
-        options.model.runs_dir,
-        result,
-        model.design,
-        model.path,
-        model.origin,
-    )
-    if unreadable:
-        print("cannot be read:\n  " + "\n  ".join(unreadable))
-        raise PartialFailure(
-            f"{len(unreadable)} of {len(images)} images cannot be read; they count as "
-            "having no detections",
-            result,
-        )
-    return result
+    return Scored(result=result, predictions=predictions, images=images, truth=truth)
 
 
-def _settings_text(settings: Evaluation) -> str:
+def settings_text(settings: Evaluation) -> str:
     """Such as "long side at most 640 px, NMS 0.45 of the best 5000 with a score above 0.02, …"."""
     return (
         f"{tta_flags.describe(settings)}, {settings.interpolation.replace('_', ' or ')} resizing, "
@@ -208,13 +235,11 @@ def _beside(other: Subject, latency: Latency, objective: Objective, data: str) -
     }
 
 
-def _save_with_model(
-    folder: Path, config: Detector, result: dict, images: ImageSet, predictions: dict
-) -> None:
+def _save_with_model(folder: Path, config: Detector, scored: Scored) -> None:
     """Save the results that reports show: those at original size, without augmentation."""
     from nas.models.report_files import write_examples, write_network
 
-    write_text(folder / EVALUATION, json.dumps(result, indent=2) + "\n")
+    write_text(folder / EVALUATION, json.dumps(scored.result, indent=2) + "\n")
     write_network(folder, config)
-    if result["data"] == "synthetic":  # photographs must not be copied
-        write_examples(folder, images, predictions)
+    if scored.result["data"] == "synthetic":  # photographs must not be copied
+        write_examples(folder, scored.images, dict(scored.predictions))

@@ -6,6 +6,7 @@ given subset (about a third of WIDER FACE's train); size and MACs measured by th
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from detector.weights.pretrained import (
     MOBILENET_V1_SHA256,
     TORCHVISION_BACKBONES,
     Start,
+    Teacher,
 )
 from nas.models.model_folder import sha256_of
 from trials.record import Cost
@@ -31,6 +33,10 @@ IMAGENET_FILES = {  # sha256 → weights that were trained on ImageNet-1k only
 }
 
 
+Verdict = tuple[bool | None, str]
+"""Whether a rule holds (None: unknown), and the evidence."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Rule(Struct):
     """A rule, and whether a model complies with it."""
@@ -39,6 +45,12 @@ class Rule(Struct):
     holds: bool | None
     """None if the recorded facts do not decide it."""
     evidence: str
+
+
+def broken_rules(rules: Iterable[Rule]) -> list[str]:
+    """The rules that do not hold, or are unknown, in words."""
+    answers = {False: "does not hold", None: "is unknown"}
+    return [f"{rule.rule} {answers[rule.holds]}" for rule in rules if rule.holds is not True]
 
 
 def check_rules(
@@ -92,12 +104,20 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
 
     if recipe is None:
         return rule(None, "weights of another program, without a record of their training")
+    own = _own_pretraining(recipe, origin)
+    if origin is None or origin.teacher is None:
+        return rule(*own)
+    return rule(*_both(own, _teacher_pretraining(origin.teacher)))
+
+
+def _own_pretraining(recipe: Recipe, origin: Origin | None) -> Verdict:
+    """Of the model itself, whoever taught it."""
     if recipe.weights is None:
-        return rule(True, "trained from scratch, no pretrained weights")
+        return True, "trained from scratch, no pretrained weights"
     if origin is not None and origin.start is not None:
-        return rule(*_pretraining_chain(origin.start))
+        return _pretraining_chain(origin.start)
     if recipe.weights == "imagenet":
-        return rule(True, "started from torchvision's ImageNet-1k weights of its backbone")
+        return True, "started from torchvision's ImageNet-1k weights of its backbone"
     path = Path(recipe.weights)
     sha256 = origin.weights_sha256 if origin else None
     if sha256 is None and is_file(path):
@@ -105,27 +125,55 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
     shown = sha256[:12] if sha256 else "not recorded"
     name = imagenet_weights(sha256) if sha256 else None
     if name:
-        return rule(True, f"started from {name}, sha256 {shown}")
-    return rule(
-        None,
-        f"started from {path.name}, sha256 {shown}, which is not a known ImageNet-1k file",
-    )
+        return True, f"started from {name}, sha256 {shown}"
+    return None, f"started from {path.name}, sha256 {shown}, which is not a known ImageNet-1k file"
 
 
-def _pretraining_chain(start: Start) -> tuple[bool | None, str]:
-    """Whether the chain of initializations begins from scratch or with ImageNet-1k weights (None if
-    unknown), and its description."""
+def _pretraining_chain(start: Start) -> Verdict:
+    """Whether the chain of initializations begins from scratch or with ImageNet-1k weights."""
     text = f"started from {start.source}, sha256 {start.sha256[:12]}"
     if start.from_here:
         text += f" ({start.title}, trained by this program)"
-        if start.before is None:
-            return True, f"{text}, which started from scratch"
-        holds, before = _pretraining_chain(start.before)
+        holds, before = _pretraining_before(start)
         return holds, f"{text}, which {before}"
     name = imagenet_weights(start.sha256)
     if name:
         return True, f"{text}: {name}"
     return None, f"{text}, which is not a known ImageNet-1k file"
+
+
+def _pretraining_before(start: Start) -> Verdict:
+    """Of weights that this program trained: what came before, and what taught them."""
+    own: Verdict = (True, "started from scratch")
+    if start.before is not None:
+        own = _pretraining_chain(start.before)
+    if start.teacher is None:
+        return own
+    return _both(own, _teacher_pretraining(start.teacher), " and was ")
+
+
+def _teacher_pretraining(teacher: Teacher) -> Verdict:
+    text, weights = _taught_by(teacher), teacher.weights
+    if not weights.from_here:
+        return None, f"{text}, whose pretraining is not recorded"
+    holds, before = _pretraining_before(weights)
+    return holds, f"{text}, which {before}"
+
+
+def _taught_by(teacher: Teacher) -> str:
+    """The teacher with its size."""
+    weights = teacher.weights
+    return (
+        f"taught by {weights.source}, sha256 {weights.sha256[:12]} ({weights.title}, "
+        f"{teacher.params:,} parameters, {teacher.macs / 1e9:.4f} G MACs)"
+    )
+
+
+def _both(first: Verdict, second: Verdict, joint: str = "; ") -> Verdict:
+    """A rule that two verdicts decide: broken if one of them is, else unknown if one of them is."""
+    found = (first[0], second[0])
+    holds = False if False in found else None if None in found else True
+    return holds, f"{first[1]}{joint}{second[1]}"
 
 
 def imagenet_weights(sha256: str) -> str | None:
@@ -154,9 +202,17 @@ def _data(origin: Origin | None) -> Rule:
         return rule(
             False, f"trained on {origin.images} built-in drawn scenes instead of WIDER FACE"
         )
-    inherited = _inherited_data(origin)
-    if inherited:
-        return rule(None, inherited)
+    own = _own_data(origin)
+    if origin.teacher is None:
+        return rule(*own)
+    return rule(*_both(own, _teacher_data(origin.teacher, origin)))
+
+
+def _own_data(origin: Origin) -> Verdict:
+    """Of the model itself, whoever taught it."""
+    inherited = _inherited_data(origin.start, origin)
+    if inherited[0] is not True:
+        return inherited
     holdout = "hold-out included" if origin.with_holdout else "hold-out left out"
     fraction = f"share {origin.data.fraction:g}, " if origin.data.fraction < 1 else ""
     evidence = (
@@ -164,34 +220,67 @@ def _data(origin: Origin | None) -> Rule:
         f"fingerprint {origin.data_fingerprint}) and nothing else"
     )
     if origin.images > MAX_SHARE * TRAIN_IMAGES:
-        return rule(
-            False,
+        return False, (
             f"{evidence}; that is more than a third of the train images "
-            f"({TRAIN_IMAGES // 3:,}): use --fraction 0.333",
+            f"({TRAIN_IMAGES // 3:,}): use --fraction 0.333"
         )
-    return rule(True, evidence)
+    return True, evidence
 
 
-def _inherited_data(origin: Origin) -> str | None:
-    """Why it is unknown whether the pretrained weights were trained on other face images; None if
-    they were trained on the same images, or on no faces."""
-    start = origin.start
+def _inherited_data(start: Start | None, origin: Origin) -> Verdict:
+    """Whether pretrained weights saw no face images but those of `origin`, also by those that
+    taught them."""
     while start is not None:
         if start.part == "detector":
             data = start.trained_on
             if data is None:
-                return f"started from {start.source}, which does not record its training data"
+                return None, f"started from {start.source}, which does not record its training data"
             if (data["path"], data["data_fingerprint"]) != (
                 origin.data.path,
                 origin.data_fingerprint,
             ):
-                return (
-                    f"started from {start.source}, trained on {data['images']:,} images of "
-                    f"{data['path']} (fingerprint {data['data_fingerprint']}), which are not "
+                return None, (
+                    f"started from {start.source}, trained on {_images_of(data)}, which are not "
                     "the images that training continued with"
                 )
+        if start.teacher is not None:
+            taught = _teacher_data(start.teacher, origin)
+            if taught[0] is not True:
+                return taught[0], f"started from {start.source}, {taught[1]}"
         start = start.before
-    return None
+    return True, ""
+
+
+def _teacher_data(teacher: Teacher, origin: Origin) -> Verdict:
+    """Whether a teacher saw no face images but those that `origin` trained on."""
+    text, weights = _taught_by(teacher), teacher.weights
+    data = weights.trained_on
+    if data is None:
+        return None, f"{text}, which does not record its training data"
+    if not _same_subset(data, origin):
+        return False, f"{text}, trained on {_images_of(data)}, which are other images"
+    holds, why = _inherited_data(weights.before, origin)
+    if holds is True and weights.teacher is not None:
+        holds, why = _teacher_data(weights.teacher, origin)
+    return holds, f"{text}, trained on images of the same subset" + (f"; {why}" if why else "")
+
+
+def _same_subset(data: dict, origin: Origin) -> bool:
+    """Whether `Start.trained_on` describes the images of `origin`; the hold-out may differ."""
+    if data["data_fingerprint"] == origin.data_fingerprint:
+        return True
+    ours = origin.data
+    same = (data["path"], data.get("fraction"), data.get("seed")) == (
+        ours.path,
+        ours.fraction,
+        ours.seed,
+    )
+    return same and data.get("holdout") != ours.holdout
+
+
+def _images_of(data: dict) -> str:
+    """The images that `Start.trained_on` describes."""
+    return f"{data['images']:,} images of {data['path']} (fingerprint {data['data_fingerprint']})"
 
 
 def _measured(cost: Cost, thop: tuple[int, int]) -> Rule:

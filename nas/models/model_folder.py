@@ -50,11 +50,12 @@ class Model:
         return self.path.parent if (self.path.parent / METRICS).is_file() else None
 
 
-def load_model(path: Path, preset: str | None = None) -> Model:
+def load_model(path: Path, preset: str | None = None, preset_flag: str = "--preset") -> Model:
     """Load weights with their detector.
 
     Args:
         preset: the design, for weights that do not contain it (those of other programs).
+        preset_flag: the flag that gives it, for messages.
 
     Raises:
         UserError: no such file, not weights, or weights of another design.
@@ -71,8 +72,8 @@ def load_model(path: Path, preset: str | None = None) -> Model:
     saved = None
     if config is None and is_onnx(path) and is_file(path):
         raise UserError(
-            f"{path}: is an ONNX graph; name the design of its weights with --preset, or score "
-            "the graph itself with nas.evaluate --model"
+            f"{path}: is an ONNX graph; name the design of its weights with {preset_flag}, or "
+            "score the graph itself with nas.evaluate --model"
         )
     try:
         if config is None or not is_onnx(path):
@@ -87,7 +88,7 @@ def load_model(path: Path, preset: str | None = None) -> Model:
         raise
     except UserError as error:
         if preset is None:
-            hint = "; or name the design of another program's weights with --preset"
+            hint = f"; or name the design of another program's weights with {preset_flag}"
             raise UserError(f"{error}{hint if is_file(path) else ''}") from error
     if config is None:
         assert saved is not None
@@ -186,8 +187,6 @@ def save_model(
 
     An older model in `folder` is replaced after the new one is complete.
     """
-    import yaml
-
     from detector.weights import checkpoint
 
     new_folder = folder.with_name(f".{folder.name}.new")
@@ -195,18 +194,29 @@ def save_model(
     new_folder.mkdir(parents=True)
     recipe, origin = metrics.recipe, metrics.origin
     checkpoint.save(new_folder / WEIGHTS, net, config, recipe, {"origin": origin.to_dict()})
-    text = yaml.safe_dump(
-        {"detector": config.to_dict(), "recipe": recipe.to_dict()},
-        sort_keys=False,
-        default_flow_style=None,
-        width=100,
-    )
-    write_text(new_folder / CONFIG, f"# {origin.title}, in the format of a preset\n{text}")
+    write_config(new_folder, origin.title, config, recipe.to_dict())
     metrics.write(new_folder / METRICS)
     write_network(new_folder, config)
     for path in extra_files:
         shutil.copy(path, new_folder)
     _replace(folder, new_folder)
+
+
+def write_config(folder: Path, title: str, config: Detector, recipe: dict) -> None:
+    """Write config.yaml.
+
+    Args:
+        recipe: a `Recipe` as plain data, or a part of one.
+    """
+    import yaml
+
+    text = yaml.safe_dump(
+        {"detector": config.to_dict(), "recipe": recipe},
+        sort_keys=False,
+        default_flow_style=None,
+        width=100,
+    )
+    write_text(folder / CONFIG, f"# {title}, in the format of a preset\n{text}")
 
 
 def copy_model(source: Path, folder: Path) -> None:

@@ -6,8 +6,7 @@ import contextlib
 import hashlib
 import json
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from detector.config.recipe import Recipe
@@ -38,6 +37,7 @@ NEWER_KEYS = (
     "evaluation.interpolation",
     "loss.unmatched",
     "loss.min_positives",
+    "distillation",
 )
 """Keys of a recipe that are missing from the metrics.json of older versions."""
 _TAGS = ("data_name", "data_fingerprint", "seed", "sampler", "scheduler", "space_hash")
@@ -200,7 +200,13 @@ def retrain_run(uri: str, runs_dir: Path, retrain: Retrain) -> RetrainRun | Null
 
 
 def track_evaluation(
-    uri: str, runs_dir: Path, result: Mapping, design: str, weights: Path, origin: Origin | None
+    uri: str,
+    runs_dir: Path,
+    result: Mapping,
+    design: str,
+    weights: Path,
+    origin: Origin | None,
+    files: Sequence[Path] = (),
 ) -> bool:
     """Log an evaluation as a run.
 
@@ -209,6 +215,7 @@ def track_evaluation(
         design: `arch_hash` of the model.
         weights: the file that was evaluated.
         origin: of the model's retrain; None if unknown.
+        files: artifacts of the run.
 
     Returns:
         Whether MLflow has the complete run.
@@ -261,6 +268,7 @@ def track_evaluation(
                 | {f"coco_{name}": value for name, value in coco.items() if value is not None},
                 step=0,
                 time=result["finished"],
+                files=files,
                 trial_tags={"evaluate_score": result["score"]} if standard else {},
             )
         )
@@ -290,7 +298,8 @@ def _retrain_facts(retrain: Retrain) -> RunFacts:
             "weights": recipe.weights or "scratch",
             "images": origin.images,
             "describe": retrain.describe,
-        },
+        }
+        | ({"teacher": origin.teacher.weights.title} if origin.teacher else {}),
         data=DataFacts(
             name=origin.data_name,
             fingerprint=origin.data_fingerprint,
@@ -302,8 +311,7 @@ def _retrain_facts(retrain: Retrain) -> RunFacts:
 
 def _retrain_key(retrain: Retrain) -> str:
     """Identifies a retrain, also if an older version wrote its metrics.json."""
-    origin = replace(retrain.origin, start=None).to_dict()
-    return _digest(retrain.design, origin, older_keys(retrain.recipe))
+    return _digest(retrain.design, retrain.origin.identity, older_keys(retrain.recipe))
 
 
 def older_keys(recipe: Recipe) -> dict:

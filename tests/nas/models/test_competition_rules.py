@@ -1,7 +1,7 @@
 import torch
 
 from detector.config.recipe import DataChoice, Recipe
-from detector.weights.pretrained import Start
+from detector.weights.pretrained import Start, Teacher
 from nas.models.competition_rules import check_rules, imagenet_weights
 from trials.objective import Objective
 from trials.record import Cost
@@ -124,3 +124,66 @@ def test_data_rule():
 def test_unrecorded_facts_leave_a_rule_undecided():
     rules = check_rules(COST, (COST.params, COST.macs), None, None)
     assert [rule.holds for rule in rules] == [True, None, None, True]
+
+
+def taught(**changes) -> Teacher:
+    return Teacher(weights=start(**changes), describe="mnv1", params=3_000_000, macs=2_500_000_000)
+
+
+def test_a_teacher_is_stated_with_its_size_data_and_pretraining():
+    imagenet = start(
+        source="r18.pth", part="backbone", sha256="f37072fd" + "0" * 56, from_here=False
+    )
+    rules = rules_of(source=origin(teacher=taught(source="t.pt", before=imagenet)))
+    text = "taught by t.pt, sha256 abababababab (trial 1 of study x, 3,000,000 parameters, 2.5000 G"
+    for name in ("pretrained", "no"):
+        assert rules[name].holds is True and text in rules[name].evidence
+    assert rules["pretrained"].evidence.startswith("trained from scratch, no pretrained weights; ")
+    assert "torchvision's resnet18" in rules["pretrained"].evidence
+    assert "trained on images of the same subset" in rules["no"].evidence
+    assert rules["at"].evidence == "426,608 parameters of the built network"  # without the teacher
+
+
+def test_a_teacher_trained_on_other_images_breaks_the_rule():
+    seen = start().trained_on | {"fraction": 1.0, "seed": 0, "holdout": 0.2}
+    other = seen | {"data_fingerprint": "ba9876543210", "images": 12_880}
+    for data in (other, other | {"fraction": 0.333, "holdout": 0.1}, other | {"path": "elsewhere"}):
+        rule = rules_of(source=origin(teacher=taught(trained_on=data)))["no"]
+        assert rule.holds is False and f"12,880 images of {data['path']}" in rule.evidence
+    same = other | {"holdout": 0.1}  # the same images with another hold-out
+    assert rules_of(source=origin(teacher=taught(trained_on=same)))["no"].holds is True
+
+
+def test_of_a_foreign_teacher_nothing_is_known():
+    foreign = taught(source="x.pth", from_here=False, trained_on=None)
+    rules = rules_of(source=origin(teacher=foreign))
+    assert rules["no"].holds is None and rules["pretrained"].holds is None
+    assert (
+        "x.pth" in rules["no"].evidence and "not record its training data" in rules["no"].evidence
+    )
+    assert "whose pretraining is not recorded" in rules["pretrained"].evidence
+    too_many = rules_of(source=origin(teacher=foreign, images=12_880))["no"]
+    assert too_many.holds is False  # what is known breaks it, whatever is unknown
+
+
+def test_who_taught_the_teacher_and_what_it_started_from_counts():
+    foreign = taught(source="x.pth", from_here=False, trained_on=None)
+    other = start().trained_on | {"data_fingerprint": "ba9876543210"}
+    for weights, data, pretrained in (
+        (start(teacher=foreign), None, None),
+        (start(before=start(teacher=foreign)), None, None),
+        (start(before=start(source="x.pth", from_here=False, trained_on=None)), None, None),
+        (start(teacher=taught(trained_on=other)), False, True),
+        (start(before=start(teacher=taught(trained_on=other))), False, True),
+        (start(teacher=taught()), True, True),
+    ):
+        chain = Teacher(weights=weights, describe="mnv1", params=1, macs=1)
+        for recipe, source in (
+            (Recipe(), origin(teacher=chain)),
+            (Recipe(weights="w.pt"), origin(start=weights)),
+        ):
+            rules = rules_of(recipe=recipe, source=source)
+            assert rules["no"].holds is data, rules["no"].evidence
+            assert rules["pretrained"].holds is pretrained, rules["pretrained"].evidence
+    stored = Origin.from_dict(origin(teacher=foreign).to_dict())
+    assert stored == origin(teacher=foreign) and "teacher" not in origin().identity
