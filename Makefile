@@ -8,7 +8,8 @@ STAMP := $(VENV)/.installed
 # One compute thread for each test process: faster together than processes that share all cores.
 PYTEST := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
 
-.PHONY: help install search lint docs test test-slow test-faults test-gpu benchmark gpu-report clean
+.PHONY: help install search lint docs test test-slow test-faults test-gpu benchmark benchmark-samplers \
+        gpu-report clean
 .DEFAULT_GOAL := help
 
 help:
@@ -20,6 +21,7 @@ help:
 	@echo "make test-faults a search with fifty random faults; FAULT_SEED=N chooses others"
 	@echo "make test-gpu    the tests that need a GPU"
 	@echo "make benchmark   measured rates and ratios"
+	@echo "make benchmark-samplers  the samplers on tables that others made (hours)"
 	@echo "make gpu-report  8 minutes of measuring on a GPU, written to docs/gpu.md;"
 	@echo "                 with FLAGS='--data data/widerface' on WIDER FACE"
 	@echo "make clean       removes .venv and caches; studies under runs/ stay"
@@ -56,6 +58,12 @@ test-gpu: install
 
 benchmark: install
 	$(PYTEST) -m benchmark -s tests/benchmarks
+
+# Resumes what build/samplers.jsonl has.
+benchmark-samplers: install
+	mkdir -p build
+	$(BIN)/python -m pip install --disable-pip-version-check -e '.[benchmark-samplers]'
+	OMP_NUM_THREADS=1 $(BIN)/python tests/benchmarks/sampler_judges.py --out build/samplers.jsonl $(FLAGS)
 
 # What was measured is worth a page even where a part failed.
 gpu-report: install

@@ -29,9 +29,9 @@ from trials.record import Status, TrialRecord
 SAMPLES = 288
 BEST = 3
 """Designs that count as the best."""
-FRONT_SHARE = 0.2
-"""Share of the steps that serve the front, once BEST designs are trained in full: early on they
-cost more than they find."""
+FRONT_SHARE = {"score": 0.2, "front": 0.5}
+"""By the space's `promote`: the share of the steps that serve the front, once BEST designs are
+trained in full: early on they cost more than they find."""
 MAX_TRIALS = 200
 """Trials that the model sees, so that a step takes less than a second in a long study."""
 
@@ -74,7 +74,7 @@ class Joint:
         costs = [r.cost for r in trials]
         costs += expected_costs([c.cost for c in candidates], costs)
         completed = sum(r.status is Status.COMPLETED and r.number != 0 for r in trials)
-        if completed >= BEST and rng.random() < FRONT_SHARE:
+        if completed >= BEST and rng.random() < FRONT_SHARE[self._space.promote]:
             speed = np.array([objective.speed_score(cost) for cost in costs])
             chance = chance_on_front(accuracy, speed)
         else:

@@ -1,5 +1,7 @@
 """The decisions of `joint`."""
 
+from dataclasses import replace
+
 import helpers
 import numpy as np
 import pytest
@@ -118,3 +120,23 @@ def test_latency_counts_where_it_is_the_metric(space, trial):
         for r in (trial(n, {2: 0.05 + 0.01 * n}) for n in range(4))
     ]
     assert Joint(timed).next_step(records, 0, epochs=50) != joint.Step()
+
+
+def test_promote_front_gives_the_front_more_of_the_steps(space, trial, monkeypatch):
+    records = [trial(n, {2: 0.1 * n, 6: 0.12 * n, 12: 0.15 * n}) for n in range(1, 5)]
+    served = []
+
+    def count(accuracy, speed):
+        served.append(1)
+        return chance_on_front(accuracy, speed)
+
+    monkeypatch.setattr(joint, "chance_on_front", count)
+    steps = {}
+    for promote in ("score", "front"):
+        served.clear()
+        sampler = Joint(replace(space, promote=promote))
+        for seed in range(40):
+            sampler.next_step(records, seed, epochs=100)
+        steps[promote] = len(served)
+    assert 2 <= steps["score"] <= 14  # a fifth
+    assert 12 <= steps["front"] <= 28  # half
