@@ -235,7 +235,7 @@ def generated_study(tmp_path):
                 [(r.number + 1, r.number) for r in records],
             )
             storage.executemany(
-                "insert into trial_user_attributes (trial_id, key, value_json) values (?, ?, ?)",
+                "insert into trial_system_attributes (trial_id, key, value_json) values (?, ?, ?)",
                 [
                     (r.number + 1, RECORD_ATTRIBUTE, json.dumps(json.dumps(r.to_dict())))
                     for r in records

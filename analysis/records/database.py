@@ -36,9 +36,13 @@ def stored_trials(path: Path) -> list[StoredTrial]:
     """
     rows = _select(
         path,
-        "SELECT trials.trial_id, trials.state, value_json FROM trials "
-        "LEFT JOIN trial_user_attributes AS attributes "
-        "ON attributes.trial_id = trials.trial_id AND attributes.key = ? ORDER BY trials.number",
+        "SELECT trials.trial_id, trials.state, COALESCE(current.value_json, early.value_json) "
+        "FROM trials "
+        "LEFT JOIN trial_system_attributes AS current "
+        "ON current.trial_id = trials.trial_id AND current.key = ? "
+        "LEFT JOIN trial_user_attributes AS early "  # where 0.1.0 stored it
+        "ON early.trial_id = trials.trial_id AND early.key = ? ORDER BY trials.number",
+        RECORD_ATTRIBUTE,
         RECORD_ATTRIBUTE,
     )
     return [

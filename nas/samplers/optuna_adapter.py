@@ -30,6 +30,9 @@ class TrialStorage:
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._storage.get_trial(trial_id)
 
+    def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
+        self._storage.set_trial_system_attr(trial_id, key, value)
+
     def set_trial_user_attr(self, trial_id: int, key: str, value: Any) -> None:
         self._storage.set_trial_user_attr(trial_id, key, value)
 
@@ -41,6 +44,17 @@ class TrialStorage:
     ) -> None:
         """End a trial."""
         self._storage.set_trial_state_values(trial_id, state, values)
+
+
+def set_metric_names(study: optuna.Study, names: list[str]) -> None:
+    """Name the values of a study for Optuna's own tools; experimental there, as a warning says."""
+    import warnings
+
+    from optuna.exceptions import ExperimentalWarning
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        study.set_metric_names(names)
 
 
 def trial_id_of(trial: FrozenTrial) -> int:

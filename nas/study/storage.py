@@ -16,7 +16,7 @@ from pathlib import Path
 from analysis.records.database import reported_epochs, stored_trials
 from detector.base.errors import UserError, disk_full, first_line
 from detector.base.files import exists
-from nas.samplers.optuna_adapter import TrialStorage
+from nas.samplers.optuna_adapter import TrialStorage, set_metric_names
 from trials.folders import (
     DATABASE,
     MANIFEST,
@@ -25,6 +25,7 @@ from trials.folders import (
     find_study,
     read_manifest,
 )
+from trials.names import describe
 from trials.record import (
     RECORD_ATTRIBUTE,
     Status,
@@ -65,6 +66,9 @@ class Study:
                     direction="maximize",
                     load_if_exists=True,  # left by a process that was killed
                 )
+                set_metric_names(self._optuna, ["score"])
+                for name, value in _attributes(manifest).items():
+                    self._optuna.set_user_attr(name, value)
             else:
                 self._optuna = optuna.load_study(study_name=manifest.name, storage=storage)
             self._storage = TrialStorage(self._optuna)
@@ -145,7 +149,8 @@ class Study:
         numbers = [record.number for record in records]
         assert numbers == list(range(len(self._records), len(self._records) + len(records)))
         trial_id = self._new_trial(
-            {RECORD_ATTRIBUTE: records_to_json(records), "infeasible": len(records)},
+            records,
+            {"infeasible": len(records), "reason": records[0].reason},
             state=TrialState.FAIL,
         )
         for record in records:
@@ -159,7 +164,7 @@ class Study:
             self._create(record, trial.distributions)
             return
         trial_id = self._trial_ids[record.number]
-        self._storage.set_trial_user_attr(trial_id, RECORD_ATTRIBUTE, records_to_json(record))
+        self._storage.set_trial_system_attr(trial_id, RECORD_ATTRIBUTE, records_to_json(record))
         self._index(record, trial_id, finished=False)
         self._update_optuna(record, record.scores(since=len(previous.epochs)))
 
@@ -200,13 +205,15 @@ class Study:
 
     def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
         attributes = {
-            RECORD_ATTRIBUTE: records_to_json(record),
-            "design": record.design,
+            "design": describe(record.detector),
             "params": record.cost.params,
             "macs": record.cost.macs,
             "speed_score": record.speed_score,
         }
+        if record.reason is not None:
+            attributes["reason"] = record.reason
         trial_id = self._new_trial(
+            record,
             attributes,
             state=_state(record),
             value=_value(record),
@@ -224,17 +231,29 @@ class Study:
         if record.status.ended:
             if record.accuracy_score is not None:
                 self._storage.set_trial_user_attr(trial_id, "accuracy_score", record.accuracy_score)
+            if record.reason is not None:
+                self._storage.set_trial_user_attr(trial_id, "reason", record.reason)
             value = _value(record)
             self._storage.set_trial_state_values(
                 trial_id, _state(record), None if value is None else [value]
             )
             self._finished.add(record.number)
 
-    def _new_trial(self, attributes: dict, **changes) -> int:
-        """The id of a new Optuna trial; it is immutable if its state is a finished one."""
+    def _new_trial(
+        self, records: TrialRecord | Sequence[TrialRecord], attributes: dict, **changes
+    ) -> int:
+        """The id of a new Optuna trial; it is immutable if its state is a finished one.
+
+        Args:
+            attributes: what Optuna's own tools show of it. The records are a system attribute,
+                which they do not.
+        """
         from optuna.trial import create_trial
 
-        trial = create_trial(user_attrs=attributes, **changes)
+        text = records_to_json(records)
+        trial = create_trial(
+            user_attrs=attributes, system_attrs={RECORD_ATTRIBUTE: text}, **changes
+        )
         return self._storage.create_new_trial(trial)
 
     def _index(self, record: TrialRecord, trial_id: int, *, finished: bool) -> None:
@@ -274,6 +293,18 @@ def _read_only(folder: Path) -> UserError:
         f"mkdir -p copies && {copy} and give --runs-dir copies (analysis.report, analysis.choose "
         "and nas.evaluate can read the original)"
     )
+
+
+def _attributes(manifest: Manifest) -> dict[str, str | int]:
+    """What Optuna's own tools show of a study."""
+    return {
+        "space": manifest.space,
+        "sampler": manifest.sampler,
+        "scheduler": manifest.scheduler,
+        "seed": manifest.seed,
+        "data": f"{manifest.data_name} {manifest.data_fingerprint}",
+        "score": str(manifest.objective),
+    }
 
 
 def _state(record: TrialRecord):

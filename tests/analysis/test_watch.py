@@ -18,7 +18,8 @@ def store(folder, change) -> None:
     records = [change(record) for record in load_records(folder)]
     with sqlite3.connect(folder / DATABASE) as database:
         database.executemany(
-            "UPDATE trial_user_attributes SET value_json = ? WHERE key = 'record' AND trial_id = ?",
+            "UPDATE trial_system_attributes SET value_json = ? "
+            "WHERE key = 'record' AND trial_id = ?",
             [(json.dumps(json.dumps(r.to_dict())), r.number + 1) for r in records],
         )
     database.close()

@@ -211,6 +211,7 @@ def test_killed_before_or_after_any_write_to_the_storage(
 
         for name in (
             "create_new_trial",
+            "set_trial_system_attr",
             "set_trial_user_attr",
             "set_trial_intermediate_value",
             "set_trial_state_values",
@@ -235,7 +236,7 @@ def test_killed_before_or_after_any_write_to_the_storage(
     latest_states = {
         record.number: trial.state
         for trial in study._optuna.get_trials()
-        for record in records_from_json(trial.user_attrs["record"])
+        for record in records_from_json(trial.system_attrs["record"])
     }
     assert all(state.is_finished() for state in latest_states.values())
 

@@ -18,6 +18,7 @@ ATTRIBUTES = {
     "Study._storage": (
         "create_new_trial",
         "get_trial",
+        "set_trial_system_attr",
         "set_trial_user_attr",
         "set_trial_intermediate_value",
         "set_trial_state_values",
@@ -33,6 +34,7 @@ PARAMETERS = {
     "InMemoryStorage.get_all_trials": ("self", "study_id", "deepcopy", "states"),
     "Study._storage.create_new_trial": ("study_id", "template_trial"),
     "Study._storage.get_trial": ("trial_id",),
+    "Study._storage.set_trial_system_attr": ("trial_id", "key", "value"),
     "Study._storage.set_trial_user_attr": ("trial_id", "key", "value"),
     "Study._storage.set_trial_intermediate_value": ("trial_id", "step", "intermediate_value"),
     "Study._storage.set_trial_state_values": ("trial_id", "state", "values"),
@@ -90,14 +92,16 @@ def test_stored_trials_come_back(study):
             state=TrialState.RUNNING, params={"x": 0.5}, distributions=distributions
         )
     )
-    storage.set_trial_user_attr(trial_id, "record", "text")
+    storage.set_trial_user_attr(trial_id, "macs", 20)
+    storage.set_trial_system_attr(trial_id, "record", "text")
     storage.set_trial_intermediate_value(trial_id, 3, 0.25)
     storage.set_trial_state_values(trial_id, TrialState.COMPLETE, [0.75])
     (trial,) = study.get_trials()
     assert trial == storage.get_trial(trial_id)
     assert optuna_adapter.trial_id_of(trial) == trial_id
     assert (trial.params, trial.distributions, trial.value) == ({"x": 0.5}, distributions, 0.75)
-    assert (trial.user_attrs, trial.intermediate_values) == ({"record": "text"}, {3: 0.25})
+    assert (trial.user_attrs, trial.system_attrs) == ({"macs": 20}, {"record": "text"})
+    assert trial.intermediate_values == {3: 0.25}
 
 
 def test_a_sampler_sees_the_given_trials_and_no_others():

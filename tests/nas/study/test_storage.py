@@ -75,6 +75,10 @@ def test_optuna_shows_the_same_results(tmp_path):
     assert first.params == {"width": 3}
     assert first.user_attrs["accuracy_score"] == 0.5
     assert first.user_attrs["macs"] == 20
+    assert first.user_attrs["design"].startswith("mnv1 ")
+    assert max(len(str(value)) for value in first.user_attrs.values()) < 100  # no JSON of a record
+    assert optuna_study.metric_names == ["score"]
+    assert optuna_study.user_attrs["space"] == MANIFEST.space
     assert second.state == optuna.trial.TrialState.PRUNED
     assert second.intermediate_values == {1: pytest.approx(0.25 + 0.2)}
 
@@ -103,7 +107,8 @@ class Killed(BaseException):
 @pytest.mark.parametrize(
     ("step", "lost"),
     [
-        ("set_trial_user_attr", "state and record"),
+        ("set_trial_system_attr", "state and record"),
+        ("set_trial_user_attr", "state"),
         ("set_trial_intermediate_value", "state"),
         ("set_trial_state_values", "state"),
     ],
