@@ -90,8 +90,8 @@ SAMPLERS = {
     ),
 }
 """All samplers by name. A new one is a file with its class, and a row here."""
-DEFAULT = "joint"
-"""Needs the fewest epochs on the recorded table (docs/replay.md)."""
+DEFAULT = "frugal"
+"""Needs the fewest epochs of those that are good on all judges (docs/samplers.md)."""
 
 
 def sampler_help() -> str:
