@@ -107,11 +107,11 @@ def test_a_search_trains_the_requested_number_of_designs(tmp_path, space, sample
     assert records[0].status is Status.COMPLETED
     assert len(records[0].epochs) == 4
     infeasible = [r for r in records if r.status is Status.INFEASIBLE]
-    assert infeasible
+    assert bool(infeasible) == (sampler == "random")  # joint proposes feasible designs only
     assert all(
         "max_params" in r.reason and r.cost.params > 20_000_000 and not r.epochs for r in infeasible
     )
-    assert {r.status for r in records} == {Status.COMPLETED, Status.PRUNED, Status.INFEASIBLE}
+    assert {r.status for r in records} - {Status.INFEASIBLE} == {Status.COMPLETED, Status.PRUNED}
     assert driver.finished()
 
 

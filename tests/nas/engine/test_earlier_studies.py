@@ -83,13 +83,9 @@ def test_a_study_keeps_what_it_learnt(earlier, tmp_path, space, tiny_data, monke
     data_name = open_data(replace(SearchOptions(space="quick").data_choice, path="synthetic")).name
     earlier("one", data_name=data_name)
 
-    def opened(name, **options):
-        return open_study(
-            SearchOptions(
-                space="quick", runs_dir=tmp_path, data="synthetic", study=name, **options
-            ),
-            space,
-        )[0]
+    def opened(name, sampler="joint", **options):
+        options |= {"runs_dir": tmp_path, "data": "synthetic", "study": name, "sampler": sampler}
+        return open_study(SearchOptions(space="quick", **options), space)[0]
 
     study = opened("new")
     assert study.manifest.learnt_from == ("one (29 designs)",)
