@@ -65,13 +65,7 @@ def make_parser() -> ArgumentParser:
         help="folder of WIDER FACE, or synthetic (default: the data that the model was trained "
         "on; with --check those that the entry was scored on)",
     )
-    data.add_argument(
-        "--ground-truth",
-        metavar="DIR",
-        type=Path,
-        help="folder of the official lists, wider_*_val.mat (default: ground_truth or val/gt in "
-        "the data folder; if missing, a face's height decides whether it is easy, medium or hard)",
-    )
+    cli.add_ground_truth_flag(data)
     tta = parser.add_argument_group("test size and test-time augmentation")
     tta_flags.add_size_flag(tta)
     tta_flags.add_tta_flags(tta)

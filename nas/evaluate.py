@@ -58,13 +58,7 @@ def make_parser() -> ArgumentParser:
         help="folder of WIDER FACE, or synthetic (default: the data that the model was trained "
         "on; if that is unknown, data/widerface if it exists, else synthetic)",
     )
-    data.add_argument(
-        "--ground-truth",
-        metavar="DIR",
-        type=Path,
-        help="folder of the official lists, wider_*_val.mat (default: ground_truth or val/gt in "
-        "the data folder; if missing, a face's height decides whether it is easy, medium or hard)",
-    )
+    cli.add_ground_truth_flag(data)
     data.add_argument(
         "--listed-only",
         action="store_true",

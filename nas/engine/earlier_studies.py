@@ -88,4 +88,4 @@ def _tables(data_name: str) -> Iterator[Source]:
             features(detector, recipe, Cost.of(detector))
             for detector, recipe in (space.resolve(row.params) for row in table.rows)
         ]
-        yield Source(name=f"{path.name}", features=rows, accuracy=table.accuracy[:, -1])
+        yield Source(name=path.name, features=rows, accuracy=table.accuracy[:, -1])

@@ -29,6 +29,7 @@ __all__ = [
     "add_data_flags",
     "add_detection_flags",
     "add_device_flag",
+    "add_ground_truth_flag",
     "add_model_flags",
     "count",
     "detection_settings",
@@ -163,6 +164,17 @@ def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluat
         if value is not None and not 0 <= value <= 1:
             raise UserError(f"{flag} {value}: must be between 0 and 1")
     return replace(default, **{name: value for name, value in given.items() if value is not None})
+
+
+def add_ground_truth_flag(group: argparse._ActionsContainer) -> None:
+    """Add --ground-truth, which commands that score a model on the val images share."""
+    group.add_argument(
+        "--ground-truth",
+        metavar="DIR",
+        type=Path,
+        help="folder of the official lists, wider_*_val.mat (default: ground_truth or val/gt in "
+        "the data folder; if missing, a face's height decides whether it is easy, medium or hard)",
+    )
 
 
 def add_device_flag(group: argparse._ActionsContainer) -> None:
