@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from detector.base.errors import UserError
+from detector.base.plugins import load_plugin
 from detector.base.process import disable_telemetry, limit_opencv
 from detector.config.recipe import DataChoice, Evaluation
 from trials.hints import DEFAULT_RUNS_DIR, DEFAULT_TRACKING_URI
@@ -40,6 +41,7 @@ __all__ = [
     "detect",
     "evaluate",
     "load_model",
+    "load_plugin",
     "open_study",
     "retrain",
     "search",

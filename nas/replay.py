@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.base.files import is_folder, write_text
+from detector.base.plugins import load_plugins, loaded_plugins
 from detector.config.shipped import find_file
 from nas.samplers.proposer import SAMPLERS
 
@@ -176,16 +177,18 @@ def _replays(table: Table, space: SearchSpace, tasks: list, jobs: int) -> Iterat
         return
     import multiprocessing
 
-    with multiprocessing.get_context("spawn").Pool(jobs, _prepare, (table, space)) as pool:
+    plugins = [str(plugin.path) for plugin in loaded_plugins()]
+    with multiprocessing.get_context("spawn").Pool(jobs, _prepare, (table, space, plugins)) as pool:
         yield from pool.imap(_play, tasks, chunksize=5)
 
 
 _prepared: tuple[Table, SearchSpace]
 
 
-def _prepare(table: Table, space: SearchSpace) -> None:
+def _prepare(table: Table, space: SearchSpace, plugins: Sequence[str] = ()) -> None:
     """Set what all tasks of a process share."""
     global _prepared
+    load_plugins(plugins)
     from nas.tabular.simulator import CachedSpace
 
     _prepared = (table, CachedSpace.of(space))

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -83,9 +86,14 @@ def metrics(detector: Detector, title: str = "trial 1 of study tiny", **changes)
     return Metrics(title=title, **facts | changes)
 
 
+@functools.cache
+def _mobile025() -> tuple[Detector, Recipe]:
+    return load_preset("retinaface_mobile025")
+
+
 def trial_record(number: int = 0, **changes) -> TrialRecord:
     """A completed trial of RetinaFace mobile0.25 without epochs."""
-    detector, recipe = load_preset("retinaface_mobile025")
+    detector, recipe = _mobile025()
     facts = {
         "status": Status.COMPLETED,
         "design": f"{number:012x}",
@@ -147,3 +155,41 @@ def flip_weight(path: Path) -> None:
     lengths = [int.from_bytes(header[at : at + 2], "little") for at in (26, 28)]
     content[largest.header_offset + 30 + sum(lengths) + largest.file_size // 2] ^= 1
     path.write_bytes(content)
+
+
+@contextlib.contextmanager
+def registrations_undone() -> Iterator[None]:
+    """Takes back what plugins register in the block."""
+    from detector.architecture import custom
+    from detector.base import plugins
+    from detector.config import backbones, recipe
+    from detector.config import detector as design
+    from detector.losses import tables
+    from detector.metrics.custom import METRICS
+    from nas.samplers.proposer import SAMPLERS
+    from trials import expression
+
+    modules = set(sys.modules)
+    kept: list[tuple[dict | list, dict | list]] = [
+        (table, table.copy())
+        for table in (
+            *(custom._stages, custom._necks, custom._blocks, custom._predictors),
+            *(design.NECKS, design.HEAD_BLOCKS, design.PREDICTORS, backbones.BACKBONES),
+            *(recipe.ASSIGNERS, recipe.CLASS_LOSSES, recipe.BOX_LOSSES),
+            *(tables.ASSIGNERS, tables.CLASS_LOSSES, tables.BOX_LOSSES),
+            *(METRICS, SAMPLERS, expression.FUNCTIONS, expression._registered, plugins._loaded),
+        )
+    ]
+    try:
+        yield
+    finally:
+        for table, before in kept:
+            table.clear()
+            if isinstance(table, dict):
+                table.update(before)
+            else:
+                table.extend(before)
+        expression.read_expression.cache_clear()
+        for name in set(sys.modules) - modules:
+            if name.startswith(plugins.MODULE_PREFIX):
+                del sys.modules[name]

@@ -167,6 +167,7 @@ VOCABULARY = (
     "trials.names",
     "trials.folders",
     "trials.hints",
+    "trials.plugins",
     "detector.base.cli",
     "detector.base.errors",
     "detector.base.files",

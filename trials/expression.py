@@ -7,12 +7,13 @@ from __future__ import annotations
 import ast
 import difflib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from typing import Any
 
 from detector.base.errors import ConfigError, first_line
+from detector.base.plugins import checked_new, plugin_faults
 from detector.metrics.levels import LEVELS
 
 COSTS = ("macs", "params", "latency_ms")
@@ -29,7 +30,8 @@ FUNCTIONS = {
     "max": None,
     "clip": 3,
 }
-"""Name → number of arguments; None means two or more. clip(x, low, high) limits x."""
+"""Name → number of arguments; None means two or more. clip(x, low, high) limits x. Plugins add
+theirs."""
 MAX_LENGTH = 500
 """Characters."""
 MAX_DEPTH = 40
@@ -42,7 +44,7 @@ MAX_SCORE = 1e6
 Evaluate = Callable[[Mapping[str, Any]], Any]
 """From values by name, numbers or arrays, to a number or an array."""
 
-_SHOWN = f"known: {', '.join(NAMES)}; functions {', '.join(FUNCTIONS)}"
+_registered: dict[str, Callable[..., Any]] = {}
 _ACCURACIES = (0.2, 0.5, 0.9)
 _TYPICAL_COSTS = tuple(
     dict(zip(COSTS, cost))
@@ -127,6 +129,35 @@ class Expression:
         return before + ", ".join(used) if used else ""
 
 
+def register_function(
+    name: str, *, arguments: int = 1, vectorized: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Decorator: a plugin's function for expressions, as in `score: 2 * accuracy + name(macs)`.
+
+    Args:
+        arguments: their number.
+        vectorized: whether it takes numpy arrays; otherwise it is called with single numbers, which
+            is slower.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    checked_new("function", name, (*FUNCTIONS, *NAMES))
+
+    def register(function: Callable[..., Any]) -> Callable[..., Any]:
+        import numpy as np
+
+        FUNCTIONS[name] = arguments
+        _registered[name] = function if vectorized else np.vectorize(function, otypes=[float])
+        return function
+
+    return register
+
+
+def _shown() -> str:
+    return f"known: {', '.join(NAMES)}; functions {', '.join(FUNCTIONS)}"
+
+
 @lru_cache(maxsize=100)
 def read_expression(text: str) -> Expression:
     """An expression from its text.
@@ -151,6 +182,17 @@ def read_expression(text: str) -> Expression:
     reader = _Reader(text)
     evaluate = reader.number(body, 1)
     return Expression(text, frozenset(reader.names), evaluate)
+
+
+def _of_plugin(name: str, arguments: Sequence[Evaluate]) -> Evaluate:
+    function = _registered[name]
+
+    def evaluate(values: Mapping[str, Any]) -> Any:
+        given = [argument(values) for argument in arguments]
+        with plugin_faults(f"function {name} of the score"):
+            return function(*given)
+
+    return evaluate
 
 
 def _typical(accuracy: float) -> dict[str, float]:
@@ -227,7 +269,7 @@ class _Reader:
                     node, "a comparison is only possible as in `1 if macs < 1e9 else 0`"
                 )
         raise self._refuse(
-            node, f"only numbers, names, + - * / **, parentheses and functions; {_SHOWN}"
+            node, f"only numbers, names, + - * / **, parentheses and functions; {_shown()}"
         )
 
     def _call(self, node: ast.Call, name: str, args: list[ast.expr], depth: int) -> Evaluate:
@@ -246,6 +288,8 @@ class _Reader:
         if name in ("min", "max"):
             pick = np.minimum if name == "min" else np.maximum
             return lambda values: reduce(pick, [one(values) for one in inner])
+        if name in _registered:
+            return _of_plugin(name, inner)
         apply, (argument,) = getattr(np, name), inner
         return lambda values: apply(argument(values))
 
@@ -288,7 +332,7 @@ class _Reader:
             return self._refuse(node, f"{name} is a number, not a function; use *")
         close = difflib.get_close_matches(name, (*NAMES, *FUNCTIONS), n=1)
         hint = f"did you mean {close[0]}? " if close else ""
-        return self._refuse(node, f"{name} is unknown; {hint}{_SHOWN}")
+        return self._refuse(node, f"{name} is unknown; {hint}{_shown()}")
 
     def _refuse(self, node: ast.expr, message: str) -> ConfigError:
         before = self._text.encode()[: node.col_offset]  # offsets count bytes

@@ -11,6 +11,8 @@ import shlex
 from collections.abc import Mapping
 from pathlib import Path
 
+from detector.base.plugins import loaded_plugins
+
 DEFAULT_RUNS_DIR = Path("runs")
 """Of --runs-dir."""
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"
@@ -31,9 +33,11 @@ def command(module: str, flags: Mapping[str, object]) -> str:
         module: as typed after `python -m`.
         flags: name of each flag, with underscores, → its value. True is a flag without a value;
             None, False and the defaults of --runs-dir, --tracking-uri and --device are left out.
+            The plugins of this process are added.
     """
     words = ["python", "-m", module]
-    for name, value in flags.items():
+    given = [(name, value) for name, value in flags.items() if name != "plugin"]
+    for name, value in [*given, *(("plugin", plugin.given) for plugin in loaded_plugins())]:
         if value is None or value is False or str(value) == _DEFAULTS.get(name):
             continue
         words.append(f"--{name.replace('_', '-')}")

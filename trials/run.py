@@ -47,6 +47,8 @@ class Segment(Struct):
     accumulate: int = 1
     """Gradient accumulation: minimum number of parts in which the images of a step are processed.
     More than the recipe's after a trial ran out of memory."""
+    plugins: tuple[str, ...] = ()
+    """Absolute paths of the study's copies of plugins, see `trials.plugins`."""
 
 
 @dataclass(frozen=True, kw_only=True)

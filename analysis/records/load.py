@@ -10,6 +10,7 @@ from analysis.records.database import stored_trials
 from detector.base.errors import UserError, first_line
 from detector.base.files import is_file
 from trials.folders import DATABASE, database_url
+from trials.plugins import check_plugins
 from trials.record import LEVELS, TrialRecord, records_from_json
 
 
@@ -25,6 +26,7 @@ def load_records(folder: Path) -> list[TrialRecord]:
         raise UserError(
             f"{path}: no such file; give the folder of a study, such as runs/retina-001"
         )
+    check_plugins(Path(folder))
     import optuna
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)  # it logs which study it loaded

@@ -10,8 +10,13 @@ pooling, learnt scales and functional calls such as `F.interpolate` count 0.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Size = tuple[int, int]
 """(height, width) in cells."""
@@ -205,6 +210,39 @@ class SSH:
             yield f"{name}.{part}", getattr(self, part), size
 
 
+class CustomLayer(ABC):
+    """A layer of a plugin: subclass it, as a frozen dataclass, with its module, and either with
+    `leaves`, the built-in layers that it is made of, or with its own counts."""
+
+    @property
+    @abstractmethod
+    def cout(self) -> int:
+        """Output channels."""
+
+    @property
+    def params(self) -> int:
+        """Parameters of `module()`."""
+        raise NotImplementedError(f"params of {type(self).__name__}, which has no leaves")
+
+    def macs(self, size: Size) -> int:
+        """MACs for an input of `size`, counted as thop does."""
+        raise NotImplementedError(f"macs of {type(self).__name__}, which has no leaves")
+
+    @abstractmethod
+    def module(self) -> nn.Module:
+        """The torch module, which maps [B, cin, H, W] to [B, cout, *self.out((H, W))]. Import torch
+        in here."""
+
+    def out(self, size: Size) -> Size:
+        """Size of the output."""
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        """Its parts for an input of `size`, each with the name that it has in the built detector
+        (where this layer is `name`); weights are inherited by parts."""
+        yield name, self, size
+
+
 def separable(
     cin: int,
     cout: int,
@@ -232,8 +270,8 @@ def unit(cin: int, cout: int, activation: str | None = "relu", norm: bool = True
     )
 
 
-Layer = Conv | MaxPool | AvgPool | Norm | Scale | Chain | Residual | SSH
-Leaf = tuple[str, Conv | MaxPool | AvgPool | Norm | Scale, Size]
+Layer = Conv | MaxPool | AvgPool | Norm | Scale | Chain | Residual | SSH | CustomLayer
+Leaf = tuple[str, Conv | MaxPool | AvgPool | Norm | Scale | CustomLayer, Size]
 """Name of the module, what it is, and the size of its input."""
 
 

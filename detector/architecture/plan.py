@@ -12,11 +12,15 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from detector.architecture.backbones.stages import stages
+from detector.architecture.custom import (
+    CustomNeck,
+    Use,
+    custom_block,
+    custom_neck,
+    custom_predictor,
+)
 from detector.architecture.layers import SSH, Chain, Conv, Layer, Scale, separable, unit
 from detector.config.detector import Detector, Head
-
-Use = tuple[str, Layer, int]
-"""Name of the module, its layer, pyramid level of its input (0 is the image)."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,7 @@ class TFPNPlan:
             yield f"neck.units.{index}", layer, level
 
 
-NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan
+NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan | CustomNeck
 
 
 @dataclass(frozen=True)
@@ -192,6 +196,9 @@ def plan(config: Detector) -> DetectorPlan:
 def _neck(config: Detector, backbone: BackbonePlan) -> NeckPlan:
     neck, act = config.neck, config.neck.activation
     levels, width = neck.levels, neck.width
+    custom = custom_neck(neck, {level: backbone.channels(level) for level in levels if level <= 5})
+    if custom is not None:
+        return custom
     if neck.kind in ("tfpn", "none"):
         units = (unit(width, width, act),) * len(levels)
         return TFPNPlan(levels, units if neck.kind == "tfpn" else ())
@@ -262,6 +269,9 @@ def _heads(config: Detector) -> HeadPlan:
 
 
 def _tower_layer(head: Head, cin: int) -> Layer:
+    custom = custom_block(head.block, cin, head.width)
+    if custom is not None:
+        return custom
     if head.block == "unit":
         return unit(cin, head.width)
     if head.block == "separable":
@@ -271,6 +281,9 @@ def _tower_layer(head: Head, cin: int) -> Layer:
 
 def _predictor(kind: str, cin: int, cout: int) -> Layer:
     """Its last convolution has a bias, and neither norm nor activation."""
+    custom = custom_predictor(kind, cin, cout)
+    if custom is not None:
+        return custom
     if kind == "unit":
         return unit(cin, cout, activation=None, norm=False)
     if kind == "depthwise":

@@ -18,6 +18,7 @@ from typing import NoReturn
 from detector.base.errors import UserError
 from detector.base.files import file_error, is_folder, write_text
 from detector.base.output import safe_output
+from detector.base.plugins import load_plugins
 from detector.base.process import (
     StopRequest,
     disable_telemetry,
@@ -61,7 +62,7 @@ class Parser(argparse.ArgumentParser):
 
 
 def parser(prog: str, description: str) -> Parser:
-    """A parser with the flag every command has, --json.
+    """A parser with the flags that every command has, --json and --plugin.
 
     Args:
         prog: as typed after `python -m`, such as "nas.search".
@@ -80,7 +81,25 @@ def parser(prog: str, description: str) -> Parser:
         dest="json_file",
         help="also write the result to FILE as JSON",
     )
+    add_plugin_flag(command_parser)
     return command_parser
+
+
+def add_plugin_flag(command_parser: argparse.ArgumentParser) -> None:
+    command_parser.add_argument(
+        "--plugin",
+        metavar="FILE",
+        action="append",
+        help="Python file that registers backbones, losses, samplers and the like of your own "
+        "(docs/plugins.md); may be repeated. It runs with your rights: name only files you trust",
+    )
+
+
+def named_plugins(argv: list[str] | None) -> list[str]:
+    """The values of --plugin; wrong arguments are left to the command's own parser."""
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    finder.add_argument("--plugin", action="append", nargs="?", default=[])
+    return [path for path in finder.parse_known_args(argv)[0].plugin if path is not None]
 
 
 def size(text: str) -> tuple[int, int]:
@@ -190,6 +209,7 @@ def _main(
 ) -> int:
     """As `main`, which handles signals."""
     try:
+        load_plugins(named_plugins(argv))  # first: flags may have what they register as a value
         args = command_parser.parse_args(argv)
         if args.json_file is not None and not is_folder(args.json_file.parent):
             raise UserError(

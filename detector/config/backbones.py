@@ -1,8 +1,9 @@
 """The kinds of backbones in one table. Imports no torch.
 
 A new kind is a row of BACKBONES and a file in detector/architecture/backbones with a function
-`stages(config: Backbone, top: int) -> list[list[Layer]]`, as the files there have it. ImageNet
-weights are an optional row in detector/weights/pretrained.py.
+`stages(config: Backbone, top: int) -> list[list[Layer]]`, as the files there have it; or a function
+of a plugin (`register_backbone` in stages.py there). ImageNet weights are an optional row in
+detector/weights/pretrained.py.
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ class Published:
 @dataclass(frozen=True, kw_only=True)
 class BackboneSpec:
     layers: str
-    """The module in detector/architecture/backbones with its layers. Weights can be transferred
-    between kinds of the same module."""
+    """The module in detector/architecture/backbones with its layers; of a plugin's kind its own
+    name. Weights can be transferred between kinds with the same layers."""
     levels: tuple[int, ...]
     """Pyramid level (log2 of the stride) of each row of blocks. The output of the last row of a
     level is its feature map."""

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from detector.base.errors import ConfigError
 
 
-def one_of(key: str, value, choices: tuple) -> None:
+def one_of(key: str, value, choices: Sequence) -> None:
     if value not in choices:
         raise ConfigError(f"{key}: {value!r} is not one of {', '.join(map(str, choices))}")
 

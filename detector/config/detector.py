@@ -27,6 +27,10 @@ from detector.config.checks import one_of, positive
 from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR, MAX_KERNEL
 
 ACTIVATIONS = ("relu", "leaky_relu", "relu6")
+# Their layers: detector/architecture/plan.py, which also adds those of plugins.
+NECKS = ["fpn", "pafpn", "tfpn", "none"]
+HEAD_BLOCKS = ["conv", "separable", "unit"]
+PREDICTORS = ["pointwise", "conv3", "depthwise", "unit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +142,7 @@ class Neck(Struct):
 
     def __post_init__(self):
         levels = self.levels
-        one_of("neck.kind", self.kind, ("fpn", "pafpn", "tfpn", "none"))
+        one_of("neck.kind", self.kind, NECKS)
         if not levels or list(levels) != sorted(set(levels)) or not set(levels) <= set(LEVELS):
             raise ConfigError(
                 f"neck.levels: {list(levels)} must be ascending levels among 2–7, such as [3, 4, 5]"
@@ -198,8 +202,8 @@ class Head(Struct):
                 f"head.layers: {self.layers} must be at least 0 and at most {MAX_BLOCKS:,}"
             )
         positive("head.width", self.width, MAX_CHANNELS)
-        one_of("head.block", self.block, ("conv", "separable", "unit"))
-        one_of("head.predictor", self.predictor, ("pointwise", "conv3", "depthwise", "unit"))
+        one_of("head.block", self.block, HEAD_BLOCKS)
+        one_of("head.predictor", self.predictor, PREDICTORS)
         one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
         one_of("head.coding", self.coding, ("anchor", "distance", "point"))
         if self.norm_groups is not None:

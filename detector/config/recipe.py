@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -9,10 +10,10 @@ from detector.base.errors import ConfigError
 from detector.base.struct import Struct
 from detector.config.limits import MAX_BATCH, MAX_CANDIDATES, MAX_EPOCHS, MAX_SIDE
 
-# Their functions: detector/losses/tables.py.
-ASSIGNERS = ("iou", "atss", "simota")
-CLASS_LOSSES = ("ohem", "cross_entropy", "focal", "quality_focal")
-BOX_LOSSES = ("smooth_l1", "giou", "diou", "eiou")
+# Their functions: detector/losses/tables.py, which also adds those of plugins.
+ASSIGNERS = ["iou", "atss", "simota"]
+CLASS_LOSSES = ["ohem", "cross_entropy", "focal", "quality_focal"]
+BOX_LOSSES = ["smooth_l1", "giou", "diou", "eiou"]
 # Its functions: detector/network/initialization.py.
 INITIALIZATIONS = ("he", "torch", "scrfd", "yunet")
 
@@ -306,6 +307,6 @@ def _within(key: str, value: float, low: float, high: float) -> None:
         raise ConfigError(f"{key}: {value} must be between {low} and {high}")
 
 
-def _one_of(key: str, value: str, choices: tuple[str, ...]) -> None:
+def _one_of(key: str, value: str, choices: Sequence[str]) -> None:
     if value not in choices:
         raise ConfigError(f"{key}: {value!r} is not one of {', '.join(choices)}")

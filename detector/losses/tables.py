@@ -1,16 +1,19 @@
 """Assigners and losses by the names that recipes give them.
 
-A new one is a file of this folder, a row here, and its name in detector/config/recipe.py.
+A new one is a file of this folder, a row here, and its name in detector/config/recipe.py; or a
+function of a plugin, registered here.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
+from detector.base.plugins import checked_new
 from detector.boxes.anchors import Priors
+from detector.config import recipe
 from detector.config.recipe import Loss
 from detector.data.targets import Targets
 from detector.losses import box_losses, class_losses
@@ -58,3 +61,42 @@ BOX_LOSSES: dict[str, BoxLoss] = {
     "diou": BoxLoss(box_losses.diou),
     "eiou": BoxLoss(box_losses.eiou),
 }
+
+_Function = TypeVar("_Function", bound=Callable)
+
+
+def register_assigner(
+    name: str, *, needs_outputs: bool = False
+) -> Callable[[_Function], _Function]:
+    """Decorator: a plugin's assigner as `loss.assignment: name`, see `Assigner`."""
+
+    def register(assign: _Function) -> _Function:
+        ASSIGNERS[checked_new("assigner", name, ASSIGNERS)] = Assigner(assign, needs_outputs)
+        recipe.ASSIGNERS.append(name)
+        return assign
+
+    return register
+
+
+def register_class_loss(
+    name: str, *, weights_boxes: bool = False
+) -> Callable[[_Function], _Function]:
+    """Decorator: a plugin's function as `loss.class_loss: name`, see `ClassLoss`."""
+
+    def register(loss: _Function) -> _Function:
+        CLASS_LOSSES[checked_new("class loss", name, CLASS_LOSSES)] = ClassLoss(loss, weights_boxes)
+        recipe.CLASS_LOSSES.append(name)
+        return loss
+
+    return register
+
+
+def register_box_loss(name: str, *, of_deltas: bool = False) -> Callable[[_Function], _Function]:
+    """Decorator: a plugin's function as `loss.box_loss: name`, see `BoxLoss`."""
+
+    def register(loss: _Function) -> _Function:
+        BOX_LOSSES[checked_new("box loss", name, BOX_LOSSES)] = BoxLoss(loss, of_deltas)
+        recipe.BOX_LOSSES.append(name)
+        return loss
+
+    return register

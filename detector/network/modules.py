@@ -6,7 +6,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detector.architecture.layers import AvgPool, Chain, Conv, Layer, MaxPool, Norm, Residual, Scale
+from detector.architecture.layers import (
+    AvgPool,
+    Chain,
+    Conv,
+    CustomLayer,
+    Layer,
+    MaxPool,
+    Norm,
+    Residual,
+    Scale,
+)
 from detector.gpu.kernels import kernels_run
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
@@ -115,4 +125,6 @@ def build(layer: Layer) -> nn.Module:
             return nn.Sequential(*map(build, layer.layers))
         case Residual():
             return ResidualUnit(layer)
+        case CustomLayer():
+            return layer.module()
     raise TypeError(f"no module for {layer}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detector.architecture.plan import FPNPlan, NeckPlan, PAFPNPlan, TFPNPlan
+from detector.architecture.plan import CustomNeck, FPNPlan, NeckPlan, PAFPNPlan, TFPNPlan
 from detector.network.modules import build
 
 
@@ -19,6 +19,8 @@ def build_neck(plan: NeckPlan) -> nn.Module:
             return PathPyramid(plan)
         case TFPNPlan():
             return UnitPyramid(plan)
+        case CustomNeck():
+            return plan.module()
     raise TypeError(f"no neck for {plan}")
 
 

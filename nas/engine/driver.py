@@ -25,6 +25,7 @@ from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from trials.folders import trial_folder
 from trials.logs import append_to_log
+from trials.plugins import copied_plugins
 from trials.record import Cost, EpochResult, Status, TrialRecord, best_of
 from trials.run import Failure, Segment, SegmentReport
 from trials.tracking.tracker import Tracker
@@ -322,6 +323,7 @@ class Driver:
             holdout=str(self._setup.holdout.resolve()),
             device=self._setup.device,
             threads=self._setup.threads,
+            plugins=copied_plugins(self.study.folder),
         )
 
     def _without_lost_epochs(self, record: TrialRecord) -> TrialRecord:

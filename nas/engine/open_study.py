@@ -18,6 +18,7 @@ from nas.search_space.mac_budget import Budget
 from nas.search_space.space import SearchSpace
 from nas.study.versions import versions
 from trials.folders import CACHE, CONTENTS, MANIFEST, SPACE, new_study_name, newest_study
+from trials.plugins import copy_plugins
 from trials.stored import Manifest
 
 if TYPE_CHECKING:
@@ -99,6 +100,7 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
 
     def prepare(folder: Path) -> None:
         write_text(folder / SPACE, manifest.space_text)
+        copy_plugins(folder)
         if queue != Queue():
             queue.write(folder)
         if prior is not None:

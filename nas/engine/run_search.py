@@ -17,7 +17,9 @@ from nas.study.storage import Study
 from trials.compute.resources import Shares
 from trials.folders import CACHE, CONTENTS
 from trials.hints import command
+from trials.plugins import copied_plugins
 from trials.record import MIN_AP, best_of
+from trials.stored import PROGRESS, ProgressFile
 from trials.tracking.tracker import Tracker
 
 if TYPE_CHECKING:
@@ -80,14 +82,19 @@ def run_search(
             "note: trials inherit weights from the nearest trained design, but the baseline starts "
             "from scratch, so the two are not comparable at equal epochs"
         )
+    progress = ProgressFile(ended=False)
     if not driver.finished() and driver.stop_reason() is None:
+        progress.write(study.folder / PROGRESS)
         ray_ready()
         _train(driver, options, shares, stopwatch)
+    ended = replace(progress, ended=True)
     if error := driver.stop_reason():
+        ended.write(study.folder / PROGRESS)
         if best_of(driver.records) is None:
             raise error
         raise PartialFailure(str(error), summarise(study, driver.view, context(options, study)))
     driver.close()
+    ended.write(study.folder / PROGRESS)
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
     if best_of(driver.records) is None:
@@ -114,7 +121,7 @@ def _train(
         from trials.compute.cluster import check_nodes
 
         check_nodes([study.folder])
-    progress = SearchProgress(driver)
+    progress = SearchProgress(driver, folder=study.folder)
 
     def tick() -> None:
         driver.check()
@@ -183,7 +190,8 @@ def _stopwatch(study: Study, space: SearchSpace) -> Stopwatch | None:
     from trials.compute.cluster import Stopwatch
 
     records = study.records
-    return Stopwatch(space.baseline[0], records[0].cost if records else None)
+    plugins = copied_plugins(study.folder)
+    return Stopwatch(space.baseline[0], records[0].cost if records else None, plugins)
 
 
 def context(options: SearchOptions, study: Study) -> dict[str, object]:

@@ -9,6 +9,7 @@ from nas.engine.options import SearchOptions
 from nas.search_space.named import load_space
 from nas.tracking.runs import tracked_search
 from trials.compute.resources import Node, shares_of, this_machine
+from trials.plugins import check_plugins
 
 
 def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
@@ -23,6 +24,8 @@ def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
     Raises:
         UserError: an option, a file or the images are wrong, or the search cannot go on.
     """
+    if options.resume and options.study is not None:
+        check_plugins(options.runs_dir / options.study)  # the space may need them
     space = load_space(options.space, options.budget)
     from nas.engine.disk_space import report_disk_full
     from nas.engine.run_search import resume_command, resume_hint, run_search, start_ray

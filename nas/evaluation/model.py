@@ -23,7 +23,13 @@ from nas.evaluation.ground_truth import (
     resolve_val_data,
 )
 from nas.evaluation.options import EvaluateOptions
-from nas.evaluation.printing import print_ap, print_beside, print_coco, print_model
+from nas.evaluation.printing import (
+    print_ap,
+    print_beside,
+    print_coco,
+    print_metrics,
+    print_model,
+)
 from nas.evaluation.subject import Subject, load_subject
 from nas.study.summary import refresh_report
 from nas.terminal import tta_flags
@@ -100,6 +106,7 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
     """
     from detector.inference.predict import coco_rows, wider_rows
     from detector.metrics.coco import coco_ap
+    from detector.metrics.custom import custom_metrics
     from detector.metrics.wider import wider_ap
     from detector.training.fit import choose_device
 
@@ -150,6 +157,8 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
             {name: coco_rows(faces) for name, faces in detections.items()}, images.labels
         )
         print_coco(coco)
+    metrics = result["metrics"] = custom_metrics(predictions, images.labels)
+    print_metrics(metrics)
     print_model(result, objective, latency, tta_flags.num_passes(options.settings))
     if beside is not None and other_latency is not None:
         shown = result["beside"] = _beside(beside, other_latency, objective, path)

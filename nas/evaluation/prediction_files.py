@@ -12,7 +12,7 @@ from nas.evaluation.ground_truth import (
 )
 from nas.evaluation.options import EvaluateOptions
 from nas.evaluation.prediction_folder import box_notes, no_file_fits
-from nas.evaluation.printing import print_ap, print_coco
+from nas.evaluation.printing import print_ap, print_coco, print_metrics
 from trials.record import mean_ap
 
 
@@ -24,13 +24,14 @@ def evaluate_predictions(options: EvaluateOptions) -> dict:
         PartialFailure: some images have no file; all others are scored.
     """
     from detector.metrics.coco import coco_ap
+    from detector.metrics.custom import METRICS, custom_metrics
     from detector.metrics.wider import official_ground_truth, wider_ap
     from detector.metrics.wider_files import read_predictions
 
     assert options.predictions is not None
     path, line = resolve_val_data(options.data, None)
     lists, images = find_official_lists(options.ground_truth, path), None
-    if lists is None or options.listed_only or options.coco:
+    if lists is None or options.listed_only or options.coco or METRICS:
         print(line)
         images = open_val(path)
         truth, faces_text = load_ground_truth(lists, path, images)
@@ -55,6 +56,10 @@ def evaluate_predictions(options: EvaluateOptions) -> dict:
         coco = coco_ap(predictions, images.labels)
         print_coco(coco)
         result["coco"] = coco
+    if images is not None:
+        metrics = custom_metrics(predictions, images.labels)
+        print_metrics(metrics)
+        result["metrics"] = metrics
     result |= {
         "accuracy_score": mean_ap(ap),
         "images": len(truth),

@@ -28,6 +28,12 @@ def print_coco(numbers: Mapping[str, float | None]) -> None:
     print("COCO     " + "  ".join(f"{name} {shown[name]}" for name in names))
 
 
+def print_metrics(numbers: Mapping[str, float]) -> None:
+    """Print the metrics of plugins, if there are any."""
+    if numbers:
+        print("own      " + "  ".join(f"{name} {value:.4f}" for name, value in numbers.items()))
+
+
 def print_model(result: dict, objective: Objective, latency: Latency, passes: int) -> None:
     """Print size, cost, latency, score and rules of a model.
 

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
-from detector.base.errors import UserError
+from detector.base.errors import ConfigError, UserError
+from detector.base.plugins import checked_new, plugin_faults
 from nas.samplers.base import Decider, Sampler, informative_trials
 from nas.search_space.dimensions import Params
 from nas.search_space.random_trial import RandomTrial
@@ -43,10 +45,12 @@ class SamplerSpec:
     uses_prior: bool = False
     """Whether it can start from what earlier studies say (`nas.samplers.prior`), its second
     argument."""
+    of_plugin: Callable[[SearchSpace], Sampler] | None = None
+    """A plugin's class, in place of `module` and `class_name`."""
 
     def is_asked(self, results: int) -> bool:
         """Whether it proposes the first attempt, once this many trials have a result."""
-        return bool(self.module) and results >= self.startup_trials
+        return bool(self.module or self.of_plugin) and results >= self.startup_trials
 
 
 _OPTUNA = "nas.samplers.optuna_samplers"
@@ -89,9 +93,39 @@ SAMPLERS = {
         uses_prior=True,
     ),
 }
-"""All samplers by name. A new one is a file with its class, and a row here."""
+"""All samplers by name. A new one is a file with its class, and a row here; or a class of a plugin
+(`register_sampler`)."""
 DEFAULT = "frugal"
 """Needs the fewest epochs of those that are good on all judges (docs/samplers.md)."""
+
+
+def register_sampler(
+    name: str,
+    *,
+    description: str,
+    startup_trials: int = 0,
+    max_attempts: int = 1,
+    promotes: bool = False,
+) -> Callable[[type], type]:
+    """Decorator: a plugin's class, a `nas.samplers.base.Sampler` (with `promotes` a `Decider`), as
+    --sampler name. The other arguments are those of `SamplerSpec`.
+
+    Raises:
+        ConfigError: the name is taken.
+    """
+    checked_new("sampler", name, SAMPLERS)
+
+    def register(sampler: type) -> type:
+        SAMPLERS[name] = SamplerSpec(
+            description=description,
+            startup_trials=startup_trials,
+            max_attempts=max_attempts,
+            promotes=promotes,
+            of_plugin=sampler,
+        )
+        return sampler
+
+    return register
 
 
 def sampler_help() -> str:
@@ -152,9 +186,10 @@ class Proposer:
         if new and self._results < SAMPLERS[self.sampler].startup_trials:
             return None
         trained = sum(len(record.epochs) for record in records)
-        step = cast(Decider, self._sampler).next_step(
-            records, _seed(f"{self.seed}/{len(records)}/{trained}"), epochs=epochs, new=new
-        )
+        seed = _seed(f"{self.seed}/{len(records)}/{trained}")
+        with self._faults():
+            decider = cast(Decider, self._sampler)
+            step = decider.next_step(records, seed, epochs=epochs, new=new)
         self._next_params = step.params
         return step.trial
 
@@ -169,7 +204,33 @@ class Proposer:
             or self._results < spec.startup_trials
         ):
             return self.space.suggest(RandomTrial(key))
-        return self._sampler.ask(self._records, _seed(key))
+        with self._faults():
+            params = self._sampler.ask(self._records, _seed(key))
+            if spec.of_plugin:
+                _check_params(self.space, params, self.sampler)
+        return params
+
+    def _faults(self) -> AbstractContextManager[None]:
+        """Names a sampler of a plugin in the errors that it raises."""
+        if SAMPLERS[self.sampler].of_plugin:
+            return plugin_faults(f"sampler {self.sampler}")
+        return nullcontext()
+
+
+def _check_params(space: SearchSpace, params: Params, sampler: str) -> None:
+    """Raises ConfigError unless the parameters are one value of each active dimension."""
+    unknown = set(params) - {dimension.name for dimension in space.dimensions}
+    if unknown:
+        raise ConfigError(f"sampler {sampler}: gives {min(unknown)}, which is no dimension")
+    for dimension in space.dimensions:
+        name, active = dimension.name, dimension.active(params)
+        if active != (name in params):
+            verb = "lacks" if active else "gives the inactive"
+            raise ConfigError(f"sampler {sampler}: {verb} {name} in {params}; mend the plugin")
+        if active and not dimension.has(params[name]):
+            raise ConfigError(
+                f"sampler {sampler}: gives {name} {params[name]!r}, which the space does not have"
+            )
 
 
 def _seed(key: str) -> int:
@@ -188,6 +249,9 @@ def _make(name: str, space: SearchSpace, prior: Prior | None) -> Sampler | None:
     if name not in SAMPLERS:
         raise UserError(f"--sampler {name!r}: is not one of {', '.join(SAMPLERS)}")
     spec = SAMPLERS[name]
+    if spec.of_plugin:
+        with plugin_faults(f"sampler {name}"):
+            return spec.of_plugin(space)
     if not spec.module:
         return None
     make = getattr(importlib.import_module(spec.module), spec.class_name)

@@ -26,6 +26,7 @@ from trials.folders import (
     read_manifest,
 )
 from trials.names import describe
+from trials.plugins import check_plugins
 from trials.record import (
     RECORD_ATTRIBUTE,
     Status,
@@ -129,6 +130,7 @@ class Study:
                 damaged.
         """
         folder = find_study(runs_dir, name)
+        check_plugins(folder)
         return cls(folder, read_manifest(folder))
 
     @property

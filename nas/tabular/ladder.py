@@ -20,6 +20,7 @@ from analysis.statistics.ladder import Bias, Look, Rungs, bias, looks, spread
 from detector.base.errors import ConfigError, UserError, first_line
 from detector.base.files import cannot_read, write_text
 from detector.base.json_file import read_json
+from detector.base.plugins import load_plugins, loaded_plugins
 from detector.base.struct import Struct
 from detector.config.detector import Detector
 from nas.retraining.options import RetrainOptions
@@ -122,7 +123,8 @@ def train(records: Sequence[TrialRecord], options: RetrainOptions, jobs: int) ->
     if jobs == 1:
         yield from map(_train, tasks)
         return
-    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+    plugins = [str(plugin.path) for plugin in loaded_plugins()]
+    with multiprocessing.get_context("spawn").Pool(jobs, load_plugins, (plugins,)) as pool:
         yield from pool.imap_unordered(_train, tasks)
 
 

@@ -228,7 +228,7 @@ def track_evaluation(
     from nas.models.model_folder import sha256_of
 
     study = origin.study if origin else None
-    coco = result.get("coco", {})
+    coco, own = result.get("coco", {}), result.get("metrics", {})
     tta = {name: result[name] for name in ("test_size", "flip", "scales") if name in result}
     standard = tta in ({}, {"test_size": "original", "flip": False, "scales": [1.0]})
     facts = RunFacts(
@@ -265,7 +265,8 @@ def track_evaluation(
             Result(
                 metrics={name: result[name] for name in names}
                 | {f"ap_{level}": result["ap"][level] for level in LEVELS}
-                | {f"coco_{name}": value for name, value in coco.items() if value is not None},
+                | {f"coco_{name}": value for name, value in coco.items() if value is not None}
+                | {f"own_{name}": value for name, value in own.items()},
                 step=0,
                 time=result["finished"],
                 files=files,

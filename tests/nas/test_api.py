@@ -148,13 +148,13 @@ def test_a_search_gives_its_options_to_the_same_function_as_the_command(monkeypa
 def test_every_flag_of_a_search_is_an_argument():
     flags = vars(search.make_parser().parse_args(["--space", "quick"]))
     arguments = set(inspect.signature(api.search).parameters)
-    assert set(flags) - arguments == {"json_file", "dry_run"}
+    assert set(flags) - arguments == {"json_file", "dry_run", "plugin"}  # load_plugin
     assert arguments <= set(flags)
 
 
 def test_every_flag_of_a_retrain_is_an_option():
     flags = vars(retrain.make_parser().parse_args([]))
-    assert set(flags) - set(RetrainOptions.__dataclass_fields__) == {"json_file", "best"}
+    assert set(flags) - set(RetrainOptions.__dataclass_fields__) == {"json_file", "best", "plugin"}
 
 
 def test_importing_it_is_light():

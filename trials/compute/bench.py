@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from detector.base.plugins import load_plugins
 from detector.config.detector import Detector
 from trials.run import pin_threads, release_memory
 
@@ -20,9 +23,11 @@ class Bench:
     Args:
         baseline: the design that others are timed with.
         device: cpu or cuda.
+        plugins: absolute paths of plugins that the designs need.
     """
 
-    def __init__(self, baseline: Detector, device: str):
+    def __init__(self, baseline: Detector, device: str, plugins: Sequence[str] = ()):
+        load_plugins(plugins)
         self._device = device
         pin_threads(THREADS)
         self._baseline = self._built(baseline)

@@ -14,14 +14,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import trials.compute.settings  # isort: skip  (before Ray itself)
+import trials.compute.settings  # noqa: F401  isort: skip  (before Ray itself)
 
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 import detector
-import trials
 from detector.base.errors import TrainingError, UserError, first_line
+from detector.base.plugins import loaded_plugins
 from detector.config.detector import Detector
 from trials.compute.bench import Bench
 from trials.compute.local_ray import local_ray
@@ -40,7 +40,7 @@ CONNECT_TIMEOUT_S = 10.0
 def connected(address: str) -> Iterator[list[Node]]:
     """Connects to an existing cluster for the duration of the block; yields its machines.
 
-    The packages `detector` and `trials` are sent to the workers.
+    The packages `detector` and `trials` are sent to the workers, and all that plugins may import.
 
     Args:
         address: as `ray.init` takes it: auto, or HOST:PORT of the head node.
@@ -54,11 +54,12 @@ def connected(address: str) -> Iterator[list[Node]]:
             "on a machine of the cluster: ray start --address=HOST:6379 here, then "
             "--address auto"
         )
+    root = Path(detector.__path__[0]).parent
     join(
         address,
         "--address",
         "leave the flag out (and RAY_ADDRESS unset)",
-        runtime_env={"py_modules": [package.__path__[0] for package in (detector, trials)]},
+        runtime_env={"py_modules": [str(root / package) for package in _packages()]},
     )
     try:
         yield [
@@ -67,6 +68,10 @@ def connected(address: str) -> Iterator[list[Node]]:
         ]
     finally:
         ray.shutdown()
+
+
+def _packages() -> tuple[str, ...]:
+    return ("detector", "trials", "nas", "analysis") if loaded_plugins() else ("detector", "trials")
 
 
 def join(address: str, source: str, alternative: str, **settings) -> None:
@@ -205,9 +210,16 @@ class Stopwatch:
     Args:
         baseline: the design that others are timed with.
         baseline_cost: its cost, if the study has measured it already.
+        plugins: absolute paths of plugins that the designs need.
     """
 
-    def __init__(self, baseline: Detector, baseline_cost: Cost | None = None):
+    def __init__(
+        self,
+        baseline: Detector,
+        baseline_cost: Cost | None = None,
+        plugins: Sequence[str] = (),
+    ):
+        self._plugins = plugins
         self._baseline, self._baseline_cost = baseline, baseline_cost
         self._bench: Any = None
 
@@ -227,7 +239,7 @@ class Stopwatch:
                 max_task_retries=1,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(here, soft=True),
             )
-            .remote(self._baseline, shares.device)
+            .remote(self._baseline, shares.device, self._plugins)
         )
         try:
             machine = ray.get(self._bench.machine.remote(), timeout=ANSWER_TIMEOUT_S)

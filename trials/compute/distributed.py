@@ -31,6 +31,7 @@ from ray.train.v2.api.config import LoggingConfig
 from ray.util.queue import Empty, Queue
 
 from detector.base.errors import TrainingError, UserError
+from detector.base.plugins import load_plugins, loaded_plugins
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from detector.data.cache import CachedImages
@@ -61,7 +62,8 @@ def fit_on_ray(
     progress: Progress,
     teacher: TeacherFile | None = None,
 ) -> Iterator[Epoch]:
-    """As `fit`, on several workers. Every node must see the images, `workdir` and the teacher.
+    """As `fit`, on several workers. Every node must see the images, `workdir`, the teacher and the
+    plugins.
 
     Starts a local Ray, or joins the cluster that RAY_ADDRESS names, until the training ends.
 
@@ -96,6 +98,7 @@ def fit_on_ray(
                 "threads": threads,
                 "epochs_reported": epochs_reported,
                 "teacher": teacher,
+                "plugins": [str(plugin.path) for plugin in loaded_plugins()],
             },
             # NCCL, the default on GPUs, refuses two workers on the same one.
             torch_config=TorchConfig(
@@ -205,6 +208,7 @@ def _work(job: dict) -> None:
     """What each worker does; the first one reports to the driver."""
     import torch
 
+    load_plugins(job["plugins"])
     torch.set_num_threads(job["threads"])
     if job["device"] == "cuda":
         from ray.train.torch import get_device

@@ -29,6 +29,7 @@ import ray
 from ray import tune
 from ray.tune.search import Searcher
 
+from detector.base.plugins import load_plugins
 from trials.compute.cluster import Stopwatch, dead_nodes, running
 from trials.compute.local_ray import RayDied, check_alive
 from trials.compute.resources import Shares
@@ -63,6 +64,7 @@ class SegmentTrainable(tune.Trainable):
         return True
 
     def _start(self, config: dict) -> None:
+        load_plugins(config["segment"].get("plugins", ()))  # before the design is read
         self._reports = run_segment(Segment.from_dict(config["segment"]))
 
     def step(self) -> dict:
