@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from argparse import ArgumentParser, Namespace
+from argparse import ArgumentParser, BooleanOptionalAction, Namespace
 from pathlib import Path
 
 from detector.architecture.cost import cost, layer_costs
@@ -17,11 +17,11 @@ from detector.network.counters import counters
 
 DESCRIPTION = """\
 The cost of a design: parameters and multiply-accumulates (MACs, thop's convention) for one image,
-thop and torch's own counter side by side, and latency in torch and in ONNX Runtime.
+thop and torch's own counter side by side, and with --latency the time in torch and in ONNX Runtime.
 
   python -m detector.cost retinaface_mobile025
   python -m detector.cost retinaface_mobile025 --size 640x480 --per-layer
-  python -m detector.cost runs/retina-001/best/config.yaml --no-latency --json cost.json
+  python -m detector.cost runs/retina-001/best/config.yaml --latency --json cost.json
   python -m detector.cost --table     (all presets beside their published cost, as Markdown)
 
 Weights are random: they do not affect cost, and hardly latency."""
@@ -44,7 +44,8 @@ def make_parser() -> ArgumentParser:
     parser.add_argument(
         "--table",
         action="store_true",
-        help="a row for each preset: published cost, cost here, latency at 640x480",
+        help="a row for each preset: published cost, cost here, and with --latency the time at "
+        "640x480",
     )
     parser.add_argument(
         "--size",
@@ -54,7 +55,12 @@ def make_parser() -> ArgumentParser:
         help="width and height of the image in px (default: 640x640)",
     )
     parser.add_argument("--per-layer", action="store_true", help="a row for each layer, too")
-    parser.add_argument("--no-latency", action="store_true", help="do not measure latency")
+    parser.add_argument(
+        "--latency",
+        action=BooleanOptionalAction,
+        default=False,
+        help="measure latency, too, which takes some seconds (default: --no-latency)",
+    )
     parser.add_argument(
         "--threads",
         metavar="N",
@@ -88,7 +94,8 @@ def run(args: Namespace) -> dict:
     print(
         f"{name}, one image of {width}×{height}\n"
         f"parameters  {params:,}\n"
-        f"MACs        {macs:,} ({macs / 1e9:.4f} G)"
+        f"MACs        {macs:,} ({macs / 1e9:.4f} G)",
+        flush=True,  # the counters below take seconds
     )
     if args.per_layer:
         _print_layers(layers, params, macs)
@@ -100,7 +107,7 @@ def run(args: Namespace) -> dict:
         "layers": [{"name": name, "params": p, "macs": m} for name, p, m in layers],
         "counters": _print_counters(config, args.size),
     }
-    if not args.no_latency:
+    if args.latency:
         result["latency"] = _print_latency(config, args)
     return result
 
@@ -116,7 +123,7 @@ def _table(args: Namespace) -> dict:
 
     names = args.design or all_presets()
     table, result = cost_rows(names), {}
-    if not args.no_latency:
+    if args.latency:
         times, machine = measure_latency(names, args.threads, args.repeats)
         table = [row | {"latency": times[row["preset"]]} for row in table]
         result = {"machine": machine, "repeats": args.repeats, "latency_size": LATENCY_SIZE[::-1]}

@@ -51,7 +51,19 @@ def test_layers_counters_and_latency(preset, tmp_path, capsys):
     small["neck"] |= {"levels": [4, 5], "width": 8}
     path.write_text(yaml.safe_dump({"detector": small}))
     assert (
-        main([str(path), "--size", "96x64", "--per-layer", "--repeats", "2", "--json", str(result)])
+        main(
+            [
+                str(path),
+                "--size",
+                "96x64",
+                "--per-layer",
+                "--latency",
+                "--repeats",
+                "2",
+                "--json",
+                str(result),
+            ]
+        )
         == 0
     )
     out = capsys.readouterr().out
@@ -83,6 +95,15 @@ def test_mistakes_are_one_line(argv, says, capsys):
     assert main(argv) == 2
     error = capsys.readouterr().err
     assert says in error and error.count("\n") == 1
+
+
+@pytest.mark.parametrize("flags", [[], ["--no-latency"]])
+def test_latency_is_measured_only_when_asked(flags, tmp_path, capsys):
+    result = tmp_path / "cost.json"
+    assert main(["yunet_n", "--size", "64x64", "--json", str(result), *flags]) == 0
+    assert (
+        "latency" not in json.loads(result.read_text()) and "latency" not in capsys.readouterr().out
+    )
 
 
 def test_it_runs_as_a_module():
