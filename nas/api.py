@@ -148,6 +148,8 @@ def search(
     inherit: bool = False,
     enqueue: Path | str | None = None,
     from_study: str | None = None,
+    rounds: int = 1,
+    full_recipe: Path | str | None = None,
     max_failures: float | None = None,
     seed: int = 0,
     device: str = "auto",
@@ -167,7 +169,7 @@ def search(
     """
     flags = _given(search, locals())
     from nas.engine.options import SearchOptions
-    from nas.engine.start_search import start_search
+    from nas.rounds.search_in_rounds import search_in_rounds
 
     options = SearchOptions(
         space=str(space),
@@ -184,6 +186,8 @@ def search(
         max_failures=max_failures,
         enqueue=None if enqueue is None else Path(enqueue),
         from_study=from_study,
+        rounds=rounds,
+        full_recipe=None if full_recipe is None else str(full_recipe),
         data=None if data is None else str(data),
         data_choice=DataChoice(fraction=fraction, holdout=holdout, select_on=select_on, seed=seed),
         address=address,
@@ -194,7 +198,7 @@ def search(
         tracking_uri=tracking_uri,
         flags=flags,
     )
-    return Study(start_search(options)["study"], runs_dir)
+    return Study(search_in_rounds(options)["study"], runs_dir)
 
 
 def open_study(name: str | None = None, runs_dir: Path | str = DEFAULT_RUNS_DIR) -> Study:
@@ -229,9 +233,8 @@ def retrain(
     """
     from nas.models.model_folder import WEIGHTS
     from nas.models.model_folder import load_model as load_weights
-    from nas.retraining.candidate import choose_candidate
     from nas.retraining.options import RetrainOptions
-    from nas.retraining.retrain import retrain as train
+    from nas.retraining.retrain import retrain_one
 
     name = study.name if isinstance(study, Study) else study
     if isinstance(study, Study):
@@ -244,7 +247,7 @@ def retrain(
         tracking_uri=tracking_uri,
         **options,
     )
-    metrics = train(choose_candidate(chosen), chosen)
+    metrics = retrain_one(chosen)
     return load_weights(Path(metrics.folder) / WEIGHTS)
 
 

@@ -12,7 +12,6 @@ from nas.retraining.candidate import (
     SIZE,
     WATCH_SIZE,
     batch_size_or_auto,
-    choose_candidate,
 )
 from nas.retraining.options import RetrainOptions
 from nas.terminal import cli
@@ -195,12 +194,12 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes: the content of metrics.json, with --top that of
     every retrain."""
-    from nas.retraining.retrain import retrain, retrain_top
+    from nas.retraining.retrain import retrain_one, retrain_top
 
     options = RetrainOptions.of(args)
     if options.top is not None:
         return retrain_top(options)
-    return retrain(choose_candidate(options), options).to_dict()
+    return retrain_one(options).to_dict()
 
 
 if __name__ == "__main__":

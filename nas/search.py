@@ -95,6 +95,21 @@ def make_parser() -> ArgumentParser:
         "so their learning curves are not comparable with those of the others",
     )
     search.add_argument(
+        "--rounds",
+        metavar="N",
+        type=int,
+        default=1,
+        help="2 or more: after the proxies, the most promising designs are trained longer and on "
+        "larger crops from round to round; the last round has full trainings, of 3 designs and "
+        "the baseline, and the best one on the hold-out is kept as by nas.retrain (default: 1)",
+    )
+    search.add_argument(
+        "--full-recipe",
+        metavar="FILE",
+        help="with --rounds: a YAML file with changes to the recipe of those trainings, or a "
+        "shipped one by name, such as full (default: as nas.retrain)",
+    )
+    search.add_argument(
         "--dry-run",
         action="store_true",
         help="only show the first designs, their cost and the estimated time of the search",
@@ -145,10 +160,10 @@ def make_parser() -> ArgumentParser:
 
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
-    from nas.engine.start_search import start_search
+    from nas.rounds.search_in_rounds import search_in_rounds
 
     options = SearchOptions.of(args, given_flags(make_parser(), args))
-    return start_search(options, dry_run=args.dry_run)
+    return search_in_rounds(options, dry_run=args.dry_run)
 
 
 if __name__ == "__main__":

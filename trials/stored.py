@@ -177,6 +177,48 @@ class Metrics(Retrain):
     """One entry per epoch: epoch, losses, lr, seconds, ap."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Round(Struct):
+    """A round of a search: designs trained at one budget."""
+
+    epochs: int
+    size: int
+    """Side of the training crops in px."""
+    accuracy: dict
+    """Number of each trial, as text → accuracy score on the hold-out at original image size."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RoundsFile(JsonFile):
+    """rounds.json: the rounds after a search's proxies, and what they decided."""
+
+    rounds: tuple[Round, ...]
+    """Smallest budget first; the last one is the full training."""
+    best: int
+    """The trial with the best score in the last round."""
+    scores: dict
+    """Number of each trial of the last round, as text → its score there."""
+    probability_of_best: float
+    """That it is the best of all trials, those that were not trained longer included."""
+    probability_beats_baseline: float | None = None
+    """None if it is the baseline, or the baseline was never trained."""
+
+
+ROUNDS = "rounds.json"
+
+
+def read_rounds(folder: Path) -> RoundsFile | None:
+    """rounds.json of a study; None if there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return RoundsFile.read(folder / ROUNDS, "delete it, then run the search with --resume")
+    except FileNotFoundError:
+        return None
+
+
 METRICS = "metrics.json"
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from analysis.page.answer_section import answer_section
 from analysis.page.front_sections import front_section, fronts_section
 from analysis.page.page import Live, Page
+from analysis.page.rounds_section import rounds_section
 from analysis.page.search_sections import (
     curves_section,
     importances_section,
@@ -47,6 +48,8 @@ def report_page(studies: Sequence[StudyData], folder: Path, live: Live | None = 
             importances_section(page, study, suffix)
         curves_section(page, study, suffix)
         spending_section(page, study, suffix)
+        if study.rounds is not None:
+            rounds_section(page, study, study.rounds, suffix)
         if study.best is not None:
             winner_section(page, study, study.best, suffix)
     if len(studies) == 1:

@@ -19,7 +19,7 @@ from detector.base.errors import UserError, first_line
 from detector.base.json_file import read_json
 from trials.folders import find_study, read_manifest, study_or_newest
 from trials.record import MIN_AP, Status, TrialRecord, learned, rank
-from trials.stored import Manifest, Metrics, read_metrics
+from trials.stored import Manifest, Metrics, RoundsFile, read_metrics, read_rounds
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class StudyData:
     """The model in the study's best/."""
     seed: int = 0
     """Of the resampling for intervals."""
+    rounds: RoundsFile | None = None
+    """The longer trainings that followed the proxies."""
 
     @property
     def completed(self) -> list[TrialRecord]:
@@ -141,7 +143,8 @@ def load_study(runs_dir: Path, name: str | None, seed: int = 0) -> StudyData:
         number = numbers.get(model.metrics.design)
         if number is not None:
             retrained[number] = model  # the latest one stays
-    return StudyData(name, folder, manifest, records, retrained, best, seed)
+    rounds = read_rounds(folder)
+    return StudyData(name, folder, manifest, records, retrained, best, seed, rounds)
 
 
 def measured_metrics(studies: Sequence[StudyData]) -> list[str]:

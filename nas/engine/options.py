@@ -10,6 +10,8 @@ from pathlib import Path
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice
 
+MAX_ROUNDS = 6
+
 
 @dataclass(frozen=True, kw_only=True)
 class SearchOptions:
@@ -46,10 +48,18 @@ class SearchOptions:
     cpus_per_trial: int | None = None
     gpus_per_trial: float | None = None
     tracking_uri: str = "none"
+    rounds: int = 1
+    """1: proxies alone; more: longer and longer trainings of the most promising designs follow."""
+    full_recipe: str | None = None
+    """File with changes to the recipe of those trainings, or the name of a shipped one."""
     flags: Mapping[str, object] = field(default_factory=dict)
     """Those that were given on the command line, for the one that resumes the search."""
 
     def __post_init__(self):
+        if not 1 <= self.rounds <= MAX_ROUNDS:
+            raise UserError(f"--rounds {self.rounds}: must be from 1 to {MAX_ROUNDS}")
+        if self.full_recipe is not None and self.rounds == 1:
+            raise UserError("--full-recipe: needs --rounds 2 or more; add that, or leave it out")
         if self.trials is not None and self.trials < 1:
             raise UserError(f"--trials {self.trials}: must be at least 1")
         if self.max_failures is not None and not 0 <= self.max_failures <= 1:
@@ -93,5 +103,7 @@ class SearchOptions:
             cpus_per_trial=args.cpus_per_trial,
             gpus_per_trial=args.gpus_per_trial,
             tracking_uri=args.tracking_uri,
+            rounds=args.rounds,
+            full_recipe=args.full_recipe,
             flags=flags or {},
         )

@@ -15,6 +15,7 @@ from nas.retraining import training
 from nas.retraining.batch_size import save_batch_size, with_auto_batch_size
 from nas.retraining.candidate import (
     Candidate,
+    choose_candidate,
     choose_top_candidates,
     full_recipe,
     limit_crop_size,
@@ -48,6 +49,8 @@ def retrain_top(options: RetrainOptions) -> dict:
         mark = "  <- best" if metrics is winner else ""
         print(f"  {_holdout_score(metrics):.4f}  {metrics.title} ({metrics.describe}){mark}")
     print(f"copied to {folder}")
+    refresh_report(folder.parent)
+    print_next(options)
     return {
         "best": winner.title,
         "folder": str(folder),
@@ -60,6 +63,20 @@ def _holdout_score(metrics: Metrics) -> float:
     score = metrics.accuracy_score if metrics.score is None else metrics.score
     assert score is not None, "without a hold-out there is no score"
     return score
+
+
+def retrain_one(options: RetrainOptions) -> Metrics:
+    """Retrain what the options name, refresh the study's report, and say what follows.
+
+    Raises:
+        UserError: as `retrain` does; or there is no such study, trial or preset.
+    """
+    candidate = choose_candidate(options)
+    metrics = retrain(candidate, options)
+    if candidate.study is not None:
+        refresh_report(options.runs_dir / candidate.study)
+    print_next(options)
+    return metrics
 
 
 def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
@@ -100,7 +117,6 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     if options.resume and (stored := training.finished_metrics(candidate, recipe, origin)):
         print(f"{candidate.title} has already been retrained:")
         print_result(candidate, stored)
-        print_next(options)
         return stored
     print_plan(candidate, recipe, start, data, train, options)
     for line in teacher_lines(teacher, candidate.config, origin) if teacher else ():
@@ -136,9 +152,6 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         if options.tracking_uri != "none":
             print("registering the model in MLflow ...", flush=True)
         run.finish(metrics, options.champion)
-    if candidate.study is not None:
-        refresh_report(options.runs_dir / candidate.study)
-    print_next(options)
     return metrics
 
 

@@ -109,7 +109,7 @@ def test_what_is_no_image_is_refused(image, message):
 def test_a_search_gives_its_options_to_the_same_function_as_the_command(monkeypatch, tiny_study):
     runs, given = tiny_study.folder.parent, []
     monkeypatch.setattr(
-        "nas.engine.start_search.start_search",
+        "nas.rounds.search_in_rounds.search_in_rounds",
         lambda options, dry_run=False: given.append(options) or {"study": "tiny"},
     )
     flags = {
@@ -124,6 +124,8 @@ def test_a_search_gives_its_options_to_the_same_function_as_the_command(monkeypa
         "budget": "1G",
         "enqueue": "a.yaml",
         "from_study": "b:3",
+        "rounds": 2,
+        "full_recipe": "full",
         "max_failures": 0.2,
         "seed": 4,
         "device": "cpu",

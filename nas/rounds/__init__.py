@@ -1,0 +1,1 @@
+"""Rounds after a search: the most promising designs trained at growing budgets."""
