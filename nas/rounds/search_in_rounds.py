@@ -63,6 +63,9 @@ class Rounds:
 
     def __init__(self, options: SearchOptions, study: Study):
         self._options, self._folder, self._manifest = options, study.folder, study.manifest
+        path = study.manifest.data.path
+        self._data = None if options.data == path else options.data
+        """The folder of the images, if it is not where it was when the study was created."""
         self._records = [r for r in learned(study.records) if r.score is not None]
         self._metrics: list[dict[int, Metrics]] = [{}]
         """Of each round the results by trial; the proxies' are in the records."""
@@ -99,7 +102,8 @@ class Rounds:
         candidate, options = self._candidate(self._records[0], None)
         full = full_recipe(candidate, options)
         assert candidate.data is not None
-        labels = open_data(candidate.data).train.labels
+        choice = candidate.data if self._data is None else replace(candidate.data, path=self._data)
+        labels = open_data(choice).train.labels
         recipe = self._records[0].recipe
         return budgets(
             Budget(recipe.epochs, recipe.size),
@@ -116,6 +120,7 @@ class Rounds:
             study=self._folder.name,
             runs_dir=options.runs_dir,
             trial=record.number,
+            data=self._data,
             recipe=options.full_recipe,
             seed=self._manifest.seed,
             device=options.device,
