@@ -60,7 +60,7 @@ def check_rules(
 
     Args:
         cost: as counted from the configuration.
-        thop: (parameters, MACs at 640×640) as measured by thop on the built network.
+        thop: parameters of the built network, and its MACs at 640×640 as thop measures them.
         recipe: how it was trained; None if unknown.
         origin: what it was trained on; None if unknown.
     """
@@ -288,7 +288,11 @@ def _measured(cost: Cost, thop: tuple[int, int]) -> Rule:
 
     params, macs = thop
     agree = (params, macs) == (cost.params, cost.macs)
-    evidence = f"thop {version('thop')}: {params:,} parameters, {macs / 1e9:.4f} G MACs at 640×640"
+    # thop adds up no parameters of modules that it has no rule for, such as GroupNorm.
+    evidence = (
+        f"thop {version('thop')}: {macs / 1e9:.4f} G MACs at 640×640; {params:,} parameters in the "
+        "built network"
+    )
     return Rule(
         rule="size and MACs by thop",
         holds=agree,
