@@ -14,8 +14,8 @@ def rounds_section(page: Page, study: StudyData, rounds: RoundsFile, suffix: str
     beats = rounds.probability_beats_baseline
     page.text(
         f"Trial {rounds.best} has the best score of the full trainings. It is the best of all "
-        f"completed trials with probability {rounds.probability_of_best:.0%}"
-        + ("" if beats is None else f", and better than the baseline with {beats:.0%}")
+        f"completed trials with probability {_percent(rounds.probability_of_best)}"
+        + ("" if beats is None else f", and better than the baseline with {_percent(beats)}")
         + ", by a model of how accuracy changes from round to round. Mean AP on the hold-out; of "
         "proxies at their size, else at original size:"
     )
@@ -43,6 +43,10 @@ def rounds_section(page: Page, study: StudyData, rounds: RoundsFile, suffix: str
         left=(0, 1),
         wide=(1,),
     )
+
+
+def _percent(probability: float) -> str:
+    return "over 99 %" if probability > 0.99 else f"{100 * probability:.0f} %"
 
 
 def _shown(value: float | None) -> str:
