@@ -8,8 +8,8 @@ STAMP := $(VENV)/.installed
 # One compute thread for each test process: faster together than processes that share all cores.
 PYTEST := OMP_NUM_THREADS=1 RAY_USAGE_STATS_ENABLED=0 $(BIN)/python -m pytest
 
-.PHONY: help install search lint docs test test-slow test-faults test-gpu benchmark benchmark-samplers \
-        gpu-report clean
+.PHONY: help install search lint docs test test-slow coverage test-faults test-gpu benchmark \
+        benchmark-samplers gpu-report clean
 .DEFAULT_GOAL := help
 
 help:
@@ -18,6 +18,7 @@ help:
 	@echo "make lint        formatting, ruff and mypy"
 	@echo "make docs        the documentation as a site, build/site/index.html"
 	@echo "make test        the tests that a change must pass; make test-slow: the long ones"
+	@echo "make coverage    make test, and the share of lines that it runs"
 	@echo "make test-faults a search with fifty random faults; FAULT_SEED=N chooses others"
 	@echo "make test-gpu    the tests that need a GPU"
 	@echo "make benchmark   measured rates and ratios"
@@ -35,6 +36,7 @@ $(STAMP): pyproject.toml constraints.txt
 
 search: install
 	$(BIN)/python -m nas.search --space search_spaces/quick.yaml --trials 8 --data synthetic
+	@echo "(these commands need the environment: source $(BIN)/activate)"
 
 lint: install
 	$(BIN)/ruff format --check .
@@ -45,10 +47,16 @@ docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test: install
-	$(PYTEST) -n $(JOBS) $(FLAGS)
+	$(PYTEST) -n $(JOBS) --dist worksteal $(FLAGS)
 
 test-slow: install
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow -n $(JOBS) --dist loadgroup $(FLAGS)
+
+# A number to watch, no gate. Code that tests run in processes of their own does not count. Measuring
+# takes half as long again as the tests themselves.
+coverage: install
+	$(PYTEST) -n $(JOBS) --dist worksteal --cov --cov-report= $(FLAGS)
+	@echo "line coverage of the fast tests: $$($(BIN)/coverage report --format=total) %"
 
 test-faults: install
 	$(PYTEST) -m faults -s

@@ -13,7 +13,7 @@ from analysis.statistics.front import ap_of, name_of
 from detector.base import cli
 from detector.base.errors import UserError
 from trials.folders import add_runs_dir
-from trials.hints import command
+from trials.hints import retrain_command
 from trials.names import describe
 from trials.record import LEVELS, TrialRecord
 
@@ -68,7 +68,8 @@ def run(args: Namespace) -> dict:
         )
     print(f"next:\n  {_command(study, front[0], args)}")
     if tied > 1 and not limits:
-        top = command("nas.retrain", {"top": min(tied, 4), **_flags(study, args)})
+        flags = {"top": min(tied, 4), **_flags(study, args)}
+        top = retrain_command(study.manifest.data.path, flags)
         print(f"  {top}      (the hold-out chooses)")
     return {
         "study": study.name,
@@ -177,7 +178,8 @@ def _print_table(
 
 
 def _command(study: StudyData, record: TrialRecord, args: Namespace) -> str:
-    return command("nas.retrain", {"trial": record.number, **_flags(study, args)})
+    flags = {"trial": record.number, **_flags(study, args)}
+    return retrain_command(study.manifest.data.path, flags)
 
 
 def _flags(study: StudyData, args: Namespace) -> dict[str, object]:

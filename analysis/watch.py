@@ -20,18 +20,19 @@ from detector.base.errors import UserError, first_line
 from detector.base.files import write_text
 from trials.folders import add_runs_dir, find_study, study_or_newest
 from trials.record import Status, TrialRecord, best_of
+from trials.stored import ProgressFile, read_progress
 
 DESCRIPTION = """\
 Follow a search: rewrite its report whenever a trial has made progress, as a page that reloads
-itself, and print its trials by state and the best score. Ends when the search has ended, or with
-Ctrl-C. The study is only read.
+itself, and print its trials by state, the best score and the time left. Ends when the search has
+ended, or with Ctrl-C. The study is only read.
 
   python -m analysis.watch                       (the newest study)
   python -m analysis.watch --study retina-001 --every 60"""
 NICE = 10
 """Added to the priority value of this process, so that training goes first."""
 FRONT = "front.csv"
-"""A search writes this file when it ends."""
+"""A search of an older version wrote nothing else when it ended."""
 
 
 def make_parser() -> ArgumentParser:
@@ -61,11 +62,11 @@ def run(args: Namespace) -> dict:
     ended = False
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            records = load_records(folder)
-            ended = has_ended(folder, records)
+            records, progress = load_records(folder), read_progress(folder)
+            ended = progress.ended if progress else has_ended(folder, records)
             state = [(r.number, r.status, len(r.epochs)) for r in records], ended
             if state != seen:
-                status = status_of(records)
+                status = status_of(records) + ("" if ended else left_text(progress))
                 live = None if ended else Live(status, args.every)
                 _write(args.runs_dir, name, path, live)
                 print(f"{time.strftime('%H:%M:%S')}  {status}", flush=True)
@@ -85,7 +86,8 @@ def run(args: Namespace) -> dict:
 
 
 def has_ended(folder: Path, records: Sequence[TrialRecord]) -> bool:
-    """Whether no trial is left to train, and the search has written its results since."""
+    """Whether no trial is left to train, and the search has written its results since: of a study
+    without progress.json."""
     if not records or not all(r.status.ended for r in records):
         return False
     try:
@@ -105,6 +107,18 @@ def status_of(records: Sequence[TrialRecord]) -> str:
     )
 
 
+def left_text(progress: ProgressFile | None) -> str:
+    """ "; about 12 min left", by the search's own estimate."""
+    if progress is None or progress.seconds_left is None:
+        return ""
+    minutes = progress.seconds_left / 60
+    if minutes < 1:
+        return "; less than a minute left"
+    return (
+        f"; about {minutes:.0f} min left" if minutes < 90 else f"; about {minutes / 60:.1f} h left"
+    )
+
+
 def _counts(records: Sequence[TrialRecord]) -> dict[str, int]:
     counts = Counter(r.status for r in records)
     return {status.value: counts[status] for status in Status if counts[status]}
@@ -116,7 +130,7 @@ def _write(runs_dir: Path, name: str, path: Path, live: Live | None) -> None:
         study = load_study(runs_dir, name)
     except UserError as error:
         page = Page(f"Search report: {name}", live)
-        page.text(f"Nothing to report yet: {first_line(error)}")
+        page.text(f"Nothing to report{' yet' if live else ''}: {first_line(error)}")
         write_text(path, page.html())
     else:
         write_page([study], live)

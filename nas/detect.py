@@ -10,6 +10,7 @@ from pathlib import Path
 from detector.base.errors import UserError
 from detector.config.recipe import Evaluation
 from nas.terminal import cli, tta_flags
+from trials.hints import BUILT_IN_DATA
 
 DESCRIPTION = """\
 Find faces in images, folders of images and videos. For each file, a JSON file of the same name in
@@ -19,10 +20,13 @@ the output folder lists boxes [x1, y1, x2, y2], scores and landmarks, in px of t
   python -m nas.detect a.jpg b.mp4 --output found --visualize --confidence 0.5
   python -m nas.detect photos --output found --checkpoint FILE --preset retinaface_mobile025
   python -m nas.detect photos --output found --model model.onnx
+  python -m nas.detect synthetic --output found --visualize   (some of the built-in drawn scenes)
 
 Files that cannot be read are skipped and listed at the end, with exit code 1."""
 
 SETTINGS = Evaluation(score_threshold=0.5)
+SCENES = 6
+"""Built-in scenes that `synthetic` stands for."""
 
 
 def make_parser() -> ArgumentParser:
@@ -32,7 +36,8 @@ def make_parser() -> ArgumentParser:
         metavar="IMAGE|FOLDER|VIDEO",
         nargs="+",
         type=Path,
-        help="the files to find faces in; folders are searched with all their subfolders",
+        help="the files to find faces in; folders are searched with all their subfolders; "
+        "synthetic: some built-in drawn scenes, which are written to DIR/scenes",
     )
     parser.add_argument(
         "--output",
@@ -86,6 +91,27 @@ def make_parser() -> ArgumentParser:
     return parser
 
 
+def _scenes(output: Path) -> Path:
+    """A folder of built-in scenes as image files, written now."""
+    import cv2
+
+    from detector.base.files import write_bytes
+    from detector.config.recipe import DataChoice
+    from detector.data.open import open_data
+
+    images, folder = open_data(DataChoice(path=BUILT_IN_DATA)).val, output / "scenes"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--output {output}: cannot be written ({error.strerror}); choose another folder"
+        ) from error
+    for index in range(SCENES):
+        encoded = cv2.imencode(".png", images.image(index))[1]
+        write_bytes(folder / f"{index}.png", encoded.tobytes())
+    return folder
+
+
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     from detector.inference.detect_files import FileDetector
@@ -98,7 +124,8 @@ def run(args: Namespace) -> dict:
     settings = tta_flags.tta_settings(args, cli.detection_settings(args, SETTINGS))
     notes: list[str] = []
     unreadable: list[str] = []
-    sources = find_sources(args.inputs, notes, unreadable)
+    inputs = [_scenes(args.output) if str(p) == BUILT_IN_DATA else p for p in args.inputs]
+    sources = find_sources(inputs, notes, unreadable)
     count = len(sources) + len(unreadable)
     device = choose_device(args.device)
     if args.fp16 and (str(device) == "cpu" or args.model is not None):

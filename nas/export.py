@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
 from detector.base.files import is_folder, link_target
+from detector.base.output import print_wrapped
 from detector.config.recipe import Evaluation
 from nas.terminal import cli
+from trials.hints import detect_command
 
 if TYPE_CHECKING:
     from nas.models.model_folder import Model
@@ -147,7 +149,9 @@ def run(args: Namespace) -> dict:
     if suffix == ".xml":
         os.replace(unchecked.with_suffix(".bin"), target.with_suffix(".bin"))
     os.replace(unchecked, target)
-    print(f"{target}: {POST[args.post]}")
+    print_wrapped(f"{target}: {POST[args.post]}", "  ")
+    data = model.origin.data.path if model.origin else None
+    print(f"next:\n  {detect_command(data, {'model': target})}")
     return result
 
 

@@ -15,6 +15,9 @@ from detector.base.plugins import loaded_plugins
 
 DEFAULT_RUNS_DIR = Path("runs")
 """Of --runs-dir."""
+BUILT_IN_DATA = "synthetic"
+"""Stands for the built-in drawn scenes where the path of images is asked for."""
+BUILT_IN_EPOCHS = 20
 MLFLOW_DEFAULT = "sqlite:///mlflow.db"
 """The store that MLflow's own commands open without flags, too."""
 DEFAULT_TRACKING_URI = os.environ.get("MLFLOW_TRACKING_URI") or MLFLOW_DEFAULT
@@ -26,7 +29,7 @@ _DEFAULTS = {
 }
 
 
-def command(module: str, flags: Mapping[str, object]) -> str:
+def command(module: str, flags: Mapping[str, object], *arguments: str) -> str:
     """The command line of a module.
 
     Args:
@@ -34,8 +37,9 @@ def command(module: str, flags: Mapping[str, object]) -> str:
         flags: name of each flag, with underscores, → its value. True is a flag without a value;
             None, False and the defaults of --runs-dir, --tracking-uri and --device are left out.
             The plugins of this process are added.
+        arguments: that are no flags.
     """
-    words = ["python", "-m", module]
+    words = ["python", "-m", module, *arguments]
     given = [(name, value) for name, value in flags.items() if name != "plugin"]
     for name, value in [*given, *(("plugin", plugin.given) for plugin in loaded_plugins())]:
         if value is None or value is False or str(value) == _DEFAULTS.get(name):
@@ -59,6 +63,30 @@ def given_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> di
         and action.dest not in ("help", "json_file")
         and (value := getattr(args, action.dest)) != action.default
     }
+
+
+def retrain_command(data: str | None, flags: Mapping[str, object]) -> str:
+    """The command that trains designs in full: on the built-in scenes, which are there to see how
+    everything works, for fewer epochs than by default.
+
+    Args:
+        data: the path of the images.
+        flags: which designs.
+    """
+    epochs = BUILT_IN_EPOCHS if data == BUILT_IN_DATA else None
+    return command("nas.retrain", {**flags, "epochs": epochs})
+
+
+def detect_command(data: str | None, flags: Mapping[str, object]) -> str:
+    """The command that finds faces with a model.
+
+    Args:
+        data: the path of the images that it was trained on. On photos, models of the built-in
+            scenes find next to nothing.
+        flags: which model.
+    """
+    inputs = BUILT_IN_DATA if data == BUILT_IN_DATA else "PHOTOS"
+    return command("nas.detect", {"output": "found", "visualize": True, **flags}, inputs)
 
 
 def is_server(uri: str) -> bool:

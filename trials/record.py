@@ -27,7 +27,7 @@ MAX_LOSS_GROWTH = 10.0
 """A trial whose mean loss grew by more than this factor since its first epoch has diverged."""
 
 RECORD_ATTRIBUTE = "record"
-"""User attribute of Optuna's trials that holds records as JSON, see `records_from_json`."""
+"""System attribute of Optuna's trials that holds records as JSON, see `records_from_json`."""
 
 
 class Status(StrEnum):
@@ -258,6 +258,14 @@ class TrialRecord(Struct):
         return self.source.startswith("study ")
 
     @property
+    def training_ended(self) -> float | None:
+        """Unix seconds; None if the trial has not ended. A pruned trial was trained until its last
+        epoch, while its `ended` is when the search decided, which may be hours later."""
+        if self.status is Status.PRUNED and self.epochs and not self.reused:
+            return self.epochs[-1].ended or self.ended
+        return self.ended
+
+    @property
     def epochs_spent(self) -> int:
         """Epochs trained in this study."""
         return 0 if self.reused else len(self.epochs)
@@ -307,7 +315,8 @@ def records_to_json(records: TrialRecord | Sequence[TrialRecord]) -> str:
 
 
 def records_from_json(text: str) -> list[TrialRecord]:
-    """The records in a trial of the storage: a single one, or a batch of infeasible ones."""
+    """The records in a trial of the storage: a single one; of older studies also a batch of
+    infeasible ones."""
     plain = json.loads(text)
     entries = plain if isinstance(plain, list) else [plain]
     return [TrialRecord.from_dict(_with_parts(entry)) for entry in entries]

@@ -1,4 +1,4 @@
-"""The JSON files of a study: study.json, and metrics.json of retrained models."""
+"""The JSON files of a study: study.json, progress.json, and metrics.json of retrained models."""
 
 from __future__ import annotations
 
@@ -98,6 +98,33 @@ class Manifest(JsonFile):
     """--from-study: another study whose designs and results are reused."""
     learnt_from: tuple[str, ...] = ()
     """Earlier studies and tables that the sampler starts from (prior.json)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProgressFile(JsonFile):
+    """progress.json: how far a search says that it is, for those who follow it. Studies of older
+    versions have none."""
+
+    ended: bool
+    """Whether nothing is left to train, or the search stopped because of failures; False while it
+    runs, and if it was killed."""
+    seconds_left: float | None = None
+    """Estimated; None while that is not known."""
+
+
+PROGRESS = "progress.json"
+
+
+def read_progress(folder: Path) -> ProgressFile | None:
+    """progress.json of a study; None if there is none.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        return ProgressFile.read(folder / PROGRESS, "delete it; a running search writes it anew")
+    except FileNotFoundError:
+        return None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from analysis.page.page import Page
 from analysis.records.studies import StudyData
 from analysis.statistics.choice import Choice
 from analysis.statistics.pareto import hypervolume_of
-from trials.hints import command
+from trials.hints import command, retrain_command
 from trials.names import describe
 from trials.record import LEVELS, TrialRecord
 
@@ -116,10 +116,10 @@ def _next_step(page: Page, study: StudyData, choice: Choice) -> None:
         if choice.tied > 1:
             count = min(choice.tied, MOST_RETRAINED)
             page.text(f"Next, train the best {count} in full; the hold-out chooses among them:")
-            page.code(command("nas.retrain", {"top": count, **flags}))
+            page.code(retrain_command(study.manifest.data.path, {"top": count, **flags}))
         else:
             page.text("Next, train it in full:")
-            page.code(command("nas.retrain", {"best": True, **flags}))
+            page.code(retrain_command(study.manifest.data.path, {"best": True, **flags}))
     elif model.evaluation is None:
         page.text(f"{title} has been retrained. Next, evaluate it on the val images:")
         page.code(command("nas.evaluate", flags))

@@ -64,6 +64,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
             [
                 study.name,
                 study.manifest.space,
+                study.manifest.sampler,
                 study.manifest.data_name,
                 f"{len(study.completed):,} of {len(study.records):,}",
                 f"{sum(r.epochs_spent for r in study.records):,}",
@@ -78,8 +79,9 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
         [
             "study",
             "space",
+            "sampler",
             "data",
-            "completed trials",
+            "completed",
             "epochs",
             "best score",
             "trial",
@@ -88,7 +90,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
             "hypervolume",
         ],
         rows,
-        left=(0, 1, 2),
+        left=(0, 1, 2, 3),
     )
     for study in studies:
         page.text(

@@ -7,7 +7,9 @@ import contextlib
 import errno
 import io
 import os
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -32,6 +34,21 @@ _ASCII = str.maketrans(
         "₀": "0",
     }
 )
+
+
+def print_wrapped(text: str, indent: str = "") -> None:
+    """Print a sentence: on a terminal in lines that end between words, elsewhere as one line. Not
+    for commands, which are to be pasted.
+
+    Args:
+        indent: before its second and all later lines.
+    """
+    if sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(
+            text, width, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+    print(text)
 
 
 def _replace(error: UnicodeError) -> tuple[str, int]:

@@ -299,7 +299,8 @@ class Driver:
 
     def _add_infeasible(self, records: list[TrialRecord]) -> None:
         if records:
-            self.study.add_infeasible(records)
+            distributions = [self.space.distributions(record.params) for record in records]
+            self.study.add_infeasible(records, distributions)
         for record in records:
             self.view.update(record)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from nas.engine.halving import certain_epochs, epochs_expected, target_epoch
@@ -12,6 +13,7 @@ from nas.terminal.format import duration
 from nas.terminal.progress_bars import live_console, print_dated
 from trials.names import describe
 from trials.record import Status, TrialRecord, best_of, rank
+from trials.stored import PROGRESS, ProgressFile
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 ENOUGH_RESULTS = 8
 """Designs with a result from which on the observed share of promotions counts."""
+WRITE_SECONDS = 5.0
+"""Shortest time between two states of progress.json."""
 
 
 class SearchProgress:
@@ -30,14 +34,20 @@ class SearchProgress:
 
     Args:
         interval: seconds between two looks at the study.
+        folder: where progress.json is written, for `analysis.watch`; None means nowhere.
     """
 
     def __init__(
-        self, driver: Driver, interval: float = 0.5, clock: Callable[[], float] = time.time
+        self,
+        driver: Driver,
+        interval: float = 0.5,
+        clock: Callable[[], float] = time.time,
+        folder: Path | None = None,
     ):
         from rich.live import Live
 
         self._driver, self._interval, self._clock = driver, interval, clock
+        self._folder, self._written = folder, 0.0
         self._started, self._looked = clock(), 0.0
         records = driver.records
         self._epochs_before = sum(r.epochs_spent for r in records)
@@ -52,6 +62,10 @@ class SearchProgress:
         if self._clock() - self._looked < self._interval:
             return
         self._looked = self._clock()
+        if self._folder is not None and self._looked - self._written >= WRITE_SECONDS:
+            self._written = self._looked
+            left = self.seconds_left(self._driver.records)
+            ProgressFile(ended=False, seconds_left=left).write(self._folder / PROGRESS)
         if self.live:
             self._display.update(self.display(), refresh=True)
         else:
@@ -112,7 +126,10 @@ class SearchProgress:
         "continues"."""
         driver = self._driver
         tried = sum(
-            r.number != 0 and r.status not in (Status.INFEASIBLE, Status.RUNNING) for r in records
+            r.number != 0
+            and r.status is not Status.INFEASIBLE
+            and (r.status is not Status.RUNNING or r.rung >= 0)  # promoted ones have a result, too
+            for r in records
         )
         name = "baseline" if record.number == 0 else f"trial {record.number}"
         what = record.status.value if record.status.ended else "continues"

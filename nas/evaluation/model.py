@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from detector.base.cli import PartialFailure
 from detector.base.errors import UserError
 from detector.base.files import write_text
+from detector.base.output import print_wrapped
 from detector.config.recipe import Evaluation
 from nas.evaluation.beside import EVALUATION, beside_of, known_score, measure
 from nas.evaluation.ground_truth import (
@@ -34,6 +35,7 @@ from nas.evaluation.subject import Subject, load_subject
 from nas.study.summary import refresh_report
 from nas.terminal import tta_flags
 from nas.tracking.runs import track_evaluation
+from trials.hints import command
 from trials.objective import Objective
 from trials.record import mean_ap
 from trials.tracking.mlflow_store import check_store
@@ -87,6 +89,15 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         model.path,
         model.origin,
     )
+    if model.model is not None and options.model.model is None:
+        choice = options.model
+        flags = {
+            "runs_dir": choice.runs_dir,
+            "study": choice.study,
+            "checkpoint": choice.checkpoint,
+            "preset": choice.preset,
+        }
+        print(f"next:\n  {command('nas.export', {'format': 'onnx', **flags})}")
     if unreadable := result["unreadable"]:
         print("cannot be read:\n  " + "\n  ".join(unreadable))
         raise PartialFailure(
@@ -112,14 +123,16 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
 
     device = choose_device(options.device)
     beside = beside_of(model, options.beside, options.model.runs_dir)
-    print(f"model: {model.title} ({model.description})\n  {model.path}")
+    print_wrapped(f"model: {model.title} ({model.description})", "  ")
+    print(f"  {model.path}")
     path, line = resolve_val_data(options.data, model.origin)
     print(line)
     images = open_val(path)
     lists = find_official_lists(options.ground_truth, path)
     truth, faces_text = load_ground_truth(lists, path, images)
     print_uncounted(truth, path)
-    print(f"  {len(images)} val images, {tta_flags.describe(options.settings)}; {faces_text}")
+    size_text = tta_flags.describe(options.settings)
+    print_wrapped(f"  {len(images)} val images, {size_text}; {faces_text}", "  ")
     if options.settings_of is not None:
         print(f"evaluation settings of {options.settings_of}: {settings_text(options.settings)}")
     detections, unreadable = _detect(model, images, options.settings, device)

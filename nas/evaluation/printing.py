@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from detector.base.output import print_wrapped
 from trials.objective import Objective
 from trials.record import mean_ap
 
 if TYPE_CHECKING:
     from detector.inference.latency import Latency
+
+INDENT = " " * 9
+"""Before the second line of an entry."""
 
 
 def print_ap(ap: Mapping[str, float], all_digits: bool = False) -> None:
@@ -44,10 +48,13 @@ def print_model(result: dict, objective: Objective, latency: Latency, passes: in
     height, width = result["latency_size"]
     print(
         f"size     {result['params']:,} parameters\n"
-        f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640\n"
+        f"cost     {result['macs'] / 1e9:.4f} G MACs at 640×640"
+    )
+    print_wrapped(
         f"latency  {latency.median_ms:.1f} ms median, {latency.p10_ms:.1f}–"
         f"{latency.p90_ms:.1f} ms for the middle 80 % of {latency.repeats} runs (one image, "
-        f"{width}×{height}; {latency.machine})"
+        f"{width}×{height}; {latency.machine})",
+        INDENT,
     )
     speed = (
         f"speed {result['speed_score']:.4f} (by {objective.metric}: 1 at {objective.best:,.0f}, "
@@ -57,18 +64,19 @@ def print_model(result: dict, objective: Objective, latency: Latency, passes: in
         formula = f"{speed} + 2 × accuracy {result['accuracy_score']:.4f}"
     else:
         formula = f"{objective}; {speed}, accuracy {result['accuracy_score']:.4f}"
-    print(f"score    {result['score']:.4f} = {formula}")
+    print_wrapped(f"score    {result['score']:.4f} = {formula}", INDENT)
     for note in result["notes"]:
-        print(f"note: {note}")
+        print_wrapped(f"note: {note}")
     if passes > 1:
-        print(
+        print_wrapped(
             f"note: test-time augmentation uses {passes} forward passes per image; cost, latency "
             "and the speed in the score are those of one pass"
         )
     print("rules")
     verdicts = {True: "yes", False: "NO", None: "unknown"}
     for rule in result["rules"]:
-        print(f"  {verdicts[rule['holds']]:<9}  {rule['rule']}: {rule['evidence']}")
+        verdict = verdicts[rule["holds"]]
+        print_wrapped(f"  {verdict:<9}  {rule['rule']}: {rule['evidence']}", " " * 13)
 
 
 def print_beside(beside: Mapping, latency_ms: float) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from detector.base.output import print_wrapped
 from detector.config.recipe import Recipe
 from detector.weights.pretrained import Start
 from nas.retraining.candidate import Candidate
@@ -21,8 +22,8 @@ def print_plan(
         batch += f" on {options.workers} workers"
     if recipe.accumulate > 1:
         batch += f" in {recipe.accumulate} parts"
+    print_wrapped(f"retrain: {candidate.title} ({describe(candidate.config)})", "  ")
     print(
-        f"retrain: {candidate.title} ({describe(candidate.config)})\n"
         f"  {recipe.epochs} epochs, {recipe.size} px, {batch}, lr "
         f"{recipe.optimizer.lr:g} ({recipe.optimizer.schedule}), "
         + (f"from {start.source}" if start else "from scratch")
@@ -52,7 +53,8 @@ def print_result(candidate: Candidate, metrics: Metrics) -> None:
 
     if metrics.ap:
         levels = "  ".join(f"{level} {value:.4f}" for level, value in metrics.ap.items())
-        print(f"hold-out, original image size: AP {levels}  mean {metrics.accuracy_score:.4f}")
+        mean = f"mean {metrics.accuracy_score:.4f}"
+        print_wrapped(f"hold-out, original image size: AP {levels}  {mean}", "  ")
         if metrics.score is not None:
             print(
                 f"score on the hold-out: {metrics.score:.4f} (speed "

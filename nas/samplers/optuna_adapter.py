@@ -6,7 +6,9 @@ fails if a newer Optuna lacks one of the names. Imports Optuna only when one is 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -14,6 +16,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler
     from optuna.trial import FrozenTrial, TrialState
+    from sqlalchemy.engine import Engine
 
 
 class TrialStorage:
@@ -23,9 +26,64 @@ class TrialStorage:
     def __init__(self, study: optuna.Study):
         self._study_id, self._storage = study._study_id, study._storage
 
+    @property
+    def _engine(self) -> Engine:
+        """SQLAlchemy's, of the storage that Optuna has wrapped in a cache."""
+        return self._storage._backend.engine  # type: ignore[attr-defined]
+
     def create_new_trial(self, trial: FrozenTrial) -> int:
         """Store a copy of `trial`; returns its id. A finished trial cannot change any more."""
         return self._storage.create_new_trial(self._study_id, template_trial=trial)
+
+    def create_failed_trials(self, trials: Sequence[FrozenTrial]) -> list[int]:
+        """Store copies of trials that failed without any result, all or none; returns their ids.
+
+        In one transaction, past Optuna's own call, which looks up each parameter and takes a
+        hundred times as long: 30 ms for a design of 16 parameters.
+        """
+        from optuna.distributions import distribution_to_json
+        from optuna.storages._rdb import models
+        from sqlalchemy import Table, func, insert, select
+
+        def table(model: type) -> Table:
+            return model.__table__  # type: ignore[attr-defined]
+
+        params, user_attrs, system_attrs = list[dict](), list[dict](), list[dict]()
+        ids = []
+        with self._engine.begin() as connection:
+            known = table(models.TrialModel)
+            first = connection.execute(
+                select(func.count()).where(known.c.study_id == self._study_id)
+            ).scalar_one()
+            for number, trial in enumerate(trials, start=first):
+                row = insert(known).values(
+                    number=number,
+                    study_id=self._study_id,
+                    state=trial.state,
+                    datetime_start=_stored_time(trial.datetime_start),
+                    datetime_complete=_stored_time(trial.datetime_complete),
+                )
+                trial_id = connection.execute(row.returning(known.c.trial_id)).scalar_one()
+                ids.append(trial_id)
+                params += [
+                    {
+                        "trial_id": trial_id,
+                        "param_name": name,
+                        "param_value": distribution.to_internal_repr(trial.params[name]),
+                        "distribution_json": distribution_to_json(distribution),
+                    }
+                    for name, distribution in trial.distributions.items()
+                ]
+                user_attrs += _attribute_rows(trial_id, trial.user_attrs)
+                system_attrs += _attribute_rows(trial_id, trial.system_attrs)
+            for model, rows in (
+                (models.TrialParamModel, params),
+                (models.TrialUserAttributeModel, user_attrs),
+                (models.TrialSystemAttributeModel, system_attrs),
+            ):
+                if rows:
+                    connection.execute(insert(table(model)), rows)
+        return ids
 
     def get_trial(self, trial_id: int) -> FrozenTrial:
         return self._storage.get_trial(trial_id)
@@ -40,10 +98,41 @@ class TrialStorage:
         self._storage.set_trial_intermediate_value(trial_id, step, value)
 
     def set_trial_state_values(
-        self, trial_id: int, state: TrialState, values: Sequence[float] | None
+        self,
+        trial_id: int,
+        state: TrialState,
+        values: Sequence[float] | None,
+        ended: datetime | None = None,
     ) -> None:
-        """End a trial."""
+        """End a trial.
+
+        Args:
+            ended: when it did, in local time; None means now, as for Optuna's own call.
+        """
         self._storage.set_trial_state_values(trial_id, state, values)
+        if ended is None:
+            return
+        from optuna.storages._rdb import models
+        from sqlalchemy import update
+
+        with self._engine.begin() as connection:
+            connection.execute(
+                update(models.TrialModel)
+                .where(models.TrialModel.trial_id == trial_id)
+                .values(_datetime_complete_utc=_stored_time(ended))
+            )
+
+
+def _stored_time(moment: datetime | None) -> datetime | None:
+    """Local time as the storage has it: in UTC."""
+    return moment and moment.astimezone(UTC).replace(tzinfo=None)
+
+
+def _attribute_rows(trial_id: int, attributes: Mapping[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {"trial_id": trial_id, "key": key, "value_json": json.dumps(value)}
+        for key, value in attributes.items()
+    ]
 
 
 def set_metric_names(study: optuna.Study, names: list[str]) -> None:

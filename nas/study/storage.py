@@ -11,7 +11,9 @@ import fcntl
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.records.database import reported_epochs, stored_trials
 from detector.base.errors import UserError, disk_full, first_line
@@ -35,6 +37,10 @@ from trials.record import (
     records_to_json,
 )
 from trials.stored import Manifest
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.trial import FrozenTrial
 
 LOCK = ".lock"
 """Locked by the study's only writer."""
@@ -138,24 +144,27 @@ class Study:
         """All records, by number."""
         return list(self._records.values())  # in insertion order
 
-    def add(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
+    def add(self, record: TrialRecord, distributions: Mapping[str, BaseDistribution]) -> None:
         """Store a new record; its number must be the next one."""
         assert record.number == len(self._records), (record.number, len(self._records))
         self._create(record, distributions)
 
-    def add_infeasible(self, records: Sequence[TrialRecord]) -> None:
+    def add_infeasible(
+        self,
+        records: Sequence[TrialRecord],
+        distributions: Sequence[Mapping[str, BaseDistribution]],
+    ) -> None:
         """Store new infeasible records, whose numbers must be the next ones: all or none, in the
-        time of one. They never change, so they share one Optuna trial, without parameters."""
-        from optuna.trial import TrialState
+        time of one.
 
+        Args:
+            distributions: those of the parameters of each record.
+        """
         numbers = [record.number for record in records]
         assert numbers == list(range(len(self._records), len(self._records) + len(records)))
-        trial_id = self._new_trial(
-            records,
-            {"infeasible": len(records), "reason": records[0].reason},
-            state=TrialState.FAIL,
-        )
-        for record in records:
+        trials = [_frozen(*pair) for pair in zip(records, distributions, strict=True)]
+        trial_ids = self._storage.create_failed_trials(trials)
+        for record, trial_id in zip(records, trial_ids, strict=True):
             self._index(record, trial_id, finished=True)
 
     def put(self, record: TrialRecord) -> None:
@@ -205,24 +214,8 @@ class Study:
                 # A trial resumed after its end is listed twice: the later record counts.
                 self._index(record, trial.trial_id, finished=trial.finished)
 
-    def _create(self, record: TrialRecord, distributions: Mapping[str, object]) -> None:
-        attributes = {
-            "design": describe(record.detector),
-            "params": record.cost.params,
-            "macs": record.cost.macs,
-            "speed_score": record.speed_score,
-        }
-        if record.reason is not None:
-            attributes["reason"] = record.reason
-        trial_id = self._new_trial(
-            record,
-            attributes,
-            state=_state(record),
-            value=_value(record),
-            params={name: record.params[name] for name in distributions},
-            distributions=dict(distributions),
-            intermediate_values=record.scores(),
-        )
+    def _create(self, record: TrialRecord, distributions: Mapping[str, BaseDistribution]) -> None:
+        trial_id = self._storage.create_new_trial(_frozen(record, distributions))
         self._index(record, trial_id, finished=record.status.ended)
 
     def _update_optuna(self, record: TrialRecord, scores: Mapping[int, float]) -> None:
@@ -231,32 +224,16 @@ class Study:
         for epoch, score in scores.items():
             self._storage.set_trial_intermediate_value(trial_id, epoch, score)
         if record.status.ended:
-            if record.accuracy_score is not None:
-                self._storage.set_trial_user_attr(trial_id, "accuracy_score", record.accuracy_score)
-            if record.reason is not None:
-                self._storage.set_trial_user_attr(trial_id, "reason", record.reason)
+            for name, attribute in _outcome(record).items():
+                self._storage.set_trial_user_attr(trial_id, name, attribute)
             value = _value(record)
             self._storage.set_trial_state_values(
-                trial_id, _state(record), None if value is None else [value]
+                trial_id,
+                _state(record),
+                None if value is None else [value],
+                _local_time(record.training_ended),
             )
             self._finished.add(record.number)
-
-    def _new_trial(
-        self, records: TrialRecord | Sequence[TrialRecord], attributes: dict, **changes
-    ) -> int:
-        """The id of a new Optuna trial; it is immutable if its state is a finished one.
-
-        Args:
-            attributes: what Optuna's own tools show of it. The records are a system attribute,
-                which they do not.
-        """
-        from optuna.trial import create_trial
-
-        text = records_to_json(records)
-        trial = create_trial(
-            user_attrs=attributes, system_attrs={RECORD_ATTRIBUTE: text}, **changes
-        )
-        return self._storage.create_new_trial(trial)
 
     def _index(self, record: TrialRecord, trial_id: int, *, finished: bool) -> None:
         """Keep a record's latest state in memory, with the Optuna trial that stores it."""
@@ -307,6 +284,48 @@ def _attributes(manifest: Manifest) -> dict[str, str | int]:
         "data": f"{manifest.data_name} {manifest.data_fingerprint}",
         "score": str(manifest.objective),
     }
+
+
+def _frozen(record: TrialRecord, distributions: Mapping[str, BaseDistribution]) -> FrozenTrial:
+    """A record as an Optuna trial, which is immutable if it has ended. Its user attributes are what
+    Optuna's own tools show; the record is a system attribute, which they do not."""
+    from optuna.trial import create_trial
+
+    attributes = {
+        "trial": record.number,  # not Optuna's number once a trial was resumed after its end
+        "design": describe(record.detector),
+        "params": record.cost.params,
+        "macs": record.cost.macs,
+        "speed_score": record.speed_score,
+    }
+    trial = create_trial(
+        state=_state(record),
+        value=_value(record),
+        params={name: record.params[name] for name in distributions},
+        distributions=dict(distributions),
+        user_attrs=attributes | (_outcome(record) if record.status.ended else {}),
+        system_attrs={RECORD_ATTRIBUTE: records_to_json(record)},
+        intermediate_values=record.scores(),
+    )
+    trial.datetime_start = _local_time(record.started) or trial.datetime_start
+    if record.status.ended:
+        trial.datetime_complete = _local_time(record.training_ended) or trial.datetime_complete
+    return trial
+
+
+def _outcome(record: TrialRecord) -> dict[str, str | float]:
+    """What Optuna's own tools show of a trial that has ended, besides its value."""
+    outcome: dict[str, str | float] = {"status": record.status.value}
+    if record.accuracy_score is not None:
+        outcome["accuracy_score"] = record.accuracy_score
+    if record.reason is not None:
+        outcome["reason"] = record.reason
+    return outcome
+
+
+def _local_time(seconds: float | None) -> datetime | None:
+    """Unix seconds as Optuna has them: as local time."""
+    return None if seconds is None else datetime.fromtimestamp(seconds)
 
 
 def _state(record: TrialRecord):

@@ -9,10 +9,11 @@ from pathlib import Path
 
 from analysis.records.trial_table import ap_columns, cost_columns, print_table
 from analysis.statistics.pareto import front_of
+from detector.base.output import print_wrapped
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from trials.folders import SPACE
-from trials.hints import command, ui_command
+from trials.hints import command, retrain_command, ui_command
 from trials.names import LEGEND, describe
 from trials.record import Status, TrialRecord, best_of, rank
 
@@ -114,25 +115,25 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
         + (f"; ms of one 640×640 image on {machine}" if machine else "")
         + ")",
     )
-    print(LEGEND)
-    print(
+    print_wrapped(LEGEND)
+    print_wrapped(
         ", ".join(f"{value} {key}" for key, value in result["trials"].items() if value)
         + f"; {result['epochs']} epochs trained"
     )
     best = result["best"]
-    print(
+    print_wrapped(
         f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
         + (f"; the baseline has {result['baseline']['score']:.3f}" if result["baseline"] else "")
     )
     for note in learning_notes(records):
-        print(f"note: {note}")
+        print_wrapped(f"note: {note}")
     warning = spread_warning(completed)
     if warning:
-        print(f"note: {warning}")
+        print_wrapped(f"note: {warning}")
     report = folder / REPORT
     print(f"\nreport: {report if report.exists() else folder / FRONT_PICTURE}\nnext:")
     for line in (
-        command("nas.retrain", {"best": True, **flags}),
+        retrain_command(study.manifest.data.path, {"best": True, **flags}),
         command("nas.evaluate", flags),
         ui_command(str(flags["tracking_uri"])),
     ):

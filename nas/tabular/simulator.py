@@ -142,7 +142,9 @@ class InMemoryStudy:
         if record.number == 0:
             self._records += self._unavailable
 
-    def add_infeasible(self, records: Sequence[TrialRecord]) -> None:
+    def add_infeasible(
+        self, records: Sequence[TrialRecord], distributions: Sequence[Mapping[str, object]]
+    ) -> None:
         self._records += records
 
     def put(self, record: TrialRecord) -> None:

@@ -3,6 +3,7 @@
 import json
 import re
 import sqlite3
+from dataclasses import replace
 
 import pytest
 
@@ -11,6 +12,7 @@ from analysis.records.load import load_records
 from detector.base import cli
 from trials.folders import DATABASE
 from trials.record import Status
+from trials.stored import PROGRESS, ProgressFile
 
 
 def store(folder, change) -> None:
@@ -81,6 +83,46 @@ def test_a_search_is_followed_to_its_end(follow, generated_study):
     assert (folder / DATABASE).read_bytes() == stored[0]  # watching only reads
 
 
+def test_the_search_itself_says_how_long_it_takes_and_when_it_has_ended(follow, generated_study):
+    """Also one that has stopped, so that trials wait for ever and nothing is completed."""
+    folder = generated_study(
+        "one", 6, change=lambda r: r.evolve(status=Status.PAUSED) if r.epochs else r
+    )
+    progress, page, seen = ProgressFile(ended=False), folder / "report.html", []
+    progress.write(folder / PROGRESS)
+
+    def half_an_hour_left():
+        seen.append(page.read_text())
+        replace(progress, seconds_left=1800.0).write(folder / PROGRESS)
+        store(folder, lambda r: r.evolve(status=Status.RUNNING) if r.number == 1 else r)
+
+    def end():
+        seen.append(page.read_text())
+        replace(progress, ended=True).write(folder / PROGRESS)
+
+    code, out, err, result = follow(half_an_hour_left, end)
+    assert (code, err, result["ended"], result["best"]) == (0, "", True, None)
+    assert "min left" not in seen[0] and "6 paused" in seen[0]
+    assert re.search("1 running, 5 paused; [0-9]+ epochs; about 30 min left", seen[1])
+    assert out.count("about 30 min left") == 1 and out.endswith("the search has ended\n")
+    final = page.read_text()
+    assert "Nothing to report: study one has no completed trial yet" in final
+    assert "http-equiv=refresh" not in final and "left" not in final.split("<body>")[1]
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (None, ""),
+        (3.0, "; less than a minute left"),
+        (89 * 60.0, "; about 89 min left"),
+        (2.5 * 3600, "; about 2.5 h left"),
+    ],
+)
+def test_time_left(seconds, text):
+    assert watch.left_text(ProgressFile(ended=False, seconds_left=seconds)) == text
+
+
 def test_a_search_without_results_has_a_page_and_ctrl_c_is_no_error(follow, generated_study):
     folder = generated_study(
         "one", 6, change=lambda r: r.evolve(status=Status.PAUSED) if r.epochs else r
@@ -93,7 +135,7 @@ def test_a_search_without_results_has_a_page_and_ctrl_c_is_no_error(follow, gene
     assert '<meta http-equiv=refresh content="7">' in page
 
 
-def test_ended_means_that_the_results_are_written(generated_study):
+def test_of_an_older_study_ended_means_that_the_results_are_written(generated_study):
     folder = generated_study("one", 6)
     records = load_records(folder)
     assert not watch.has_ended(folder, records)

@@ -53,6 +53,19 @@ def folder(tmp_path):
     return path
 
 
+def test_the_built_in_scenes_need_no_files(called, tmp_path):
+    code, out, err = called("synthetic", "--visualize", *LOOSE)
+    assert (code, err) == (0, "") and "in 6 of 6 files" in out
+    out = tmp_path / "out"
+    names = {f"{number}.png" for number in range(6)}
+    assert {path.name for path in (out / "scenes").iterdir()} == names
+    assert {path.name for path in out.glob("*.drawn.jpg")} == {f"{n}.drawn.jpg" for n in names}
+    assert cv2.imread(str(out / "scenes" / "0.png")).std() > 10
+    (tmp_path / "file").write_text("")
+    code, _, err = called("synthetic", "--output", tmp_path / "file")
+    assert code == 2 and err.count("\n") == 1 and "--output" in err
+
+
 LOOSE = ("--confidence", 0.001, "--keep-top-k", 4, "--nms", 0.9, "--batch-size", 2)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from trials import hints
-from trials.hints import command, given_flags, ui_command
+from trials.hints import command, detect_command, given_flags, retrain_command, ui_command
 
 ODD = Path("my runs/it's $HOME")
 STORE = "sqlite:////tmp/it's mine/ml flow.db"
@@ -157,6 +157,19 @@ def test_the_tracking_uri_of_the_environment_is_the_default(value):
         check=True,
     ).stdout
     assert out.strip() == (value or hints.MLFLOW_DEFAULT)
+
+
+def test_what_follows_depends_on_the_images():
+    args = parsed(retrain_command("synthetic", {"best": True, "runs_dir": ODD}))
+    assert (args.best, args.runs_dir, args.epochs) == (True, ODD, hints.BUILT_IN_EPOCHS)
+    assert parsed(retrain_command("data/widerface", {"top": 2})).epochs is None
+    for data, inputs in (
+        ("synthetic", "synthetic"),
+        ("data/widerface", "PHOTOS"),
+        (None, "PHOTOS"),
+    ):
+        args = parsed(detect_command(data, {"model": ODD}))
+        assert (args.inputs, args.model, args.visualize) == ([Path(inputs)], ODD, True)
 
 
 def test_the_pages_of_every_store_are_advised():

@@ -154,7 +154,7 @@ class MlflowView:
         if known.state != state and state == "RUNNING":  # resumed by a longer search
             self._client.update_run(known.id, status=state)
         elif known.state != state:
-            self._client.set_terminated(known.id, state, milliseconds(record.ended))
+            self._client.set_terminated(known.id, state, milliseconds(record.training_ended))
         known.state = state
 
     @_translates_errors

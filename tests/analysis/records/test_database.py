@@ -36,7 +36,7 @@ def test_the_rows_are_what_optuna_reads(tiny_study):
     epoch = EpochResult(epoch=3, losses={}, lr=0.1, seconds=1.0, ap=record.ap)
     tiny_study.put(record.evolve(epochs=(*record.epochs, epoch)))
     tiny_study.add_infeasible(
-        [record.evolve(number=n, status=Status.INFEASIBLE, epochs=()) for n in (4, 5)]
+        [record.evolve(number=n, status=Status.INFEASIBLE, epochs=()) for n in (4, 5)], [{}, {}]
     )
     tiny_study.put(tiny_study.records[1].evolve(retries=1))  # finished, so stored once more
     path = tiny_study.folder / DATABASE

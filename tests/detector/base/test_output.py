@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from detector.base import cli
+from detector.base.output import print_wrapped
 
 COMMAND = """
 import sys
@@ -125,3 +126,17 @@ def test_a_seed_is_one_that_every_library_takes(text):
 def test_a_quantity_is_finite(text):
     with pytest.raises(cli.UserError):
         cli.quantity(text, "--budget")
+
+
+def test_sentences_are_broken_between_words_on_a_terminal_only(monkeypatch, capsys):
+    text = "rule   one two-three four " + "x" * 25
+    print_wrapped(text, "  ")
+    assert capsys.readouterr().out == text + "\n"
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    print_wrapped(text, "  ")
+    assert capsys.readouterr().out.splitlines() == [
+        "rule   one two-three",
+        "  four",
+        "  " + "x" * 25,
+    ]

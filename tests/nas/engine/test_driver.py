@@ -122,9 +122,9 @@ def test_infeasible_designs_are_stored_in_batches_with_the_same_outcome(
     space, sizes, records = SearchSpace.load(space.path), [], {}
     add_infeasible = Study.add_infeasible
 
-    def counted(study, batch):
+    def counted(study, batch, distributions):
         sizes.append(len(batch))
-        add_infeasible(study, batch)
+        add_infeasible(study, batch, distributions)
 
     monkeypatch.setattr(Study, "add_infeasible", counted)
     for batch in (1, 3, 64):
@@ -211,6 +211,7 @@ def test_killed_before_or_after_any_write_to_the_storage(
 
         for name in (
             "create_new_trial",
+            "create_failed_trials",
             "set_trial_system_attr",
             "set_trial_user_attr",
             "set_trial_intermediate_value",

@@ -18,6 +18,7 @@ from nas.study.summary import learning_notes
 from trials.compute.resources import Shares
 from trials.record import EpochResult, Status, best_of, learned
 from trials.run import SegmentReport
+from trials.stored import read_progress
 from trials.tracking.tracker import NullTracker
 
 RUNGS = (1, 3, 9)
@@ -172,6 +173,7 @@ def test_a_search_in_which_nothing_learns_ends_saying_so(start_search, monkeypat
         )
     assert error.value.result["best"] is None and error.value.result["trials"]["pruned"] == 4
     assert "retrain" not in capsys.readouterr().out
+    assert read_progress(driver.study.folder).ended  # for those who follow it
 
     parser = choose.make_parser()
     flags = ["--runs-dir", str(driver.study.folder.parent), "--study", driver.study.name]

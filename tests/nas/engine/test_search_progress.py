@@ -11,6 +11,7 @@ from rich.console import Console
 from nas.engine import search_progress
 from nas.engine.search_progress import SearchProgress
 from trials.record import Status
+from trials.stored import ProgressFile, read_progress
 
 
 class Terminal(io.StringIO):
@@ -114,6 +115,30 @@ def test_elsewhere_each_result_is_a_dated_line(driver, monkeypatch, terminals):
         date + r"6 of 9 designs \| trial 3 waits: score \d\.\d{3} after 1 epoch" + best, first
     )
     assert re.fullmatch(date + r"6 of 9 designs \| trial 3 failed: loss is NaN" + best, second)
+
+
+def test_the_time_left_is_written_for_those_who_follow_the_search(driver, tmp_path):
+    clock = Clock()
+    progress = SearchProgress(driver, clock=clock, folder=tmp_path)
+    progress.tick()
+    assert read_progress(tmp_path) == ProgressFile(ended=False)
+    progress._epochs_before = 0
+    clock.now += 4
+    progress.tick()  # too early
+    assert read_progress(tmp_path).seconds_left is None
+    clock.now += 1
+    progress.tick()
+    left = progress.seconds_left(driver.records)
+    assert left > 0 and read_progress(tmp_path).seconds_left == left
+
+
+def test_a_promoted_design_counts_as_tried(driver):
+    """Else the count would fall whenever a trial is promoted."""
+    progress = SearchProgress(driver)
+    paused = driver.records[4]
+    for status in (Status.PAUSED, Status.RUNNING):
+        driver.records[4] = paused.evolve(status=status, rung=0)
+        assert progress.line(driver.records[1], driver.records).startswith("5 of 9 designs | ")
 
 
 def test_the_first_result_is_the_baseline_that_continues(driver, capsys):

@@ -1,10 +1,11 @@
 """The installed Optuna has all that `optuna_adapter` uses beyond the documented interface."""
 
 import inspect
+from datetime import datetime, timedelta
 
 import optuna
 import pytest
-from optuna.distributions import FloatDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from nas.samplers import optuna_adapter
@@ -12,6 +13,7 @@ from nas.samplers import optuna_adapter
 # What a class, a function or an instance must have: attributes, or parameters.
 ATTRIBUTES = {
     "Study": ("_study_id", "_storage"),
+    "Study._storage._backend": ("engine",),
     "FrozenTrial": ("_trial_id",),
     "GPSampler": ("_sample_relative_impl",),
     "NSGAIISampler": ("_get_generation_key",),
@@ -59,6 +61,7 @@ def test_attributes_are_there(name, study):
     owner = {
         "Study": study,
         "Study._storage": getattr(study, "_storage", None),
+        "Study._storage._backend": getattr(study._storage, "_backend", None),
         "FrozenTrial": optuna.trial.create_trial(value=1.0),
         "GPSampler": optuna.samplers.GPSampler(),
         "NSGAIISampler": optuna.samplers.NSGAIISampler(),
@@ -102,6 +105,55 @@ def test_stored_trials_come_back(study):
     assert (trial.params, trial.distributions, trial.value) == ({"x": 0.5}, distributions, 0.75)
     assert (trial.user_attrs, trial.system_attrs) == ({"macs": 20}, {"record": "text"})
     assert trial.intermediate_values == {3: 0.25}
+
+
+def test_failed_trials_are_stored_together_as_optuna_stores_them_one_by_one(tmp_path):
+    distributions = {
+        "x": FloatDistribution(0, 1),
+        "kind": CategoricalDistribution(("a", "b")),
+        "width": IntDistribution(8, 64, step=8),
+    }
+    trials = []
+    for number in range(3):
+        trial = optuna.trial.create_trial(
+            state=TrialState.FAIL,
+            params={"x": number / 4, "kind": "ab"[number % 2], "width": 8 * number + 8},
+            distributions=distributions,
+            user_attrs={"reason": f"é {number}", "macs": number},
+            system_attrs={"record": "text"},
+        )
+        trial.datetime_start = datetime.fromtimestamp(1e9 + number)
+        trial.datetime_complete = datetime.fromtimestamp(1e9 + 10 * number + 0.25)
+        trials.append(trial)
+    trials.append(optuna.trial.create_trial(state=TrialState.FAIL))  # without anything
+    stored = []
+    for name in ("together", "one by one"):
+        study = optuna.create_study(storage=f"sqlite:///{tmp_path}/{name}.db")
+        study.add_trial(optuna.trial.create_trial(value=1.0))
+        storage = optuna_adapter.TrialStorage(study)
+        if name == "together":
+            ids = storage.create_failed_trials(trials)
+        else:
+            ids = [storage.create_new_trial(trial) for trial in trials]
+        assert [optuna_adapter.trial_id_of(trial) for trial in study.get_trials()[1:]] == ids
+        study.add_trial(optuna.trial.create_trial(value=2.0))  # Optuna goes on after them
+        loaded = optuna.load_study(study_name=None, storage=f"sqlite:///{tmp_path}/{name}.db")
+        stored.append([trial for trial in loaded.get_trials() if trial.state is TrialState.FAIL])
+        assert [trial.number for trial in loaded.get_trials()] == list(range(6))
+    assert stored[0] == stored[1]
+    assert [trial.params for trial in stored[0]] == [trial.params for trial in trials]
+
+
+def test_a_trial_can_end_at_another_time_than_now(study):
+    storage = optuna_adapter.TrialStorage(study)
+    ended = datetime.fromtimestamp(1e9 + 0.5)
+    running = optuna.trial.create_trial(state=TrialState.RUNNING)
+    for trial_id in (storage.create_new_trial(running), storage.create_new_trial(running)):
+        storage.set_trial_state_values(trial_id, TrialState.PRUNED, None, ended)
+        ended = None
+    first, second = study.get_trials()
+    assert first.datetime_complete == datetime.fromtimestamp(1e9 + 0.5)
+    assert abs(second.datetime_complete - datetime.now()) < timedelta(minutes=10)
 
 
 def test_a_sampler_sees_the_given_trials_and_no_others():

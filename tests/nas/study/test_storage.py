@@ -10,9 +10,9 @@ import pytest
 from analysis.records.load import load_records
 from detector.base.errors import UserError
 from detector.config.presets import load_preset
-from nas.study.storage import Study
+from nas.study.storage import Study, _frozen
 from trials.folders import new_study_name, newest_study, read_manifest
-from trials.record import Cost, EpochResult, Status, TrialRecord
+from trials.record import Cost, EpochResult, Status, TrialRecord, records_to_json
 
 DESIGN, RECIPE = load_preset("retinaface_mobile025")
 
@@ -83,21 +83,74 @@ def test_optuna_shows_the_same_results(tmp_path):
     assert second.intermediate_values == {1: pytest.approx(0.25 + 0.2)}
 
 
-def test_infeasible_records_are_stored_together_and_read_one_by_one(tmp_path):
+def infeasible(*numbers):
+    return [make(n, Status.INFEASIBLE, params={"width": n}, reason=f"{n} many") for n in numbers]
+
+
+def test_infeasible_records_are_stored_together_each_with_its_parameters(tmp_path):
     study = Study.create(tmp_path, "s", MANIFEST)
     study.add(make(0), DISTRIBUTIONS)
-    study.add_infeasible([make(n, Status.INFEASIBLE, reason=f"{n} too many") for n in (1, 2, 3)])
+    study.add_infeasible(infeasible(1, 2, 3), [DISTRIBUTIONS] * 3)
     study.add(make(4), DISTRIBUTIONS)
     study.put(make(4, Status.COMPLETED, epochs=(epoch(1, 0.5),), rung=0))
-    study.add_infeasible([make(5, Status.INFEASIBLE)])
+    study.add_infeasible(infeasible(5), [DISTRIBUTIONS])
     reopened = Study.open(tmp_path, "s")
     assert reopened.records == study.records == load_records(tmp_path / "s")
     assert [r.number for r in reopened.records] == list(range(6))
-    assert [r.reason for r in reopened.records[1:4]] == ["1 too many", "2 too many", "3 too many"]
-    assert len(optuna_trials(tmp_path)) == 4
+    trials = optuna_trials(tmp_path)
+    assert [trial.number for trial in trials] == list(range(6))
+    for number in (1, 2, 3, 5):
+        assert trials[number].params == {"width": number}
+        assert trials[number].user_attrs["reason"] == f"{number} many"
+        assert trials[number].user_attrs["status"] == "infeasible"
     reopened.add(make(6), DISTRIBUTIONS)
     with pytest.raises(AssertionError):
-        reopened.add_infeasible([make(6, Status.INFEASIBLE)])
+        reopened.add_infeasible(infeasible(6), [DISTRIBUTIONS])
+
+
+def test_of_infeasible_records_all_are_stored_or_none(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    second, wrong = infeasible(1, 2)
+    trials = [_frozen(record, DISTRIBUTIONS) for record in (second, wrong)]
+    trials[1].user_attrs["reason"] = object()  # no JSON
+    with pytest.raises(TypeError):
+        study._storage.create_failed_trials(trials)
+    assert Study.open(tmp_path, "s").records == [make(0)]
+    study.add_infeasible([second], [DISTRIBUTIONS])
+    assert Study.open(tmp_path, "s").records == [make(0), second]
+
+
+def test_a_batch_of_infeasible_records_in_one_trial_is_read_as_older_versions_stored_it(tmp_path):
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0), DISTRIBUTIONS)
+    batch = optuna.trial.create_trial(
+        state=optuna.trial.TrialState.FAIL,
+        system_attrs={"record": records_to_json(infeasible(1, 2, 3))},
+    )
+    study._optuna.add_trial(batch)
+    resumed = Study.open(tmp_path, "s")
+    assert resumed.records == [make(0), *infeasible(1, 2, 3)]
+    resumed.add_infeasible(infeasible(4, 5), [DISTRIBUTIONS] * 2)
+    assert Study.open(tmp_path, "s").records == load_records(tmp_path / "s") == resumed.records
+    assert [trial.number for trial in optuna_trials(tmp_path)] == [0, 1, 2, 3]
+
+
+def test_optuna_shows_when_a_pruned_trial_was_trained(tmp_path):
+    """Not that it waited for the end of the search."""
+    study = Study.create(tmp_path, "s", MANIFEST)
+    study.add(make(0, started=1e9), DISTRIBUTIONS)
+    study.add(make(1, started=1e9 + 50), DISTRIBUTIONS)
+    trained = tuple(replace(epoch(n, 0.5), ended=1e9 + 100 * n) for n in (1, 2))
+    study.put(make(0, Status.PAUSED, epochs=trained, started=1e9))
+    study.put(make(0, Status.PRUNED, epochs=trained, started=1e9, ended=1e9 + 5000))
+    study.put(make(1, Status.FAILED, epochs=trained, started=1e9 + 50, ended=1e9 + 700))
+    study.add(make(2, Status.PRUNED, source="study t trial 1", epochs=trained, ended=5.0), {})
+    times = [
+        (trial.datetime_start.timestamp(), trial.datetime_complete.timestamp())
+        for trial in optuna_trials(tmp_path)
+    ]
+    assert times == [(1e9, 1e9 + 200), (1e9 + 50, 1e9 + 700), (5.0, 5.0)]
 
 
 class Killed(BaseException):

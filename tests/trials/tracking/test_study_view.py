@@ -96,6 +96,14 @@ def content(uri: str) -> list:
     return sorted(runs, key=lambda run: run[0])
 
 
+def test_a_pruned_trial_ends_with_its_last_epoch(uri):
+    """Not when the search decided, at its end."""
+    view = MlflowView(uri, FACTS)
+    view.log_trial(trial_view(0, Status.PRUNED, 2))
+    view.log_trial(trial_view(1, Status.COMPLETED, 4))
+    assert [run[3] for run in content(uri) if " " in run[0]] == [1_002_000, 1_011_000]
+
+
 def test_logging_in_steps_or_at_once_gives_the_same(uri, empty_store, tmp_path):
     live = MlflowView(uri, FACTS)
     live.log_trial(trial_view(0, Status.COMPLETED, 4, on_front=True))
