@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import gc
+import hashlib
 import json
 import os
+import sqlite3
 import tempfile
 from pathlib import Path
 
@@ -13,8 +17,19 @@ import pytest
 for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
     os.environ.setdefault(_name, "1")  # read when torch and numpy load, so that neither is imported
 
+gc.disable()  # while tests are collected, which makes a million objects that stay
+
 PROJECT = Path(__file__).resolve().parents[1]
 SHARED_DATA = PROJECT.parent / "shared" / "data"
+
+
+def pytest_collection_finish():
+    gc.freeze()  # a collection of garbage that looks at all of them takes 0.3 s
+    gc.enable()
+
+
+def pytest_sessionfinish():
+    gc.unfreeze()  # otherwise extension modules report leaks when the interpreter ends
 
 
 @pytest.fixture(scope="session")
@@ -24,6 +39,64 @@ def wider_root() -> Path:
     if not root.is_dir():
         pytest.skip("no WIDER FACE images in ../shared/data/widerface")
     return root
+
+
+@pytest.fixture(scope="session")
+def shared_folder(tmp_path_factory) -> Path:
+    """An empty folder that the processes of this run of pytest share."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def traced_once(shared_folder):
+    """For exports to ONNX: torch's exporter, which takes 6 to 20 s, traces each design with the
+    same weights once. What comes after it, such as NMS, metadata and checks, is done each time."""
+    from detector.base.files import write_bytes
+    from detector.export import exporter
+
+    traced_bytes = exporter.traced_bytes
+
+    def traced(model, graph) -> bytes:
+        key = hashlib.sha256(f"{graph.detector.to_dict()} {graph.post == 'none'}".encode())
+        for name, weight in model.state_dict().items():
+            key.update(name.encode() + weight.numpy().tobytes())
+        path = shared_folder / f"{key.hexdigest()}.onnx"
+        if not path.exists():
+            write_bytes(path, traced_bytes(model, graph))
+        return path.read_bytes()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(exporter, "traced_bytes", traced)
+        yield
+
+
+@pytest.fixture(scope="session")
+def quick_databases():
+    """SQLite waits for no disk, as no test cuts the power, and Optuna's migrations are read once
+    instead of whenever a study is opened: 0.1 s of 0.2 s."""
+    from optuna.storages._rdb.storage import _VersionManager
+    from sqlalchemy import Engine, event
+
+    create_script = _VersionManager._create_alembic_script
+    scripts = []  # of one element
+
+    def create_once(self):
+        if not scripts:
+            scripts.append(create_script(self))
+        return scripts[0]
+
+    def do_not_wait(connection, _):
+        with contextlib.suppress(sqlite3.DatabaseError):  # a damaged file; what follows says so
+            connection.execute("PRAGMA synchronous = OFF")
+
+    event.listen(Engine, "connect", do_not_wait)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_VersionManager, "_create_alembic_script", create_once)
+        yield
+    event.remove(Engine, "connect", do_not_wait)
 
 
 @pytest.fixture
@@ -61,31 +134,47 @@ def closed():
 @pytest.fixture(scope="session")
 def tiny_data():
     """A `Data` of 20 + 5 + 8 drawn images (train, hold-out, val)."""
-    from detector.config.recipe import DataChoice
-    from detector.data.open import synthetic_data
+    import helpers
 
-    return synthetic_data(DataChoice(path="synthetic"), train=25, val=8)
+    import detector.data.open
+    from detector.config.recipe import DataChoice
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(detector.data.open, "SyntheticImages", helpers.scenes_drawn_once())
+        return detector.data.open.synthetic_data(DataChoice(path="synthetic"), train=25, val=8)
 
 
 @pytest.fixture
-def tiny_study(tmp_path, monkeypatch):
-    """Study "tiny" in tmp_path/runs, for what comes after a search: trial 0 is the baseline, 1 the
-    best, 2 infeasible; tiny detectors. The built-in set has 19 + 8 images meanwhile."""
-    import detector.data.open
-    from detector.config.detector import Backbone, Detector, Head, Neck, arch_hash
-    from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
-    from nas.study.storage import Study
-    from trials.objective import Objective
-    from trials.record import Cost, EpochResult, Status, TrialRecord
-    from trials.stored import Manifest
+def few_images(monkeypatch):
+    """The built-in set has 19 + 8 images."""
+    import helpers
 
-    def few(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")):
+    import detector.data.open
+
+    def few(choice, parts=("train", "val")):
         if choice.path == "synthetic":
             return detector.data.open.synthetic_data(choice, train=19, val=8)
         return whole(choice, parts)
 
     whole = detector.data.open.open_data
     monkeypatch.setattr(detector.data.open, "open_data", few)
+    monkeypatch.setattr(detector.data.open, "SyntheticImages", helpers.scenes_drawn_once())
+
+
+@pytest.fixture
+def tiny_study(tmp_path, few_images, quick_databases):
+    """Study "tiny" in tmp_path/runs, for what comes after a search: trial 0 is the baseline, 1 the
+    best, 2 infeasible; tiny detectors, and few images."""
+    import helpers
+
+    from detector.config.detector import arch_hash
+    from detector.config.recipe import DataChoice, Evaluation, Optimizer, Recipe
+    from detector.data.open import open_data
+    from nas.study.storage import Study
+    from trials.objective import Objective
+    from trials.record import Cost, EpochResult, Status, TrialRecord
+    from trials.stored import Manifest
+
     choice = DataChoice(path="synthetic", holdout=0.4)
     recipe = Recipe(
         epochs=2,
@@ -96,13 +185,7 @@ def tiny_study(tmp_path, monkeypatch):
     )
 
     def trial(number: int, width: int, accuracy: float, **changes) -> TrialRecord:
-        design = Detector(
-            backbone=Backbone(
-                kind="mobilenet_v1", stem=4, widths=(4, 8, 8, width, width), depths=(1, 1, 1, 1, 1)
-            ),
-            neck=Neck(levels=(4, 5), width=width),
-            head=Head(landmarks=False),
-        )
+        design = helpers.study_detector(width)
         cost = Cost.of(design)
         ap = dict.fromkeys(("easy", "medium", "hard"), accuracy)
         return TrialRecord(
@@ -128,7 +211,7 @@ def tiny_study(tmp_path, monkeypatch):
             created=1.0,
             data=choice,
             data_name="synthetic",
-            data_fingerprint=few(choice).fingerprint,
+            data_fingerprint=open_data(choice).fingerprint,
             objective=Objective(),
         ),
     )
@@ -139,8 +222,26 @@ def tiny_study(tmp_path, monkeypatch):
     return study
 
 
+@functools.cache
+def _random_proposals(seed: int) -> tuple:
+    """The flagship space, a source of random choices in it, and an empty list of proposals."""
+    from nas.search_space.random_trial import RandomTrial
+    from nas.search_space.space import SPACES, SearchSpace
+
+    return SearchSpace.load(SPACES / "retina.yaml"), RandomTrial(str(seed)), []
+
+
+def _random_proposal(seed: int, number: int):
+    from nas.engine.gate import evaluate_cost
+
+    space, trial, proposals = _random_proposals(seed)
+    while len(proposals) <= number:
+        proposals.append(evaluate_cost(space, space.suggest(trial)))
+    return proposals[number]
+
+
 @pytest.fixture
-def generated_study(tmp_path):
+def generated_study(tmp_path, quick_databases):
     """Function: name, number of trials → folder of a study whose records are made up.
 
     The designs are drawn from the flagship space; accuracy follows the cost, some of the choices
@@ -155,14 +256,11 @@ def generated_study(tmp_path):
         import optuna
 
         from detector.config.recipe import DataChoice
-        from nas.engine.gate import evaluate_cost
-        from nas.search_space.random_trial import RandomTrial
-        from nas.search_space.space import SPACES, SearchSpace
         from trials.objective import Objective
         from trials.record import RECORD_ATTRIBUTE, Cost, EpochResult, Status, TrialRecord
         from trials.stored import Manifest
 
-        space, rng = SearchSpace.load(SPACES / "retina.yaml"), np.random.default_rng(seed)
+        rng = np.random.default_rng(seed)
         folder = tmp_path / "runs" / name
         folder.mkdir(parents=True)
         Manifest(
@@ -175,10 +273,9 @@ def generated_study(tmp_path):
             data_fingerprint="0" * 12,
             objective=Objective(),
         ).write(folder / "study.json")
-        draw, records = RandomTrial(str(seed)), []
-        pool = [evaluate_cost(space, space.suggest(draw)) for _ in range(min(trials, 300))]
+        records = []
         for number in range(trials):
-            found = pool[number % len(pool)]
+            found = _random_proposal(seed, number % 300)
             legal = found.violation is None
             params, macs = (found.cost.params, found.cost.macs)
             worth = (
@@ -217,7 +314,7 @@ def generated_study(tmp_path):
                         cost=Cost(params=params, macs=macs),
                         epochs=tuple(epochs),
                         rung=len(epochs) // 3 - 1,
-                        speed_score=space.objective.speed_score(found.cost),
+                        speed_score=Objective().speed_score(found.cost),
                         reason=found.violation,
                         source="sampled" if number else "baseline",
                         started=10.0 * number,

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import os
+import subprocess
 import sys
 import zipfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from detector.config.detector import Backbone, Context, Detector, Neck, arch_hash
+from detector.config.detector import Backbone, Context, Detector, Head, Neck, arch_hash
 from detector.config.presets import load_preset
 from detector.config.recipe import DataChoice, Recipe
 from trials.names import describe
@@ -21,6 +24,8 @@ from trials.stored import Manifest, Metrics, Origin
 if TYPE_CHECKING:
     from detector.training.teacher import TeacherFile
 
+PROJECT = Path(__file__).resolve().parents[1]
+
 TINY_DETECTOR = Detector(
     backbone=Backbone(
         kind="mobilenet_v1", stem=8, widths=(8, 16, 16, 32, 32), depths=(1, 1, 1, 1, 1)
@@ -28,6 +33,23 @@ TINY_DETECTOR = Detector(
     neck=Neck(levels=(3, 4, 5), width=16),
     context=Context(kind="none"),
 )
+
+
+def study_detector(width: int) -> Detector:
+    """The design of a trial of the fixture `tiny_study`, even smaller than TINY_DETECTOR."""
+    return Detector(
+        backbone=Backbone(
+            kind="mobilenet_v1", stem=4, widths=(4, 8, 8, width, width), depths=(1, 1, 1, 1, 1)
+        ),
+        neck=Neck(levels=(4, 5), width=width),
+        head=Head(landmarks=False),
+    )
+
+
+def shallow(design: Detector, depth: int) -> Detector:
+    """A design with at most `depth` blocks in each row of its backbone: exported faster."""
+    depths = tuple(min(rows, depth) for rows in design.backbone.depths)
+    return replace(design, backbone=replace(design.backbone, depths=depths))
 
 
 def manifest(name: str = "s", **changes) -> Manifest:
@@ -140,6 +162,21 @@ def teacher_file(folder: Path, detector: Detector, seed: int = 1) -> TeacherFile
     return TeacherFile(config=detector, path=path, record=record)
 
 
+@functools.cache
+def scenes_drawn_once() -> type:
+    """`SyntheticImages` that keep what they have drawn, 8 ms an image; for tests of other things
+    than drawing."""
+    from detector.data.synthetic.scenes import SyntheticImages, draw
+
+    drawn_once = functools.cache(draw)
+
+    class DrawnOnce(SyntheticImages):
+        def image(self, index: int):
+            return drawn_once(self._split, index, self._seed).copy()
+
+    return DrawnOnce
+
+
 def equal_ap(value: float) -> dict[str, float]:
     """easy, medium and hard AP of the same value."""
     return dict.fromkeys(("easy", "medium", "hard"), value)
@@ -193,3 +230,30 @@ def registrations_undone() -> Iterator[None]:
         for name in set(sys.modules) - modules:
             if name.startswith(plugins.MODULE_PREFIX):
                 del sys.modules[name]
+
+
+# Its results are looked at in Triton's debug mode only, and it takes half of the time.
+_NO_OVERFLOW_CHECK = """
+from dataclasses import replace
+from triton.runtime.interpreter import interpreter_builder as builder
+builder.options = replace(builder.options, sanitize_overflow=False)
+"""
+
+
+def run_interpreted(script: str) -> str:
+    """The output of Python code in a process in which Triton interprets its kernels, as it reads
+    TRITON_INTERPRET when it is imported."""
+    done = subprocess.run(
+        [sys.executable, "-c", _NO_OVERFLOW_CHECK + script],
+        cwd=PROJECT,
+        capture_output=True,
+        text=True,
+        env=os.environ
+        | {
+            "TRITON_INTERPRET": "1",
+            "OMP_NUM_THREADS": "1",
+            "PYTHONPATH": str(Path(__file__).parent),
+        },
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    return done.stdout

@@ -51,9 +51,21 @@ def symbolic_priors(config: Detector, size: Size) -> Priors:
     return _priors(config, size, torch.device("cpu"), _boxes)
 
 
+def symbolic_references(config: Detector, size: Size) -> Tensor:
+    """`references` of `symbolic_priors` alone, which are less to trace."""
+    shapes = config.anchor_shapes() if config.head.coding == "anchor" else _squares(config)
+    return _boxes(shapes, config.neck.levels, config.anchors.offset, size, torch.device("cpu"))
+
+
+def _squares(config: Detector) -> tuple:
+    """Of one stride, as many for each level as it has anchors in a cell."""
+    levels, shapes = config.neck.levels, config.anchor_shapes()
+    return tuple(((2**level, 2**level),) * len(own) for level, own in zip(levels, shapes))
+
+
 def _priors(config: Detector, size: Size, device: torch.device, boxes_of) -> Priors:
     levels, offset, shapes = config.neck.levels, config.anchors.offset, config.anchor_shapes()
-    squares = tuple(((2**level, 2**level),) * len(own) for level, own in zip(levels, shapes))
+    squares = _squares(config)
     boxes = boxes_of(shapes, levels, offset, size, device)
     references = (
         boxes if config.head.coding == "anchor" else boxes_of(squares, levels, offset, size, device)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from detector.base.errors import UserError
 from detector.base.files import atomic_path
-from detector.boxes.anchors import symbolic_priors
+from detector.boxes.anchors import symbolic_priors, symbolic_references
 from detector.boxes.coding import decode, decode_landmarks
 from detector.boxes.logits import face_scores
 from detector.boxes.postprocess import Detections, postprocess
@@ -54,15 +54,14 @@ class _DecodedDetector(nn.Module):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         outputs = self.model(images)
         height, width = images.shape[-2:]
-        priors = symbolic_priors(self.config, (height, width))
+        references = symbolic_references(self.config, (height, width))
+        coding = self.config.head.coding
         decoded = {
-            "boxes": decode(outputs["box_deltas"], priors.references, priors.coding),
+            "boxes": decode(outputs["box_deltas"], references, coding),
             "scores": face_scores(outputs),
         }
         if "landmark_deltas" in outputs:
-            decoded["landmarks"] = decode_landmarks(
-                outputs["landmark_deltas"], priors.references, priors.coding
-            )
+            decoded["landmarks"] = decode_landmarks(outputs["landmark_deltas"], references, coding)
         return decoded
 
 
@@ -108,6 +107,16 @@ def onnx_bytes(model: nn.Module, graph: Graph) -> bytes:
     """The ONNX file of a detector: input `images` uint8 [batch, 3, height, width], raw BGR."""
     import onnx
 
+    proto = onnx.load_from_string(traced_bytes(model, graph))
+    if graph.post == "nms":
+        _append_nms(proto, graph)
+    onnx.helper.set_model_props(proto, {KEY: graph.to_json()})
+    onnx.checker.check_model(proto)
+    return proto.SerializeToString()
+
+
+def traced_bytes(model: nn.Module, graph: Graph) -> bytes:
+    """The ONNX file as torch's exporter writes it: without NMS and our metadata."""
     training = model.training
     net = model if graph.post == "none" else _DecodedDetector(model, graph.detector)
     names = [name for name in graph.outputs if name != "image"]  # which NMS adds
@@ -131,10 +140,6 @@ def onnx_bytes(model: nn.Module, graph: Graph) -> bytes:
     for output in proto.graph.output:
         sizes = [d.dim_value for d in output.type.tensor_type.shape.dim]
         _name_sizes(output, ("batch", "anchors", *sizes[2:]))
-    if graph.post == "nms":
-        _append_nms(proto, graph)
-    onnx.helper.set_model_props(proto, {KEY: graph.to_json()})
-    onnx.checker.check_model(proto)
     return proto.SerializeToString()
 
 

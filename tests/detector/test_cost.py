@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import helpers
 import pytest
 import yaml
 
@@ -44,12 +45,10 @@ def test_every_difference_has_a_reason():
     assert reason("Linear", 5, 5) == "the same in both"
 
 
-def test_layers_counters_and_latency(preset, tmp_path, capsys):
+def test_layers_counters_and_latency(traced_once, tmp_path, capsys):
     path, result = tmp_path / "mine.yaml", tmp_path / "cost.json"
-    small = preset("retinaface_mobile025").to_dict()
-    small["backbone"] |= {"stem": 4, "widths": [4, 4, 8, 8, 8], "depths": [1] * 5}
-    small["neck"] |= {"levels": [4, 5], "width": 8}
-    path.write_text(yaml.safe_dump({"detector": small}))
+    config = helpers.study_detector(8)
+    path.write_text(yaml.safe_dump({"detector": json.loads(json.dumps(config.to_dict()))}))
     assert (
         main(
             [
@@ -68,7 +67,6 @@ def test_layers_counters_and_latency(preset, tmp_path, capsys):
     )
     out = capsys.readouterr().out
     found = json.loads(result.read_text())
-    config = type(preset("retinaface_mobile025")).from_dict(small)
     assert (found["params"], found["macs"]) == cost(config, (64, 96))
     assert found["size"] == [96, 64]
     assert [(row["name"], row["params"], row["macs"]) for row in found["layers"]] == layer_costs(

@@ -19,6 +19,11 @@ PROJECT = Path(__file__).resolve().parents[2]
 LOOPBACK = ["unshare", "-rn", "sh", "-c", 'ip link set lo up && exec "$@"', "sh"]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _quick_databases(quick_databases):
+    pass
+
+
 @pytest.fixture
 def without_times():
     """Function: records → the records without times of day, for comparing two searches."""

@@ -1,15 +1,16 @@
 """nas.export, run as a user does, and the exported model scored by nas.evaluate."""
 
 import json
+import shlex
 
 import pytest
 
-from nas import evaluate, export
+from nas import detect, evaluate, export
 from nas.terminal import cli
 
 
 @pytest.fixture
-def best(tiny_study, untrained_model):
+def best(tiny_study, untrained_model, traced_once):
     """Folder of a model as if retrained; its weights are random."""
     config = tiny_study.records[1].detector
     return untrained_model(tiny_study.folder / "best", config)
@@ -39,6 +40,10 @@ def test_an_exported_model_scores_like_the_torch_model(called, best, tmp_path):
         export, "--format", "onnx", "--study", "tiny", "--json", tmp_path / "x.json"
     )
     assert (code, err) == (0, "") and "largest difference from torch  class_logits" in out
+    words = shlex.split(out.splitlines()[-1])  # the next command, for these images
+    assert words[:4] == ["python", "-m", "nas.detect", "synthetic"]
+    detection = detect.make_parser().parse_args(words[3:])
+    assert detection.model == best / "model.onnx" and detection.visualize
     result = json.loads((tmp_path / "x.json").read_text())
     assert result["file"] == str(best / "model.onnx") and result["passed"]
     assert set(result["differences"]) == {"class_logits", "box_deltas"}
@@ -48,6 +53,7 @@ def test_an_exported_model_scores_like_the_torch_model(called, best, tmp_path):
         path = tmp_path / f"{number}.json"
         code, out, _ = called(evaluate, *flags, "--data", "synthetic", "--flip", "--json", path)
         assert code == 0
+        assert ("python -m nas.export --format onnx" in out) == ("--study" in flags)
         scores.append(json.loads(path.read_text()))
     assert scores[0]["ap"] == pytest.approx(scores[1]["ap"], abs=1e-3)
     assert scores[0]["macs"] == scores[1]["macs"] and "ONNX Runtime" in scores[0]["machine"]

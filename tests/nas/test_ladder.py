@@ -14,6 +14,12 @@ from nas.tabular import ladder
 from trials.record import Cost, EpochResult, Status
 
 
+@pytest.fixture(autouse=True)
+def rough_intervals(monkeypatch):
+    """Nothing here is about intervals, which take seconds to estimate well."""
+    monkeypatch.setattr("analysis.statistics.ladder.RESAMPLES", 20)
+
+
 def trial(number, width, *, status=Status.COMPLETED, lost=0.0):
     """A trial whose proxy shows the accuracy of its width, but for what is lost."""
     detector = replace(helpers.TINY_DETECTOR, neck=Neck(levels=(3, 4, 5), width=width))

@@ -13,6 +13,7 @@ import pytest
 from analysis.records.load import load_records
 from nas.engine.driver import TrialSetup
 from trials.record import Status
+from trials.stored import read_progress
 
 SEARCH = ("nas.search", "--space", "tiny.yaml", "--data", "synthetic", "--fraction", "0.3")
 
@@ -214,6 +215,7 @@ def test_too_many_failures_end_the_search_with_a_summary(run_here, monkeypatch):
     def all_but_the_baseline_fail(source, shares, **how):
         import contextlib
 
+        assert not read_progress(run_here.folder / "runs" / "one").ended
         from trials.record import EpochResult
         from trials.run import Failure, SegmentReport
 
@@ -255,6 +257,7 @@ def test_too_many_failures_end_the_search_with_a_summary(run_here, monkeypatch):
     )
     assert "1 completed, 4 failed; 1 epochs trained" in out
     assert json.loads((run_here.folder / "r.json").read_text())["trials"]["failed"] == 4
+    assert read_progress(run_here.folder / "runs" / "one").ended
     code, _, err = run_here(*search, "--resume")
     assert (code, "4 of 5" in err) == (1, True)
     code, _, err = run_here(*search, "--resume", "--max-failures", "0.85")

@@ -13,7 +13,7 @@ from analysis import choose, report
 from analysis.records.load import load_records
 from detector.base import cli
 from detector.config.detector import arch_hash
-from nas import rescore, retrain
+from nas import evaluate, export, rescore, retrain, sync
 from nas.models.model_folder import load_model
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
@@ -79,6 +79,23 @@ def call(stored, tmp_path):
         flags = ("--runs-dir", str(stored.runs), "--json", str(out), *flags)
         assert cli.main(module.make_parser(), module.run, list(flags)) == 0
         return json.loads(out.read_text())
+
+    return run
+
+
+@pytest.fixture
+def in_process(stored, capsys, monkeypatch):
+    """`in_process(sync, "--study", "first")` → (exit code, stderr) of the command in the folder of
+    the studies, without another import of torch and MLflow.
+
+    The store's address is absolute, as MLflow keeps those of a process open by their address."""
+    monkeypatch.chdir(stored.folder)
+
+    def run(module, *flags: str) -> tuple[int, str]:
+        flags = ("--tracking-uri", f"sqlite:///{stored.folder}/mlflow.db", *flags)
+        capsys.readouterr()
+        code = cli.main(module.make_parser(), module.run, list(flags))
+        return code, capsys.readouterr().err
 
     return run
 
@@ -292,15 +309,14 @@ def test_a_search_is_resumed(stored, command, study):
 
 
 @pytest.mark.slow
-def test_a_killed_retrain_is_resumed(stored, command):
+def test_a_killed_retrain_is_resumed(stored, in_process):
     """And becomes version 2 of the registered model."""
     from detector.weights import checkpoint
 
     folder = stored.runs / "first" / "retrained"
     history = checkpoint.load(folder / "r001-training" / "last.pt").state["history"]
     assert 1 <= len(history) < 6
-    code, _, err = command("nas.retrain", *KILLED, "--resume")
-    assert (code, err) == (0, "")
+    assert in_process(retrain, *KILLED, "--resume") == (0, "")
     metrics = read_metrics(folder / "r001")
     assert [epoch["epoch"] for epoch in metrics.epochs] == [*range(1, 7)]
     assert list(metrics.epochs[: len(history)]) == history
@@ -311,35 +327,32 @@ def test_a_killed_retrain_is_resumed(stored, command):
 
 
 @pytest.mark.slow
-def test_a_model_is_evaluated_and_exported(stored, command):
+def test_a_model_is_evaluated_and_exported(stored, in_process, traced_once):
     best = stored.runs / "first" / "best"
     before = json.loads((best / "evaluation.json").read_text())
     exported = ("--model", "runs/first/best/model.onnx", "--data", "synthetic")
     for flags in (exported, ("--study", "first")):
-        code, _, err = command("nas.evaluate", *flags, "--json", "evaluation.json")
-        assert (code, err) == (0, "")
+        assert in_process(evaluate, *flags, "--json", "evaluation.json") == (0, "")
         found = json.loads((stored.folder / "evaluation.json").read_text())
         assert found["ap"] == pytest.approx(before["ap"], abs=0.002) and found["ap"]["hard"] > 0.05
         assert (found["params"], found["macs"]) == (before["params"], before["macs"])
     assert [rule["holds"] for rule in found["rules"]] == [r["holds"] for r in before["rules"]]
     assert json.loads((best / "evaluation.json").read_text()) == found
     for name in ("onnx", "openvino"):
-        code, _, err = command("nas.export", "--study", "first", "--format", name, "--post", "nms")
-        assert (code, err) == (0, "")
+        flags = ("--study", "first", "--format", name, "--post", "nms")
+        assert in_process(export, *flags) == (0, "")
 
 
 @pytest.mark.slow
 @both_studies
-def test_mlflow_is_brought_up_to_date(stored, command, study):
+def test_mlflow_is_brought_up_to_date(stored, in_process, study):
     """The old store, twice, and a new one."""
     for _ in range(2):
-        code, _, err = command("nas.sync", "--study", study)
-        assert (code, err) == (0, "")
+        assert in_process(sync, "--study", study) == (0, "")
         assert_mlflow_has_all(stored.folder, study)
     assert registered_versions(stored.folder) == {1}
-    new = ("--tracking-uri", "sqlite:///new.db", "--json", "told.json")
-    code, _, err = command("nas.sync", "--study", study, *new)
-    assert (code, err) == (0, "")
+    new = ("--tracking-uri", f"sqlite:///{stored.folder}/new.db", "--json", "told.json")
+    assert in_process(sync, "--study", study, *new) == (0, "")
     told = json.loads((stored.folder / "told.json").read_text())
     models = 1 if study == "first" else 0
     assert told["trials"] == len(stored.expected["records"][study])

@@ -21,7 +21,13 @@ def rungs(proxy, full, macs=None, families=None, speed=None):
     )
 
 
-def test_a_perfect_look_and_a_reversed_one():
+@pytest.fixture
+def rough_intervals(monkeypatch):
+    """For tests of values: intervals take seconds to estimate well."""
+    monkeypatch.setattr("analysis.statistics.ladder.RESAMPLES", 20)
+
+
+def test_a_perfect_look_and_a_reversed_one(rough_intervals):
     full = np.linspace(0.2, 0.6, 12)
     first, last = looks(rungs(np.stack([-full, full], axis=1), full))
     assert (first.accuracy.value, last.accuracy.value) == pytest.approx((-1, 1))
@@ -29,7 +35,7 @@ def test_a_perfect_look_and_a_reversed_one():
     assert (first.epoch, last.epoch) == (1, 2)
 
 
-def test_the_score_adds_speed_on_both_sides():
+def test_the_score_adds_speed_on_both_sides(rough_intervals):
     """Where speed decides all, even a random proxy ranks the scores."""
     rng = np.random.default_rng(0)
     look = looks(

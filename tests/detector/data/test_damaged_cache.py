@@ -5,6 +5,7 @@ import multiprocessing
 import zipfile
 
 import cv2
+import helpers
 import numpy as np
 import pytest
 
@@ -20,9 +21,10 @@ from detector.data.types import ImageLabel
 IMAGES = 20
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def images():
-    return Subset(SyntheticImages("train", IMAGES + 2), range(1, IMAGES + 1), "some scenes")
+    scenes = helpers.scenes_drawn_once()("train", IMAGES + 2)
+    return Subset(scenes, range(1, IMAGES + 1), "some scenes")
 
 
 @pytest.fixture

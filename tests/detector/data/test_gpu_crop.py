@@ -1,14 +1,10 @@
 """The GPU's crops against OpenCV's: Triton's kernel, run by its interpreter on a CPU."""
 
-import os
-import subprocess
-import sys
 from importlib.util import find_spec
-from pathlib import Path
 
+import helpers
 import pytest
 
-ROOT = Path(__file__).resolve().parents[3]
 SCRIPT = """
 import cv2, numpy as np, torch
 from detector.data.gpu_crop import render
@@ -44,11 +40,4 @@ print("same")
 @pytest.mark.skipif(find_spec("triton") is None, reason="no Triton")
 def test_crops_are_those_of_opencv():
     """Enlarged, shrunk, as they are, and beyond the image; colours changed, permuted, flipped."""
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT],
-        cwd=ROOT,
-        text=True,
-        capture_output=True,
-        env={**os.environ, "TRITON_INTERPRET": "1", "PYTHONPATH": str(ROOT)},
-    )
-    assert done.returncode == 0 and "same" in done.stdout, done.stderr
+    assert "same" in helpers.run_interpreted(SCRIPT)

@@ -2,6 +2,7 @@
 
 import json
 
+import helpers
 import numpy as np
 import onnx
 import pytest
@@ -40,7 +41,7 @@ def model():
 
 
 @pytest.fixture(scope="module")
-def exported(model, tmp_path_factory):
+def exported(model, tmp_path_factory, traced_once):
     """Function: (file name, post) → path of the exported model; made once."""
     made = {}
 
@@ -154,7 +155,7 @@ def test_an_exported_model_is_no_torch_module_with_weights(exported):
 @pytest.mark.parametrize("name", ["tiny_ssd300", "scrfd_0.5g", "damofd_0.5g", "yunet_s"])
 def test_every_kind_of_head_exports(preset, name, tmp_path):
     """Hand-made anchors; a shared head with scales and distances; points and objectness."""
-    config = preset(name)
+    config = helpers.shallow(preset(name), 1)
     net = build_detector(config)
     noise = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, 128, 128), np.uint8))
     for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):

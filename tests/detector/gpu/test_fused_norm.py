@@ -5,10 +5,8 @@ from __future__ import annotations
 
 import copy
 import itertools
-import os
-import subprocess
-import sys
 
+import helpers
 import pytest
 import torch
 from torch import Tensor, nn
@@ -185,13 +183,7 @@ def interpreted() -> None:
 
 def test_interpreted():
     pytest.importorskip("triton")
-    done = subprocess.run(
-        [sys.executable, __file__],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+    helpers.run_interpreted(f"import runpy; runpy.run_path({__file__!r}, run_name='__main__')")
 
 
 def test_not_usable_on_cpu():

@@ -5,6 +5,6 @@ from detector.losses.tables import ASSIGNERS, BOX_LOSSES, CLASS_LOSSES
 
 
 def test_names_of_recipes_are_those_of_the_tables():
-    assert tuple(ASSIGNERS) == recipe.ASSIGNERS
-    assert tuple(CLASS_LOSSES) == recipe.CLASS_LOSSES
-    assert tuple(BOX_LOSSES) == recipe.BOX_LOSSES
+    assert list(ASSIGNERS) == recipe.ASSIGNERS
+    assert list(CLASS_LOSSES) == recipe.CLASS_LOSSES
+    assert list(BOX_LOSSES) == recipe.BOX_LOSSES

@@ -40,7 +40,7 @@ def test_flags_come_before_the_preset():
 
 
 @pytest.mark.parametrize(("flags", "shown"), [((), "640"), (("--test-size", "96"), "96")])
-def test_the_settings_are_printed(tmp_path, capsys, flags, shown):
+def test_the_settings_are_printed(tmp_path, few_images, capsys, flags, shown):
     config = load_preset("scrfd_0.5g")[0]
     torch.save(build_detector(config).state_dict(), tmp_path / "w.pth")
     argv = ["--checkpoint", str(tmp_path / "w.pth"), "--preset", "scrfd_0.5g", *flags]

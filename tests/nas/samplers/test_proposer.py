@@ -1,6 +1,7 @@
 """Proposals are functions of seed and records; samplers beat random draws; TPE sees the records as
 Optuna would."""
 
+import functools
 import inspect
 import subprocess
 import sys
@@ -36,8 +37,13 @@ def drawn(space, params):
     }
 
 
-def history(count, space=SPACE):
+def history(count):
     """Records of a search: a baseline, then trials of every status."""
+    return list(_history()[:count])
+
+
+@functools.cache
+def _history():
     trial = RandomTrial("history")
     statuses = (
         Status.COMPLETED,
@@ -48,7 +54,7 @@ def history(count, space=SPACE):
         Status.RUNNING,
     )
     records = []
-    for number in range(count):
+    for number in range(80):
         status = statuses[number % len(statuses)] if number else Status.COMPLETED
         trained = status in (Status.COMPLETED, Status.PAUSED, Status.PRUNED)
         last = 9 if status is Status.COMPLETED else 1
@@ -58,7 +64,7 @@ def history(count, space=SPACE):
                 status=status,
                 speed_score=0.5,
                 epochs=(epoch(last, number % 7 / 10),) if trained else (),
-                **drawn(space, space.suggest(trial) if number else {}),
+                **drawn(SPACE, SPACE.suggest(trial) if number else {}),
             )
         )
     return records
