@@ -50,7 +50,7 @@ def search_in_rounds(options: SearchOptions, dry_run: bool = False) -> dict:
 
     study = Study.open(options.runs_dir, result["study"])
     trials = options.trials or study.manifest.trials
-    with resume_hint(resume_command(options, study.name, trials)):
+    with resume_hint(resume_command(options, study.name, trials)), study.writing():
         return result | {"rounds": Rounds(options, study).run()}
 
 

@@ -2,6 +2,8 @@
 are made up, and once with real ones."""
 
 import json
+import re
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +15,11 @@ from analysis.report import write_page
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
 from detector.config.recipe import Recipe
+from nas import search
 from nas.engine.options import SearchOptions
 from nas.models.model_folder import WEIGHTS
 from nas.rounds.budgets import Budget, budgets, designs
-from nas.rounds.search_in_rounds import Rounds
+from nas.rounds.search_in_rounds import Rounds, search_in_rounds
 from nas.study.storage import Study
 from trials.record import Cost, EpochResult
 from trials.stored import read_rounds
@@ -177,6 +180,41 @@ def test_a_full_disk_stops_it(study, trained, monkeypatch):
     monkeypatch.setattr("nas.retraining.retrain.retrain", full)
     with pytest.raises(UserError, match="the disk is full"):
         run(study)
+
+
+@pytest.fixture
+def searched(study, monkeypatch):
+    """A search that has ended, before its rounds, as the command starts it."""
+    monkeypatch.setattr(
+        "nas.rounds.search_in_rounds.start_search", lambda options, dry_run: {"study": "s"}
+    )
+    flags = {"space": "quick", "rounds": 3, "full_recipe": "short"}
+    return SearchOptions(
+        **flags, runs_dir=study.folder.parent, tracking_uri="sqlite:///x.db", flags=flags
+    )
+
+
+def test_ctrl_c_says_how_to_go_on(study, searched, monkeypatch, capsys):
+    def stopped(candidate, options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("nas.retraining.retrain.retrain", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        search_in_rounds(searched)
+    (line,) = re.findall("Resume with:\n  (.*)", capsys.readouterr().out)
+    words = shlex.split(line)[3:]
+    args = search.make_parser().parse_args(words)
+    assert (args.rounds, args.full_recipe, args.study, args.resume) == (3, "short", "s", True)
+
+
+def test_a_second_run_at_once_is_refused(study, searched, trained):
+    with (
+        Study.open(study.folder.parent, "s").writing(),
+        pytest.raises(UserError, match="another process"),
+    ):
+        search_in_rounds(searched)
+    assert trained == []
+    assert search_in_rounds(searched)["rounds"]["best"] == 7
 
 
 @pytest.mark.slow
