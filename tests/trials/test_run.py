@@ -16,6 +16,7 @@ import torch
 import detector.training.fit
 from detector.base.errors import ConfigError
 from detector.data.cache import cache_images
+from trials.record import Cost
 from trials.run import Segment, run_segment
 
 
@@ -182,6 +183,24 @@ def test_a_design_that_cannot_be_built_fails_the_trial(segment, monkeypatch):
     (report,) = run_segment(segment)
     assert report.failure.reason.startswith("ConfigError: neck.width: too wide")
     assert not report.failure.is_transient
+
+
+@pytest.mark.parametrize(
+    ("params", "macs", "fails"), [(1, 0, True), (-1, 0, True), (0, 1, True), (0, -1, False)]
+)
+def test_a_design_that_counts_too_little_fails_the_trial(segment, monkeypatch, params, macs, fails):
+    """As layers of plugins may; more MACs than thop sees are fine."""
+    counted = Cost.of(segment.detector)
+    monkeypatch.setattr(
+        "detector.network.counters.thop_cost",
+        lambda detector, size: (counted.params + params, counted.macs + macs),
+    )
+    report = next(run_segment(segment))
+    assert (report.failure is not None) == fails
+    if fails:
+        assert f"where its layers count {counted.params:,} and {counted.macs:,}" in (
+            report.failure.reason
+        )
 
 
 def test_a_full_disk_is_reported_as_such(segment, monkeypatch):
