@@ -16,6 +16,7 @@ from nas.terminal import cli
 from trials.hints import detect_command
 
 if TYPE_CHECKING:
+    from detector.data.open import Data
     from nas.models.model_folder import Model
 
 DESCRIPTION = """\
@@ -94,6 +95,7 @@ def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     from detector.export.exporter import check, export
     from nas.models.model_folder import ModelChoice, chosen_model
+    from nas.models.quantization import open_images
 
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[args.format]
     if args.output is not None and args.output.suffix != suffix:
@@ -113,6 +115,7 @@ def run(args: Namespace) -> dict:
             f"--output {target}: folder {target.parent} does not exist; create it first"
         )
     print(f"model: {model.title}\n  {model.path}")
+    data = open_images(model, args.data) if args.int8 else None  # a wrong --data shows at once
     # Written next to the target until the check has passed, so that an older file is kept.
     unchecked = target.with_name(f"{target.stem}.unchecked{suffix}")
     print(f"exporting to {target} ...", flush=True)
@@ -144,24 +147,24 @@ def run(args: Namespace) -> dict:
             f"and {target} is unchanged",
             result,
         )
-    if args.int8:
-        result["int8"] = _quantize(model, unchecked, args)
+    if data is not None:
+        result["int8"] = _quantize(model, unchecked, data, args.max_loss)
     if suffix == ".xml":
         os.replace(unchecked.with_suffix(".bin"), target.with_suffix(".bin"))
     os.replace(unchecked, target)
     print_wrapped(f"{target}: {POST[args.post]}", "  ")
-    data = model.origin.data.path if model.origin else None
-    print(f"next:\n  {detect_command(data, {'model': target})}")
+    trained_on = model.origin.data.path if model.origin else None
+    print(f"next:\n  {detect_command(trained_on, {'model': target})}")
     return result
 
 
-def _quantize(model: Model, path: Path, args: Namespace) -> dict:
+def _quantize(model: Model, path: Path, data: Data, max_loss: float) -> dict:
     """Replace the float graph by one in int8; returns what --json writes about it."""
     from nas.models.quantization import quantize_model
 
     size_before = path.stat().st_size
     try:
-        found = quantize_model(model, path, args.data, args.max_loss)
+        found = quantize_model(model, path, data, max_loss)
     except UserError:
         path.unlink(missing_ok=True)
         raise

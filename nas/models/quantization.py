@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice, Evaluation
 from nas.models.model_folder import Model
+
+if TYPE_CHECKING:
+    from detector.data.open import Data
 
 SIZE = 640
 """Long side in px of the images that are calibrated and checked on."""
@@ -32,22 +36,16 @@ class Int8Result:
     float_parts: tuple[str, ...]
 
 
-def quantize_model(model: Model, path: Path, data: str | None, max_loss: float) -> Int8Result:
-    """Replace an exported float graph (.onnx) by one in int8.
+def open_images(model: Model, data: str | None) -> Data:
+    """The images to calibrate and to check on.
 
     Args:
-        data: the images, a folder or synthetic; None means those that the model was trained on.
-        max_loss: of mean AP on the hold-out.
+        data: a folder or synthetic; None means those that the model was trained on.
 
     Raises:
-        UserError: there are no such images, or int8 loses more than `max_loss`.
+        UserError: there are no such images.
     """
     from detector.data.open import open_data, resolve_data
-    from detector.data.splits import Subset
-    from detector.export.int8 import quantize_within
-    from detector.export.runtime import load_exported
-    from detector.inference.latency import latencies
-    from detector.inference.predict import evaluate
 
     if data is None and model.origin is not None:
         choice = model.origin.data
@@ -55,16 +53,35 @@ def quantize_model(model: Model, path: Path, data: str | None, max_loss: float) 
         choice = DataChoice(path=resolve_data(data)[0])
     print(f"data: {choice.path}", flush=True)
     opened = open_data(choice, parts=("train",))
-    count = min(len(opened.holdout), CHECK_IMAGES)
-    holdout = Subset(opened.holdout, range(count), opened.holdout.name)
-    if not len(holdout):
+    if not len(opened.holdout):
         raise UserError(f"--int8: {choice.path} has no hold-out to check on; name other data")
+    return opened
+
+
+def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int8Result:
+    """Replace an exported float graph (.onnx) by one in int8.
+
+    Args:
+        data: from `open_images`.
+        max_loss: of mean AP on the hold-out.
+
+    Raises:
+        UserError: int8 loses more than `max_loss`.
+    """
+    from detector.data.splits import Subset
+    from detector.export.int8 import quantize_within
+    from detector.export.runtime import load_exported
+    from detector.inference.latency import latencies
+    from detector.inference.predict import evaluate
+
+    count = min(len(data.holdout), CHECK_IMAGES)
+    holdout = Subset(data.holdout, range(count), data.holdout.name)
     settings = Evaluation(size=SIZE)
 
     def ap_of(file: Path) -> dict[str, float]:
         return evaluate(load_exported(file), model.config, holdout, settings)
 
-    images = [_canvas(opened.train.image(i), model) for i in _spread(len(opened.train))]
+    images = [_canvas(data.train.image(i), model) for i in _spread(len(data.train))]
     print(
         f"calibrating on {len(images)} training images, checking on {len(holdout)} of the hold-out"
         f" (long side at most {SIZE} px)",
