@@ -94,7 +94,8 @@ def run_search(
             raise error
         raise PartialFailure(str(error), summarise(study, driver.view, context(options, study)))
     driver.close()
-    ended.write(study.folder / PROGRESS)
+    rounds_follow = options.rounds > 1 and best_of(driver.records) is not None
+    replace(progress, ended=not rounds_follow).write(study.folder / PROGRESS)
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
     if best_of(driver.records) is None:

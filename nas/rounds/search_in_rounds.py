@@ -16,7 +16,7 @@ from nas.rounds.budgets import Budget, budgets, designs
 from trials.hints import command
 from trials.names import describe
 from trials.record import TrialRecord, learned
-from trials.stored import ROUNDS, Metrics, Round, RoundsFile
+from trials.stored import PROGRESS, ROUNDS, Metrics, ProgressFile, Round, RoundsFile
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,11 @@ def search_in_rounds(options: SearchOptions, dry_run: bool = False) -> dict:
     study = Study.open(options.runs_dir, result["study"])
     trials = options.trials or study.manifest.trials
     with resume_hint(resume_command(options, study.name, trials)), study.writing():
-        return result | {"rounds": Rounds(options, study).run()}
+        ProgressFile(ended=False).write(study.folder / PROGRESS)
+        try:
+            return result | {"rounds": Rounds(options, study).run()}
+        finally:
+            ProgressFile(ended=True).write(study.folder / PROGRESS)
 
 
 class Rounds:

@@ -22,7 +22,7 @@ from nas.rounds.budgets import Budget, budgets, designs
 from nas.rounds.search_in_rounds import Rounds, search_in_rounds
 from nas.study.storage import Study
 from trials.record import Cost, EpochResult
-from trials.stored import read_rounds
+from trials.stored import read_progress, read_rounds
 
 
 def test_budgets_grow_by_equal_factors():
@@ -215,6 +215,19 @@ def test_a_second_run_at_once_is_refused(study, searched, trained):
         search_in_rounds(searched)
     assert trained == []
     assert search_in_rounds(searched)["rounds"]["best"] == 7
+
+
+def test_who_follows_the_search_waits_for_its_rounds(study, searched, trained, monkeypatch):
+    states = []
+
+    def run(self):
+        states.append(read_progress(study.folder).ended)
+        raise UserError("no training succeeded")
+
+    monkeypatch.setattr(Rounds, "run", run)
+    with pytest.raises(UserError):
+        search_in_rounds(searched)
+    assert states == [False] and read_progress(study.folder).ended
 
 
 @pytest.mark.slow
