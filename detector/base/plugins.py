@@ -7,7 +7,6 @@ command that was given it.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
 import sys
 import traceback
@@ -141,8 +140,3 @@ def plugin_faults(what: str) -> Iterator[None]:
             f"{what} fails: {type(error).__name__}: {first_line(error)} "
             f"({Path(frame.filename).name}, line {frame.lineno}); mend the plugin"
         ) from error
-
-
-def content_hash(text: str) -> str:
-    """12 hex digits of the SHA-256 of a plugin's content."""
-    return hashlib.sha256(text.encode()).hexdigest()[:12]

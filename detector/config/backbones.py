@@ -2,8 +2,8 @@
 
 A new kind is a row of BACKBONES and a file in detector/architecture/backbones with a function
 `stages(config: Backbone, top: int) -> list[list[Layer]]`, as the files there have it; or a function
-of a plugin (`register_backbone` in stages.py there). ImageNet weights are an optional row in
-detector/weights/pretrained.py.
+of a plugin (`register_backbone` in detector/architecture/custom.py). ImageNet weights are an
+optional row in detector/weights/pretrained.py.
 """
 
 from __future__ import annotations

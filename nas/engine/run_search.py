@@ -82,20 +82,19 @@ def run_search(
             "note: trials inherit weights from the nearest trained design, but the baseline starts "
             "from scratch, so the two are not comparable at equal epochs"
         )
-    progress = ProgressFile(ended=False)
+    progress = study.folder / PROGRESS
     if not driver.finished() and driver.stop_reason() is None:
-        progress.write(study.folder / PROGRESS)
+        ProgressFile(ended=False).write(progress)
         ray_ready()
         _train(driver, options, shares, stopwatch)
-    ended = replace(progress, ended=True)
     if error := driver.stop_reason():
-        ended.write(study.folder / PROGRESS)
+        ProgressFile(ended=True).write(progress)
         if best_of(driver.records) is None:
             raise error
         raise PartialFailure(str(error), summarise(study, driver.view, context(options, study)))
     driver.close()
     rounds_follow = options.rounds > 1 and best_of(driver.records) is not None
-    replace(progress, ended=not rounds_follow).write(study.folder / PROGRESS)
+    ProgressFile(ended=not rounds_follow).write(progress)
     if driver.exhausted:
         print(f"note: {driver.exhausted}")
     if best_of(driver.records) is None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.stats import rankdata
 
+from analysis.statistics.fidelities import shares_of_best
 from nas.samplers.base import Step, representative
 from nas.samplers.candidates import Candidate, Candidates, front
 from nas.samplers.expected_latency import expected_costs
@@ -151,9 +152,7 @@ def chance_among_best(score: np.ndarray) -> np.ndarray:
     Args:
         score: float [samples, P].
     """
-    count = min(BEST, score.shape[1])
-    best = np.argpartition(-score, count - 1, axis=1)[:, :count]
-    return np.bincount(best.ravel(), minlength=score.shape[1]) / len(score)
+    return shares_of_best(score, BEST)
 
 
 def chance_on_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:
