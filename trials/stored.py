@@ -51,6 +51,14 @@ class JsonFile(Struct):
         except (ValueError, TypeError, ConfigError) as error:
             raise UserError(f"{path}: cannot be read ({first_line(error)}); {remedy}") from error
 
+    @classmethod
+    def read_if_there(cls, path: Path, remedy: str) -> Self | None:
+        """As `read`; None if the file does not exist."""
+        try:
+            return cls.read(path, remedy)
+        except FileNotFoundError:
+            return None
+
     def write(self, path: Path) -> None:
         """Write the file atomically.
 
@@ -121,10 +129,8 @@ def read_progress(folder: Path) -> ProgressFile | None:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        return ProgressFile.read(folder / PROGRESS, "delete it; a running search writes it anew")
-    except FileNotFoundError:
-        return None
+    remedy = "delete it; a running search writes it anew"
+    return ProgressFile.read_if_there(folder / PROGRESS, remedy)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -240,10 +246,8 @@ def read_rounds(folder: Path) -> RoundsFile | None:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        return RoundsFile.read(folder / ROUNDS, "delete it, then run the search with --resume")
-    except FileNotFoundError:
-        return None
+    remedy = "delete it, then run the search with --resume"
+    return RoundsFile.read_if_there(folder / ROUNDS, remedy)
 
 
 METRICS = "metrics.json"
@@ -255,7 +259,4 @@ def read_metrics(folder: Path) -> Metrics | None:
     Raises:
         UserError: it cannot be read.
     """
-    try:
-        return Metrics.read(folder / METRICS, "retrain again, or remove the folder")
-    except FileNotFoundError:
-        return None
+    return Metrics.read_if_there(folder / METRICS, "retrain again, or remove the folder")
