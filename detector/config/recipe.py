@@ -180,9 +180,10 @@ class Evaluation(Struct):
     """Short side in pixels to which images are scaled, down or up, with a long side of at most
     `size`; None means scaling by `size` alone."""
     canvas: str | None = None
-    """square: images are padded at the right and at the bottom to `size` × `size`, with the colour
-    that the design normalises to zero (SCRFD's protocol: the GroupNorm of its head takes its
-    statistics over the padding, too); no effect without `size`. None means no padding."""
+    """Padding at the right and at the bottom, with the colour that the design normalises to zero.
+    square: to `size` × `size` (SCRFD's protocol: the GroupNorm of its head takes its statistics
+    over the padding, too). stride: to multiples of the coarsest stride, 64 px, so that images share
+    a size, which is faster. No effect without `size`; None means no padding."""
     interpolation: str = "area_linear"
     """Of images that are resized: area_linear (area if they shrink, otherwise linear) or linear."""
     flip: bool = False
@@ -203,7 +204,7 @@ class Evaluation(Struct):
         _within("evaluation.score_threshold", self.score_threshold, 0, 1)
         _within("evaluation.nms_iou", self.nms_iou, 0, 1)
         if self.canvas is not None:
-            _one_of("evaluation.canvas", self.canvas, ("square",))
+            _one_of("evaluation.canvas", self.canvas, ("square", "stride"))
         _one_of("evaluation.interpolation", self.interpolation, ("area_linear", "linear"))
         for key in ("size", "short"):
             if getattr(self, key) is not None and getattr(self, key) < 1:

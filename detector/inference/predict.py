@@ -19,8 +19,10 @@ from detector.data.types import ImageSet, UnreadableImage
 from detector.export.runtime import Exported
 from detector.foreign.graph import ForeignGraph
 from detector.inference.tta import (
+    Canvases,
     box_voting,
     canvas_size,
+    canvases,
     flip_detections,
     input_size,
     pad_images,
@@ -111,27 +113,27 @@ def detect_tta(
 
     Args:
         model, config: as for `detect`, the model on `device` and in evaluation mode.
-        images: uint8 [H, W, 3], BGR, all with the same `input_size`.
+        images: uint8 [H, W, 3], BGR, all with the same `canvases`.
     """
-    own_size, pixels = images[0].shape[1::-1], _pixels(model, config)
+    sizes, pixels = [image.shape[1::-1] for image in images], _pixels(model, config)
     passes: list[list[Detections]] = []
-    for factor in settings.scales:
-        width, height = input_size(own_size, settings, factor)
-        canvas = canvas_size(own_size, settings, factor)
-        batch = np.stack(
-            [resize_image(image, (width, height), settings.interpolation) for image in images]
-        )
+    for factor, canvas in zip(settings.scales, canvases(sizes[0], settings)):
+        inputs = [input_size(size, settings, factor) for size in sizes]
+        batch = [
+            resize_image(image, size, settings.interpolation) for image, size in zip(images, inputs)
+        ]
         padded = pad_images(batch, canvas, pixels)
         of_scale = [detect_batch(model, config, padded, settings, device)]
         if settings.flip:
-            # `copy`: a width of 1 px would keep its negative stride, which torch rejects
-            padded = pad_images(batch[:, :, ::-1].copy(), canvas, pixels)
+            padded = pad_images([image[:, ::-1] for image in batch], canvas, pixels)
             flipped = detect_batch(model, config, padded, settings, device)
-            of_scale.append([flip_detections(detections, width) for detections in flipped])
+            of_scale.append(
+                [flip_detections(own, width) for own, (width, _) in zip(flipped, inputs)]
+            )
         passes += [
             [
-                scale_detections(detections, (image.shape[1] / width, image.shape[0] / height))
-                for image, detections in zip(images, of_pass)
+                scale_detections(own, (size[0] / width, size[1] / height))
+                for own, size, (width, height) in zip(of_pass, sizes, inputs)
             ]
             for of_pass in of_scale
         ]
@@ -225,15 +227,12 @@ def evaluate(
 def _batches(
     images: ImageSet, settings: Evaluation, pixels: int, threads: int, unreadable: list[str] | None
 ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
-    """Indices and stored images of batches with one input size and at most `pixels` pixels.
+    """Indices and stored images of batches with one canvas and at most `pixels` pixels.
 
-    Images are sorted by input size, so that few are in memory at once.
+    Images are sorted by their canvas, so that few are in memory at once.
     """
-
-    def shape(image: np.ndarray) -> tuple[int, int]:
-        return input_size(image.shape[1::-1], settings)
-
-    order = sorted(range(len(images)), key=lambda i: input_size(images.labels[i].size, settings))
+    order = sorted(range(len(images)), key=lambda i: canvases(images.labels[i].size, settings))
+    common: Canvases = ()
     indices: list[int] = []
     batch: list[np.ndarray] = []
     for index, image in zip(order, _read(images, order, threads)):
@@ -241,12 +240,12 @@ def _batches(
             if unreadable is not None:
                 unreadable.append(images.labels[index].name)
             continue
-        width, height = canvas_size(image.shape[1::-1], settings, max(settings.scales))
-        if batch and (
-            shape(image) != shape(batch[0]) or (len(batch) + 1) * width * height > pixels
-        ):
+        own = canvases(image.shape[1::-1], settings)
+        largest = max(width * height for width, height in own)
+        if batch and (own != common or (len(batch) + 1) * largest > pixels):
             yield indices, batch
             indices, batch = [], []
+        common = own
         indices.append(index)
         batch.append(image)
     if batch:

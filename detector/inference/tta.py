@@ -15,8 +15,13 @@ from detector.config.detector import Pixels
 from detector.config.recipe import Evaluation
 from detector.data.transforms import FLIPPED_LANDMARKS
 
+Canvases = tuple[tuple[int, int], ...]
+"""(width, height) in px at each scale of an evaluation."""
+
 MAX_PIXELS = 4096 * 4096
 """Most pixels of the network's input; larger images are scaled down."""
+STRIDE = 64
+"""Sides of the canvas `stride` are multiples of this, in px: the stride of the coarsest level, P6."""
 VOTING_IOU = 0.5
 """Boxes with a higher IoU to a box that NMS keeps vote on its coordinates."""
 
@@ -41,7 +46,7 @@ def canvas_size(
     size: tuple[int, int], settings: Evaluation, factor: float = 1.0
 ) -> tuple[int, int]:
     """(width, height) in px of what the network sees of an image of `size`: its `input_size`, with
-    the padding to a square if the settings ask for that.
+    the padding that the settings ask for.
 
     Args:
         factor: as for `input_size`.
@@ -49,8 +54,15 @@ def canvas_size(
     width, height = input_size(size, settings, factor)
     if settings.canvas is None or settings.size is None:
         return width, height
+    if settings.canvas == "stride":
+        return -(-width // STRIDE) * STRIDE, -(-height // STRIDE) * STRIDE
     side = max(width, height, min(round(settings.size * factor), math.isqrt(MAX_PIXELS)))
     return side, side
+
+
+def canvases(size: tuple[int, int], settings: Evaluation) -> Canvases:
+    """The `canvas_size` at each of `settings.scales`; images may share a batch if these agree."""
+    return tuple(canvas_size(size, settings, factor) for factor in settings.scales)
 
 
 def resize_image(
@@ -68,23 +80,26 @@ def resize_image(
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if by_area else cv2.INTER_LINEAR)
 
 
-def pad_images(images: np.ndarray, size: tuple[int, int], pixels: Pixels) -> np.ndarray:
-    """The images padded at the right and at the bottom; the same array if they have that size.
+def pad_images(
+    images: Sequence[np.ndarray], size: tuple[int, int], pixels: Pixels
+) -> np.ndarray:
+    """uint8 [B, height, width, 3]: the images padded at the right and at the bottom.
 
     The padding is the mean colour, rounded, which the design normalises to zero but for rounding.
 
     Args:
-        images: uint8 [B, H, W, 3], BGR.
+        images: uint8 [H, W, 3], BGR, of any sizes.
         size: (width, height), each at least that of the images.
         pixels: of the design.
     """
-    count, height, width, _ = images.shape
-    if (width, height) == size:
-        return images
     mean = pixels.mean if pixels.order == "bgr" else pixels.mean[::-1]
-    padded = np.empty((count, size[1], size[0], 3), np.uint8)
-    padded[:] = np.clip(np.rint(mean), 0, 255)
-    padded[:, :height, :width] = images
+    color = np.clip(np.rint(mean), 0, 255).astype(np.uint8)
+    padded = np.empty((len(images), size[1], size[0], 3), np.uint8)
+    for canvas, image in zip(padded, images):
+        height, width = image.shape[:2]
+        canvas[:height, :width] = image
+        canvas[height:] = color
+        canvas[:height, width:] = color
     return padded
 
 

@@ -125,5 +125,5 @@ def _canvas(image: np.ndarray, model: Model) -> np.ndarray:
 
     width, height = input_size(image.shape[1::-1], Evaluation(size=SIZE), 1.0)
     resized = resize_image(image, (width, height), Evaluation().interpolation)
-    padded = pad_images(resized[None], (SIZE, SIZE), model.config.pixels)
+    padded = pad_images([resized], (SIZE, SIZE), model.config.pixels)
     return np.ascontiguousarray(padded.transpose(0, 3, 1, 2))

@@ -93,7 +93,8 @@ def describe(settings: Evaluation) -> str:
     elif settings.size is not None:
         parts = [f"long side at most {settings.size} px"]
     if settings.size is not None and settings.canvas is not None:
-        parts.append(f"padded to {settings.size}×{settings.size} px")
+        square = f"{settings.size}×{settings.size} px"
+        parts.append(f"padded to {square if settings.canvas == 'square' else 'multiples of 64 px'}")
     if settings.scales != (1.0,):
         parts.append(f"at × {', '.join(f'{factor:g}' for factor in settings.scales)}")
     if settings.flip:

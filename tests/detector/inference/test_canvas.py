@@ -26,6 +26,10 @@ SETTINGS = Evaluation(size=128, canvas="square", interpolation="linear", score_t
         ((100, 50), Evaluation(size=640, canvas="square"), 1.0, (640, 640)),  # not scaled up
         ((100, 50), Evaluation(size=640), 1.0, (100, 50)),
         ((100, 50), Evaluation(canvas="square"), 1.0, (100, 50)),  # original size: no padding
+        ((1024, 683), Evaluation(size=448, canvas="stride"), 1.0, (448, 320)),
+        ((640, 1024), Evaluation(size=448, canvas="stride"), 0.5, (192, 256)),
+        ((100, 64), Evaluation(size=448, canvas="stride"), 1.0, (128, 64)),  # not scaled up
+        ((100, 50), Evaluation(canvas="stride"), 1.0, (100, 50)),  # original size: no padding
         ((9000, 10), Evaluation(size=8000, canvas="square"), 1.0, (8000, 8000)),
         ((100, 10), Evaluation(size=8000, canvas="square"), 1.0, (4096, 4096)),
     ],
@@ -36,7 +40,7 @@ def test_canvas_size(size, settings, factor, wanted):
 
 def test_padding_is_normalised_to_zero():
     images = np.random.default_rng(0).integers(0, 256, (2, 5, 7, 3), np.uint8)
-    assert pad_images(images, (7, 5), SCRFD.pixels) is images
+    assert (pad_images(images, (7, 5), SCRFD.pixels) == images).all()
     pixels = Pixels(order="rgb", mean=(10.0, 20.4, 30.6), std=(1.0, 1.0, 1.0))
     padded = pad_images(images, (9, 8), pixels)
     for image, wanted in zip(images, padded):
@@ -50,7 +54,7 @@ def test_resizing():
     assert (resize_image(image, small, "linear") == cv2.resize(image, small)).all()
     by_area = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     assert (resize_image(image, small) == by_area).all()
-    with pytest.raises(ConfigError, match=r"evaluation\.canvas: 'round' is not one of square"):
+    with pytest.raises(ConfigError, match=r"evaluation\.canvas: 'round' is not one of square, stride"):
         Evaluation(canvas="round")
     with pytest.raises(ConfigError, match=r"evaluation\.interpolation: 'cubic' is not one of"):
         Evaluation(interpolation="cubic")
