@@ -163,6 +163,7 @@ def dependencies(path: Path) -> set[str]:
 # What analysis may know of the layers below it: how records are called, stored and asked for.
 VOCABULARY = (
     "trials.record",
+    "trials.growth",
     "trials.stored",
     "trials.names",
     "trials.folders",

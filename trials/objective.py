@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
 from trials.expression import COSTS, read_expression
+from trials.growth import Growth
 from trials.record import (
     ACCURACY_WEIGHT,
     Cost,
@@ -42,6 +43,9 @@ class Objective(Struct):
     easy, medium and hard), easy, medium, hard (AP in [0, 1]), macs, params and latency_ms, with
     + - * / **, log, log2, log10, exp, sqrt, min, max, abs, clip, and `a if macs < 1e9 else b`. None
     means speed_score + 2 × accuracy. The front is that of accuracy and the metric in any case."""
+    growth: Growth | None = None
+    """What accuracy gains from a trial to a full training: trials are then ranked by the score that
+    is expected of a full training. None: by the one that they reach."""
 
     def __post_init__(self):
         if self.metric not in ANCHORS:
@@ -64,10 +68,12 @@ class Objective(Struct):
                 raise ConfigError(f"objective.score: {error}") from error
 
     def to_dict(self) -> dict:
-        """As `Struct.to_dict`; without `score` where there is none, as in older studies."""
+        """As `Struct.to_dict`; without `score` and `growth` where there are none, as in older
+        studies."""
         plain = super().to_dict()
-        if self.score is None:
-            del plain["score"]
+        for key in ("score", "growth"):
+            if plain[key] is None:
+                del plain[key]
         return plain
 
     def __str__(self) -> str:
@@ -75,6 +81,17 @@ class Objective(Struct):
         if self.score is None:
             return f"speed_score + 2 × accuracy_score, speed by {self.metric}"
         return " ".join(self.score.split())
+
+    @property
+    def growth_note(self) -> str | None:
+        """What the scores of trials are, if not those that they reached."""
+        if self.growth is None:
+            return None
+        return (
+            "scores are those expected of full trainings: log-odds of accuracy "
+            f"{self.growth.base:+g} at 0.1 G MACs, {self.growth.per_decade:+g} more for each "
+            "factor of ten (objective.growth)"
+        )
 
     @property
     def anchors(self) -> tuple[float, float]:
@@ -109,7 +126,7 @@ class Objective(Struct):
         return "latency_ms" if self.uses_latency and cost.latency_ms is None else None
 
     def score_of(self, accuracy: Mapping[str, float] | float, cost: Cost) -> float:
-        """The score of a design.
+        """The score of a design that was trained in full.
 
         Args:
             accuracy: AP by level; or the accuracy score alone, which then counts for each level.
@@ -124,15 +141,18 @@ class Objective(Struct):
         mean = mean_ap(accuracy) if isinstance(accuracy, Mapping) else accuracy
         return combined_score(mean, self.speed_score(cost))
 
-    def scores(self, accuracy, costs: Sequence[Cost]):
+    def scores(self, accuracy, costs: Sequence[Cost], *, trained_in_full: bool = False):
         """Scores of many designs, such as samplers predict: float [..., N].
 
         Args:
             accuracy: float [..., N], accuracy scores, each of which counts for every level.
             costs: of the N designs.
+            trained_in_full: whether the accuracies are those of full trainings, not of trials.
         """
         import numpy as np
 
+        if self.growth is not None and not trained_in_full:
+            accuracy = self.growth.expected(accuracy, np.array([cost.macs for cost in costs]))
         if self.score is None:
             return combined_score(accuracy, np.array([self.speed_score(cost) for cost in costs]))
         numbers = [cost.numbers for cost in costs]
@@ -149,7 +169,7 @@ class Objective(Struct):
         Returns:
             Mean and standard deviation of the scores, float [N] each.
         """
-        if self.score is None:
+        if self.score is None and self.growth is None:
             return self.scores(mean, costs), ACCURACY_WEIGHT * std
         import numpy as np
 
@@ -161,4 +181,4 @@ class Objective(Struct):
     def applied_to(self, record: TrialRecord) -> TrialRecord:
         """The record, scored by this objective; an unmeasured metric has speed score 0."""
         speed = self.speed_score(record.cost) if self.measured(record.cost) else 0.0
-        return record.evolve(speed_score=speed, formula=self.score)
+        return record.evolve(speed_score=speed, formula=self.score, growth=self.growth)

@@ -20,6 +20,7 @@ from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from detector.metrics.levels import LEVELS as LEVELS  # for analysis, too
 from trials.expression import read_expression
+from trials.growth import Growth
 
 MIN_AP = 0.01
 """A trial that reaches this AP in none of the levels has learned nothing."""
@@ -97,6 +98,18 @@ def expression_score(text: str, accuracy, costs: Mapping[str, typing.Any]):
     return read_expression(text).score({**levels, "accuracy": mean, **costs})
 
 
+def grown(
+    accuracy: Mapping[str, float] | float, growth: Growth, cost: Cost
+) -> Mapping[str, float] | float:
+    """What a full training makes of a trial's accuracy; with the built-in score, and wherever it is
+    a mean, the mean counts."""
+    if not isinstance(accuracy, Mapping):
+        return growth.expected(accuracy, cost.macs)
+    mean = mean_ap(accuracy)
+    gain = growth.expected(mean, cost.macs) / mean if mean else 1.0
+    return {level: ap * gain for level, ap in accuracy.items()}
+
+
 @dataclass(frozen=True, kw_only=True)
 class EpochResult(Struct):
     """One epoch of one trial, as training reports it."""
@@ -136,6 +149,8 @@ class TrialRecord(Struct):
     speed_score: float
     formula: str | None = None
     """The expression of the study's objective; None means speed_score + 2 × accuracy_score."""
+    growth: Growth | None = None
+    """Of the study's objective: the score is the one expected of a full training."""
     epochs: tuple[EpochResult, ...] = ()
     rung: int = -1
     """Index of the last rung reached; -1 before the first."""
@@ -181,13 +196,18 @@ class TrialRecord(Struct):
         """Score of each evaluated epoch (1-based), without the first `since` epochs."""
         return {e.epoch: self._score_of(e) for e in self.epochs[since:] if e.ap is not None}
 
-    def score_at(self, accuracy: Mapping[str, float] | float) -> float:
+    def score_at(
+        self, accuracy: Mapping[str, float] | float, *, trained_in_full: bool = False
+    ) -> float:
         """The score of this design with another accuracy.
 
         Args:
             accuracy: AP by level; or the accuracy score alone, such as a predicted one, which then
                 counts for each level.
+            trained_in_full: whether it is that of a full training, not of a trial.
         """
+        if self.growth is not None and not trained_in_full:
+            accuracy = grown(accuracy, self.growth, self.cost)
         if self.formula is None:
             mean = mean_ap(accuracy) if isinstance(accuracy, Mapping) else accuracy
             return combined_score(mean, self.speed_score)
@@ -197,26 +217,28 @@ class TrialRecord(Struct):
     def accuracy_weight(self) -> float:
         """By how much the score rises with accuracy, around its last evaluation: 2 with the
         built-in score."""
-        if self.formula is None:
+        if self.formula is None and self.growth is None:
             return ACCURACY_WEIGHT
         around = 0.5 if self.accuracy_score is None else self.accuracy_score
         low, high = max(around - 0.05, 0.0), min(around + 0.05, 1.0)
         return (self.score_at(high) - self.score_at(low)) / (high - low)
 
     def _score_of(self, epoch: EpochResult) -> float:
-        if self.formula is None:
+        if self.formula is None and self.growth is None:
             return combined_score(epoch.accuracy_score, self.speed_score)
-        return self._expression_scores[epoch.epoch]
+        return self._scores_by_epoch[epoch.epoch]
 
     @cached_property
-    def _expression_scores(self) -> dict[int, float]:
+    def _scores_by_epoch(self) -> dict[int, float]:
         return {e.epoch: self.score_at(e.ap) for e in self.epochs if e.ap is not None}
 
     def to_dict(self) -> dict:
-        """As `Struct.to_dict`; without `formula` where there is none, as in older studies."""
+        """As `Struct.to_dict`; without `formula` and `growth` where there are none, as in older
+        studies."""
         plain = super().to_dict()
-        if self.formula is None:
-            del plain["formula"]
+        for key in ("formula", "growth"):
+            if plain[key] is None:
+                del plain[key]
         return plain
 
     def why_nothing_learned(self, until: int | None = None) -> str | None:

@@ -178,19 +178,25 @@ def compare(
     y: Mapping[int, float],
     records: Mapping[int, TrialRecord],
     seed: int = 0,
+    *,
+    trained_in_full: bool = False,
 ) -> Comparison:
     """Two budgets compared.
 
     Args:
         x, y: trial number → accuracy_score at the low and the high budget.
         records: by number, for all of `x`.
+        trained_in_full: whether the high budget is that of full trainings.
     """
     both = sorted(set(x) & set(y))
     xs, ys = np.array([x[n] for n in both]), np.array([y[n] for n in both])
     slope, intercept, deviation = fit_line(xs, ys)
     tied = 0
     if deviation >= 0:
-        expected = {n: records[n].score_at(slope * x[n] + intercept) for n in sorted(x)}
+        expected = {
+            n: records[n].score_at(slope * x[n] + intercept, trained_in_full=trained_in_full)
+            for n in sorted(x)
+        }
         best = records[max(expected, key=lambda n: expected[n])]
         tied = tied_with_best(
             np.array(list(expected.values())), abs(best.accuracy_weight) * deviation
@@ -237,6 +243,7 @@ def comparisons(
                 retrained,
                 by_number,
                 seed,
+                trained_in_full=True,
             )
         )
     return results

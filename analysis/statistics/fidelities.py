@@ -13,11 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.pareto import dominated
+from trials.growth import Growth
 
 MARGIN = 0.005
 """Accuracies are kept this far from 0 and 1, where log-odds end."""
 PRIOR_MEAN = np.array([0.0, 1.0, 0.0])
-"""Of growth, slope, and change per factor 10 of MACs."""
+"""Of growth, slope, and change per factor 10 of MACs, if no growth is known."""
 PRIOR_STD = np.array([1.5, 0.3, 0.3])
 RESIDUAL = 0.2
 """Prior standard deviation of the residual: 0.05 of accuracy around 0.6."""
@@ -36,22 +37,29 @@ class Line:
     """float [draws], standard deviation."""
 
 
-def posterior(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, draws: int = DRAWS) -> Line:
+def posterior(
+    x: np.ndarray,
+    y: np.ndarray,
+    rng: np.random.Generator,
+    draws: int = DRAWS,
+    prior: np.ndarray = PRIOR_MEAN,
+) -> Line:
     """The line through what is known.
 
     Args:
         x: float [n, 3]: 1, log-odds in the earlier round, log10 of MACs, both centred; n may be 0.
         y: float [n]: log-odds in the later round.
+        prior: float [3], mean of the coefficients.
     """
     precision = np.diag((RESIDUAL / PRIOR_STD) ** 2)  # in units of the residual's variance
     after = precision + x.T @ x
     covariance = np.linalg.inv(after)
-    mean = covariance @ (precision @ PRIOR_MEAN + x.T @ y)
+    mean = covariance @ (precision @ prior + x.T @ y)
     weight = RESIDUAL_WEIGHT + len(y)
     squares = (
         RESIDUAL_WEIGHT * RESIDUAL**2
         + y @ y
-        + PRIOR_MEAN @ precision @ PRIOR_MEAN
+        + prior @ precision @ prior
         - mean @ after @ mean
     )
     residual = np.sqrt(squares / rng.chisquare(weight, draws))
@@ -60,7 +68,13 @@ def posterior(x: np.ndarray, y: np.ndarray, rng: np.random.Generator, draws: int
 
 
 def sample_last(
-    accuracy: np.ndarray, macs: np.ndarray, noise: float, *, seed: int = 0, draws: int = DRAWS
+    accuracy: np.ndarray,
+    macs: np.ndarray,
+    noise: float,
+    *,
+    growth: Growth | None = None,
+    seed: int = 0,
+    draws: int = DRAWS,
 ) -> np.ndarray:
     """Draws of the accuracy that each design would have in the last round.
 
@@ -69,6 +83,8 @@ def sample_last(
             first; NaN where a design was not trained. All are known in the first.
         macs: float [designs].
         noise: standard deviation of an accuracy in the last round between repetitions.
+        growth: from the first round to the last, as measured before: the mean of the prior, an
+            equal part for each step.
 
     Returns:
         float [draws, designs], in [0, 1].
@@ -78,6 +94,10 @@ def sample_last(
     share = np.clip(accuracy, MARGIN, 1 - MARGIN)
     odds = np.log(share / (1 - share))
     decades = np.log10(macs) - np.log10(macs).mean()
+    prior = PRIOR_MEAN.copy()
+    if growth is not None:
+        gain = np.array([growth.of(macs).mean(), growth.per_decade])
+        prior[[0, 2]] = gain / max(accuracy.shape[1] - 1, 1)
     current = np.repeat(odds[None, :, 0], draws, axis=0)
     for later in range(1, accuracy.shape[1]):
         earlier = later - 1
@@ -85,7 +105,7 @@ def sample_last(
         centre = seen.mean() if len(seen) else current.mean()  # none before the round is trained
         both = known[:, earlier] & known[:, later]
         x = np.stack([np.ones(both.sum()), odds[both, earlier] - centre, decades[both]], axis=1)
-        line = posterior(x, odds[both, later] - centre, rng, draws)
+        line = posterior(x, odds[both, later] - centre, rng, draws, prior)
         growth, slope, by_cost = line.coefficients.T[:, :, None]
         predicted = growth + slope * (current - centre) + by_cost * decades + centre
         predicted += line.residual[:, None] * rng.standard_normal(predicted.shape)

@@ -61,6 +61,7 @@ class Proposal:
             cost=self.cost,
             speed_score=objective.speed_score(self.cost) if objective.measured(self.cost) else 0.0,
             formula=objective.score,
+            growth=objective.growth,
             source=source,
             reason=self.violation,
             started=now,

@@ -155,7 +155,7 @@ class Rounds:
         accuracy = self._draws()
         objective = self._manifest.objective
         costs = [record.cost for record in self._records]
-        scores = objective.scores(accuracy, costs)
+        scores = objective.scores(accuracy, costs, trained_in_full=True)
         front = shares_of_front(accuracy, -self._speeds())
         others = [i for i, record in enumerate(self._records) if record.number]
         best = shares_of_best(scores[:, others], AMONG_BEST)
@@ -193,7 +193,13 @@ class Rounds:
                 if record.number in metrics:
                     accuracy[row, column] = metrics[record.number].accuracy_score
         macs = np.array([record.cost.macs for record in self._records], dtype=float)
-        return sample_last(accuracy, macs, ACCURACY_NOISE, seed=self._manifest.seed)
+        return sample_last(
+            accuracy,
+            macs,
+            ACCURACY_NOISE,
+            growth=self._manifest.objective.growth,
+            seed=self._manifest.seed,
+        )
 
     def _finish(self) -> dict:
         from analysis.statistics.fidelities import shares_of_best
@@ -210,7 +216,8 @@ class Rounds:
             return objective.score_of(metrics.ap, by_number[number].cost)
 
         best = max(last, key=lambda number: (score(number), -number))
-        scores = objective.scores(self._draws(), [record.cost for record in self._records])
+        costs = [record.cost for record in self._records]
+        scores = objective.scores(self._draws(), costs, trained_in_full=True)
         at = {record.number: index for index, record in enumerate(self._records)}
         file = RoundsFile(
             rounds=tuple(

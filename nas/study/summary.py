@@ -125,6 +125,8 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
         f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
         + (f"; the baseline has {result['baseline']['score']:.3f}" if result["baseline"] else "")
     )
+    if note := study.manifest.objective.growth_note:
+        print_wrapped(note)
     for note in learning_notes(records):
         print_wrapped(f"note: {note}")
     warning = spread_warning(completed)

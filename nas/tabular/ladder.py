@@ -219,7 +219,9 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
         ),
         full=np.array([mean_ap(ap) for ap in full_ap]),
         proxy_scores=np.array([[r.scores()[epoch] for epoch in epochs] for r in scored]),
-        full_scores=np.array([r.score_at(ap) for r, ap in zip(scored, full_ap)]),
+        full_scores=np.array(
+            [r.score_at(ap, trained_in_full=True) for r, ap in zip(scored, full_ap)]
+        ),
         macs=np.array([row.cost.macs for row, _ in pairs], float),
         families=tuple(row.family for row, _ in pairs),
     )
