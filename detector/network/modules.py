@@ -51,6 +51,7 @@ class ConvUnit(nn.Sequential):
         if layer.activation is not None:
             self.activation = _ACTIVATIONS[layer.activation]()
         self.strided_depthwise = layer.groups == layer.cin > 1 and layer.stride > 1
+        self.strided_pointwise = layer.kernel == 1 and layer.groups == 1 and layer.stride > 1
 
     def forward(self, x: Tensor) -> Tensor:
         if x.is_cuda and kernels_run():
@@ -59,7 +60,19 @@ class ConvUnit(nn.Sequential):
             # oneDNN's bf16 backward pass of these is slow: float32 is 5 to 20 times as fast.
             with torch.autocast("cpu", enabled=False):
                 return super().forward(x.float())
+        if self.strided_pointwise and self.training and x.device.type == "cpu":
+            return self._on_kept_cells(x)
         return super().forward(x)
+
+    def _on_kept_cells(self, x: Tensor) -> Tensor:
+        """A strided 1×1 convolution as one without a stride. In the backward pass of the former,
+        oneDNN crashes (SIGSEGV) where channels-last inputs have 8 channels or fewer (torch 2.15 on
+        CPUs with AVX-512)."""
+        step, (conv, *rest) = self.conv.stride[0], self
+        x = F.conv2d(x[:, :, ::step, ::step], conv.weight, conv.bias)
+        for module in rest:
+            x = module(x)
+        return x
 
     def _on_gpu(self, x: Tensor) -> Tensor:
         """By our own kernels where cuDNN's are slow or are compiled for each new image size."""

@@ -4,10 +4,12 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from detector.architecture.layers import Conv
 from detector.boxes.anchors import anchors
 from detector.boxes.logits import face_scores
 from detector.network.initialization import FACE_PRIOR
 from detector.network.model import build_detector
+from detector.network.modules import ConvUnit
 
 
 def images(count, height, width, seed=0):
@@ -164,3 +166,25 @@ def test_initialization_by_torch_is_torchs(preset, name):
     assert (face_scores(outputs).mean() < 0.05) == prior  # softmax: as torch draws it
     again = dict(build_detector(config, 3, "torch").named_parameters())
     assert all(value.equal(again[key]) for key, value in model.named_parameters())
+
+
+@pytest.mark.parametrize("channels", [3, 8, 24])
+def test_a_strided_pointwise_convolution_of_few_channels_trains(channels):
+    """In channels-last memory, torch's own backward pass of these killed the process."""
+    layer = Conv(channels, 8, kernel=1, stride=2, bias=True, norm=False, activation=None)
+    unit = ConvUnit(layer).to(memory_format=torch.channels_last)
+    x = torch.randn(4, channels, 49, 48, generator=torch.Generator().manual_seed(0))
+    x = x.to(memory_format=torch.channels_last).requires_grad_()
+    outputs = unit(x)
+    outputs.square().sum().backward()
+    # the same as a product of matrices, over the cells that the stride keeps
+    exact = x.detach().double().requires_grad_()
+    weight = unit.conv.weight.detach().double().flatten(1).requires_grad_()
+    wanted = torch.einsum("oi,bihw->bohw", weight, exact[:, :, ::2, ::2])
+    wanted = wanted + unit.conv.bias.detach().double()[:, None, None]
+    wanted.square().sum().backward()
+    assert outputs.shape == (4, 8, *layer.out((49, 48)))
+    assert_close(outputs.double(), wanted, rtol=1e-5, atol=1e-5)
+    assert_close(x.grad.double(), exact.grad, rtol=1e-5, atol=1e-4)
+    assert_close(unit.conv.weight.grad.flatten(1).double(), weight.grad, rtol=1e-5, atol=1e-3)
+    assert_close(unit.eval()(x), outputs, rtol=1e-5, atol=1e-5)
