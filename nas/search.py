@@ -107,7 +107,7 @@ def make_parser() -> ArgumentParser:
         "--full-recipe",
         metavar="FILE",
         help="with --rounds: a YAML file with changes to the recipe of those trainings, or a "
-        "shipped one by name, such as full (default: as nas.retrain)",
+        "shipped one by name (default: as nas.retrain)",
     )
     search.add_argument(
         "--dry-run",

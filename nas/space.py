@@ -14,6 +14,7 @@ from pathlib import Path
 from analysis.records.trial_table import print_table
 from detector.base.cli import parser as detector_parser
 from detector.base.errors import UserError
+from detector.base.output import print_wrapped
 from detector.config.detector import arch_hash
 from nas.engine.gate import Proposal, baseline, evaluate_cost
 from nas.search_space.dimensions import Params
@@ -114,6 +115,9 @@ def run(args: Namespace) -> dict:
     feasible = [p for p in proposals if p.violation is None]
     if space.objective.score is not None:
         _print_score(space, [p.cost for p in feasible or proposals])
+    if space.objective.growth_note:
+        print()
+        print_wrapped(space.objective.growth_note)
     shares = _shares_outside(space.constraints, proposals)
     print(
         f"\nof {len(proposals)} random draws {len(feasible) / len(proposals):.1%} are feasible, "

@@ -57,10 +57,7 @@ def posterior(
     mean = covariance @ (precision @ prior + x.T @ y)
     weight = RESIDUAL_WEIGHT + len(y)
     squares = (
-        RESIDUAL_WEIGHT * RESIDUAL**2
-        + y @ y
-        + prior @ precision @ prior
-        - mean @ after @ mean
+        RESIDUAL_WEIGHT * RESIDUAL**2 + y @ y + prior @ precision @ prior - mean @ after @ mean
     )
     residual = np.sqrt(squares / rng.chisquare(weight, draws))
     noise = rng.standard_normal((draws, 3)) @ np.linalg.cholesky(covariance).T

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.correlation import Correlation, rank_correlation
+from trials.growth import REFERENCE_MACS
 
 MIN_FAMILY = 4
 """Designs that a family needs for a correlation of its own."""
@@ -58,6 +59,16 @@ class Bias:
     """95 % interval of the slope, by bootstrap over the designs."""
     families: dict[str, float]
     """Its mean in each family of at least MIN_FAMILY designs."""
+
+
+@dataclass(frozen=True)
+class MeasuredGrowth:
+    """The line of a `trials.growth.Growth` through what the designs gained."""
+
+    base: float
+    per_decade: float
+    error: float
+    """Standard error of `per_decade`."""
 
 
 def looks(rungs: Rungs) -> list[Look]:
@@ -111,6 +122,18 @@ def bias(rungs: Rungs, seed: int = 0) -> Bias:
             if count >= MIN_FAMILY
         },
     )
+
+
+def growth(rungs: Rungs) -> MeasuredGrowth:
+    """By least squares; needs at least three designs of different MACs. Accuracies are kept away
+    from 0 and 1, where log-odds end."""
+    before, after = (np.clip(a, 0.005, 0.995) for a in (rungs.proxy[:, -1], rungs.full))
+    gained = np.log(after / (1 - after)) - np.log(before / (1 - before))
+    x = np.stack([np.ones(len(gained)), np.log10(rungs.macs / REFERENCE_MACS)], axis=1)
+    line, *_ = np.linalg.lstsq(x, gained, rcond=None)
+    variance = ((gained - x @ line) ** 2).sum() / (len(gained) - 2)
+    error = (variance * np.linalg.inv(x.T @ x)[1, 1]) ** 0.5
+    return MeasuredGrowth(float(line[0]), float(line[1]), float(error))
 
 
 def _residuals(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ Canvases = tuple[tuple[int, int], ...]
 MAX_PIXELS = 4096 * 4096
 """Most pixels of the network's input; larger images are scaled down."""
 STRIDE = 64
-"""Sides of the canvas `stride` are multiples of this, in px: the stride of the coarsest level, P6."""
+"""Sides of the canvas `stride` are multiples of this, in px: that of the coarsest level, P6."""
 VOTING_IOU = 0.5
 """Boxes with a higher IoU to a box that NMS keeps vote on its coordinates."""
 
@@ -80,9 +80,7 @@ def resize_image(
     return cv2.resize(image, size, interpolation=cv2.INTER_AREA if by_area else cv2.INTER_LINEAR)
 
 
-def pad_images(
-    images: Sequence[np.ndarray], size: tuple[int, int], pixels: Pixels
-) -> np.ndarray:
+def pad_images(images: Sequence[np.ndarray], size: tuple[int, int], pixels: Pixels) -> np.ndarray:
     """uint8 [B, height, width, 3]: the images padded at the right and at the bottom.
 
     The padding is the mean colour, rounded, which the design normalises to zero but for rounding.

@@ -68,9 +68,9 @@ class ConvUnit(nn.Sequential):
         """A strided 1×1 convolution as one without a stride. In the backward pass of the former,
         oneDNN crashes (SIGSEGV) where channels-last inputs have 8 channels or fewer (torch 2.15 on
         CPUs with AVX-512)."""
-        step, (conv, *rest) = self.conv.stride[0], self
+        conv, step = self.conv, self.conv.stride[0]
         x = F.conv2d(x[:, :, ::step, ::step], conv.weight, conv.bias)
-        for module in rest:
+        for module in list(self)[1:]:
             x = module(x)
         return x
 

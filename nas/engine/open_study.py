@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
 from detector.base.files import exists, write_text
+from detector.base.output import print_wrapped
 from nas.engine.enqueued import Queue, check_same_queue, queue_text, read_queue
 from nas.engine.options import SearchOptions
 from nas.samplers.proposer import DEFAULT, SAMPLERS
@@ -62,6 +63,8 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
     path, line = resolve_data(options.data)
     print(f"study {name}: {line}")
     data = _open_data(replace(options.data_choice, path=path))
+    if note := space.on(data).objective.growth_note:
+        print_wrapped(note)
     check_feasible(space)
     if space.proxy.weights:
         from detector.weights.initialize import find_pretrained
@@ -90,7 +93,7 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         data_name=data.name,
         data_fingerprint=data.fingerprint,
         images={"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
-        objective=space.objective,
+        objective=space.on(data).objective,
         versions=versions(),
         inherit=options.inherit,
         enqueue=queue_text(options),

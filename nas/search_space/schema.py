@@ -124,6 +124,8 @@ def _type(hint) -> Schema:
         return schema if args[-1] is Ellipsis else schema | {"minItems": count, "maxItems": count}
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return {"type": "string", "enum": [member.value for member in hint]}
+    if isinstance(hint, type) and issubclass(hint, Struct):  # of numbers alone
+        return _struct(hint(**{field.name: 0.0 for field in dataclasses.fields(hint)}))
     return {"type": _TYPES[hint]}
 
 

@@ -16,7 +16,16 @@ from pathlib import Path
 import numpy as np
 
 from analysis.statistics.correlation import fit_line
-from analysis.statistics.ladder import Bias, Look, Rungs, bias, looks, spread
+from analysis.statistics.ladder import (
+    Bias,
+    Look,
+    MeasuredGrowth,
+    Rungs,
+    bias,
+    growth,
+    looks,
+    spread,
+)
 from detector.base.errors import ConfigError, UserError, first_line
 from detector.base.files import cannot_read, write_text
 from detector.base.json_file import read_json
@@ -181,6 +190,7 @@ class Verdict:
     """val or hold-out: the images that the full trainings are compared on."""
     looks: list[Look]
     bias: Bias
+    growth: MeasuredGrowth
     deviation_at_end: float
     """Standard deviation of the full training's accuracy about a line through the proxy's."""
 
@@ -230,6 +240,7 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
         judged_on="val" if on_val else "hold-out",
         looks=looks(rungs),
         bias=bias(rungs),
+        growth=growth(rungs),
         deviation_at_end=fit_line(rungs.proxy[:, -1], rungs.full)[2],
     )
 
@@ -259,6 +270,12 @@ def print_verdict(verdict: Verdict) -> None:
         f"{abs(error.per_decade):.3f} of accuracy per factor 10 of MACs"
         f"\n({error.low:+.3f} to {error.high:+.3f}"
         f"{'' if sure else '; may be none'})."
+    )
+    line = verdict.growth
+    print(
+        "To rank trials by what full trainings are expected to reach, give the space\n"
+        f"  objective: {{growth: {{base: {line.base:.2f}, per_decade: {line.per_decade:.2f}}}}}\n"
+        f"beside its other keys (standard error of per_decade {line.error:.2f})."
     )
     for name, value in error.families.items():
         print(f"  {name}: {value:+.3f}")

@@ -130,7 +130,7 @@ class SegmentSearcher(Searcher):
                     failure=Failure(
                         reason="the node it ran on died"
                         if node_died
-                        else "the worker process died (killed, out of memory, or a crash in a library)",
+                        else "the worker process died (killed, out of memory, or a crash)",
                         is_transient=True,
                         node_died=node_died,
                     ),

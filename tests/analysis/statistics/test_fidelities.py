@@ -13,6 +13,7 @@ from analysis.statistics.fidelities import (
     shares_of_best,
     shares_of_front,
 )
+from trials.growth import Growth
 
 NAN = np.nan
 
@@ -112,3 +113,14 @@ def test_rounds_that_are_still_to_come_add_uncertainty():
     one_step = sample_last(accuracy[:, :2], np.full(3, 1e9), 0.0)
     assert (draws.std(axis=0) > one_step.std(axis=0)).all()
     assert list(np.argsort(-shares_of_best(draws))) == [0, 1, 2]
+
+
+def test_a_known_growth_is_what_rounds_expect_before_their_trainings():
+    """An equal part for each of the two steps; large designs gain more."""
+    growth = Growth(base=0.4, per_decade=1.0)
+    macs = np.array([1e8, 1e9])
+    accuracy = np.array([[0.4, NAN, NAN], [0.4, NAN, NAN]])
+    draws = sample_last(accuracy, macs, 0.0, growth=growth, draws=40_000)
+    middle = np.median(draws, axis=0)
+    gained = np.log(middle / (1 - middle)) - np.log(0.4 / 0.6)
+    np.testing.assert_allclose(gained, growth.of(macs), atol=0.05)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from analysis.statistics.ladder import Rungs, bias, looks, spread, within_families
+from analysis.statistics.ladder import Rungs, bias, growth, looks, spread, within_families
 from trials.record import combined_score
 
 
@@ -49,6 +49,20 @@ def test_within_families_counts_pairs_of_one_family_by_hand():
     assert within_families(x, y, ["a", "a", "b", "b"]) == 0  # -1 and +1
     assert within_families(x, y, list("aaab")) == pytest.approx(1 / 3)  # -1, +1, +1
     assert np.isnan(within_families(x, y, list("abcd")))
+
+
+def test_growth_is_the_line_that_the_designs_follow():
+    """Against another solution of least squares, and the true line."""
+    rng = np.random.default_rng(2)
+    macs = np.logspace(7.5, 10, 30)
+    proxy = rng.uniform(0.1, 0.5, (30, 1))
+    gained = 0.3 + 1.5 * np.log10(macs / 1e8) + 0.1 * rng.normal(size=30)
+    full = 1 / (1 + (1 / proxy[:, 0] - 1) * np.exp(-gained))
+    found = growth(rungs(proxy, full, macs=macs))
+    slope, base = np.polyfit(np.log10(macs / 1e8), gained, 1)
+    assert (found.base, found.per_decade) == pytest.approx((base, slope))
+    assert found.per_decade == pytest.approx(1.5, abs=4 * found.error)
+    assert found.error == pytest.approx(0.1 / (np.log10(macs).std() * 30**0.5), rel=0.3)
 
 
 def test_a_bias_against_large_designs_is_found():

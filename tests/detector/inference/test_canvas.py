@@ -54,7 +54,9 @@ def test_resizing():
     assert (resize_image(image, small, "linear") == cv2.resize(image, small)).all()
     by_area = cv2.resize(image, small, interpolation=cv2.INTER_AREA)
     assert (resize_image(image, small) == by_area).all()
-    with pytest.raises(ConfigError, match=r"evaluation\.canvas: 'round' is not one of square, stride"):
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.canvas: 'round' is not one of square, stride"
+    ):
         Evaluation(canvas="round")
     with pytest.raises(ConfigError, match=r"evaluation\.interpolation: 'cubic' is not one of"):
         Evaluation(interpolation="cubic")
