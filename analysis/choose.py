@@ -12,6 +12,7 @@ from analysis.statistics.choice import choose_from
 from analysis.statistics.front import ap_of, name_of
 from detector.base import cli
 from detector.base.errors import UserError
+from detector.base.output import print_wrapped
 from trials.folders import add_runs_dir
 from trials.hints import retrain_command
 from trials.names import describe
@@ -60,6 +61,8 @@ def run(args: Namespace) -> dict:
     choice = choose_from(allowed, study.metric, study.score_deviation)
     front, deviation, tied = choice.candidates, choice.deviation, choice.tied
     _print_table(study, front, deviation, tied, args)
+    if note := study.manifest.objective.growth_note:
+        print_wrapped(note)
     print(choice.verdict(study.manifest.objective.uses_latency, mark=" (=)"))
     if choice.probability is not None:
         print(

@@ -173,6 +173,7 @@ VOCABULARY = (
     "detector.base.errors",
     "detector.base.files",
     "detector.base.json_file",
+    "detector.base.output",
 )
 
 

@@ -83,6 +83,11 @@ class Objective(Struct):
         return " ".join(self.score.split())
 
     @property
+    def described(self) -> str:
+        """The formula, and what the scores of trials are."""
+        return "; ".join(filter(None, (str(self), self.growth_note)))
+
+    @property
     def growth_note(self) -> str | None:
         """What the scores of trials are, if not those that they reached."""
         if self.growth is None:

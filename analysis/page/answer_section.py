@@ -152,6 +152,6 @@ def _circumstances(study: StudyData) -> str:
             if name in manifest.versions
         ),
         f"AP on the {manifest.data.select_on} at the proxy's size",
-        f"score = {manifest.objective}.",
+        f"score = {manifest.objective.described}.",
     ]
     return " · ".join(part for part in parts if part)

@@ -96,7 +96,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
         page.text(
             f"{study.name}: {study.front.caption}. AP on the "
             f"{study.manifest.data.select_on} at the proxy's size; "
-            f"score = {study.manifest.objective}.",
+            f"score = {study.manifest.objective.described}.",
             note=True,
         )
     if len({study.manifest.data_fingerprint for study in studies}) > 1:
