@@ -14,7 +14,7 @@ from detector.base import cli
 from detector.base.errors import UserError
 from detector.base.output import print_wrapped
 from trials.folders import add_runs_dir
-from trials.hints import retrain_command
+from trials.hints import retrain_command, top_command
 from trials.names import describe
 from trials.record import LEVELS, TrialRecord
 
@@ -71,9 +71,7 @@ def run(args: Namespace) -> dict:
         )
     print(f"next:\n  {_command(study, front[0], args)}")
     if tied > 1 and not limits:
-        flags = {"top": min(tied, 4), **_flags(study, args)}
-        top = retrain_command(study.manifest.data.path, flags)
-        print(f"  {top}      (the hold-out chooses)")
+        print(f"  {top_command(study.manifest.data.path, tied, _flags(study, args))}")
     return {
         "study": study.name,
         "score_deviation": deviation,

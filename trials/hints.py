@@ -65,6 +65,10 @@ def given_flags(parser: argparse.ArgumentParser, args: argparse.Namespace) -> di
     }
 
 
+MAX_TOP = 4
+"""Designs that a hint suggests to train in full, at most."""
+
+
 def retrain_command(data: str | None, flags: Mapping[str, object]) -> str:
     """The command that trains designs in full: on the built-in scenes, which are there to see how
     everything works, for fewer epochs than by default.
@@ -75,6 +79,18 @@ def retrain_command(data: str | None, flags: Mapping[str, object]) -> str:
     """
     epochs = BUILT_IN_EPOCHS if data == BUILT_IN_DATA else None
     return command("nas.retrain", {**flags, "epochs": epochs})
+
+
+def top_command(data: str | None, tied: int, flags: Mapping[str, object]) -> str:
+    """The command that trains the best designs in full where the search cannot tell them apart.
+
+    Args:
+        data: the path of the images.
+        tied: how many there are, at least 2.
+        flags: of which study.
+    """
+    line = retrain_command(data, {"top": min(tied, MAX_TOP), **flags})
+    return f"{line}  # {tied} are tied: the hold-out chooses"
 
 
 def detect_command(data: str | None, flags: Mapping[str, object]) -> str:

@@ -8,12 +8,10 @@ from analysis.page.page import Page
 from analysis.records.studies import StudyData
 from analysis.statistics.choice import Choice
 from analysis.statistics.pareto import hypervolume_of
-from trials.hints import command, retrain_command
+from trials.hints import MAX_TOP, command, retrain_command
 from trials.names import describe
 from trials.record import LEVELS, TrialRecord
 
-MOST_RETRAINED = 4
-"""Of tied designs, as many are retrained by the command that is shown."""
 VERSIONS = ("python", "torch", "commit")
 
 
@@ -114,7 +112,7 @@ def _next_step(page: Page, study: StudyData, choice: Choice) -> None:
     title = model and model.metrics.title[:1].upper() + model.metrics.title[1:]
     if model is None:
         if choice.tied > 1:
-            count = min(choice.tied, MOST_RETRAINED)
+            count = min(choice.tied, MAX_TOP)
             page.text(f"Next, train the best {count} in full; the hold-out chooses among them:")
             page.code(retrain_command(study.manifest.data.path, {"top": count, **flags}))
         else:

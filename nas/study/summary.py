@@ -13,7 +13,7 @@ from detector.base.output import print_wrapped
 from nas.study.storage import Study
 from nas.study.tracker_view import StudyView
 from trials.folders import SPACE
-from trials.hints import command, retrain_command, ui_command
+from trials.hints import command, retrain_command, top_command, ui_command
 from trials.names import LEGEND, describe
 from trials.record import Status, TrialRecord, best_of, rank
 
@@ -77,9 +77,24 @@ def write_files(study: Study) -> list[Path]:
         trials_csv(records, folder / "trials.csv"),
         front_png(records, folder / FRONT_PICTURE, title=study.name, metric=metric),
     ]
-    if sum(r.status is not Status.INFEASIBLE for r in records) > 1:
+    if _is_comparable(records):
         files.append(write_page([load_study(folder.parent, study.name)]))
     return files
+
+
+def _is_comparable(records: Sequence[TrialRecord]) -> bool:
+    """Whether a report has something to compare."""
+    return sum(r.status is not Status.INFEASIBLE for r in records) > 1
+
+
+def _tied(study: Study) -> int:
+    """The number of trials that cannot be told apart from the best one; at most 1 if it stands out
+    or nothing is known."""
+    from analysis.records.studies import load_study
+
+    if not _is_comparable(study.records):
+        return 0
+    return load_study(study.folder.parent, study.name).choice.tied
 
 
 def refresh_report(folder: Path) -> None:
@@ -134,8 +149,10 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
         print_wrapped(f"note: {warning}")
     report = folder / REPORT
     print(f"\nreport: {report if report.exists() else folder / FRONT_PICTURE}\nnext:")
+    data, tied = study.manifest.data.path, _tied(study)
     for line in (
-        retrain_command(study.manifest.data.path, {"best": True, **flags}),
+        retrain_command(data, {"best": True, **flags}),
+        top_command(data, tied, flags) if tied > 1 else None,
         command("nas.evaluate", flags),
         ui_command(str(flags["tracking_uri"])),
     ):

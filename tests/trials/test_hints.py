@@ -75,7 +75,7 @@ def test_the_resume_command_of_a_search():
 def hints_in(text: str) -> list[str]:
     """The commands that an output advises."""
     found = [line.strip() for line in text.splitlines() if line.startswith("  python -m ")]
-    return [line.split("      (")[0] for line in found]
+    return [line.split("  # ")[0] for line in found]
 
 
 def test_hints_at_the_end_of_a_search(tiny_study, capsys, tmp_path, monkeypatch):
@@ -100,6 +100,30 @@ def test_hints_at_the_end_of_a_search(tiny_study, capsys, tmp_path, monkeypatch)
             args = parsed(line)
             assert (args.study, args.tracking_uri) == ("tiny", uri)
             assert args.runs_dir == tiny_study.folder.parent
+
+
+def test_where_the_best_are_tied_a_search_and_choose_suggest_several(generated_study, capsys):
+    """As comments of a shell, so that the lines can be pasted."""
+    from analysis import choose
+    from analysis.records.studies import load_study
+    from detector.base import cli
+    from nas.study.storage import Study
+    from nas.study.summary import summarise
+    from nas.study.tracker_view import StudyView
+    from trials.tracking.tracker import NullTracker
+
+    folder = generated_study("made-up", 40)
+    tied = load_study(folder.parent, folder.name).choice.tied
+    assert tied > 1
+    study = Study.open(folder.parent, folder.name)
+    flags = {"study": folder.name, "runs_dir": folder.parent, "tracking_uri": "none"}
+    summarise(study, StudyView(study, NullTracker()), flags)
+    best, top, _ = hints_in(out := capsys.readouterr().out)
+    assert parsed(best).best and parsed(top).top == min(tied, hints.MAX_TOP)
+    assert f"{top}  # {tied} are tied: the hold-out chooses" in out
+    assert cli.main(choose.make_parser(), choose.run, ["--runs-dir", str(folder.parent)]) == 0
+    _, top = hints_in(capsys.readouterr().out)
+    assert parsed(top).top == min(tied, hints.MAX_TOP)
 
 
 @pytest.mark.parametrize("module", ["analysis.report", "analysis.choose", "nas.rescore"])
