@@ -6,7 +6,6 @@ what short trainings reach finds the designs that learn fastest.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from detector.base.errors import ConfigError
@@ -43,10 +42,6 @@ class Growth(Struct):
                 model are limited to that range.
             macs: a float, or float [N].
         """
-        if isinstance(accuracy, float | int) and isinstance(macs, float | int):
-            odds = math.exp(self.base + self.per_decade * math.log10(macs / REFERENCE_MACS))
-            share = min(max(accuracy, 0.0), 1.0)
-            return share * odds / (share * odds + 1 - share)
         import numpy as np
 
         odds, share = np.exp(self.of(macs)), np.clip(accuracy, 0.0, 1.0)

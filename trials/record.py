@@ -104,9 +104,9 @@ def grown(
     """What a full training makes of a trial's accuracy; with the built-in score, and wherever it is
     a mean, the mean counts."""
     if not isinstance(accuracy, Mapping):
-        return growth.expected(accuracy, cost.macs)
+        return float(growth.expected(accuracy, cost.macs))
     mean = mean_ap(accuracy)
-    gain = growth.expected(mean, cost.macs) / mean if mean else 1.0
+    gain = float(growth.expected(mean, cost.macs)) / mean if mean else 1.0
     return {level: ap * gain for level, ap in accuracy.items()}
 
 

@@ -88,8 +88,7 @@ def sample_last(
     """
     rng = np.random.default_rng(seed)
     known = ~np.isnan(accuracy)
-    share = np.clip(accuracy, MARGIN, 1 - MARGIN)
-    odds = np.log(share / (1 - share))
+    odds = log_odds(accuracy)
     decades = np.log10(macs) - np.log10(macs).mean()
     prior = PRIOR_MEAN.copy()
     if growth is not None:
@@ -103,12 +102,18 @@ def sample_last(
         both = known[:, earlier] & known[:, later]
         x = np.stack([np.ones(both.sum()), odds[both, earlier] - centre, decades[both]], axis=1)
         line = posterior(x, odds[both, later] - centre, rng, draws, prior)
-        growth, slope, by_cost = line.coefficients.T[:, :, None]
-        predicted = growth + slope * (current - centre) + by_cost * decades + centre
+        gained, slope, by_cost = line.coefficients.T[:, :, None]
+        predicted = gained + slope * (current - centre) + by_cost * decades + centre
         predicted += line.residual[:, None] * rng.standard_normal(predicted.shape)
         current = np.where(known[:, later], odds[:, later], predicted)
     last = 1 / (1 + np.exp(-current)) + noise * rng.standard_normal(current.shape)
     return np.clip(last, 0.0, 1.0)
+
+
+def log_odds(accuracy: np.ndarray) -> np.ndarray:
+    """Of accuracies in [0, 1], which are kept MARGIN away from both ends; NaN stays NaN."""
+    share = np.clip(accuracy, MARGIN, 1 - MARGIN)
+    return np.log(share / (1 - share))
 
 
 def shares_of_best(scores: np.ndarray, count: int = 1) -> np.ndarray:

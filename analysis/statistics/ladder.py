@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.statistics.correlation import Correlation, rank_correlation
+from analysis.statistics.fidelities import log_odds
 from trials.growth import REFERENCE_MACS
 
 MIN_FAMILY = 4
@@ -125,10 +126,8 @@ def bias(rungs: Rungs, seed: int = 0) -> Bias:
 
 
 def growth(rungs: Rungs) -> MeasuredGrowth:
-    """By least squares; needs at least three designs of different MACs. Accuracies are kept away
-    from 0 and 1, where log-odds end."""
-    before, after = (np.clip(a, 0.005, 0.995) for a in (rungs.proxy[:, -1], rungs.full))
-    gained = np.log(after / (1 - after)) - np.log(before / (1 - before))
+    """By least squares; needs at least three designs of different MACs."""
+    gained = log_odds(rungs.full) - log_odds(rungs.proxy[:, -1])
     x = np.stack([np.ones(len(gained)), np.log10(rungs.macs / REFERENCE_MACS)], axis=1)
     line, *_ = np.linalg.lstsq(x, gained, rcond=None)
     variance = ((gained - x @ line) ** 2).sum() / (len(gained) - 2)

@@ -51,7 +51,7 @@ class Proposal:
     def record(self, number: int, objective: Objective, source: str = "sampled") -> TrialRecord:
         """The record of this design as trial `number`: running, or infeasible."""
         now, feasible = time.time(), self.violation is None
-        return TrialRecord(
+        record = TrialRecord(
             number=number,
             status=Status.RUNNING if feasible else Status.INFEASIBLE,
             design=self.design,
@@ -59,14 +59,13 @@ class Proposal:
             recipe=self.recipe,
             params=self.params,
             cost=self.cost,
-            speed_score=objective.speed_score(self.cost) if objective.measured(self.cost) else 0.0,
-            formula=objective.score,
-            growth=objective.growth,
+            speed_score=0.0,
             source=source,
             reason=self.violation,
             started=now,
             ended=None if feasible else now,
         )
+        return objective.applied_to(record)
 
 
 def evaluate_cost(space: SearchSpace, params: Params) -> Proposal:

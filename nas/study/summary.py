@@ -6,6 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from analysis.records.trial_table import ap_columns, cost_columns, print_table
 from analysis.statistics.pareto import front_of
@@ -16,6 +17,9 @@ from trials.folders import SPACE
 from trials.hints import command, retrain_command, top_command, ui_command
 from trials.names import LEGEND, describe
 from trials.record import Status, TrialRecord, best_of, rank
+
+if TYPE_CHECKING:
+    from analysis.records.studies import StudyData
 
 FRONT_PICTURE = "front.png"
 REPORT = "report.html"
@@ -63,8 +67,11 @@ def write_files(study: Study) -> list[Path]:
     Returns:
         The paths of these files and of space.yaml.
     """
+    return _write_files(study, _compared(study))
+
+
+def _write_files(study: Study, compared: StudyData | None) -> list[Path]:
     from analysis.figures.png.front import front_png
-    from analysis.records.studies import load_study
     from analysis.records.tables import trials_csv
     from analysis.report import write_page
 
@@ -77,24 +84,18 @@ def write_files(study: Study) -> list[Path]:
         trials_csv(records, folder / "trials.csv"),
         front_png(records, folder / FRONT_PICTURE, title=study.name, metric=metric),
     ]
-    if _is_comparable(records):
-        files.append(write_page([load_study(folder.parent, study.name)]))
+    if compared is not None:
+        files.append(write_page([compared]))
     return files
 
 
-def _is_comparable(records: Sequence[TrialRecord]) -> bool:
-    """Whether a report has something to compare."""
-    return sum(r.status is not Status.INFEASIBLE for r in records) > 1
-
-
-def _tied(study: Study) -> int:
-    """The number of trials that cannot be told apart from the best one; at most 1 if it stands out
-    or nothing is known."""
+def _compared(study: Study) -> StudyData | None:
+    """The study as a report reads it; None if it has nothing to compare."""
     from analysis.records.studies import load_study
 
-    if not _is_comparable(study.records):
-        return 0
-    return load_study(study.folder.parent, study.name).choice.tied
+    if sum(r.status is not Status.INFEASIBLE for r in study.records) < 2:
+        return None
+    return load_study(study.folder.parent, study.name)
 
 
 def refresh_report(folder: Path) -> None:
@@ -118,8 +119,8 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
     records, folder = study.records, study.folder
     completed = [r for r in records if r.status is Status.COMPLETED]
     front = front_of(completed)
-    files = write_files(study)
-    view.log_files(files)
+    compared = _compared(study)
+    view.log_files(_write_files(study, compared))
     result = search_result(study.name, records)
     machine = next((r.cost.machine for r in completed), None)
     print_trials(
@@ -149,7 +150,7 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
         print_wrapped(f"note: {warning}")
     report = folder / REPORT
     print(f"\nreport: {report if report.exists() else folder / FRONT_PICTURE}\nnext:")
-    data, tied = study.manifest.data.path, _tied(study)
+    data, tied = study.manifest.data.path, 0 if compared is None else compared.choice.tied
     for line in (
         retrain_command(data, {"best": True, **flags}),
         top_command(data, tied, flags) if tied > 1 else None,
