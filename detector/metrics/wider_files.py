@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+import pyarrow
+from pyarrow import csv
 
 from detector.base import files
 from detector.base.errors import UserError
@@ -15,6 +16,7 @@ from detector.base.listing import find_names, list_files
 from detector.metrics.levels import LEVELS
 
 _IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+_BLOCK = 1 << 24  # bytes that are parsed together
 _NO_BOXES = np.zeros((0, 5))
 _NO_BOXES.setflags(write=False)  # shared by all images without detections
 
@@ -104,25 +106,22 @@ def read_predictions(
     folder = Path(folder)
     if not files.is_folder(folder):
         raise UserError(f"{folder}: no such folder; give the one that holds <event>/<image>.txt")
-    predictions, missing = {}, []
+    texts: dict[str, tuple[bytes, str]] = {}  # and the file's path
     other_names: dict[str, str] | None = None  # listed when a file is missing
-    with warnings.catch_warnings():  # if np.fromstring stops early, lines are parsed one by one
-        warnings.simplefilter("ignore", DeprecationWarning)
-        for name in names:
-            path = f"{folder}/{image_key(name)}.txt"
-            text = _read_if_there(path)
-            if text is None:
-                if other_names is None:
-                    other_names = _other_names(folder, names)
-                if name in other_names:
-                    path = f"{folder}/{other_names[name]}"
-                    text = _read_if_there(path)
-            if text is None:
-                missing.append(name)
-                predictions[name] = _NO_BOXES
-            else:
-                predictions[name] = parse_predictions(text, path)
-    return predictions, missing
+    for name in names:
+        path = f"{folder}/{image_key(name)}.txt"
+        text = _read_if_there(path)
+        if text is None:
+            if other_names is None:
+                other_names = _other_names(folder, names)
+            if name in other_names:
+                path = f"{folder}/{other_names[name]}"
+                text = _read_if_there(path)
+        if text is not None:
+            texts[name] = (text, path)
+    found = dict(zip(texts, parse_predictions(list(texts.values()))))
+    missing = [name for name in names if name not in found]
+    return {name: found.get(name, _NO_BOXES) for name in names}, missing
 
 
 def _read_if_there(path: str) -> bytes | None:
@@ -143,12 +142,23 @@ def _other_names(folder: Path, names: Collection[str]) -> dict[str, str]:
     return {wanted[file]: path for file, path in find_names(wanted, listing.files).items()}
 
 
-def parse_predictions(text: bytes, path: str) -> np.ndarray:
-    """float64 [n, 5] from the content of one prediction file.
+def parse_predictions(texts: Sequence[tuple[bytes, str]]) -> list[np.ndarray]:
+    """float64 [n, 5] of each prediction file, given its content and its path.
 
     Raises:
         UserError: an invalid line, named as path:line.
     """
+    parts = [_count_and_body(text, path) for text, path in texts]
+    counts = [count for count, _ in parts]
+    if all(body.count(b"\n") == count for count, body in parts):
+        rows = _parse_even_lines(b"".join(body for _, body in parts))
+        if rows is not None and len(rows) == sum(counts):
+            return np.split(rows, np.cumsum(counts)[:-1]) if counts else []
+    return [_parse_lines(count, body, path) for (count, body), (_, path) in zip(parts, texts)]
+
+
+def _count_and_body(text: bytes, path: str) -> tuple[int, bytes]:
+    """The number in the header, and the lines after it."""
     header_end = text.find(b"\n", text.find(b"\n") + 1)
     header = (text if header_end < 0 else text[:header_end]).split(b"\n")
     if len(header) < 2 or not header[1].strip().isdigit():
@@ -156,41 +166,32 @@ def parse_predictions(text: bytes, path: str) -> np.ndarray:
             f"{path}:{min(len(header), 2)}: line 1 must be the image's name and line 2 "
             "the number of boxes"
         )
-    count = int(header[1])
-    body = (b"" if header_end < 0 else text[header_end + 1 :].rstrip()) + b"\n"
-    rows = _parse_even_rows(body)
-    if rows is None:
-        rows = _parse_lines(body, path)
-    if len(rows) != count:
-        raise UserError(
-            f"{path}:2: says {count} boxes, but {len(rows)} follow; "
-            "the file may be truncated: write it again"
-        )
-    return rows
+    body = b"" if header_end < 0 else text[header_end + 1 :].rstrip()
+    return int(header[1]), body + b"\n" if body else b""
 
 
-def _parse_even_rows(body: bytes) -> np.ndarray | None:
-    """All rows at once; None if a line does not have exactly five finite numbers."""
-    characters = np.frombuffer(body, dtype=np.uint8)
-    blank = characters <= 32
-    if blank[0]:
-        return _NO_BOXES if len(body.strip()) == 0 else None
-    ends = np.flatnonzero(characters == 10)
-    starts = np.flatnonzero(blank[:-1] & ~blank[1:])  # right before every number except the first
-    if starts.size != 5 * ends.size - 1:
-        return None
-    if (starts[3::5] >= ends).any() or (starts[4::5] < ends[:-1]).any():
-        return None
+def _parse_even_lines(body: bytes) -> np.ndarray | None:
+    """All lines at once; None unless each has exactly five finite numbers with one space between
+    them. A space at a line's end, which the usual writer leaves, is allowed."""
+    if not body:
+        return _NO_BOXES
+    columns = ["x", "y", "w", "h", "score"]
     try:
-        numbers = np.fromstring(body, dtype=np.float64, sep=" ")
-    except ValueError:
+        table = csv.read_csv(
+            pyarrow.BufferReader(body.replace(b" \n", b"\n")),
+            csv.ReadOptions(column_names=columns, block_size=_BLOCK),
+            csv.ParseOptions(delimiter=" ", quote_char=False, ignore_empty_lines=False),
+            csv.ConvertOptions(
+                column_types=dict.fromkeys(columns, pyarrow.float64()), null_values=[]
+            ),
+        )
+    except pyarrow.ArrowInvalid:
         return None
-    if numbers.size != 5 * ends.size or not np.isfinite(numbers).all():
-        return None
-    return numbers.reshape(-1, 5)
+    rows = np.stack([table[column].to_numpy() for column in columns], axis=1)
+    return rows if np.isfinite(rows).all() else None
 
 
-def _parse_lines(body: bytes, path: str) -> np.ndarray:
+def _parse_lines(count: int, body: bytes, path: str) -> np.ndarray:
     """Line by line: skips empty lines, and names an invalid one."""
     rows = []
     for line, content in enumerate(body.split(b"\n"), start=3):
@@ -207,6 +208,11 @@ def _parse_lines(body: bytes, path: str) -> np.ndarray:
                 "fix or remove the line"
             )
         rows.append(row)
+    if len(rows) != count:
+        raise UserError(
+            f"{path}:2: says {count} boxes, but {len(rows)} follow; "
+            "the file may be truncated: write it again"
+        )
     return np.array(rows, dtype=np.float64).reshape(-1, 5)
 
 

@@ -44,12 +44,19 @@ def test_what_is_written_comes_back_equal(tmp_path):
     ],
 )
 def test_the_same_boxes_however_they_are_spaced(text):
-    assert parse_predictions(text, "f").tolist() == [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 2.5e-07]]
+    expected = [[1, 2, 3, 4, 0.5], [5, 6, 7, 8, 2.5e-07]]
+    assert parse_predictions([(text, "f")])[0].tolist() == expected
+    between = [(b"a\n1\n9 9 9 9 1\n", "e"), (text, "f"), (b"b\n0\n", "g")]
+    assert [rows.tolist() for rows in parse_predictions(between)] == [
+        [[9, 9, 9, 9, 1]],
+        expected,
+        [],
+    ]
 
 
 @pytest.mark.parametrize("text", [b"x\n0\n", b"x\n0", b"x\n0\n\n", b"x\r\n0\r\n \r\n"])
 def test_no_boxes(text):
-    assert parse_predictions(text, "f").shape == (0, 5)
+    assert parse_predictions([(text, "f")])[0].shape == (0, 5)
 
 
 @pytest.mark.parametrize(
@@ -67,11 +74,13 @@ def test_no_boxes(text):
         (b"x\n1\n1,2,3,4,0.5\n", "f:3: "),
         (b"x\n3\n1 2 3 4 0.5\n", "f:2: says 3 boxes, but 1 follow"),
         (b"x\n1\n1 2 3 4 \xff\n", "f:3: "),
+        (b"x\n1\n1 2 3  0.5\n", "f:3: "),
+        (b"x\n1\n1 2 3 4 0.5\n5 6 7 8 0.5\n", "f:2: says 1 boxes, but 2 follow"),
     ],
 )
 def test_bad_lines_are_named(text, place):
     with pytest.raises(UserError) as caught:
-        parse_predictions(text, "f")
+        parse_predictions([(b"a\n1\n9 9 9 9 1\n", "e"), (text, "f")])
     assert str(caught.value).startswith(place)
     assert "\n" not in str(caught.value)
 
@@ -86,9 +95,9 @@ def test_quick_and_careful_reading_agree():
                 numbers = numbers[:4] if rng.random() < 0.5 else [*numbers, "7"]
             lines.append(" ".join(numbers) + " " * rng.integers(0, 2))
         body = ("\n".join(lines) + "\n").encode()
-        quick = wider_files._parse_even_rows(body)
+        quick = wider_files._parse_even_lines(body)
         try:
-            careful = wider_files._parse_lines(body, "f")
+            careful = wider_files._parse_lines(body.count(b"\n"), body, "f")
         except UserError:
             assert quick is None
         else:
