@@ -80,7 +80,7 @@ def ended(name):
 ended("python")
 import detector.data.open, nas.engine.driver
 from nas import search
-from nas.engine import run_search
+from nas.engine import run_search, start_search
 from nas.search_space import space
 from nas.terminal import cli
 ended("first imports")
@@ -92,7 +92,7 @@ def part(owner, attribute, name):
         return result
     setattr(owner, attribute, timed)
 part(space.SearchSpace, "load", "space")
-part(search, "open_study", "data and study")
+part(start_search, "open_study", "data and study")
 part(run_search, "start_ray", "imports of Ray")
 part(run_search, "trial_setup", "tracker, cache")
 part(nas.engine.driver.Driver, "next_segment", "rest of Ray, first design")
