@@ -156,14 +156,15 @@ def chance_among_best(score: np.ndarray) -> np.ndarray:
 
 
 def chance_on_front(accuracy: np.ndarray, speed: np.ndarray) -> np.ndarray:
-    """Probability that no other design is as fast and more accurate, float [P].
+    """Probability that no other design is at least as fast and more accurate, float [P].
 
     Args:
         accuracy: float [samples, P].
         speed: float [P].
     """
     order = np.argsort(-speed, kind="stable")
-    faster = np.maximum.accumulate(accuracy[:, order], axis=1)
-    chance = np.ones(len(speed))
-    chance[order[1:]] = (accuracy[:, order[1:]] > faster[:, :-1]).mean(axis=0)
+    best = np.maximum.accumulate(accuracy[:, order], axis=1)
+    as_fast = np.searchsorted(-speed[order], -speed[order], side="right") - 1  # the last of them
+    chance = np.empty(len(speed))
+    chance[order] = (accuracy[:, order] >= best[:, as_fast]).mean(axis=0)
     return chance

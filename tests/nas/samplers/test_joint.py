@@ -6,6 +6,7 @@ import helpers
 import numpy as np
 import pytest
 
+from analysis.statistics.fidelities import shares_of_front
 from nas.samplers import joint
 from nas.samplers.joint import Joint, chance_among_best, chance_on_front
 from nas.search_space.random_trial import RandomTrial
@@ -62,14 +63,16 @@ def test_the_best_are_counted_in_every_sample(monkeypatch):
     assert chance_among_best(score[:, :1]).tolist() == [1.0]
 
 
-def test_on_the_front_is_what_nothing_faster_equals():
+@pytest.mark.parametrize("speeds", [8, 3, 1])
+def test_on_the_front_is_what_nothing_as_fast_beats(speeds):
     rng = np.random.default_rng(0)
-    accuracy, speed = rng.random((50, 8)), rng.random(8)
+    accuracy, speed = rng.random((50, 8)), rng.permutation(8) % speeds / 8
     expected = [
-        np.mean([all(a[i] > a[j] for j in range(8) if speed[j] > speed[i]) for a in accuracy])
+        np.mean([all(a[i] >= a[j] for j in range(8) if speed[j] >= speed[i]) for a in accuracy])
         for i in range(8)
     ]
     assert chance_on_front(accuracy, speed) == pytest.approx(expected)
+    assert shares_of_front(accuracy, -speed) == pytest.approx(expected)
 
 
 def test_a_promising_trial_goes_on_before_others(space, trial):
