@@ -129,22 +129,27 @@ def schedule(text: str, table: Table) -> Schedule:
     """
     from nas.tabular.simulator import Schedule
 
-    first, *words = text.split()
     try:
+        first, *words = text.split()
         rungs = tuple(int(epochs) for epochs in first.split(","))
-        eta = float(words[words.index("eta") + 1]) if "eta" in words else 3.0
+        front = "front" in words
+        if front:
+            words.remove("front")
+        eta = float(words[1]) if words else 3.0
+        if words[:1] not in ([], ["eta"]) or words[2:]:
+            raise ValueError(words)
     except (ValueError, IndexError):
         raise UserError(
             f"--schedules {text!r}: must be comma-separated epochs, optionally followed by "
             "eta NUMBER and front, such as '2,6,12 eta 2 front'"
         ) from None
     unknown = set(rungs) - set(table.evaluated)
-    if unknown or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or eta <= 1:
+    if unknown or list(rungs) != sorted(set(rungs)) or rungs[-1] != table.full or not eta > 1:
         raise UserError(
             f"--schedules {text!r}: rungs must be ascending, end at {table.full}, and be epochs at "
             f"which the table has AP ({', '.join(map(str, table.evaluated))}); eta must be above 1"
         )
-    return Schedule(rungs=rungs, eta=eta, promote="front" if "front" in words else "score")
+    return Schedule(rungs=rungs, eta=eta, promote="front" if front else "score")
 
 
 def replay(

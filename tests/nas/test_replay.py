@@ -243,6 +243,10 @@ def test_the_command(table, space, tmp_path, capsys):
     [
         (["--schedules", "1,5"], "must be ascending, end at 4"),
         (["--schedules", "few"], "must be comma-separated epochs"),
+        (["--schedules", ""], "must be comma-separated epochs"),
+        (["--schedules", "1,4 eta nan"], "eta must be above 1"),
+        (["--schedules", "1,4 fornt"], "must be comma-separated epochs"),
+        (["--schedules", "1,4 eta 2 3"], "must be comma-separated epochs"),
         (["--samplers", "grid"], "not one of"),
         (["--table", "none.json"], "no such file"),
     ],
