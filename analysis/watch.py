@@ -62,7 +62,8 @@ def run(args: Namespace) -> dict:
     ended = False
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            records, progress = load_records(folder), read_progress(folder)
+            progress = read_progress(folder)  # first: what has ended by then is in the records
+            records = load_records(folder)
             ended = progress.ended if progress else has_ended(folder, records)
             state = [(r.number, r.status, len(r.epochs)) for r in records], ended
             if state != seen:

@@ -152,3 +152,20 @@ def test_wrong_flags_are_one_line(follow, generated_study):
     for flags, message in ((["--study", "two"], "(known: one)"), (["--every", "0"], "--every")):
         code, _, err, _ = follow(flags=flags)
         assert code == 2 and message in err and err.count("\n") == 1
+
+
+def test_a_search_that_ends_during_a_look_is_looked_at_again(follow, generated_study, monkeypatch):
+    folder = generated_study("one", 11, change=unfinished)
+    ProgressFile(ended=False).write(folder / PROGRESS)
+    read = watch.read_progress
+
+    def read_and_end(where):
+        found = read(where)
+        if not found.ended:  # between the two files
+            store(folder, lambda r: r.evolve(status=Status.COMPLETED) if r.number == 3 else r)
+            ProgressFile(ended=True).write(folder / PROGRESS)
+        return found
+
+    monkeypatch.setattr(watch, "read_progress", read_and_end)
+    code, _, _, result = follow(lambda: None)
+    assert code == 0 and result["ended"] and result["trials"]["running"] == 0
