@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Self
@@ -139,6 +140,8 @@ class Origin(Struct):
 
     title: str
     """Such as "trial 17 of study retina-001"."""
+    trial: int | None = None
+    """The number of that trial; None of a preset."""
     study: str | None = None
     space: str | None = None
     data: DataChoice
@@ -156,11 +159,18 @@ class Origin(Struct):
     """What was learned from besides the labels; None means nothing."""
     objective: Objective
 
+    def __post_init__(self):
+        found = re.match(r"trial (\d+) of study ", self.title)
+        if self.trial is None and found:  # of an older version
+            object.__setattr__(self, "trial", int(found[1]))
+
     @property
     def identity(self) -> dict:
         """Plain data, equal for retrains from the same origin: without `start`, which follows from
-        the weights, and of the teacher only the file's content. Older versions gave the same."""
+        the weights, without `trial`, which the title names, and of the teacher only the file's
+        content. Older versions gave the same."""
         data = replace(self, start=None).to_dict()
+        del data["trial"]
         teacher = data.pop("teacher")
         return data if teacher is None else data | {"teacher": teacher["weights"]["sha256"]}
 

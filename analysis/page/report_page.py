@@ -18,7 +18,7 @@ from analysis.page.search_sections import (
 )
 from analysis.page.trials_section import trials_section
 from analysis.page.winner_section import winner_section
-from analysis.records.studies import StudyData
+from analysis.records.studies import StudyData, same_score
 from analysis.statistics.front import name_of
 from analysis.statistics.pareto import hypervolume_of
 
@@ -102,4 +102,9 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
     if len({study.manifest.data_fingerprint for study in studies}) > 1:
         page.text(
             "These studies were not run on the same images, so their numbers are not comparable."
+        )
+    elif not same_score(studies):
+        page.text(
+            "These studies are ranked by different scores, so their scores are not comparable; "
+            "python -m nas.rescore ranks one of them by the other's."
         )

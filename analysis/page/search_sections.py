@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.figures.charts import search as charts
 from analysis.page.page import Page
-from analysis.records.studies import StudyData
+from analysis.records.studies import StudyData, same_score
 from analysis.statistics.correlation import MIN_PAIRS
 from analysis.statistics.importance import FITS, MIN_TRIALS, choices, feature_table
 from analysis.statistics.progress import reach, spending
@@ -29,8 +29,8 @@ def progress_section(page: Page, studies: Sequence[StudyData]) -> None:
         charts.progress_chart([(s.name, s.progress, s.baseline_score) for s in studies]),
         min_width=760,
     )
-    goal = min(float(study.progress.best[-1]) for study in studies)
-    if len(studies) > 1:
+    if len(studies) > 1 and same_score(studies):
+        goal = min(float(study.progress.best[-1]) for study in studies)
         for study in studies:
             spent = reach(study.progress.best, study.progress.epochs, goal)
             page.text(

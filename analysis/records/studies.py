@@ -102,8 +102,8 @@ class StudyData:
 
     @property
     def score_deviation(self) -> tuple[float | None, str]:
-        """As `analysis.statistics.correlation.score_deviation`, around the best trial."""
-        return score_deviation(self.comparisons, self.best_trial.accuracy_weight)
+        """As `analysis.statistics.correlation.score_deviation`."""
+        return score_deviation(self.comparisons)
 
     @cached_property
     def choice(self) -> Choice:
@@ -135,16 +135,22 @@ def load_study(runs_dir: Path, name: str | None, seed: int = 0) -> StudyData:
             f"note: study {name}: the AP of {len(unscored)} completed trials (first: trial "
             f"{unscored[0]}) is missing or no number, so they are left out"
         )
-    numbers = {record.design: record.number for record in records}
     retrained: dict[int, Model] = {}
     best = read_model(folder / "best")
     models = [best, *(read_model(path.parent) for path in folder.glob("retrained/*/metrics.json"))]
     for model in sorted(filter(None, models), key=lambda model: model.metrics.finished):
-        number = numbers.get(model.metrics.design)
+        number = _trial_of(model, records)
         if number is not None:
             retrained[number] = model  # the latest one stays
     rounds = read_rounds(folder)
     return StudyData(name, folder, manifest, records, retrained, best, seed, rounds)
+
+
+def _trial_of(model: Model, records: Sequence[TrialRecord]) -> int | None:
+    """The trial that a model was trained from; of a preset, the first one of its design, if any."""
+    if model.metrics.origin.trial is not None:
+        return model.metrics.origin.trial
+    return next((r.number for r in records if r.design == model.metrics.design), None)
 
 
 def measured_metrics(studies: Sequence[StudyData]) -> list[str]:
@@ -155,6 +161,11 @@ def measured_metrics(studies: Sequence[StudyData]) -> list[str]:
         if all(any(value(r.cost) is not None for r in study.completed) for study in studies)
     ]
     return sorted(metrics, key=lambda metric: metric != studies[0].metric)
+
+
+def same_score(studies: Sequence[StudyData]) -> bool:
+    """Whether all rank their trials by the same score."""
+    return all(study.manifest.objective == studies[0].manifest.objective for study in studies)
 
 
 def read_model(folder: Path) -> Model | None:

@@ -46,6 +46,8 @@ class Candidate:
     title: str
     folder: Path
     """Where the model is saved."""
+    trial: int | None = None
+    """Its number in the study; None of a preset."""
     data: DataChoice | None = None
     """The study's, as the following three; None without a study."""
     fingerprint: str | None = None
@@ -132,6 +134,7 @@ def choose_candidate(options: RetrainOptions) -> Candidate:
         config=record.detector,
         recipe=record.recipe,
         title=f"trial {record.number} of study {name}",
+        trial=record.number,
         folder=folder,
         cost=record.cost,
     )

@@ -50,7 +50,7 @@ def retrain_top(options: RetrainOptions) -> dict:
         print(f"  {_holdout_score(metrics):.4f}  {metrics.title} ({metrics.describe}){mark}")
     print(f"copied to {folder}")
     refresh_report(folder.parent)
-    print_next(options)
+    print_next(options, folder)
     return {
         "best": winner.title,
         "folder": str(folder),
@@ -75,7 +75,7 @@ def retrain_one(options: RetrainOptions) -> Metrics:
     metrics = retrain(candidate, options)
     if candidate.study is not None:
         refresh_report(options.runs_dir / candidate.study)
-    print_next(options)
+    print_next(options, candidate.folder)
     return metrics
 
 
@@ -101,6 +101,7 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         recipe = replace(recipe, size=limit_crop_size(recipe.size, train.labels))
     origin = Origin(
         title=candidate.title,
+        trial=candidate.trial,
         study=candidate.study,
         space=candidate.space,
         data=data_choice,

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from detector.base.output import print_wrapped
 from detector.config.recipe import Recipe
 from detector.weights.pretrained import Start
+from nas.models.model_folder import WEIGHTS, last_retrained
 from nas.retraining.candidate import Candidate
 from nas.retraining.options import RetrainOptions
 from trials.hints import command
@@ -71,7 +74,13 @@ def print_result(candidate: Candidate, metrics: Metrics) -> None:
     print(f"saved to {candidate.folder} after {duration(metrics.seconds)} of training")
 
 
-def print_next(options: RetrainOptions) -> None:
-    """Print the command that usually follows."""
-    names = ("runs_dir", "tracking_uri", "device")
-    print(f"next:\n  {command('nas.evaluate', {name: getattr(options, name) for name in names})}")
+def print_next(options: RetrainOptions, folder: Path) -> None:
+    """Print the command that usually follows.
+
+    Args:
+        folder: of the model; nas.evaluate takes the newest one by itself.
+    """
+    flags = {name: getattr(options, name) for name in ("runs_dir", "tracking_uri", "device")}
+    if last_retrained(options.runs_dir) != folder:
+        flags["checkpoint"] = folder / WEIGHTS
+    print(f"next:\n  {command('nas.evaluate', flags)}")

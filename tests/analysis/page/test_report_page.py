@@ -8,10 +8,13 @@ import pytest
 
 from analysis.page.answer_section import answer_section
 from analysis.page.page import Page
+from analysis.page.report_page import _overview
+from analysis.page.search_sections import progress_section
 from analysis.page.trials_section import MAX_ROWS, trials_section
 from analysis.records.studies import load_study
 from analysis.report import write_page
 from trials.folders import read_manifest
+from trials.objective import Objective
 from trials.record import Cost, Status
 
 
@@ -95,3 +98,12 @@ def test_a_large_table_shows_the_best_and_says_so(generated_study):
     html = page.html()
     assert len(rows(html)) == MAX_ROWS and str(study.best_trial.number) == rows(html)[0]
     assert "The best 500 of 600 trials; the other 100 are in the file." in html
+
+
+def test_studies_ranked_by_other_scores_are_not_compared_by_score(generated_study):
+    one, two = (load_study(generated_study(n, 40).parent, n) for n in ("one", "two"))
+    other = replace(two.manifest, objective=Objective(metric="params"))
+    told = "ranked by different scores"
+    for studies, comparable in (([one, two], True), ([one, replace(two, manifest=other)], False)):
+        assert (told in text_of(_overview, studies)) is not comparable
+        assert ("which all of them reached" in text_of(progress_section, studies)) is comparable
