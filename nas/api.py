@@ -101,12 +101,13 @@ class Study:
 
     @property
     def front(self) -> list[TrialRecord]:
-        """The completed trials that no other one beats in both accuracy and speed, best accuracy
+        """The completed trials that no other one beats in both accuracy and speed, fastest
         first."""
         from analysis.statistics.pareto import front_of
         from trials.record import Status
 
-        return front_of([r for r in self.records if r.status is Status.COMPLETED])
+        completed = [r for r in self.records if r.status is Status.COMPLETED]
+        return front_of(completed, self.manifest.objective.metric)
 
     @cached_property
     def data(self) -> StudyData:

@@ -71,7 +71,7 @@ def _sync_study(args: Namespace, study: Study) -> bool:
     records = study.records
     command = sync_command(study.name, args.runs_dir, args.tracking_uri)
     tracker = open_tracker(args.tracking_uri, study.manifest, command, live=False)
-    view = StudyView(study, tracker)
+    view = StudyView(study, tracker, study.manifest.objective.metric)
     view.update_all()
     if best_of(records) is not None:
         view.log_files(write_files(study))

@@ -6,10 +6,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
-from analysis.statistics.pareto import dominated
-from trials.record import Cost, Status, TrialRecord, best_of, learned
+from analysis.statistics.pareto import front_of
+from trials.record import Cost, Status, TrialRecord, best_of
 
 COSTS: dict[str, tuple[str, Callable[[Cost], float | None]]] = {
     # metric: (axis label, value of a cost)
@@ -42,16 +40,13 @@ def front_data(records: Sequence[TrialRecord], metric: str = "macs") -> FrontDat
         for r in records
         if r.status is Status.COMPLETED and r.score is not None and value(r.cost) is not None
     ]
-    costs = np.array([value(r.cost) for r in completed], dtype=float)
-    is_dominated = dominated(np.column_stack([-costs, [r.accuracy_score for r in completed]]))
-    able = {r.number for r in learned(completed)}
-    is_dominated |= np.array([r.number not in able for r in completed], dtype=bool)
-    front = [completed[i] for i in np.argsort(costs, kind="stable") if not is_dominated[i]]
+    front = front_of(completed, metric)
+    on_front = {r.number for r in front}
     shown = {r.number for r in completed}
     hidden = Counter(r.status.value for r in records if r.number not in shown)
     return FrontData(
         front=front,
-        dominated=[r for r, beaten in zip(completed, is_dominated) if beaten],
+        dominated=[r for r in completed if r.number not in on_front],
         baseline=next((r for r in completed if r.number == 0), None),
         best=best_of(completed),
         caption=f"{len(completed)} completed trials, {len(front)} on the front"

@@ -57,19 +57,27 @@ def objectives(records: Sequence[TrialRecord]) -> np.ndarray:
     return np.array(values, dtype=float).reshape(-1, 2)
 
 
-def front_of(records: Sequence[TrialRecord]) -> list[TrialRecord]:
-    """The records that no other dominates in accuracy and speed, fastest first.
+def front_of(records: Sequence[TrialRecord], metric: str) -> list[TrialRecord]:
+    """The records that no other dominates in accuracy and cost, cheapest first.
 
-    Records without an AP, and those that have learned nothing, are left out. Pass completed trials
-    only: an AP at a lower budget is not comparable.
+    Records without an AP or that cost, and those that have learned nothing, are left out. Pass
+    completed trials only: an AP at a lower budget is not comparable.
+
+    Args:
+        metric: of the cost: macs, params or latency_ms. Not the speed score, which does not tell
+            designs apart beyond its limits.
     """
-    records = [r for r in learned(records) if r.accuracy_score is not None]
-    points = objectives(records)
-    order = sorted(
-        np.flatnonzero(~dominated(points)),
-        key=lambda i: (-points[i, 1], -points[i, 0], records[i].number),
+    records = [
+        r
+        for r in learned(records)
+        if r.accuracy_score is not None and getattr(r.cost, metric) is not None
+    ]
+    points = np.array([(-getattr(r.cost, metric), r.accuracy_score) for r in records], dtype=float)
+    is_dominated = dominated(points.reshape(-1, 2))
+    return sorted(
+        (r for r, worse in zip(records, is_dominated) if not worse),
+        key=lambda r: (getattr(r.cost, metric), r.number),
     )
-    return [records[i] for i in order]
 
 
 def hypervolume_of(records: Sequence[TrialRecord]) -> float:

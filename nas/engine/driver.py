@@ -78,7 +78,7 @@ class Driver:
         self.study, self.space, self.trials = study, space, trials
         self.rungs = space.rungs
         self.max_failures = max_failures
-        self.view = StudyView(study, tracker)
+        self.view = StudyView(study, tracker, space.objective.metric)
         self._proposer, self._setup, self._stopwatch = proposer, setup, stopwatch
         self._warm_start = warm_start or WarmStart(space, study.folder)
         self._running: set[int] = set()  # numbers of the trials that workers train now
@@ -354,7 +354,8 @@ class Driver:
         """Delete those of trials that were trained in full and are neither the best nor on the
         front."""
         best = best_of(self.records)
-        retained = {r.number for r in [*front_of(self.completed()), *([best] if best else [])]}
+        front = front_of(self.completed(), self.space.objective.metric)
+        retained = {r.number for r in [*front, *([best] if best else [])]}
         for record in self.records:
             if self._trained_in_full(record) and record.number not in retained:
                 (self.workdir(record) / LAST).unlink(missing_ok=True)

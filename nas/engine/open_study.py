@@ -124,15 +124,13 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
     check_unchanged(options, manifest, space)
     path, line = resolve_data(options.data or manifest.data.path)
     print(f"study {name}: {line}")
-    data = _open_data(
-        manifest.data if options.data is None else replace(options.data_choice, path=path)
-    )
+    data = _open_data(replace(manifest.data, path=path))
     check_contents(study.folder / CONTENTS, [data.train, data.selection], name, "start a new study")
     if manifest.data_fingerprint != data.fingerprint:
         raise UserError(
             f"study {name} was started with other images (fingerprint "
-            f"{manifest.data_fingerprint}, now {data.fingerprint}); give the same --data, "
-            "--fraction and --holdout, or start a new study"
+            f"{manifest.data_fingerprint}, now {data.fingerprint}); give the same images, or "
+            "start a new study"
         )
     trials = options.trials or manifest.trials
     print(check_disk(study.folder, space, trials, manifest.inherit))
@@ -189,13 +187,20 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
             f"study {manifest.name} was started with a budget of {budget}, now it is "
             f"{space.budget}; give --budget {budget.macs / 1e9:g}G, or start a new study"
         )
-    for key in ("sampler", "scheduler"):
-        given, stored = getattr(options, key), getattr(manifest, key)
-        if given is not None and given != stored:
+    stored = {key: getattr(manifest, key) for key in ("sampler", "scheduler", "seed")}
+    stored |= {key: getattr(manifest.data, key) for key in ("fraction", "holdout", "select_on")}
+    for key, value in stored.items():
+        if options.flags.get(key) not in (None, value):
+            flag = key.replace("_", "-")
             raise UserError(
-                f"study {manifest.name} was started with --{key} {stored}; leave the flag out, "
+                f"study {manifest.name} was started with --{flag} {value}; leave the flag out, "
                 "or start a new study"
             )
+    if not options.prior and manifest.learnt_from:
+        raise UserError(
+            f"study {manifest.name} was started without --no-prior and has learnt from earlier "
+            "studies; leave the flag out, or start a new study"
+        )
     if options.inherit and not manifest.inherit:
         raise UserError(
             f"study {manifest.name} was started without --inherit; leave the flag out, or start "

@@ -102,7 +102,7 @@ def run_search(
             f"study {study.name}: none of its designs has learned anything (AP of all levels below "
             f"{MIN_AP:g}, or a loss that grew), so there is no best one; check the labels, give "
             "the proxies more epochs, images or pixels, or lower the learning rate",
-            search_result(study.name, driver.records),
+            search_result(study),
         )
     return summarise(study, driver.view, context(options, study))
 
@@ -214,4 +214,7 @@ def resume_command(options: SearchOptions, study: str, trials: int) -> str:
     return command("nas.search", flags | {"trials": trials, "study": study, "resume": True})
 
 
-_STORED_FLAGS = ("enqueue", "from_study", "inherit", "no_prior", "sampler", "scheduler")
+_STORED_FLAGS = (
+    *("enqueue", "fraction", "from_study", "holdout", "inherit", "no_prior"),
+    *("sampler", "scheduler", "seed", "select_on"),
+)

@@ -25,18 +25,19 @@ FRONT_PICTURE = "front.png"
 REPORT = "report.html"
 
 
-def search_result(study_name: str, records: list[TrialRecord]) -> dict:
+def search_result(study: Study) -> dict:
     """The result of a search as plain data, for --json."""
+    records = study.records
     counts = Counter(r.status for r in records)
     completed = [r for r in records if r.status is Status.COMPLETED]
     best = best_of(records)
     baseline = next((r for r in completed if r.number == 0), None)
     return {
-        "study": study_name,
+        "study": study.name,
         "trials": {s.value: counts[s] for s in Status},
         "best": best and trial_facts(best),
         "baseline": baseline and trial_facts(baseline),
-        "front": [trial_facts(r) for r in front_of(completed)],
+        "front": [trial_facts(r) for r in front_of(completed, study.manifest.objective.metric)],
         "epochs": sum(r.epochs_spent for r in records),
     }
 
@@ -76,8 +77,8 @@ def _write_files(study: Study, compared: StudyData | None) -> list[Path]:
     from analysis.report import write_page
 
     records, folder = study.records, study.folder
-    front = front_of([r for r in records if r.status is Status.COMPLETED])
     metric = study.manifest.objective.metric
+    front = front_of([r for r in records if r.status is Status.COMPLETED], metric)
     files = [
         folder / SPACE,
         trials_csv(front, folder / "front.csv"),
@@ -118,10 +119,10 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
     """
     records, folder = study.records, study.folder
     completed = [r for r in records if r.status is Status.COMPLETED]
-    front = front_of(completed)
+    front = front_of(completed, study.manifest.objective.metric)
     compared = _compared(study)
     view.log_files(_write_files(study, compared))
-    result = search_result(study.name, records)
+    result = search_result(study)
     machine = next((r.cost.machine for r in completed), None)
     print_trials(
         front,

@@ -14,11 +14,15 @@ from trials.tracking.tracker import ProgressPoint, Tracker, TrialView
 
 
 class StudyView:
-    """Keeps a tracker's view of a study up to date."""
+    """Keeps a tracker's view of a study up to date.
 
-    def __init__(self, study: Study, tracker: Tracker):
-        self._study, self._tracker = study, tracker
-        self._front = _front(study.records)
+    Args:
+        metric: the cost that the study's front counts.
+    """
+
+    def __init__(self, study: Study, tracker: Tracker, metric: str):
+        self._study, self._tracker, self._metric = study, tracker, metric
+        self._front = _front(study.records, self._metric)
 
     def update(self, record: TrialRecord) -> None:
         """Log the new state of a trial. If it is completed, also log the trials that it moves onto
@@ -27,7 +31,7 @@ class StudyView:
             self._log_trials([record])
             return
         records, front_before = self._study.records, self._front
-        self._front = _front(records)
+        self._front = _front(records, self._metric)
         changed = (front_before ^ self._front) | {record.number}
         self._log_trials([records[number] for number in sorted(changed)])
         self._tracker.log_progress(progress_points(records))
@@ -80,6 +84,7 @@ def progress_points(records: Sequence[TrialRecord]) -> list[ProgressPoint]:
     ]
 
 
-def _front(records: Sequence[TrialRecord]) -> set[int]:
+def _front(records: Sequence[TrialRecord], metric: str) -> set[int]:
     """Numbers of the trials on the Pareto front."""
-    return {r.number for r in front_of([r for r in records if r.status is Status.COMPLETED])}
+    completed = [r for r in records if r.status is Status.COMPLETED]
+    return {r.number for r in front_of(completed, metric)}

@@ -77,7 +77,7 @@ def test_sync_costs_at_most_1_3_plain_runs(generated_study, tmp_path):
         middle = time.perf_counter()
         manifest = helpers.manifest("one", space="retina", created=float(turn))
         sync = open_tracker(uri, manifest, "", live=False)
-        StudyView(Records(records), sync).update_all()
+        StudyView(Records(records), sync, "macs").update_all()
         assert sync.close(True)
         ended = time.perf_counter()
         ratios.append((ended - middle) / (middle - started))

@@ -6,11 +6,13 @@ import re
 import shlex
 import signal
 import time
+from pathlib import Path
 
 import helpers
 import pytest
 
 from analysis.records.load import load_records
+from detector.config.recipe import DataChoice
 from nas.engine.driver import TrialSetup
 from trials.record import Status
 from trials.stored import read_progress
@@ -334,3 +336,28 @@ def test_a_search_without_its_gcs_server_ends_with_the_resume_command(start, tin
     assert "gcs_server has died" in error and "--study one" in error and "--resume" in error
     _, alive = psutil.wait_procs(started, timeout=5)
     assert not alive
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (("--seed", "9"), "with --seed 0;"),
+        (("--fraction", "0.5"), "with --fraction 0.3;"),
+        (("--holdout", "0.4"), "with --holdout 0.2;"),
+        (("--select-on", "val"), "with --select-on holdout;"),
+        (("--sampler", "tpe"), "with --sampler random;"),
+        (("--no-prior",), "without --no-prior and has learnt"),
+    ],
+)
+def test_what_a_study_was_started_with_stays(run_here, flags, told):
+    from nas.engine.open_study import space_hash
+    from nas.study.storage import Study
+
+    facts = {"space_hash": space_hash(Path("tiny.yaml")), "space_text": "", "sampler": "random"}
+    facts["data"] = DataChoice(path="synthetic", fraction=0.3)
+    manifest = helpers.manifest("one", learnt_from=("study old",), **facts)
+    study = Study.create(run_here.folder / "runs", "one", manifest)
+    before = (study.folder / "study.db").read_bytes()
+    code, _, err = run_here(*SEARCH[1:], "--trials", "2", "--study", "one", "--resume", *flags)
+    assert (code, told in err, err.count("\n")) == (2, True, 1), err
+    assert (study.folder / "study.db").read_bytes() == before

@@ -67,9 +67,10 @@ def test_the_resume_command_of_a_search():
     options = SearchOptions.of(args, given_flags(make_parser(), args))
     again = parsed(resume_command(options, "s-001", 12))
     assert (again.study, again.trials, again.resume) == ("s-001", 12, True)
-    kept = ("space", "runs_dir", "tracking_uri", "budget", "max_failures", "data", "fraction")
+    kept = ("space", "runs_dir", "tracking_uri", "budget", "max_failures", "data")
     assert all(getattr(again, key) == getattr(args, key) for key in (*kept, "device"))
     assert again.enqueue is None and again.sampler is None  # the study has them
+    assert again.fraction == 1
 
 
 def hints_in(text: str) -> list[str]:
@@ -90,7 +91,7 @@ def test_hints_at_the_end_of_a_search(tiny_study, capsys, tmp_path, monkeypatch)
             space="quick", runs_dir=tiny_study.folder.parent, tracking_uri=uri, flags={}
         )
         flags = context(options, tiny_study)
-        summarise(tiny_study, StudyView(tiny_study, NullTracker()), flags)
+        summarise(tiny_study, StudyView(tiny_study, NullTracker(), "macs"), flags)
         out = capsys.readouterr().out
         lines = hints_in(out)
         modules = ["nas.retrain", "nas.evaluate"] + ([] if uri == "none" else ["nas.ui"])
@@ -117,7 +118,7 @@ def test_where_the_best_are_tied_a_search_and_choose_suggest_several(generated_s
     assert tied > 1
     study = Study.open(folder.parent, folder.name)
     flags = {"study": folder.name, "runs_dir": folder.parent, "tracking_uri": "none"}
-    summarise(study, StudyView(study, NullTracker()), flags)
+    summarise(study, StudyView(study, NullTracker(), "macs"), flags)
     best, top, _ = hints_in(out := capsys.readouterr().out)
     assert parsed(best).best and parsed(top).top == min(tied, hints.MAX_TOP)
     assert f"{top}  # {tied} are tied: the hold-out chooses" in out
@@ -157,17 +158,30 @@ def test_hints_about_what_is_missing(tmp_path):
         assert parsed(line).runs_dir == tmp_path
 
 
-def test_sync_and_retrain_hints(capsys):
+def test_sync_and_retrain_hints(tmp_path, capsys):
+    import helpers
+
     from nas.retraining.options import RetrainOptions
     from nas.retraining.summary import print_next
     from nas.tracking.runs import sync_command
 
     args = parsed(sync_command("s", ODD, STORE))
     assert (args.study, args.runs_dir, args.tracking_uri) == ("s", ODD, STORE)
-    print_next(RetrainOptions(runs_dir=ODD, tracking_uri=STORE, device="cpu"))
-    (line,) = hints_in(capsys.readouterr().out)
-    args = parsed(line)
-    assert (args.runs_dir, args.tracking_uri, args.device) == (ODD, STORE, "cpu")
+    odd, older = (
+        tmp_path / ODD.name / "s" / "best",
+        tmp_path / ODD.name / "s" / "retrained" / "r001",
+    )
+    for finished, folder in enumerate((older, odd)):
+        folder.mkdir(parents=True)
+        metrics = helpers.metrics(helpers.study_detector(8), finished=finished)
+        metrics.write(folder / "metrics.json")
+    options = RetrainOptions(runs_dir=tmp_path / ODD.name, tracking_uri=STORE, device="cpu")
+    for folder, checkpoint in ((odd, None), (older, older / "weights.pt")):
+        print_next(options, folder)
+        (line,) = hints_in(capsys.readouterr().out)
+        args = parsed(line)
+        assert (args.runs_dir, args.tracking_uri) == (options.runs_dir, STORE)
+        assert (args.device, args.checkpoint) == ("cpu", checkpoint)
 
 
 @pytest.mark.parametrize("value", ["", "http://server:5000"])

@@ -2,14 +2,16 @@ import helpers
 import numpy as np
 import pytest
 
+from analysis.statistics.front import front_data
 from analysis.statistics.pareto import dominated, front_of, hypervolume_2d, hypervolume_of
-from trials.record import EpochResult, TrialRecord
+from trials.record import Cost, EpochResult, TrialRecord
 
 
 def record(number: int, accuracy: float | None, speed: float) -> TrialRecord:
     ap = None if accuracy is None else helpers.equal_ap(accuracy)
     epochs = (EpochResult(epoch=1, losses={}, lr=0.1, seconds=1.0, ap=ap),)
-    return helpers.trial_record(number, speed_score=speed, epochs=epochs)
+    cost = Cost(params=1, macs=int(10 ** (11 - 3 * speed)))
+    return helpers.trial_record(number, cost=cost, speed_score=min(speed, 1), epochs=epochs)
 
 
 def test_dominance_by_hand():
@@ -47,6 +49,13 @@ def test_front_of_records():
         record(3, None, 0.9),
         record(4, 0.3, 0.8),
     ]
-    assert [r.number for r in front_of(records)] == [4, 0, 1]
+    assert [r.number for r in front_of(records, "macs")] == [4, 0, 1]
+    assert front_of(records, "latency_ms") == []  # not measured
     assert hypervolume_of(records) == pytest.approx(0.6 * 0.4 + 0.5 * 0.1 + 0.3 * 0.3)
-    assert front_of([]) == [] and hypervolume_of([]) == 0
+    assert front_of([], "macs") == [] and hypervolume_of([]) == 0
+
+
+def test_designs_that_share_the_highest_speed_score_are_told_apart_by_their_cost():
+    records = [record(0, 0.4, 1.1), record(1, 0.5, 1.05), record(2, 0.4, 1.0), record(3, 0.6, 0.9)]
+    assert [r.number for r in front_of(records, "macs")] == [0, 1, 3]
+    assert [r.number for r in front_data(records).front] == [0, 1, 3]

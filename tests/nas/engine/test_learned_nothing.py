@@ -156,7 +156,7 @@ def test_a_search_in_which_nothing_learns_ends_saying_so(start_search, monkeypat
     assert baseline.status is Status.COMPLETED and len(baseline.epochs) == driver.rungs[-1]
     assert learning_notes(driver.records)[1].startswith("the baseline has learned nothing: AP")
     assert best_of(driver.records) is None and driver.finished()
-    assert front_of(driver.completed()) == []
+    assert front_of(driver.completed(), "macs") == []
     assert front_data(driver.records).front == [] and front_data(driver.records).best is None
 
     monkeypatch.setattr(run_search, "trial_setup", lambda *args: driver._setup)
@@ -187,7 +187,7 @@ def test_completed_trials_of_older_studies_that_learned_nothing_are_not_chosen()
         record(1, [0.0, 0.0, 0.0], Status.COMPLETED, speed=5.0),
     ]
     assert [r.number for r in learned(old)] == [0] and best_of(old).number == 0
-    assert [r.number for r in front_of(old)] == [0]
+    assert [r.number for r in front_of(old, "macs")] == [0]
 
 
 def test_weights_are_not_inherited_from_them(tmp_path):

@@ -22,7 +22,7 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     monkeypatch.setattr(tracker_module, "FIRST_WAIT", 0.5)
     process, address = serve(tmp_path)
     tracker = open_tracker(address, MANIFEST, "python -m nas.sync")
-    view = StudyView(tiny_study, tracker)
+    view = StudyView(tiny_study, tracker, "macs")
     view.update(tiny_study.records[0])
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
@@ -52,6 +52,6 @@ def test_server_is_killed_and_comes_back(serve, tiny_study, tmp_path, monkeypatc
     tracker = open_tracker(address, replace(MANIFEST, created=2.0), "python -m nas.sync")
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    StudyView(tiny_study, tracker).update_all()
+    StudyView(tiny_study, tracker, "macs").update_all()
     assert not tracker.close(True)
     assert "MLflow lacks 3 of 3 trials" in caplog.text
