@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import sys
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from analysis.records.studies import StudyData, load_study
 from analysis.records.trial_table import ap_columns, cost_columns, print_table
-from analysis.statistics.choice import choose_from
+from analysis.statistics.choice import Choice, choose_from
 from analysis.statistics.front import ap_of, name_of
 from detector.base import cli
 from detector.base.errors import UserError
-from detector.base.output import print_wrapped
+from detector.base.output import counted, print_wrapped
 from trials.folders import add_runs_dir
 from trials.hints import retrain_command, top_command
 from trials.names import describe
@@ -59,23 +59,23 @@ def run(args: Namespace) -> dict:
         )
     # Of the allowed designs alone: only designs beyond the limits may dominate one of them.
     choice = choose_from(allowed, study.metric, study.score_deviation)
-    front, deviation, tied = choice.candidates, choice.deviation, choice.tied
-    _print_table(study, front, deviation, tied, args)
+    front = choice.candidates
+    _print_table(study, choice, args)
     if note := study.manifest.objective.growth_note:
         print_wrapped(note)
-    print(choice.verdict(study.manifest.objective.uses_latency, mark=" (=)"))
+    print_wrapped(choice.verdict(study.manifest.objective.uses_latency, mark=" (=)"))
     if choice.probability is not None:
-        print(
+        print_wrapped(
             f"probability that {name_of(choice.best)} is the best of {choice.considered} trials: "
             f"{choice.probability:.0%}"
         )
     print(f"next:\n  {_command(study, front[0], args)}")
-    if tied > 1 and not limits:
-        print(f"  {top_command(study.manifest.data.path, tied, _flags(study, args))}")
+    if choice.tied > 1 and not limits:
+        print(f"  {top_command(study.manifest.data.path, choice.tied, _flags(study, args))}")
     return {
         "study": study.name,
-        "score_deviation": deviation,
-        "tied": tied,
+        "score_deviation": choice.deviation,
+        "tied": choice.tied,
         "probability": choice.probability,
         "candidates": [
             {
@@ -87,9 +87,10 @@ def run(args: Namespace) -> dict:
                 "latency_ms": r.cost.latency_ms,
                 "design": r.design,
                 "describe": describe(r.detector),
+                "tied": index < choice.tied_candidates,
                 "command": _command(study, r, args),
             }
-            for r in front
+            for index, r in enumerate(front)
         ],
     }
 
@@ -151,23 +152,19 @@ def _nearest(study: StudyData, args: Namespace) -> str:
 
 def _print_table(
     study: StudyData,
-    front: Sequence[TrialRecord],
-    deviation: float | None,
-    tied: int,
+    choice: Choice,
     args: Namespace,
 ) -> None:
-    limits = _limit_flags(args)
+    limits, front, deviation = _limit_flags(args), choice.candidates, choice.deviation
     spread = f" ±{deviation:.3f}" if deviation is not None else ""
+    marked = choice.tied_candidates if choice.tied > 1 else 0
     models = [study.retrained.get(r.number) for r in front]
     scores = [model.metrics.score if model else None for model in models]
     print_table(
-        f"{study.name}: {len(front)} candidates"
+        f"{study.name}: {counted(len(front), 'candidate')}"
         + (f" within {limits}" if limits else "")
-        + f", the front of {len(study.completed)} completed trials",
-        names=[
-            name_of(r) + (" =" if tied > 1 and index < tied else "")
-            for index, r in enumerate(front)
-        ],
+        + f", the front of {counted(len(study.completed), 'completed trial')}",
+        names=[name_of(r) + (" =" if index < marked else "") for index, r in enumerate(front)],
         designs=[describe(r.detector) for r in front],
         columns={
             "score": [f"{r.score:.3f}{spread}" for r in front],

@@ -20,8 +20,7 @@ designs are spread over cost, accuracy and family. A search can only be as good 
 
 The second one trains nothing: it compares another study's proxies with the same full trainings.
 Finished trainings are kept: the same command resumes a ladder, or adds designs to it. The models
-are saved as by nas.retrain, to RUNS_DIR/STUDY/retrained, and the ladder to
-RUNS_DIR/STUDY/ladder.json."""
+are saved to RUNS_DIR/STUDY/ladder, and what the ladder measured to RUNS_DIR/STUDY/ladder.json."""
 
 
 def make_parser() -> ArgumentParser:
@@ -73,11 +72,11 @@ def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes: the verdict as plain data."""
     from analysis.records.load import load_records
     from nas.tabular import ladder
-    from trials.folders import read_manifest, study_or_newest
+    from trials.folders import find_study, read_manifest, study_or_newest
     from trials.hints import command
 
     name = study_or_newest(args.runs_dir, args.study)
-    folder = args.runs_dir / name
+    folder = find_study(args.runs_dir, name)
     manifest, records = read_manifest(folder), load_records(folder)
     if args.ladder is None:
         path = folder / "ladder.json"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from analysis.records.load import load_records
@@ -13,12 +13,13 @@ from analysis.records.trial_table import print_table
 from analysis.statistics.pareto import front_of, hypervolume_of
 from detector.base import cli
 from detector.base.errors import ConfigError, UserError
+from detector.base.output import counted, print_wrapped
 from detector.base.struct import Struct
 from detector.base.yaml_file import read
 from detector.config.presets import section
 from detector.config.shipped import find_file
-from trials.folders import add_runs_dir, find_study, study_or_newest
-from trials.hints import command
+from trials.folders import add_runs_dir, find_study, read_manifest, study_or_newest
+from trials.hints import BUILT_IN_DATA, retrain_command
 from trials.names import describe
 from trials.objective import Objective
 from trials.record import TrialRecord, learned
@@ -39,7 +40,8 @@ latency_ms; speed_score is 1 at best and 0 at worst. Or the score is an expressi
 
   objective: {score: 2 * accuracy + 1 - log10(macs / 1e8) / 3}
 
-of accuracy, easy, medium, hard, macs, params and latency_ms (docs/search-spaces.md)."""
+of accuracy, easy, medium, hard, macs, params and latency_ms (docs/search-spaces.md). Where it has
+no growth (from the accuracy of trials to that of full trainings), the study's own remains."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,13 +84,12 @@ class Formula(Objective):
         Raises:
             ValueError: it was never evaluated.
         """
-        if record.accuracy_score is None or record.score is None:
+        if record.expected_accuracy is None or record.score is None:
             raise ValueError(f"trial {record.number} was never evaluated")
         if self.score is not None:
             return record.score
-        return (
-            self.weights.speed * record.speed_score + self.weights.accuracy * record.accuracy_score
-        )
+        accuracy, speed = record.expected_accuracy, record.speed_score
+        return self.weights.speed * speed + self.weights.accuracy * accuracy
 
 
 def make_parser() -> ArgumentParser:
@@ -118,7 +119,11 @@ def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     formula = read_formula(args.objective)
     name = study_or_newest(args.runs_dir, args.study)
-    completed = learned(load_records(find_study(args.runs_dir, name)))
+    folder = find_study(args.runs_dir, name)
+    manifest = read_manifest(folder)
+    if formula.growth is None or manifest.data.path == BUILT_IN_DATA:  # whose trials have none
+        formula = replace(formula, growth=manifest.objective.growth)
+    completed = learned(load_records(folder))
     if not completed:
         raise UserError(
             f"study {name} has no completed trial that has learned anything, so none to rank; "
@@ -127,8 +132,10 @@ def run(args: Namespace) -> dict:
     rescored = with_formula(formula, completed, name)
     before = ranking(completed, lambda r: r.score or 0.0)
     after = ranking(rescored, formula.of)
-    front = front_of(rescored)
-    _print(name, args.runs_dir, formula, before, after, front, args.top)
+    front = front_of(rescored, formula.metric)
+    _print(name, formula, before, after, front, args.top)
+    flags = {"study": name, "trial": after[0].number, "runs_dir": args.runs_dir}
+    print(f"next:\n  {retrain_command(manifest.data.path, flags)}")
     old = {record.number: record for record in completed}
     old_rank = {record.number: rank for rank, record in enumerate(before, 1)}
     rows = [
@@ -200,7 +207,6 @@ def ranking(
 
 def _print(
     name: str,
-    runs_dir: Path,
     formula: Formula,
     before: Sequence[TrialRecord],
     after: Sequence[TrialRecord],
@@ -211,7 +217,7 @@ def _print(
     old = {r.number: (rank, r.score) for rank, r in enumerate(before, 1)}
     on_front = {r.number for r in front}
     print_table(
-        f"{name}: {len(after)} completed trials by {formula}",
+        f"{name}: {counted(len(after), 'completed trial')} by {formula}",
         names=[f"{r.number}{' *' if r.number in on_front else ''}" for r in shown],
         designs=[describe(r.detector) for r in shown],
         columns={
@@ -226,13 +232,13 @@ def _print(
     )
     if len(after) > top:
         print(f"({len(after) - top} more: use --top or --json)")
+    if formula.growth_note:
+        print_wrapped(formula.growth_note)
     best = after[0]
     change = "as before" if best.number == before[0].number else f"before: trial {before[0].number}"
-    retrain = command("nas.retrain", {"study": name, "trial": best.number, "runs_dir": runs_dir})
-    print(
-        f"* on the Pareto front of accuracy and speed, which has {len(front)} trials\n"
-        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is "
-        f"unchanged. Next:\n  {retrain}"
+    print(f"* on the Pareto front of accuracy and speed, which has {counted(len(front), 'trial')}")
+    print_wrapped(
+        f"best: trial {best.number} ({describe(best.detector)}), {change}; the study is unchanged"
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
@@ -14,9 +14,9 @@ from trials.record import (
     ACCURACY_WEIGHT,
     Cost,
     TrialRecord,
+    accuracies,
     combined_score,
     expression_score,
-    mean_ap,
 )
 
 # Cost at which the speed score is 1 and at which it is 0, for each metric.
@@ -99,6 +99,11 @@ class Objective(Struct):
         )
 
     @property
+    def without_growth(self) -> Objective:
+        """The objective of what was trained in full."""
+        return replace(self, growth=None)
+
+    @property
     def anchors(self) -> tuple[float, float]:
         """`best` and `worst`, which are never None once constructed."""
         assert self.best is not None and self.worst is not None
@@ -141,28 +146,27 @@ class Objective(Struct):
         """
         if missing := self.unmeasured(cost):
             raise ValueError(f"{missing} was not measured")
+        values = accuracies(accuracy)
         if self.score is not None:
-            return float(expression_score(self.score, accuracy, cost.numbers))
-        mean = mean_ap(accuracy) if isinstance(accuracy, Mapping) else accuracy
-        return combined_score(mean, self.speed_score(cost))
+            return float(expression_score(self.score, values, cost.numbers))
+        return combined_score(values["accuracy"], self.speed_score(cost))
 
-    def scores(self, accuracy, costs: Sequence[Cost], *, trained_in_full: bool = False):
-        """Scores of many designs, such as samplers predict: float [..., N].
+    def scores(self, accuracy, costs: Sequence[Cost]):
+        """Scores of the trials of many designs, such as samplers predict: float [..., N].
 
         Args:
             accuracy: float [..., N], accuracy scores, each of which counts for every level.
             costs: of the N designs.
-            trained_in_full: whether the accuracies are those of full trainings, not of trials.
         """
         import numpy as np
 
-        if self.growth is not None and not trained_in_full:
+        if self.growth is not None:
             accuracy = self.growth.expected(accuracy, np.array([cost.macs for cost in costs]))
         if self.score is None:
             return combined_score(accuracy, np.array([self.speed_score(cost) for cost in costs]))
         numbers = [cost.numbers for cost in costs]
         columns = {name: np.array([row[name] for row in numbers]) for name in COSTS}
-        return expression_score(self.score, np.asarray(accuracy), columns)
+        return expression_score(self.score, accuracies(np.asarray(accuracy)), columns)
 
     def normal_scores(self, mean, std, costs: Sequence[Cost]):
         """Scores of designs whose accuracies are normal variables, to first order.

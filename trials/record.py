@@ -85,29 +85,26 @@ class Cost(Struct):
         return cls(params=params, macs=macs)
 
 
+def accuracies(accuracy) -> dict[str, typing.Any]:
+    """easy, medium, hard and accuracy, their mean.
+
+    Args:
+        accuracy: AP by level; or their mean alone, a number or an array, which then counts for each
+            level.
+    """
+    if isinstance(accuracy, Mapping):
+        return {**accuracy, "accuracy": mean_ap(accuracy)}
+    return dict.fromkeys((*LEVELS, "accuracy"), accuracy)
+
+
 def expression_score(text: str, accuracy, costs: Mapping[str, typing.Any]):
     """The score by an expression (`trials.expression`), of numbers or of arrays.
 
     Args:
-        accuracy: AP by level; or the accuracy score alone, which then counts for each level.
+        accuracy: as `accuracies` gives it.
         costs: macs, params and latency_ms; NaN where unknown.
     """
-    by_level = isinstance(accuracy, Mapping)
-    levels = accuracy if by_level else dict.fromkeys(LEVELS, accuracy)
-    mean = mean_ap(accuracy) if by_level else accuracy
-    return read_expression(text).score({**levels, "accuracy": mean, **costs})
-
-
-def grown(
-    accuracy: Mapping[str, float] | float, growth: Growth, cost: Cost
-) -> Mapping[str, float] | float:
-    """What a full training makes of a trial's accuracy; with the built-in score, and wherever it is
-    a mean, the mean counts."""
-    if not isinstance(accuracy, Mapping):
-        return float(growth.expected(accuracy, cost.macs))
-    mean = mean_ap(accuracy)
-    gain = float(growth.expected(mean, cost.macs)) / mean if mean else 1.0
-    return {level: ap * gain for level, ap in accuracy.items()}
+    return read_expression(text).score({**accuracy, **costs})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,31 +193,40 @@ class TrialRecord(Struct):
         """Score of each evaluated epoch (1-based), without the first `since` epochs."""
         return {e.epoch: self._score_of(e) for e in self.epochs[since:] if e.ap is not None}
 
-    def score_at(
-        self, accuracy: Mapping[str, float] | float, *, trained_in_full: bool = False
-    ) -> float:
+    @property
+    def expected_accuracy(self) -> float | None:
+        """The accuracy score that counts: of the last evaluated epoch, grown to what is expected of
+        a full training if the objective has a growth."""
+        if self.accuracy_score is None or self.growth is None:
+            return self.accuracy_score
+        return float(self.growth.expected(self.accuracy_score, self.cost.macs))
+
+    @property
+    def without_growth(self) -> TrialRecord:
+        """The record, scored as what was trained in full is."""
+        return self if self.growth is None else self.evolve(growth=None)
+
+    def score_at(self, accuracy: Mapping[str, float] | float) -> float:
         """The score of this design with another accuracy.
 
         Args:
             accuracy: AP by level; or the accuracy score alone, such as a predicted one, which then
                 counts for each level.
-            trained_in_full: whether it is that of a full training, not of a trial.
         """
-        if self.growth is not None and not trained_in_full:
-            accuracy = grown(accuracy, self.growth, self.cost)
+        values = accuracies(accuracy)
+        if self.growth is not None:
+            macs = self.cost.macs
+            values = {k: float(self.growth.expected(v, macs)) for k, v in values.items()}
         if self.formula is None:
-            mean = mean_ap(accuracy) if isinstance(accuracy, Mapping) else accuracy
-            return combined_score(mean, self.speed_score)
-        return float(expression_score(self.formula, accuracy, self.cost.numbers))
+            return combined_score(values["accuracy"], self.speed_score)
+        return float(expression_score(self.formula, values, self.cost.numbers))
 
-    @property
-    def accuracy_weight(self) -> float:
-        """By how much the score rises with accuracy, around its last evaluation: 2 with the
-        built-in score."""
+    def score_slope(self, accuracy: float) -> float:
+        """By how much the score rises with the accuracy score, around this one: 2 with the built-in
+        score."""
         if self.formula is None and self.growth is None:
             return ACCURACY_WEIGHT
-        around = 0.5 if self.accuracy_score is None else self.accuracy_score
-        low, high = max(around - 0.05, 0.0), min(around + 0.05, 1.0)
+        low, high = max(min(accuracy, 1.0) - 0.05, 0.0), min(max(accuracy, 0.0) + 0.05, 1.0)
         return (self.score_at(high) - self.score_at(low)) / (high - low)
 
     def _score_of(self, epoch: EpochResult) -> float:

@@ -32,11 +32,7 @@ def answer_section(page: Page, study: StudyData, running: bool = False) -> None:
     page.code(describe(best.detector))
     page.facts(_facts(choice, None if best.number == 0 else baseline))
     verdict = choice.verdict(study.manifest.objective.uses_latency)
-    page.text(
-        f"How sure: of the {len(choice.candidates)} on the front, {verdict}."
-        if choice.tied
-        else f"How sure: {verdict}."
-    )
+    page.text(f"How sure: {verdict}.")
     if baseline is not None and (cause := baseline.why_nothing_learned()):
         page.text(f"The baseline has learned nothing: {cause}.")
     if not running:

@@ -23,8 +23,10 @@ class Choice:
     source: str
     """What the deviation was estimated from, such as "between epoch 3 and epoch 7"."""
     tied: int
-    """How many candidates, from the first one on, do not differ significantly from it; 0 where
-    unknown."""
+    """How many of the considered trials, best score first, do not differ significantly from the
+    best one; 0 where unknown."""
+    tied_candidates: int
+    """How many of the candidates, from the first one on, are among these."""
     probability: float | None
     """That the first candidate is the best of all considered trials; None where unknown."""
 
@@ -41,12 +43,13 @@ class Choice:
         """
         if self.deviation is None:
             return (
-                "whether scores differ significantly is unknown: too few designs were trained at "
-                "two budgets"
+                "whether scores differ significantly is unknown: too few designs, or all alike, "
+                "were trained at two budgets"
             )
         return (
             (
-                f"the first {self.tied}{mark} cannot be told apart at this budget"
+                f"the {self.tied} best of {self.considered} trials cannot be told apart at this "
+                f"budget, {self.tied_candidates} of the candidates{mark} among them"
                 if self.tied > 1
                 else "the first one stands out"
             )
@@ -69,10 +72,14 @@ def choose_from(
     best = min(completed, key=rank)  # by an expression it need not be on the front
     candidates = sorted((on_front | {best.number: best}).values(), key=rank)
     deviation, source = score_deviation
-    tied, probability = 0, None
+    tied, tied_candidates, probability = 0, 0, None
     if deviation is not None:
-        tied = tied_with_best(np.array([r.score for r in candidates], dtype=float), deviation)
-        probability = probability_of_best(
-            np.array([r.score for r in completed], dtype=float), deviation
+        scores = np.array([r.score for r in completed], dtype=float)
+        tied, probability = (
+            tied_with_best(scores, deviation),
+            probability_of_best(scores, deviation),
         )
-    return Choice(candidates, len(completed), deviation, source, tied, probability)
+        # the best trial is a candidate, so both are compared with the same one
+        scores = np.array([r.score for r in candidates], dtype=float)
+        tied_candidates = tied_with_best(scores, deviation)
+    return Choice(candidates, len(completed), deviation, source, tied, tied_candidates, probability)

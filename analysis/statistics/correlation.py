@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 
-from trials.record import ACCURACY_WEIGHT, TrialRecord
+from trials.record import TrialRecord
 
 RESAMPLES = 500
 MIN_PAIRS = 4
@@ -125,6 +126,8 @@ class Comparison:
     the same on both sides and would inflate any correlation."""
     deviation: float
     """Standard deviation of the accuracy scores at the high budget about their `fit_line`."""
+    score_deviation: float
+    """The same of the scores, for the design that is expected to be the best."""
     tied: int
     """Of `considered`, those whose score at the high budget, predicted from the low one, does not
     differ significantly from the best; 0 where unknown."""
@@ -145,9 +148,10 @@ class Comparison:
         """What it means for choosing a design."""
         tau = self.kendall
         if tau.pairs < MIN_PAIRS or np.isnan(tau.value):
+            cause = "too few" if tau.pairs < MIN_PAIRS else "too much alike"
             return (
                 f"Designs evaluated at both {self.low_budget} and {self.high_budget}: {tau.pairs}, "
-                "too few to say whether the two rank designs alike."
+                f"{cause} to say whether the two rank designs alike."
             )
         verdict = (
             "ranks the designs as"
@@ -178,29 +182,23 @@ def compare(
     y: Mapping[int, float],
     records: Mapping[int, TrialRecord],
     seed: int = 0,
-    *,
-    trained_in_full: bool = False,
 ) -> Comparison:
     """Two budgets compared.
 
     Args:
         x, y: trial number → accuracy_score at the low and the high budget.
-        records: by number, for all of `x`.
-        trained_in_full: whether the high budget is that of full trainings.
+        records: by number, for all of `x`; scored as at the high budget.
     """
     both = sorted(set(x) & set(y))
     xs, ys = np.array([x[n] for n in both]), np.array([y[n] for n in both])
     slope, intercept, deviation = fit_line(xs, ys)
-    tied = 0
+    tied, spread = 0, math.nan
     if deviation >= 0:
-        expected = {
-            n: records[n].score_at(slope * x[n] + intercept, trained_in_full=trained_in_full)
-            for n in sorted(x)
-        }
-        best = records[max(expected, key=lambda n: expected[n])]
-        tied = tied_with_best(
-            np.array(list(expected.values())), abs(best.accuracy_weight) * deviation
-        )
+        accuracy = {n: slope * x[n] + intercept for n in sorted(x)}
+        scores = {n: records[n].score_at(accuracy[n]) for n in accuracy}
+        best = max(scores, key=lambda n: scores[n])
+        spread = abs(records[best].score_slope(accuracy[best])) * deviation
+        tied = tied_with_best(np.array(list(scores.values())), spread)
     return Comparison(
         low_budget,
         high_budget,
@@ -208,6 +206,7 @@ def compare(
         xs,
         ys,
         deviation,
+        spread,
         tied,
         len(x),
         seed,
@@ -241,27 +240,20 @@ def comparisons(
                 "the retrain",
                 by_epoch[last],
                 retrained,
-                by_number,
+                {number: record.without_growth for number, record in by_number.items()},
                 seed,
-                trained_in_full=True,
             )
         )
     return results
 
 
-def score_deviation(
-    results: Sequence[Comparison], accuracy_weight: float = ACCURACY_WEIGHT
-) -> tuple[float | None, str]:
+def score_deviation(results: Sequence[Comparison]) -> tuple[float | None, str]:
     """Standard deviation of the score of a completed trial, and what it was estimated from.
 
     From the retrains where there are enough; else from the change of accuracy up to the last rung,
     which is larger than that between two trainings. None where neither is known.
-
-    Args:
-        accuracy_weight: by how much the score rises with accuracy (`TrialRecord.accuracy_weight`).
     """
     for result in reversed(results):
-        if not np.isnan(result.deviation):
-            deviation = abs(accuracy_weight) * result.deviation
-            return deviation, f"between {result.low_budget} and {result.high_budget}"
+        if not np.isnan(result.score_deviation):
+            return result.score_deviation, f"between {result.low_budget} and {result.high_budget}"
     return None, "no budget was compared"

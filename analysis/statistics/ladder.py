@@ -12,6 +12,8 @@ from analysis.statistics.correlation import Correlation, rank_correlation
 from analysis.statistics.fidelities import log_odds
 from trials.growth import REFERENCE_MACS
 
+MIN_DECADES = 0.1
+"""Of MACs, between the cheapest and the most costly design, to say anything about cost."""
 MIN_FAMILY = 4
 """Designs that a family needs for a correlation of its own."""
 RESAMPLES = 2000
@@ -58,8 +60,6 @@ class Bias:
     low: float
     high: float
     """95 % interval of the slope, by bootstrap over the designs."""
-    families: dict[str, float]
-    """Its mean in each family of at least MIN_FAMILY designs."""
 
 
 @dataclass(frozen=True)
@@ -100,10 +100,12 @@ def within_families(x: np.ndarray, y: np.ndarray, families: Sequence[str]) -> fl
     return float(agreement[same].mean())
 
 
-def bias(rungs: Rungs, seed: int = 0) -> Bias:
-    """What the last look gets wrong by cost and family; needs at least three designs."""
-    residuals = _residuals(rungs.proxy[:, -1], rungs.full)
+def bias(rungs: Rungs, seed: int = 0) -> Bias | None:
+    """What the last look gets wrong by cost; None where the costs hardly vary. Needs at least three
+    designs."""
     decades = np.log10(rungs.macs)
+    if np.ptp(decades) < MIN_DECADES:
+        return None
     slopes = []
     rng = np.random.default_rng(seed)
     for chosen in rng.integers(0, len(decades), (RESAMPLES, len(decades))):
@@ -111,22 +113,25 @@ def bias(rungs: Rungs, seed: int = 0) -> Bias:
             own = _residuals(rungs.proxy[chosen, -1], rungs.full[chosen])
             slopes.append(np.polyfit(decades[chosen], own, 1)[0])
     low, high = np.quantile(slopes, [0.025, 0.975])
-    counts = Counter(rungs.families)
+    residuals = _residuals(rungs.proxy[:, -1], rungs.full)
+    return Bias(float(np.polyfit(decades, residuals, 1)[0]), float(low), float(high))
+
+
+def family_bias(rungs: Rungs) -> dict[str, float]:
+    """The mean of the same in each family of at least MIN_FAMILY designs."""
+    residuals = _residuals(rungs.proxy[:, -1], rungs.full)
     names = np.array(rungs.families)
-    return Bias(
-        per_decade=float(np.polyfit(decades, residuals, 1)[0]),
-        low=float(low),
-        high=float(high),
-        families={
-            name: float(residuals[names == name].mean())
-            for name, count in sorted(counts.items())
-            if count >= MIN_FAMILY
-        },
-    )
+    return {
+        name: float(residuals[names == name].mean())
+        for name, count in sorted(Counter(rungs.families).items())
+        if count >= MIN_FAMILY
+    }
 
 
-def growth(rungs: Rungs) -> MeasuredGrowth:
-    """By least squares; needs at least three designs of different MACs."""
+def growth(rungs: Rungs) -> MeasuredGrowth | None:
+    """By least squares; None where the costs hardly vary. Needs at least three designs."""
+    if np.ptp(np.log10(rungs.macs)) < MIN_DECADES:
+        return None
     gained = log_odds(rungs.full) - log_odds(rungs.proxy[:, -1])
     x = np.stack([np.ones(len(gained)), np.log10(rungs.macs / REFERENCE_MACS)], axis=1)
     line, *_ = np.linalg.lstsq(x, gained, rcond=None)

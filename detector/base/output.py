@@ -36,6 +36,11 @@ _ASCII = str.maketrans(
 )
 
 
+def counted(number: int, noun: str) -> str:
+    """A number and its noun, such as 1 trial or 2 trials."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 def print_wrapped(text: str, indent: str = "") -> None:
     """Print a sentence: on a terminal in lines that end between words, elsewhere as one line. Not
     for commands, which are to be pasted.

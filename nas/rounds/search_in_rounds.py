@@ -51,11 +51,15 @@ def search_in_rounds(options: SearchOptions, dry_run: bool = False) -> dict:
     study = Study.open(options.runs_dir, result["study"])
     trials = options.trials or study.manifest.trials
     with resume_hint(resume_command(options, study.name, trials)), study.writing():
-        ProgressFile(ended=False).write(study.folder / PROGRESS)
+        progress = study.folder / PROGRESS
+        ProgressFile(ended=False).write(progress)
         try:
-            return result | {"rounds": Rounds(options, study).run()}
-        finally:
-            ProgressFile(ended=True).write(study.folder / PROGRESS)
+            rounds = Rounds(options, study).run()
+        except UserError:  # not if it was stopped: it may be resumed
+            ProgressFile(ended=True).write(progress)
+            raise
+        ProgressFile(ended=True).write(progress)
+        return result | {"rounds": rounds}
 
 
 class Rounds:
@@ -153,9 +157,8 @@ class Rounds:
         )
 
         accuracy = self._draws()
-        objective = self._manifest.objective
         costs = [record.cost for record in self._records]
-        scores = objective.scores(accuracy, costs, trained_in_full=True)
+        scores = self._manifest.objective.without_growth.scores(accuracy, costs)
         front = shares_of_front(accuracy, -self._speeds())
         others = [i for i, record in enumerate(self._records) if record.number]
         best = shares_of_best(scores[:, others], AMONG_BEST)
@@ -217,7 +220,7 @@ class Rounds:
 
         best = max(last, key=lambda number: (score(number), -number))
         costs = [record.cost for record in self._records]
-        scores = objective.scores(self._draws(), costs, trained_in_full=True)
+        scores = objective.without_growth.scores(self._draws(), costs)
         at = {record.number: index for index, record in enumerate(self._records)}
         file = RoundsFile(
             rounds=tuple(

@@ -1,7 +1,7 @@
 """The ladder: some designs of a study trained in full, to measure how well its proxies rank.
 
-The designs are spread over cost, accuracy and family. Each is an ordinary retrain of its trial,
-and is evaluated on the val images besides, which no search has chosen by.
+The designs are spread over cost, accuracy and family. Each is retrained as by nas.retrain, and
+evaluated on the val images besides, which no search has chosen by.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from analysis.statistics.ladder import (
     MeasuredGrowth,
     Rungs,
     bias,
+    family_bias,
     growth,
     looks,
     spread,
@@ -40,6 +41,8 @@ from trials.record import Cost, Status, TrialRecord, mean_ap
 
 MIN_DESIGNS = 4
 """With fewer there is nothing to rank."""
+FOLDER = "ladder"
+"""Of a study, for the ladder's models: they are not those that a user retrains."""
 _TRAIN_AGAIN = "make it again by python -m nas.ladder, which keeps finished trainings"
 
 
@@ -104,7 +107,7 @@ def choose_designs(records: Sequence[TrialRecord], count: int) -> list[TrialReco
         UserError: there are too few completed trials.
     """
     completed = [r for r in records if r.status is Status.COMPLETED]
-    if len(completed) < max(count, MIN_DESIGNS):
+    if not MIN_DESIGNS <= count <= len(completed):
         raise UserError(
             f"--designs {count}: the study has {len(completed)} completed trials; give a number "
             f"from {MIN_DESIGNS} to that, or train more (nas.search --resume)"
@@ -121,7 +124,7 @@ def choose_designs(records: Sequence[TrialRecord], count: int) -> list[TrialReco
 def train(records: Sequence[TrialRecord], options: RetrainOptions, jobs: int) -> Iterator[Rung]:
     """Retrains the trials, as they finish; those that are finished already are not repeated.
 
-    Each one's output is written to a file beside its folder in `retrained`.
+    Each one's output is written to a file beside its folder in `FOLDER`.
 
     Args:
         jobs: how many are trained at the same time, each on its share of the cores.
@@ -152,11 +155,13 @@ def _train(task: tuple[TrialRecord, RetrainOptions, int]) -> Rung:
     if jobs > 1:
         torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
     candidate = choose_candidate(options)
-    candidate.folder.parent.mkdir(parents=True, exist_ok=True)
-    log = candidate.folder.with_suffix(".log")
+    folder = candidate.folder.parents[1] / FOLDER / candidate.folder.name
+    candidate = replace(candidate, folder=folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    log = folder.with_suffix(".log")
     with log.open("a", encoding="utf-8") as file, redirect_stdout(file), redirect_stderr(file):
         metrics = retrain(candidate, options)
-        model = load_model(candidate.folder / WEIGHTS)
+        model = load_model(folder / WEIGHTS)
         val = open_data(metrics.origin.data).val
         val_ap = (
             evaluate(model.net, model.config, val, Evaluation(), choose_device(options.device))
@@ -189,8 +194,10 @@ class Verdict:
     judged_on: str
     """val or hold-out: the images that the full trainings are compared on."""
     looks: list[Look]
-    bias: Bias
-    growth: MeasuredGrowth
+    bias: Bias | None
+    growth: MeasuredGrowth | None
+    families: dict[str, float]
+    """As `analysis.statistics.ladder.family_bias`."""
     deviation_at_end: float
     """Standard deviation of the full training's accuracy about a line through the proxy's."""
 
@@ -229,9 +236,7 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
         ),
         full=np.array([mean_ap(ap) for ap in full_ap]),
         proxy_scores=np.array([[r.scores()[epoch] for epoch in epochs] for r in scored]),
-        full_scores=np.array(
-            [r.score_at(ap, trained_in_full=True) for r, ap in zip(scored, full_ap)]
-        ),
+        full_scores=np.array([r.without_growth.score_at(ap) for r, ap in zip(scored, full_ap)]),
         macs=np.array([row.cost.macs for row, _ in pairs], float),
         families=tuple(row.family for row, _ in pairs),
     )
@@ -241,6 +246,7 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
         looks=looks(rungs),
         bias=bias(rungs),
         growth=growth(rungs),
+        families=family_bias(rungs),
         deviation_at_end=fit_line(rungs.proxy[:, -1], rungs.full)[2],
     )
 
@@ -261,24 +267,31 @@ def print_verdict(verdict: Verdict) -> None:
             f"{look.epoch:7d}  {interval(look.accuracy)}  {interval(look.score)}  "
             f"{look.within:6.2f}"
         )
-    error = verdict.bias
+    print(
+        f"\nAt the end the full accuracy varies by ±{verdict.deviation_at_end:.3f} about what the "
+        "proxy's predicts."
+    )
+    if verdict.families:
+        print("Mean of the difference in each family:")
+    for name, value in verdict.families.items():
+        print(f"  {name}: {value:+.3f}")
+    if verdict.bias is None or verdict.growth is None:
+        print("The designs' MACs are too much alike to say what the proxy gets wrong by cost.")
+        return
+    error, line = verdict.bias, verdict.growth
     direction = "large" if error.per_decade > 0 else "small"
     sure = error.low > 0 or error.high < 0
     print(
-        f"\nAt the end the full accuracy varies by ±{verdict.deviation_at_end:.3f} about what the "
-        f"proxy's predicts.\nThe proxy wrongs {direction} designs by "
+        f"The proxy wrongs {direction} designs by "
         f"{abs(error.per_decade):.3f} of accuracy per factor 10 of MACs"
         f"\n({error.low:+.3f} to {error.high:+.3f}"
         f"{'' if sure else '; may be none'})."
     )
-    line = verdict.growth
     print(
         "To rank trials by what full trainings are expected to reach, give the space\n"
         f"  objective: {{growth: {{base: {line.base:.2f}, per_decade: {line.per_decade:.2f}}}}}\n"
         f"beside its other keys (standard error of per_decade {line.error:.2f})."
     )
-    for name, value in error.families.items():
-        print(f"  {name}: {value:+.3f}")
 
 
 def save(path: Path, made: dict, rungs: Sequence[Rung]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from detector.base.errors import UserError
 from detector.config.detector import Neck, arch_hash
 from nas import ladder as command
+from nas.retraining.options import RetrainOptions
 from nas.study.storage import Study
 from nas.tabular import ladder
 from trials.record import Cost, EpochResult, Status
@@ -67,6 +68,12 @@ def test_completed_trials_are_chosen_the_baseline_first():
     assert chosen[0].number == 0 and len(chosen) == 5 and unfinished not in chosen
     with pytest.raises(UserError, match="has 8 completed trials"):
         ladder.choose_designs(RECORDS, 9)
+
+
+@pytest.mark.parametrize("count", [3, 9])
+def test_a_number_of_designs_that_cannot_be_judged_is_refused_before_any_training(count):
+    with pytest.raises(UserError, match="give a number from 4 to that"):
+        ladder.choose_designs(RECORDS, count)
 
 
 def test_full_trainings_are_compared_on_val_if_it_is_there():
@@ -133,3 +140,19 @@ def test_designs_are_trained_once(tmp_path, monkeypatch):
     costs = [row.cost.macs for row in stored.rows]
     assert len(trained) == len(costs) == 4 and costs == sorted(costs)
     assert "--epochs 3 --size 64" in stored.made["command"]
+
+
+def test_a_ladder_leaves_retrained_models_alone(tiny_study, monkeypatch):
+    """A user's own model of trial 1 stays, and the ladder's is in a folder of its own."""
+    monkeypatch.setattr("nas.retraining.candidate.WATCH_SIZE", 96)
+    mine = tiny_study.folder / "retrained" / "r001"
+    mine.mkdir(parents=True)
+    (mine / "metrics.json").write_text("mine")
+    options = RetrainOptions(
+        study="tiny", runs_dir=tiny_study.folder.parent, epochs=1, size=64, eval_every=0
+    )
+    (found,) = ladder.train([tiny_study.records[1]], options, jobs=1)
+    assert found.design == tiny_study.records[1].design and found.val_ap
+    assert (mine / "metrics.json").read_text() == "mine"
+    names = {path.name for path in (tiny_study.folder / ladder.FOLDER).iterdir()}
+    assert names == {"r001", "r001.log"}

@@ -1,6 +1,8 @@
 """A study ranked by another formula: scores by hand, ranks, and an unchanged study."""
 
 import json
+import sqlite3
+from dataclasses import replace
 from math import log, log10
 
 import pytest
@@ -8,6 +10,8 @@ import pytest
 from analysis.records.load import load_records
 from nas import rescore
 from nas.terminal import cli
+from trials.folders import DATABASE, read_manifest
+from trials.growth import Growth
 from trials.record import Status
 
 
@@ -63,9 +67,9 @@ def test_scores_ranks_and_front_by_hand(study, call):
         a.number
         for a in completed
         if not any(
-            (b.accuracy_score, speed[b.number]) != (a.accuracy_score, speed[a.number])
+            (b.accuracy_score, b.cost.params) != (a.accuracy_score, a.cost.params)
             and b.accuracy_score >= a.accuracy_score
-            and speed[b.number] >= speed[a.number]
+            and b.cost.params <= a.cost.params
             for b in completed
         )
     }
@@ -131,3 +135,50 @@ def test_a_search_space_will_do(study, capsys, name):
 def test_bad_input_is_one_line(call, text, message):
     code, _, err, _ = call(text)
     assert code == 2 and message in err and err.count("\n") == 1
+
+
+GROWTH = "{base: 0.3, per_decade: 1.5}"
+
+
+def with_growth(study) -> None:
+    """The study ranks by expected scores, as a search of a space with growth does."""
+    growth = Growth(base=0.3, per_decade=1.5)
+    manifest = read_manifest(study)
+    replace(
+        manifest,
+        objective=replace(manifest.objective, growth=growth),
+        data=replace(manifest.data, path="/photographs"),
+    ).write(study / "study.json")
+    records = [r.evolve(growth=growth) for r in load_records(study)]
+    with sqlite3.connect(study / DATABASE) as database:
+        database.executemany(
+            "UPDATE trial_system_attributes SET value_json = ? "
+            "WHERE key = 'record' AND trial_id = ?",
+            [(json.dumps(json.dumps(r.to_dict())), r.number + 1) for r in records],
+        )
+    database.close()
+
+
+@pytest.mark.parametrize("growth", ["", f", growth: {GROWTH}"])
+def test_the_studys_own_objective_changes_nothing(study, call, growth):
+    with_growth(study)
+    code, out, _, result = call(f"objective: {{metric: macs{growth}}}")
+    assert code == 0 and "expected of full trainings" in out and "as before" in out
+    for row in result["trials"]:
+        assert row["rank"] == row["old_rank"]
+        assert row["score"] == pytest.approx(row["old_score"])
+
+
+def test_weights_apply_to_the_expected_accuracy(study, call):
+    with_growth(study)
+    _, _, _, result = call("objective: {weights: {accuracy: 1, speed: 0}}")
+    completed = {r.number: r for r in load_records(study)}
+    for row in result["trials"]:
+        record = completed[row["number"]]
+        assert row["score"] == pytest.approx((record.score - record.speed_score) / 2)
+
+
+def test_drawn_scenes_have_no_growth_and_a_short_retrain(study, call):
+    _, out, _, result = call(f"objective: {{metric: macs, growth: {GROWTH}}}")
+    assert all(row["score"] == pytest.approx(row["old_score"]) for row in result["trials"])
+    assert "expected of full" not in out and "--epochs 20" in out

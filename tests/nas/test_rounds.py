@@ -201,6 +201,7 @@ def test_ctrl_c_says_how_to_go_on(study, searched, monkeypatch, capsys):
     monkeypatch.setattr("nas.retraining.retrain.retrain", stopped)
     with pytest.raises(KeyboardInterrupt):
         search_in_rounds(searched)
+    assert not read_progress(study.folder).ended
     (line,) = re.findall("Resume with:\n  (.*)", capsys.readouterr().out)
     words = shlex.split(line)[3:]
     args = search.make_parser().parse_args(words)

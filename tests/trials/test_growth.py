@@ -59,17 +59,23 @@ def test_a_trial_has_the_score_expected_of_a_full_training():
     assert objective.scores(np.array([0.4]), [record.cost])[0] == pytest.approx(record.score)
     # what was measured stays
     assert record.accuracy_score == pytest.approx(0.4)
-    assert record.score_at(record.ap, trained_in_full=True) == pytest.approx(2 / 3 + 0.8)
+    assert record.expected_accuracy == pytest.approx(expected)
+    in_full = record.without_growth
+    assert in_full.score_at(record.ap) == pytest.approx(2 / 3 + 0.8)
+    assert in_full.score_slope(0.4) == 2
+    assert record.score_slope(0.4) == pytest.approx(
+        (record.score_at(0.45) - record.score_at(0.35)) / 0.1
+    )
     assert objective.score_of(record.ap, record.cost) == pytest.approx(2 / 3 + 0.8)
-    in_full = objective.scores(np.array([0.4]), [record.cost], trained_in_full=True)
-    assert in_full[0] == pytest.approx(2 / 3 + 0.8)
+    scores = objective.without_growth.scores(np.array([0.4]), [record.cost])
+    assert scores[0] == pytest.approx(2 / 3 + 0.8)
 
 
 def test_an_expression_of_levels_grows_too():
-    """All levels by the factor of their mean."""
+    """Each level by itself, and so none beyond 1, and their mean as in the built-in score."""
     record = trial(1, (0.5, 0.4, 0.3), 10**9, score="hard + accuracy")
-    factor = GROWTH.expected(0.4, 1e9) / 0.4
-    assert record.score == pytest.approx((0.3 + 0.4) * factor)
+    assert record.score == pytest.approx(GROWTH.expected(0.3, 1e9) + GROWTH.expected(0.4, 1e9))
+    assert 0.95 < trial(1, (0.8, 0.3, 0.1), 10**9, score="easy").score < 1
     assert trial(2, (0.0, 0.0, 0.0), 10**9, score="hard + accuracy").score == 0
 
 

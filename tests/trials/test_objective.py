@@ -124,7 +124,7 @@ def test_an_expression_equal_to_the_built_in_score_has_its_values(macs):
     mean, std = np.full(3, 0.5), np.array([0.01, 0.1, 0.2])
     for a, b in zip(built_in.normal_scores(mean, std, costs), same.normal_scores(mean, std, costs)):
         assert a == pytest.approx(b, abs=1e-12)
-    assert records[1].accuracy_weight == pytest.approx(2, abs=1e-12)
+    assert records[1].score_slope(0.7) == pytest.approx(2, abs=1e-12)
 
 
 def test_a_predicted_accuracy_counts_for_each_level():

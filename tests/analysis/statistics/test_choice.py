@@ -37,7 +37,10 @@ def test_choice_from_records(records):
     assert choice.probability == probability_of_best(scores, 0.05)
     assert (choice.considered, choice.tied) == (4, 2)
     verdict = choice.verdict(cost_is_measured=False, mark=" (=)")
-    assert verdict.startswith("the first 2 (=) cannot be told apart") and "epoch 2" in verdict
+    assert verdict.startswith(
+        "the 2 best of 4 trials cannot be told apart at this budget, 2 of the"
+    )
+    assert "candidates (=) among them" in verdict and "epoch 2" in verdict
     sure = choose_from(completed, "macs", (0.001, "x"))
     assert sure.tied == 1 and sure.verdict(True).startswith("the first one stands out")
     unknown = choose_from(completed, "macs", (None, "no budget was compared"))
