@@ -209,7 +209,8 @@ def atomic_path(path: Path, suffix: str = ".tmp", fsync: bool = False) -> Iterat
         yield path
         return
     path = link_target(path)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}{suffix}")
+    name = path.name.encode(errors="ignore").decode()  # some writers only take UTF-8
+    temporary = path.with_name(f".{name}.{uuid.uuid4().hex[:12]}{suffix}")
     try:
         yield temporary
         if fsync:

@@ -29,6 +29,7 @@ from detector.inference.media import (
     read_pictures,
 )
 from detector.inference.predict import detect_tta
+from detector.inference.video_files import atomic_video
 
 MAX_JPEG = 65_500
 """Longest side in px that the JPEG format supports."""
@@ -137,16 +138,13 @@ class FileDetector:
                     if frame.index == 0:
                         result.notes = self._scaling_notes(frame)
                     if frame.original is not None:
-                        if writer is None:
-                            target = _result_path(output, source, DRAWN_VIDEO)
-                            temporary = stack.enter_context(atomic_path(target, suffix=".mp4"))
-                            codec = cv2.VideoWriter.fourcc(*"mp4v")
-                            writer = cv2.VideoWriter(
-                                str(temporary), codec, video.fps, (width, height)
+                        writer = writer or stack.enter_context(
+                            atomic_video(
+                                _result_path(output, source, DRAWN_VIDEO),
+                                video.fps,
+                                (width, height),
                             )
-                            stack.callback(writer.release)
-                            if not writer.isOpened():
-                                raise OSError(0, f"OpenCV cannot write {target}")
+                        )
                         writer.write(draw(frame.original, faces))
         except UnreadableImage as error:
             result.error = str(error)

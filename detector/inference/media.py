@@ -18,6 +18,7 @@ from detector.data.image_files import read_image
 from detector.data.prefetch import prefetch_map
 from detector.data.types import UnreadableImage
 from detector.inference.tta import MAX_PIXELS
+from detector.inference.video_files import open_video
 
 IMAGES = frozenset(
     {
@@ -185,10 +186,9 @@ class Video:
         """Raises `UnreadableImage` if no frame can be decoded."""
         self.source = source
         try:
-            files.open_file(source.path).close()
+            self._capture = open_video(source.path)
         except OSError as error:
             raise UnreadableImage(f"{source.path}: {files.reason(error)}") from error
-        self._capture = cv2.VideoCapture(str(source.path))
         self._has_next, self._image = self._capture.read()
         if not self._has_next:
             self._capture.release()

@@ -1,7 +1,10 @@
 """Faces in files: damaged, odd and huge pictures, videos, batches, and where results go."""
 
 import json
+import os
+import shutil
 import struct
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -157,14 +160,18 @@ def test_neighbours_of_one_shape_share_a_batch_and_order_stays(net, tmp_path):
         assert [f.source.name for f in results] == [f"{i}.png" for i in range(6)]
 
 
-@pytest.fixture
-def video(tmp_path):
-    path = tmp_path / "clip.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10.0, (96, 64))
+def clip(path, width=96, height=64, codec="MJPG"):
+    """A video of five frames."""
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*codec), 10.0, (width, height))
     for value in range(0, 250, 50):
-        writer.write(np.full((64, 96, 3), value, np.uint8))
+        writer.write(np.full((height, width, 3), value, np.uint8))
     writer.release()
     return path
+
+
+@pytest.fixture
+def video(tmp_path):
+    return clip(tmp_path / "clip.avi")
 
 
 def test_video(net, tmp_path, video):
@@ -177,6 +184,22 @@ def test_video(net, tmp_path, video):
     (face,) = content["frames"][4]["annotations"]
     assert face["bbox"] == pytest.approx([48, 32, 96, 64], abs=0.02)
     drawn = cv2.VideoCapture(str(tmp_path / "out" / "clip.avi.drawn.mp4"))
+    assert sum(1 for _ in iter(lambda: drawn.read()[0], False)) == 5
+
+
+def test_a_video_may_have_any_name(net, tmp_path, video, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = Path(os.fsdecode(b"out\xff"))
+    names = (os.fsdecode(b"not utf-8 \xff.avi"), "10:30.avi", "50%d.avi", "ü.avi")
+    for name in names:
+        shutil.copy(video, name)
+    results = found_in(net, [Path(name) for name in names], output, True)
+    assert [(f.frames, f.error) for f in results] == [(5, "")] * 4
+    assert sorted(p.name for p in output.iterdir()) == sorted(
+        f"{name}{suffix}" for name in names for suffix in (".json", ".drawn.mp4")
+    )
+    shutil.copy(output / f"{names[0]}.drawn.mp4", "drawn.mp4")
+    drawn = cv2.VideoCapture("drawn.mp4")
     assert sum(1 for _ in iter(lambda: drawn.read()[0], False)) == 5
 
 
