@@ -22,7 +22,7 @@ the output folder lists boxes [x1, y1, x2, y2], scores and landmarks, in px of t
   python -m nas.detect photos --output found --model model.onnx
   python -m nas.detect synthetic --output found --visualize   (some of the built-in drawn scenes)
 
-Files that cannot be read are skipped and listed at the end, with exit code 1."""
+Files that cannot be read or drawn are listed at the end, with exit code 1; the others are done."""
 
 SETTINGS = Evaluation(score_threshold=0.5)
 SCENES = 6
@@ -124,6 +124,7 @@ def run(args: Namespace) -> dict:
     settings = tta_flags.tta_settings(args, cli.detection_settings(args, SETTINGS))
     notes: list[str] = []
     unreadable: list[str] = []
+    undrawn: list[str] = []
     inputs = [_scenes(args.output) if str(p) == BUILT_IN_DATA else p for p in args.inputs]
     sources = find_sources(inputs, notes, unreadable)
     count = len(sources) + len(unreadable)
@@ -150,6 +151,8 @@ def run(args: Namespace) -> dict:
             for done, file_result in enumerate(results, 1):
                 if file_result.error:
                     unreadable.append(file_result.error)
+                if file_result.drawing_error:
+                    undrawn.append(file_result.drawing_error)
                 if file_result.frames:
                     faces[str(file_result.source.path)] = file_result.faces
                 notes += file_result.notes
@@ -169,12 +172,19 @@ def run(args: Namespace) -> dict:
         "faces": faces,
         "notes": notes,
         "unreadable": unreadable,
+        "undrawn": undrawn,
         "settings": json.loads(json.dumps(settings.to_dict())),
     }
-    if unreadable:
-        print("cannot be read:\n  " + "\n  ".join(unreadable))
+    faults = {"cannot be read": unreadable, "cannot be drawn": undrawn}
+    for fault, lines in faults.items():
+        if lines:
+            print(f"{fault}:\n  " + "\n  ".join(lines))
+    if unreadable or undrawn:
+        counts = [
+            f"{len(lines)} of {count} files {what}" for what, lines in faults.items() if lines
+        ]
         raise cli.PartialFailure(
-            f"{len(unreadable)} of {count} files cannot be read; all others were processed",
+            f"{' and '.join(counts)}; all others were processed",
             result,
         )
     return result

@@ -29,7 +29,7 @@ from detector.inference.media import (
     read_pictures,
 )
 from detector.inference.predict import detect_tta
-from detector.inference.video_files import atomic_video
+from detector.inference.video_files import UnwritableVideo, atomic_video
 
 MAX_JPEG = 65_500
 """Longest side in px that the JPEG format supports."""
@@ -45,6 +45,8 @@ class FileResult:
     """Frames that were processed; 1 for an image."""
     error: str = ""
     """Why the file, or the rest of it, cannot be read."""
+    drawing_error: str = ""
+    """Why it has no drawn copy, although one was asked for."""
     notes: list[str] = field(default_factory=list)
 
 
@@ -137,15 +139,19 @@ class FileDetector:
                     result.faces += len(faces)
                     if frame.index == 0:
                         result.notes = self._scaling_notes(frame)
-                    if frame.original is not None:
-                        writer = writer or stack.enter_context(
-                            atomic_video(
-                                _result_path(output, source, DRAWN_VIDEO),
-                                video.fps,
-                                (width, height),
+                    if frame.original is not None and not result.drawing_error:
+                        try:
+                            writer = writer or stack.enter_context(
+                                atomic_video(
+                                    _result_path(output, source, DRAWN_VIDEO),
+                                    video.fps,
+                                    (width, height),
+                                )
                             )
-                        )
-                        writer.write(draw(frame.original, faces))
+                        except UnwritableVideo as error:
+                            result.drawing_error = f"{source.path}: {error}"
+                        else:
+                            writer.write(draw(frame.original, faces))
         except UnreadableImage as error:
             result.error = str(error)
             return result

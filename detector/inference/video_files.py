@@ -18,6 +18,10 @@ from detector.base.files import atomic_path, open_file
 OPEN_FILES = "/proc/self/fd"
 
 
+class UnwritableVideo(Exception):
+    """A video of this size and frame rate that OpenCV cannot write."""
+
+
 def open_video(path: Path) -> cv2.VideoCapture:
     """Opens a video for OpenCV, which may find that it is none.
 
@@ -37,7 +41,8 @@ def atomic_video(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
         size: (width, height) of its frames.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: the folder cannot be opened, or the file not be renamed.
+        UnwritableVideo: OpenCV refuses.
     """
     with atomic_path(path, suffix=".mp4") as temporary:
         folder = os.open(temporary.parent, os.O_PATH)
@@ -52,7 +57,10 @@ def atomic_video(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
             os.close(folder)
         try:
             if not writer.isOpened():
-                raise OSError(0, f"OpenCV cannot write {path}")
+                width, height = size
+                raise UnwritableVideo(
+                    f"OpenCV writes no video of {width}×{height} px at {fps:g} frames per second"
+                )
             yield writer
         finally:
             writer.release()

@@ -103,6 +103,20 @@ def test_unreadable_files_come_last_and_exit_with_1(called, folder, tmp_path):
     assert len(json.loads((tmp_path / "all.json").read_text())["unreadable"]) == 1
 
 
+def test_videos_that_cannot_be_drawn_come_last_too(called, folder, tmp_path):
+    writer = cv2.VideoWriter(str(folder / "a.avi"), cv2.VideoWriter.fourcc(*"MJPG"), 25, (64, 1))
+    writer.write(np.zeros((1, 64, 3), np.uint8))
+    writer.release()
+    (folder / "1.png").write_bytes(b"")
+    code, out, err = called(folder, "--visualize", *LOOSE)
+    assert code == 1 and "in 3 of 4 files" in out
+    assert err == (
+        "error: 1 of 4 files cannot be read and 1 of 4 files cannot be drawn; all others were "
+        "processed\n"
+    )
+    assert f"cannot be drawn:\n  {folder / 'a.avi'}: OpenCV writes no video of 64×1 px" in out
+
+
 def test_drawn_copies_of_an_earlier_run_are_not_read(called, folder, tmp_path):
     for output in (folder, folder / "found", folder / "found"):
         code, out, _ = called(folder, "--visualize", *LOOSE, "--output", output)

@@ -194,13 +194,27 @@ def test_a_video_may_have_any_name(net, tmp_path, video, monkeypatch):
     for name in names:
         shutil.copy(video, name)
     results = found_in(net, [Path(name) for name in names], output, True)
-    assert [(f.frames, f.error) for f in results] == [(5, "")] * 4
+    assert [(f.frames, f.error, f.drawing_error) for f in results] == [(5, "", "")] * 4
     assert sorted(p.name for p in output.iterdir()) == sorted(
         f"{name}{suffix}" for name in names for suffix in (".json", ".drawn.mp4")
     )
     shutil.copy(output / f"{names[0]}.drawn.mp4", "drawn.mp4")
     drawn = cv2.VideoCapture("drawn.mp4")
     assert sum(1 for _ in iter(lambda: drawn.read()[0], False)) == 5
+
+
+def test_a_video_that_cannot_be_drawn_does_not_stop_the_others(net, tmp_path, video):
+    flat = clip(tmp_path / "a.avi", height=1)  # H.263 and its successors have at least two lines
+    first, second = found_in(net, [flat, video], tmp_path / "out", True)
+    assert (first.frames, first.error) == (5, "") == (second.frames, second.drawing_error)
+    assert first.drawing_error == (
+        f"{flat}: OpenCV writes no video of 96×1 px at 10 frames per second"
+    )
+    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
+        "a.avi.json",
+        "clip.avi.drawn.mp4",
+        "clip.avi.json",
+    ]
 
 
 def test_sources(tmp_path):
