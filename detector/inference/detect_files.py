@@ -157,9 +157,14 @@ class FileDetector:
             return result
         result.frames = len(rows)
         if len(rows) < video.count:
-            result.error = (
-                f"{source.path}: ends after {len(rows)} of {video.count} frames; those are done"
-            )
+            if video.is_cut:
+                result.error = (
+                    f"{source.path}: ends after {len(rows)} of {video.count} frames; those are done"
+                )
+            else:
+                result.notes.append(
+                    f"{source.path}: has {len(rows)} frames, though its file says {video.count}"
+                )
         _write(
             _result_path(output, source, ".json"),
             json.dumps(

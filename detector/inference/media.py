@@ -18,7 +18,7 @@ from detector.data.image_files import read_image
 from detector.data.prefetch import prefetch_map
 from detector.data.types import UnreadableImage
 from detector.inference.tta import MAX_PIXELS
-from detector.inference.video_files import open_video
+from detector.inference.video_files import is_cut, open_video
 
 IMAGES = frozenset(
     {
@@ -186,6 +186,7 @@ class Video:
         """Raises `UnreadableImage` if no frame can be decoded."""
         self.source = source
         try:
+            self.is_cut = is_cut(source.path)
             self._capture = open_video(source.path)
         except OSError as error:
             raise UnreadableImage(f"{source.path}: {files.reason(error)}") from error
@@ -195,7 +196,7 @@ class Video:
             raise UnreadableImage(f"{source.path}: not a readable video")
         self.fps = self._capture.get(cv2.CAP_PROP_FPS) or 25.0
         self.count = max(1, int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)))
-        """Frames according to the file, which may have more or fewer."""
+        """Frames according to the file; there may be more, or fewer even if it is not cut short."""
 
     def __enter__(self) -> Video:
         return self

@@ -1,4 +1,4 @@
-"""Video files of any name: opened for OpenCV, and written with it.
+"""Video files of any name: opened for OpenCV, written with it, and whether one is cut short.
 
 OpenCV crashes (SIGSEGV) on paths that are not UTF-8, and FFmpeg takes a name such as 10:30.mp4 for
 a URL. So both get paths in /proc/self/fd, where Linux has a link to each open file and folder.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
 
 import cv2
@@ -64,3 +65,67 @@ def atomic_video(path: Path, fps: float, size: tuple[int, int]) -> Iterator[cv2.
             yield writer
         finally:
             writer.release()
+
+
+# -- whether a file is cut short --------------------------------------------------------------
+
+
+def is_cut(path: Path) -> bool:
+    """Whether an AVI, MP4 or Matroska file is shorter than its container says.
+
+    The number of frames does not tell: Matroska stores the duration alone, and that of the longest
+    track; MP4 also counts frames that its edit list leaves out.
+
+    Raises:
+        OSError: as `open_file`.
+    """
+    with open_file(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        head = file.read(12)
+        if head[:4] == b"RIFF":
+            return _end(file, size, _riff_chunk) > size
+        if head[:4] == b"\x1aE\xdf\xa3":
+            return _end(file, size, _ebml_element) > size
+        if head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip"):
+            return _end(file, size, _mp4_box) > size
+        return False
+
+
+def _end(file: BufferedReader, size: int, length_at) -> int:
+    """Where the last part at the top level of a container ends.
+
+    Args:
+        length_at: head of a part → its length in bytes; None if it is unknown or there is no part.
+    """
+    position = 0
+    while position < size:
+        file.seek(position)
+        length = length_at(file.read(16))
+        if not length:
+            break
+        position += length
+    return position
+
+
+def _riff_chunk(head: bytes) -> int | None:
+    """AVI, of one or more RIFF chunks: name, length."""
+    return 8 + int.from_bytes(head[4:8], "little") if head[:4] == b"RIFF" else None
+
+
+def _mp4_box(head: bytes) -> int | None:
+    """MP4 and QuickTime: length (0: up to the end; 1: in the 8 bytes after the name), name."""
+    length = int.from_bytes(head[:4], "big")
+    if length == 1:
+        length = int.from_bytes(head[8:16], "big")
+    return length if length >= 8 else None
+
+
+def _ebml_element(head: bytes) -> int | None:
+    """Matroska and WebM: name and length, numbers whose leading zero bits tell their own length."""
+    name = 9 - head[0].bit_length()
+    if name > 4 or len(head) <= name:
+        return None
+    width = 9 - head[name].bit_length()
+    number = int.from_bytes(head[name : name + width], "big") & ((1 << 7 * width) - 1)
+    is_unknown = width > 8 or number == (1 << 7 * width) - 1
+    return None if is_unknown else name + width + number

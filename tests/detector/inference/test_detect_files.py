@@ -20,6 +20,7 @@ from detector.config.recipe import Evaluation
 from detector.inference import media
 from detector.inference.detect_files import FileDetector
 from detector.inference.media import find_sources, read_picture
+from detector.inference.video_files import is_cut
 
 
 class LowerRight(nn.Module):
@@ -215,6 +216,79 @@ def test_a_video_that_cannot_be_drawn_does_not_stop_the_others(net, tmp_path, vi
         "clip.avi.drawn.mp4",
         "clip.avi.json",
     ]
+
+
+def changed(path, at, content):
+    data = bytearray(path.read_bytes())
+    start = data.index(at) + len(at)
+    data[start : start + len(content)] = content
+    path.write_bytes(data)
+    return path
+
+
+def test_fewer_frames_than_stated_are_an_error_only_if_a_file_is_cut(net, tmp_path, video):
+    intact = [
+        # Matroska's duration is that of the longest track: here of sound, say.
+        changed(clip(tmp_path / "a.mkv"), b"\x44\x89\x88", struct.pack(">d", 700)),
+        # The edit list of an MP4 ends before its last frames.
+        changed(
+            clip(tmp_path / "b.mp4", codec="mp4v"),
+            b"elst",
+            struct.pack(">IIIiI", 0, 1, 300, 0, 65536),
+        ),
+    ]
+    for found, frames, count in zip(found_in(net, intact, tmp_path / "out"), (5, 3), (7, 5)):
+        path = found.source.path
+        assert (found.frames, found.error) == (frames, "")
+        assert found.notes == [f"{path}: has {frames} frames, though its file says {count}"]
+    cut = [tmp_path / "c.avi", tmp_path / "c.mkv"]
+    for path, whole in zip(cut, (video, clip(tmp_path / "whole.mkv"))):
+        data = whole.read_bytes()
+        path.write_bytes(data[: data.rindex(b"\xff\xd8")])  # where the last JPEG begins
+    for path, found in zip(cut, found_in(net, cut, tmp_path / "out")):
+        assert (found.frames, found.notes) == (4, [])
+        assert found.error == f"{path}: ends after 4 of 5 frames; those are done"
+
+
+def box(name, *parts):
+    """Of an MP4 file; its length in 64 bits if it is mdat."""
+    content = b"".join(parts)
+    if name == b"mdat":
+        return struct.pack(">I4sQ", 1, name, 16 + len(content)) + content
+    return struct.pack(">I4s", 8 + len(content), name) + content
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        box(b"ftyp", b"isom") + box(b"moov", bytes(90)) + box(b"mdat", bytes(99)),
+        b"RIFF\4\0\0\0AVI RIFF\x0a\0\0\0AVIX" + bytes(6),
+        b"\x1a\x45\xdf\xa3\x83abc\x18\x53\x80\x67\x40\x05abcde",
+    ],
+)
+def test_a_file_is_cut_if_its_last_part_is(tmp_path, content):
+    path = tmp_path / "video"
+    for end in range(len(content) - 5, len(content)):
+        path.write_bytes(content[:end])
+        assert is_cut(path)
+    for rest in (b"", bytes(30)):
+        path.write_bytes(content + rest)
+        assert not is_cut(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\0\0\1\xba" + bytes(20),  # MPEG: no length
+        struct.pack(">I4s", 0, b"mdat") + bytes(9),  # up to the end, however long
+        b"\x1a\x45\xdf\xa3\x80\x18\x53\x80\x67\x01" + b"\xff" * 7,  # Matroska that was streamed
+        b"\x1a\x45\xdf\xa3",
+    ],
+)
+def test_a_file_of_unknown_length_is_not_cut(tmp_path, content):
+    (tmp_path / "video").write_bytes(content)
+    assert not is_cut(tmp_path / "video")
 
 
 def test_sources(tmp_path):
