@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from argparse import ArgumentParser, Namespace
 from dataclasses import replace
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from detector.base import cli, files
 from detector.base.errors import UserError
 from detector.base.listing import find_names, list_files
 from detector.data.annotations.annotation import Annotation
-from detector.data.annotations.formats import FORMATS, format_of
+from detector.data.annotations.formats import FORMATS, Format, format_of
 from detector.data.image_files import read_image
 from detector.data.types import UnreadableImage
 
@@ -66,12 +67,9 @@ def run(args: Namespace) -> dict:
     notes = list(annotation.notes)
     if args.images is not None:
         annotation = with_sizes(annotation, args.images, notes)
-    text = FORMATS[args.to].write(annotation)
-    files.write_text(args.target, text)
     try:
-        losses = find_losses(annotation, FORMATS[args.to].read(args.target))
+        losses = _write(annotation, args.target, FORMATS[args.to])
     except UserError as error:
-        args.target.unlink()
         raise UserError(
             f"{args.source}: cannot be stored as {FORMATS[args.to].title}: {error}"
         ) from error
@@ -101,6 +99,25 @@ def run(args: Namespace) -> dict:
         "lost": losses,
         "notes": notes,
     }
+
+
+def _write(annotation: Annotation, target: Path, target_format: Format) -> dict[str, int]:
+    """Writes a new file; returns what it lacks.
+
+    Raises:
+        UserError: the format cannot store the annotation; there is no file then.
+    """
+    text = target_format.write(annotation)
+    try:
+        files.write_text(target, text)
+    except UnicodeEncodeError as error:
+        line = text.split("\n")[text.count("\n", 0, error.start)]
+        raise UserError(f"the line {line!r} is not valid Unicode; rename the image") from error
+    try:
+        return find_losses(annotation, target_format.read(target))
+    except BaseException:
+        target.unlink()
+        raise
 
 
 def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annotation:
@@ -133,7 +150,17 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
 
 
 def find_losses(before: Annotation, after: Annotation) -> dict[str, int]:
-    """What `after` lacks: the number of faces or images, by the name of the information."""
+    """What `after` lacks: the number of faces or images, by the name of the information.
+
+    Raises:
+        UserError: it has other images.
+    """
+    names = ([image.name for image in annotation.images] for annotation in (before, after))
+    for old_name, new_name in zip_longest(*names):
+        if old_name != new_name:
+            raise UserError(
+                f"the name {old_name!r} would be read back as {new_name!r}; rename the image"
+            )
     counts: dict[str, int] = {}
 
     def count(what: str, number: int) -> None:
@@ -141,7 +168,7 @@ def find_losses(before: Annotation, after: Annotation) -> dict[str, int]:
             counts[what] = counts.get(what, 0) + int(number)
 
     for old, new in zip(before.images, after.images, strict=True):
-        if old.name != new.name or not np.allclose(old.boxes, new.boxes, rtol=0, atol=1.1e-6):
+        if not np.allclose(old.boxes, new.boxes, rtol=0, atol=1.1e-6):
             raise AssertionError(f"{old.name}: its boxes have changed")
         count("sizes of images", old.size not in ((0, 0), new.size))
         same = np.isclose(old.landmarks, new.landmarks, rtol=0, atol=1.1e-6)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -121,6 +122,29 @@ def read_text(path: Path) -> str:
         raise files.cannot_read(path, error, way_out) from error
     except UnicodeDecodeError as error:
         raise UserError(f"{path}: cannot be read as text ({error}); {way_out}") from error
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a value is a finite number of a size that files may have."""
+    return (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and abs(value) < MAX_COORDINATE
+    )
+
+
+def attribute(face: dict, name: str) -> float:
+    """An attribute for formats of numbers, where true is 1; 0 if it is missing or anything else."""
+    value = face.get(name)
+    return value if is_number(value) else float(value is True)
+
+
+def landmark_flags(face: dict) -> list[float]:
+    """Whether each of the five landmarks is hidden; 0 if that is missing or anything else."""
+    flags = face.get("landmark_flags")
+    if isinstance(flags, list) and len(flags) == 5 and all(map(is_number, flags)):
+        return flags
+    return [0] * 5
 
 
 def number(value: float) -> int | float:

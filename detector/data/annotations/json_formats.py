@@ -13,10 +13,11 @@ import numpy as np
 from detector.base.errors import UserError
 from detector.base.listing import clean_name
 from detector.data.annotations.annotation import (
-    MAX_COORDINATE,
     Annotation,
     ImageFaces,
     image_faces,
+    is_number,
+    landmark_flags,
     number,
     read_text,
 )
@@ -162,7 +163,7 @@ def write_coco(annotation: Annotation) -> str:
         for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
             own = {key: value for key, value in face.items() if key != "landmark_flags"}
             known = np.isfinite(points).all(axis=1)
-            flags = face.get("landmark_flags") or [0] * 5
+            flags = landmark_flags(face)
             row: dict = {
                 "id": len(annotations) + 1,
                 "image_id": number_,
@@ -232,17 +233,7 @@ def _box(where: str, face, meaning: str) -> list[float]:
 
 
 def _numbers(value, count: int) -> bool:
-    return (
-        isinstance(value, list)
-        and len(value) == count
-        and all(
-            isinstance(v, (int, float))
-            and not isinstance(v, bool)
-            and math.isfinite(v)
-            and abs(v) < MAX_COORDINATE
-            for v in value
-        )
-    )
+    return isinstance(value, list) and len(value) == count and all(map(is_number, value))
 
 
 def _points(where: str, value) -> Sequence:
@@ -289,13 +280,13 @@ def _size(path: Path, entry: dict) -> tuple[int, int]:
     if not (_is_size(width) and _is_size(height)):
         raise UserError(
             f"{path}: {entry['file_name']}: width {width!r} and height {height!r} "
-            "must be whole numbers above 0, or both left out"
+            "must be whole numbers from 1 to a billion, or both left out"
         )
     return width, height
 
 
 def _is_size(value: object) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+    return isinstance(value, int) and is_number(value) and value > 0
 
 
 def _size_keys(image: ImageFaces) -> dict:

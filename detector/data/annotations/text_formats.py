@@ -12,11 +12,14 @@ from detector.base.listing import clean_name
 from detector.data.annotations.annotation import (
     MAX_COORDINATE,
     Annotation,
+    attribute,
     image_faces,
+    landmark_flags,
     number,
     read_text,
 )
 
+_COUNT = re.compile(r"\d{1,9}")
 WIDER_FLAGS = ("blur", "expression", "illumination", "invalid", "occlusion", "pose")
 
 
@@ -39,7 +42,7 @@ def read_wider(path: Path) -> Annotation:
             at += 1
             continue
         name = _name(path, at, lines[at], names)
-        if at + 1 >= len(lines) or not lines[at + 1].isdecimal():
+        if at + 1 >= len(lines) or not _COUNT.fullmatch(lines[at + 1]):
             got = repr(lines[at + 1]) if at + 1 < len(lines) else "the end of the file"
             raise _bad_line(path, at + 1, f"{got} instead of the number of faces of {name}")
         count = int(lines[at + 1])
@@ -185,7 +188,7 @@ def write_wider(annotation: Annotation) -> str:
     for image in annotation.images:
         lines += [image.name, str(len(image.boxes))]
         lines += [
-            _row([*box, *(face.get(flag, 0) for flag in WIDER_FLAGS)])
+            _row([*box, *(attribute(face, flag) for flag in WIDER_FLAGS)])
             for box, face in zip(image.boxes, image.attributes)
         ]
         if not len(image.boxes):
@@ -206,11 +209,10 @@ def write_retinaface(annotation: Annotation) -> str:
         for box, points, face in zip(image.boxes, image.landmarks, image.attributes):
             row = [*box]
             if has_landmarks:
-                flags = face.get("landmark_flags") or [0] * 5
-                for (x, y), flag in zip(points, flags):
+                for (x, y), flag in zip(points, landmark_flags(face)):
                     row += [x, y, flag] if min(x, y) >= 0 else [-1, -1, -1]  # unknown ones are NaN
                 if "blur_score" in face:
-                    row.append(face["blur_score"])
+                    row.append(attribute(face, "blur_score"))
             lines.append(_row(row))
     return "\n".join(lines) + "\n"
 
@@ -237,8 +239,7 @@ def write_scrfd(annotation: Annotation) -> str:
             if ignored:
                 row.append(1)
             else:  # SCRFD's training wants all 15 numbers
-                flags = face.get("landmark_flags") or [0] * 5
-                for point, flag in zip(points, flags):
+                for point, flag in zip(points, landmark_flags(face)):
                     row += [*point, flag] if np.isfinite(point).all() else [-1, -1, -1]
             lines.append(_row(row))
     return "\n".join(lines) + "\n"

@@ -313,6 +313,58 @@ def test_an_older_file_is_kept_and_a_failed_one_taken_away(converted, tmp_path):
     assert code == 2 and err.count("\n") == 1 and "cannot be read" in err
 
 
+@pytest.mark.parametrize(
+    "to, name, value, count",
+    [
+        ("wider", "occlusion", "partial", 1),
+        ("wider", "blur", [1], 1),
+        ("wider", "pose", True, 0),
+        ("retinaface", "blur_score", "low", 1),
+        ("retinaface", "blur_score", float("nan"), 1),
+        ("retinaface", "landmark_flags", [1, 0], 1),
+        ("scrfd", "landmark_flags", "none", 1),
+        ("scrfd", "landmark_flags", [0, 0, 0, 0, 10**400], 1),
+        ("coco", "landmark_flags", [1], 1),
+    ],
+)
+def test_attributes_of_other_kinds_are_lost_and_counted(
+    converted, tmp_path, to, name, value, count
+):
+    source, target = tmp_path / "a.json", tmp_path / "b"
+    face = {"bbox": [1, 2, 3, 4], "landmarks": [[1, 2]] * 5, "attributes": {name: value}}
+    image = {"file_name": "a/b.jpg", "width": 9, "height": 9, "annotations": [face]}
+    source.write_text(json.dumps([image]))
+    code, _, err = converted(source, target, "--to", to, "--json", tmp_path / "result.json")
+    assert (code, err) == (0, "")
+    assert json.loads((tmp_path / "result.json").read_text())["lost"].get(name, 0) == count
+    assert FORMATS[to].read(target).images[0].boxes.tolist() == [[1, 2, 2, 2]]
+
+
+@pytest.mark.parametrize(
+    "name, says",
+    [
+        ("a/b.jpg ", "the name 'a/b.jpg ' would be read back as 'a/b.jpg'; rename the image"),
+        ("a/b.jpg\n0\na/c.jpg", "the name 'a/b.jpg\\n0\\na/c.jpg' would be read back as 'a/b.jpg'"),
+        ("a/\udcff.jpg", "the line 'a/\\udcff.jpg' is not valid Unicode; rename the image"),
+    ],
+)
+def test_a_name_that_a_format_cannot_store(converted, tmp_path, name, says):
+    source, target = tmp_path / "a.json", tmp_path / "b.txt"
+    source.write_text(json.dumps([{"file_name": "x/y.jpg"}, {"file_name": name}]))
+    code, _, err = converted(source, target, "--to", "wider")
+    assert code == 2 and err.count("\n") == 1 and not target.exists()
+    assert err.startswith(f"error: {source}: cannot be stored as WIDER's text: {says}")
+
+
+def test_a_failed_check_leaves_no_file(tmp_path, monkeypatch):
+    (tmp_path / "a.json").write_text(json.dumps(LIST))
+    monkeypatch.setattr("detector.data.convert.find_losses", lambda *_: 1 / 0)
+    args = [str(tmp_path / "a.json"), str(tmp_path / "b.txt"), "--to", "wider"]
+    with pytest.raises(ZeroDivisionError):
+        run(make_parser().parse_args(args))
+    assert not (tmp_path / "b.txt").exists()
+
+
 def test_scrfd_needs_the_sizes_of_images(converted, tmp_path):
     source, target = tmp_path / "a.txt", tmp_path / "labelv2.txt"
     source.write_text("# a/b.jpg\n1 2 3 4\n")
