@@ -1,4 +1,4 @@
-"""JSON files of this program, which may have been damaged or written by others."""
+"""JSON from files, which may have been damaged or written by others."""
 
 from __future__ import annotations
 
@@ -16,8 +16,17 @@ def read_json(path: Path, limit: int = MAX_BYTES) -> Any:
         OSError: it cannot be read, or has more than `limit` bytes.
         ValueError: it is not JSON in UTF-8, lists a key twice or is nested too deeply.
     """
+    return parse_json(read_text(path, limit))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """The content of JSON from a file.
+
+    Raises:
+        ValueError: as `read_json`.
+    """
     try:
-        return json.loads(read_text(path, limit), object_pairs_hook=_unique)
+        return json.loads(text, object_pairs_hook=_unique)
     except RecursionError as error:
         raise ValueError("lists or mappings are nested too deeply") from error
 

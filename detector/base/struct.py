@@ -114,7 +114,10 @@ def _reader(hint) -> Reader:
         if type(value) is hint:
             return value
         if hint is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-            return float(value)
+            try:
+                return float(value)
+            except OverflowError:
+                raise ConfigError(f"{where}: {value!r} is too large a number") from None
         if hint is int and isinstance(value, float) and value.is_integer() and abs(value) < 2**63:
             return int(value)
         if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):

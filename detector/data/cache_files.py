@@ -23,6 +23,7 @@ import numpy as np
 
 from detector.base.errors import UserError, first_line
 from detector.base.files import write_text
+from detector.base.json_file import read_json
 from detector.data.types import ImageLabel
 
 INDEX, LABELS, PIXELS, SOURCE = "index.json", "labels.npz", "pixels.bin", "source.json"
@@ -62,7 +63,7 @@ def read_index(folder: Path) -> tuple[dict, list[ImageLabel], dict[str, np.ndarr
         DamagedCache: a file is damaged or missing.
     """
     try:
-        info = json.loads((folder / INDEX).read_text(encoding="utf-8"))
+        info = read_json(folder / INDEX)
         labels = (folder / LABELS).read_bytes()
         if "checksum" in info:
             if info.pop("checksum") != _checksum(info):
@@ -139,8 +140,8 @@ def write_source(folder: Path, source: dict | None) -> None:
 def read_source_of(folder: Path) -> dict | None:
     """What `write_source` wrote; None if that is unknown."""
     try:
-        source = json.loads((folder / SOURCE).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):  # missing or damaged
+        source = read_json(folder / SOURCE)
+    except (OSError, ValueError):  # missing or damaged
         return None
     return source if isinstance(source, dict) else None
 

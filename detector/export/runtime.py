@@ -15,8 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from detector.architecture.plan import plan
-from detector.base.errors import UserError
+from detector.base.errors import UserError, first_line
 from detector.base.files import cannot_read, open_file, read_bytes
+from detector.base.json_file import parse_json
 from detector.base.struct import Struct
 from detector.boxes.anchors import priors
 from detector.boxes.postprocess import Detections, postprocess, select
@@ -169,7 +170,12 @@ def load_exported(path: Path, threads: int | None = None) -> Exported:
         raise NotExported(
             f"{path}: is a model of another program; give one that python -m nas.export wrote"
         )
-    graph = Graph.from_dict(json.loads(text), str(path))
+    try:
+        graph = Graph.from_dict(parse_json(text), str(path))
+    except ValueError as error:
+        raise UserError(
+            f"{path}: its metadata {KEY} is not valid JSON ({first_line(error)}); export it again"
+        ) from error
     if tuple(names) != graph.outputs:
         raise UserError(
             f"{path}: has outputs {', '.join(names)}, but should have {', '.join(graph.outputs)}; "

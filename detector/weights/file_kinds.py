@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 import pickletools
 import tarfile
 import zipfile
@@ -13,6 +12,7 @@ from typing import IO
 
 from detector.base.errors import UserError
 from detector.base.files import open_file
+from detector.base.json_file import parse_json
 
 HEAD = 4096
 """Bytes that are enough to recognise a file."""
@@ -209,7 +209,7 @@ def _is_safetensors(head: bytes, size: int) -> bool:
     if 8 + length > len(head):
         return b'"dtype"' in head or b"__metadata__" in head
     try:
-        return isinstance(json.loads(head[8 : 8 + length]), dict)
+        return isinstance(parse_json(head[8 : 8 + length]), dict)
     except ValueError:
         return False
 

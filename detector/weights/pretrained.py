@@ -8,6 +8,7 @@ from pathlib import Path
 
 from detector.base.errors import UserError, first_line
 from detector.base.files import write_text
+from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.detector import Backbone, Detector, Neck, Pixels
 
@@ -94,9 +95,9 @@ def read_start(folder: Path) -> dict | None:
     if not path.is_file():
         return None
     try:
-        start = json.loads(path.read_text(encoding="utf-8"))
+        start = read_json(path)
         return {key: value for key, value in start.items() if key != "layers"}
-    except (AttributeError, RecursionError, ValueError) as error:
+    except (AttributeError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({first_line(error)}); remove it, then resume with --resume"
         ) from error

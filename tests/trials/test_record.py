@@ -21,6 +21,7 @@ def test_equal_parts_of_records_are_one_object(tiny_study):
     "path, value, message",
     [
         (("recipe", "optimizer", "lr"), "a", "^recipe.optimizer.lr: 'a' must be a number"),
+        (("recipe", "optimizer", "lr"), 10**400, "^recipe.optimizer.lr: 10+ is too large a number"),
         (("recipe",), None, "^recipe: None must be a mapping"),
         (("detector", "head", "kindd"), 1, "^detector.head.kindd: unknown key"),
         (("detector", "neck"), 3, "^detector.neck: 3 must be a mapping"),

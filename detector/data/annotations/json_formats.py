@@ -11,6 +11,7 @@ from typing import TypeGuard
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.base.json_file import parse_json
 from detector.base.listing import clean_name
 from detector.data.annotations.annotation import (
     Annotation,
@@ -198,7 +199,7 @@ def write_coco(annotation: Annotation) -> str:
 
 def _json(path: Path):
     try:
-        return json.loads(read_text(path))
+        return parse_json(read_text(path))
     except ValueError as error:
         raise UserError(f"{path}: not valid JSON ({error}); fix it there") from error
 

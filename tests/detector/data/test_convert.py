@@ -214,6 +214,7 @@ def _coco(images=({"id": 1, "file_name": "a/b.jpg"},), classes=("face",), **face
     "content, says",
     [
         (_list(bbox=[1, float("nan"), 3, 4]), "a/b.jpg: face 2: bbox .* four finite numbers"),
+        (_list(bbox=[1, 2, 3, 10**400]), "a/b.jpg: face 2: bbox .* four finite numbers"),
         (_list(bbox=[1, 2, 3]), "a/b.jpg: face 2: bbox"),
         (_list(), "a/b.jpg: face 2: bbox None"),
         (_list(bbox=[1, 2, 3, 4], landmarks=[[1, 2]]), "a/b.jpg: face 2: landmarks"),
@@ -221,6 +222,7 @@ def _coco(images=({"id": 1, "file_name": "a/b.jpg"},), classes=("face",), **face
         ([{"file_name": "../a.jpg"}], "image 1: file_name"),
         ([{"file_name": "a.jpg"}, {"file_name": "a.jpg"}], "image 2: a.jpg is listed twice"),
         ([{"file_name": "a.jpg", "width": 0, "height": 4}], "a.jpg: width 0"),
+        ([{"file_name": "a.jpg", "width": 10**30, "height": 4}], "a.jpg: width 1"),
         ({"annotations": []}, "lists images, annotations and categories"),
         (_coco(bbox=[1, 2, float("inf"), 4]), "annotation 7: bbox .* finite"),
         (_coco(image_id=5), "annotation 7: image_id 5 is not among images"),
@@ -244,6 +246,9 @@ def test_cut_json_and_negative_sizes(tmp_path):
     path = tmp_path / "label.json"
     path.write_text(json.dumps(LIST)[:-9])
     with pytest.raises(UserError, match="not valid JSON"):
+        read_any(path)
+    path.write_text("[" * 100_000)
+    with pytest.raises(UserError, match=r"not valid JSON .*nested too deeply"):
         read_any(path)
     path.write_text(json.dumps(_coco(bbox=[5, 6, -3, 4])))
     found = read_any(path)

@@ -127,6 +127,9 @@ def test_other_files_are_refused_in_one_line(exported, tmp_path):
     text = json.loads({p.key: p.value for p in proto.metadata_props}[KEY])
     helper.set_model_props(proto, {KEY: json.dumps(text | {"post": "boxes"})})
     onnx.save(proto, relabelled)
+    unlabelled = tmp_path / "unlabelled.onnx"
+    helper.set_model_props(proto, {KEY: "junk"})
+    onnx.save(proto, unlabelled)
     for path, says in (
         (stranger, "another program"),
         (cut, "not a readable model"),
@@ -134,6 +137,7 @@ def test_other_files_are_refused_in_one_line(exported, tmp_path):
         (tmp_path / "no.onnx", "no such file"),
         (tmp_path / "model.pt", "must be an .onnx file"),
         (relabelled, "has outputs class_logits"),
+        (unlabelled, "metadata retina-nas is not valid JSON"),
     ):
         with pytest.raises(UserError, match=says) as error:
             load_exported(path)

@@ -103,6 +103,10 @@ KINDS = {
         "a pickle that needs the class trials.objective.Objective",
     ),
     "trap": (lambda: pickle.dumps(np.load), "a pickle that needs the class numpy"),
+    "nested": (
+        lambda: (3000).to_bytes(8, "little") + b'{"a":' + b"[" * 3000,
+        "a file of unknown kind",
+    ),
     "noise": (lambda: bytes(range(128, 256)) * 40, "a file of unknown kind"),
 }
 
