@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import io
-import os
+import shutil
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from detector.base.errors import UserError
-from detector.base.files import atomic_path
+from detector.base.errors import UserError, first_line
+from detector.base.files import atomic_path, reason
 from detector.boxes.anchors import symbolic_priors, symbolic_references
 from detector.boxes.coding import decode, decode_landmarks
 from detector.boxes.logits import face_scores
@@ -86,19 +87,18 @@ def export(
     graph = Graph(detector=config, post=post, settings=settings or Evaluation())
     try:
         content = onnx_bytes(model, graph)
-        with atomic_path(path, suffix=path.suffix, fsync=True) as temporary:
-            if SUFFIXES[path.suffix] == "onnx":
+        if SUFFIXES[path.suffix] == "onnx":
+            with atomic_path(path, fsync=True) as temporary:
                 temporary.write_bytes(content)
-            else:
-                _save_openvino(content, graph, temporary)
-                os.replace(temporary.with_suffix(".bin"), path.with_suffix(".bin"))
+        else:
+            _write_openvino(content, graph, path)
     except ImportError as error:
         raise UserError(
             f"{path}: {error.name} is not installed; pip install {error.name}"
         ) from error
     except OSError as error:
         raise UserError(
-            f"{path}: cannot be written ({error.strerror}); free space or choose another folder"
+            f"{path}: cannot be written ({reason(error)}); free space or choose another folder"
         ) from error
     return path
 
@@ -197,12 +197,28 @@ def _append_nms(proto, graph: Graph) -> None:
     )
 
 
-def _save_openvino(content: bytes, graph: Graph, path: Path) -> None:
+def _write_openvino(content: bytes, graph: Graph, path: Path) -> None:
+    """Writes an .xml file and the .bin beside it; both are complete before one is replaced.
+
+    Raises:
+        OSError: a file cannot be written.
+    """
     import openvino
 
     model = openvino.convert_model(io.BytesIO(content))
     model.set_rt_info(graph.to_json(), [KEY])
-    openvino.save_model(model, path, compress_to_fp16=False)
+    with (
+        atomic_path(path, suffix=path.suffix, fsync=True) as graph_path,
+        atomic_path(path.with_suffix(".bin"), fsync=True) as weights_path,
+    ):
+        saved = graph_path.with_suffix(".bin")  # OpenVINO's choice
+        try:
+            openvino.save_model(model, graph_path, compress_to_fp16=False)
+            shutil.move(saved, weights_path)
+        except RuntimeError as error:  # also for a full disk
+            raise OSError(errno.EIO, f"OpenVINO: {first_line(error)}", str(path)) from error
+        finally:
+            saved.unlink(missing_ok=True)
 
 
 # -- comparison with torch --------------------------------------------------------------------

@@ -1,10 +1,13 @@
 """Exported graphs against torch: every ending, any batch and size, and files that are no model."""
 
+import errno
 import json
+import os
 
 import helpers
 import numpy as np
 import onnx
+import openvino
 import pytest
 import torch
 from onnx import TensorProto, helper
@@ -148,6 +151,33 @@ def test_an_export_that_cannot_be_written(model, tmp_path, monkeypatch):
     monkeypatch.setattr("detector.export.exporter.onnx_bytes", lambda *_: b"x")
     with pytest.raises(UserError, match="cannot be written"):
         export(model, CONFIG, tmp_path / "nowhere" / "m.onnx")
+
+
+def test_an_openvino_export_that_fails_leaves_the_older_pair(exported, tmp_path, monkeypatch):
+    content = exported("model.onnx", "none").read_bytes()
+    monkeypatch.setattr("detector.export.exporter.onnx_bytes", lambda *_: content)
+    path = export(None, CONFIG, tmp_path / "m.xml")
+    older = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    assert sorted(older) == ["m.bin", "m.xml"]
+
+    def on_a_full_disk(model, target, **_):
+        target.with_suffix(".bin").write_bytes(b"half")
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    monkeypatch.setattr(openvino, "save_model", on_a_full_disk)
+    with pytest.raises(UserError, match=r"m\.xml: cannot be written \(OpenVINO: basic_ios"):
+        export(None, CONFIG, path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == older
+
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.undo()
+    monkeypatch.setattr("detector.export.exporter.onnx_bytes", lambda *_: content)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(UserError, match="No space left"):
+        export(None, CONFIG, path)
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == older
 
 
 def test_an_exported_model_is_no_torch_module_with_weights(exported):
