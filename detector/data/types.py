@@ -30,6 +30,15 @@ class ImageLabel:
         return self.name.split("/")[0]
 
 
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+def image_key(name: str) -> str:
+    """`<event>/<file name>` without the image's suffix, the key in lists and prediction files."""
+    stem, dot, suffix = name.rpartition(".")
+    return stem if (dot + suffix).lower() in IMAGE_SUFFIXES else name
+
+
 class ImageSet(Protocol):
     """Labelled images; the same index always returns the same pixels."""
 

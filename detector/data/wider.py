@@ -15,7 +15,7 @@ from detector.data.annotations.formats import read_any
 from detector.data.annotations.text_formats import read_names
 from detector.data.image_files import read_image, read_size
 from detector.data.splits import fingerprint, label_bytes
-from detector.data.types import ImageLabel
+from detector.data.types import ImageLabel, image_key
 
 # Possible paths of a part's annotation, of which the first that exists is read, and its images.
 _ANNOTATIONS = (
@@ -118,6 +118,7 @@ def open_part(root: Path, part: str) -> tuple[FolderImages, list[str]] | None:
             f"the first is {_described(folder, missing[0])}; "
             f"unpack the {part} images to this folder"
         )
+    _check_keys(text, labels)
     notes = list(annotation.notes)
     if others:
         notes.append(f"{text}: read for {part}; {others[0]} exists, too, and was not read")
@@ -174,6 +175,20 @@ def _sizes(folder: Path, listing: Listing, paths: Mapping[str, str]) -> dict[str
         except OSError:  # a link to nothing, or to itself
             continue
     return sizes
+
+
+def _check_keys(text: Path, labels: Sequence[ImageLabel]) -> None:
+    """Raises `UserError` if two images differ in their suffix alone: metrics and prediction files
+    would take them for one."""
+    names: dict[str, str] = {}
+    for label in labels:
+        other = names.setdefault(image_key(label.name), label.name)
+        if other != label.name:
+            raise UserError(
+                f"{text}: lists {other} and {label.name}, which differ in their suffix alone, but "
+                f"predictions are stored without it, as {image_key(other)}.txt; rename one of the "
+                "two, here and on disk"
+            )
 
 
 def _described(folder: Path, name: str) -> str:

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from detector.data.types import ImageLabel
-from detector.metrics.wider_files import image_key
+from detector.data.types import ImageLabel, image_key
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 _FACE = 1  # pycocotools treats id 0 as none, so all ids start at 1

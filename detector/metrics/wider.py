@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 
 from detector.base.errors import UserError
-from detector.data.types import ImageLabel
+from detector.data.types import ImageLabel, image_key
 from detector.metrics.levels import LEVELS
-from detector.metrics.wider_files import image_key, read_official_lists
+from detector.metrics.wider_files import read_official_lists
 
 MIN_HEIGHTS = {"easy": 51, "medium": 31, "hard": 11}
 """Least height of a face in a level, in pixels of the original image; agrees with the official

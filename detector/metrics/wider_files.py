@@ -13,18 +13,12 @@ from pyarrow import csv
 from detector.base import files
 from detector.base.errors import UserError
 from detector.base.listing import find_names, list_files
+from detector.data.types import image_key
 from detector.metrics.levels import LEVELS
 
-_IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 _BLOCK = 1 << 24  # bytes that are parsed together
 _NO_BOXES = np.zeros((0, 5))
 _NO_BOXES.setflags(write=False)  # shared by all images without detections
-
-
-def image_key(name: str) -> str:
-    """`<event>/<file name>` without the image's suffix, the key in lists and prediction files."""
-    stem, dot, suffix = name.rpartition(".")
-    return stem if (dot + suffix).lower() in _IMAGE_SUFFIXES else name
 
 
 def read_official_lists(folder: Path) -> tuple[list[str], list[np.ndarray], dict[str, list]]:

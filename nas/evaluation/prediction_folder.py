@@ -29,7 +29,7 @@ def no_file_fits(folder: Path, names: Iterable[str]) -> UserError:
         names: `<event>/<image>`, with or without the image's suffix.
     """
     from detector.base.listing import list_files
-    from detector.metrics.wider_files import image_key
+    from detector.data.types import image_key
 
     keys = [image_key(name) for name in names]
     files = list(list_files(folder).files)

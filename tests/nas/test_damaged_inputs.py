@@ -54,7 +54,7 @@ ROTATED = b"Exif\0\0MM\0*" + struct.pack(">IHHHIHHI", 8, 1, 0x112, 3, 1, 6, 0, 0
 DAMAGED = {
     "cut.jpg": jpeg()[:-200],
     "cut_behind_a_thumbnail.jpg": jpeg(b"Exif\0\0" + jpeg())[:-200],
-    "cut.png": encoded(".png", picture(60, 80))[:-200],
+    "half.png": encoded(".png", picture(60, 80))[:-200],
     "empty.jpg": b"",
     "text.jpg": b"<html>",
 }

@@ -1,5 +1,6 @@
 """WIDER FACE folders: both layouts, the faults users make, and the real images."""
 
+import json
 import os
 import shutil
 import struct
@@ -316,6 +317,21 @@ def test_accents_may_be_encoded_otherwise(tmp_path, on_disk, listed):
     (tmp_path / "val" / "label.txt").write_text(text)
     data = _open(tmp_path, parts=("val",))
     assert data.warnings == [] and data.val.image(0).shape == (60, 80, 3)
+
+
+def test_images_that_differ_in_their_suffix_alone_are_refused(tmp_path):
+    """Metrics know images without their suffix; one's predictions would replace the other's."""
+    names = ["e/001.jpg", "e/002.jpg", "e/001.png"]
+    for name in names[:2]:
+        _image(tmp_path / "val" / "images" / name)
+    (tmp_path / "annotations").mkdir()
+    content = [{"file_name": name, "annotations": [{"bbox": [1, 2, 9, 9]}]} for name in names]
+    text = tmp_path / "annotations" / "val.json"
+    text.write_text(json.dumps(content))
+    assert len(_open(tmp_path, parts=("val",)).val) == 2  # a missing image has no predictions
+    _image(tmp_path / "val" / "images" / names[2])
+    with pytest.raises(UserError, match=rf"{text}: lists e/001.jpg and e/001.png, .*; rename one"):
+        _open(tmp_path, parts=("val",))
 
 
 # -- SCRFD ------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from detector.base.errors import UserError
+from detector.data.types import image_key
 from detector.metrics import wider_files
 from detector.metrics.wider_files import (
-    image_key,
     parse_predictions,
     read_predictions,
     write_predictions,
