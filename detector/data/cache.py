@@ -35,7 +35,7 @@ from detector.data.sources import read_again
 from detector.data.splits import fingerprint
 from detector.data.types import ImageLabel, ImageSet, UnreadableImage, why_unreadable
 
-_VERSION = 1
+_VERSION = 2
 _MAX_THREADS = 16  # more would decode faster than a disk writes
 logger = logging.getLogger(__name__)
 
@@ -249,7 +249,9 @@ def cache_folder(images: ImageSet, folder: Path, max_side: int | None) -> Path:
 
 
 def _cache_key(images: ImageSet, max_side: int | None) -> str:
-    return fingerprint("cache", _VERSION, images.fingerprint, max_side)
+    """Also of what a cache stores, but a set's fingerprint leaves out: landmarks and sizes."""
+    parts = [part for label in images.labels for part in (label.landmarks.tobytes(), label.size)]
+    return fingerprint("cache", _VERSION, images.fingerprint, max_side, *parts)
 
 
 def _build(

@@ -57,7 +57,8 @@ def fingerprint(*parts: object) -> str:
 
 
 def label_bytes(labels: Sequence[ImageLabel]) -> bytes:
-    """Names and labels as bytes, for a fingerprint."""
+    """Names and labels as bytes, for the fingerprint of a set. Studies record it, so it stays as it
+    is: without the places of landmarks, and sizes."""
     return b"".join(
         part
         for label in labels

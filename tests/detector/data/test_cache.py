@@ -4,13 +4,14 @@ import errno
 import multiprocessing
 import os
 import pickle
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 
 from detector.base.errors import UserError
-from detector.data.cache import CachedImages, cache_images, limit_size
+from detector.data.cache import CachedImages, cache_images, decode_on_demand, limit_size
 from detector.data.synthetic.scenes import SyntheticImages
 from detector.data.types import ImageLabel, UnreadableImage
 
@@ -173,6 +174,21 @@ def test_boxes_are_clipped_once_the_size_is_known(tmp_path):
     np.testing.assert_array_equal(cache.labels[0].boxes, [[25, 5, 30, 15]])
     cache = cache_images(_Blocks(3, box=(31, 5, 50, 15)), tmp_path, None)
     assert len(cache.labels[0].boxes) == 0 and cache.dropped == 3
+
+
+def test_corrected_landmarks_and_sizes_are_those_of_the_cache(tmp_path):
+    """A set's fingerprint, which studies record, leaves them out."""
+    images = _Blocks(3)
+    for landmarks, size in ((5.0, (60, 42)), (7.0, (60, 42)), (7.0, (30, 21))):
+        images.labels[1] = replace(
+            images.labels[1], size=size, landmarks=np.full((1, 5, 2), landmarks, np.float32)
+        )
+        for cache in (
+            cache_images(images, tmp_path, None),
+            decode_on_demand(images, tmp_path, None),
+        ):
+            assert cache.labels[1].landmarks[0, 0, 0] == landmarks
+            assert cache.labels[1].size == size
 
 
 def test_an_empty_set(tmp_path):
