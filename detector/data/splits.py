@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from detector.data.types import ImageLabel, ImageSet
+from detector.data.types import ImageLabel, ImageSet, event_of
 
 
 def stratified(names: Sequence[str], share: float, seed: int, purpose: str) -> list[bool]:
@@ -18,14 +18,14 @@ def stratified(names: Sequence[str], share: float, seed: int, purpose: str) -> l
     more images at least one is drawn and one is not. Different purposes draw independently.
 
     Args:
-        names: `<event>/<file>`, without duplicates.
+        names: `<event>/<file>`, without duplicates; those without a folder are of one event.
         share: in (0, 1); 1 draws all.
     """
     if share >= 1:
         return [True] * len(names)
     events: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        events[name.split("/")[0]].append(name)
+        events[event_of(name)].append(name)
     drawn: set[str] = set()
     total = 0
     for event in sorted(events):

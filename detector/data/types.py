@@ -14,7 +14,7 @@ class ImageLabel:
     """The ground truth of one image, in pixels of the original image."""
 
     name: str
-    """`<event>/<file name>`, unique in a set."""
+    """`<event>/<file name>`, unique in a set; a set without folders has file names alone."""
     size: tuple[int, int]
     """(width, height) of the original image; (0, 0) if unknown before it is decoded."""
     boxes: np.ndarray
@@ -27,7 +27,13 @@ class ImageLabel:
 
     @property
     def event(self) -> str:
-        return self.name.split("/")[0]
+        return event_of(self.name)
+
+
+def event_of(name: str) -> str:
+    """The event of an image's name; "", as of all others like it, if that has no folder."""
+    event, slash, _ = name.partition("/")
+    return event if slash else ""
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

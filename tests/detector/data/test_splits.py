@@ -45,6 +45,26 @@ def test_seeds_and_purposes_draw_differently():
     assert len(set(draws)) == 4
 
 
+def test_images_without_folders_are_drawn_at_random():
+    """By seed and purpose, not every n-th of the sorted names."""
+    names = [f"{i:03}.jpg" for i in range(100)]
+    draws = {
+        tuple(stratified(names, 0.2, seed, purpose))
+        for seed in (0, 1)
+        for purpose in ("fraction", "holdout")
+    }
+    assert len(draws) == 4 and all(sum(draw) == 20 for draw in draws)
+    assert all(len(set(np.diff(np.flatnonzero(draw)))) > 3 for draw in draws)
+
+
+def test_recorded_selections_stay():
+    """Studies record the fingerprint of the images that these are (version 0.1.0 drew them)."""
+    names = [f"{e}--E/{i}.jpg" for e in range(5) for i in range(7)] + ["9--Alone/0.jpg"]
+    drawn = [name for name, flag in zip(names, stratified(names, 0.2, 3, "holdout")) if flag]
+    expected = "0--E/2 1--E/0 1--E/2 2--E/6 3--E/2 3--E/4 4--E/2"
+    assert [name.removesuffix(".jpg") for name in drawn] == expected.split()
+
+
 def test_subset_reads_the_same_images(tiny_data):
     images = tiny_data.all_train
     subset = Subset(images, [3, 1], "two")
