@@ -121,12 +121,13 @@ def _write(annotation: Annotation, target: Path, target_format: Format) -> dict[
 
 
 def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annotation:
-    """Adds the sizes of the images in `folder`, and to `notes` a line about unreadable ones.
+    """Adds the sizes of the images in `folder`, and to `notes` a line about unreadable images, and
+    one about those of another size than the annotation says.
 
     Raises:
         UserError: no image can be read.
     """
-    images, unreadable = [], []
+    images, unreadable, other = [], [], []
     paths = find_names([image.name for image in annotation.images], list_files(folder).files)
     for image in annotation.images:
         try:
@@ -136,6 +137,10 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
             images.append(image)
         else:
             images.append(replace(image, size=(width, height)))
+            if image.size not in ((0, 0), (width, height)):
+                other.append(
+                    f"{image.name} has {width}×{height} px, not {image.size[0]}×{image.size[1]}"
+                )
     if len(unreadable) == len(images):
         raise UserError(
             f"{folder}: none of the {len(images)} images can be read there, the first "
@@ -145,6 +150,11 @@ def with_sizes(annotation: Annotation, folder: Path, notes: list[str]) -> Annota
         notes.append(
             f"{folder}: {len(unreadable)} of {len(images)} images cannot be read, the "
             f"first: {unreadable[0]}; their faces are kept, their sizes unknown"
+        )
+    if other:
+        notes.append(
+            f"{folder}: {len(other)} of {len(images)} images have another size than the annotation "
+            f"says, the first: {other[0]}; theirs is written, their faces are unchanged: check them"
         )
     return Annotation(images)
 

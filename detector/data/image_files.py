@@ -71,6 +71,26 @@ def read_size(path: Path) -> tuple[int, int]:
     return size
 
 
+def check_label_size(path: Path, image: np.ndarray, label: tuple[int, int]) -> None:
+    """Check that an image is what its label describes, or that scaled as a whole: that some scale
+    gives both sides to within a pixel.
+
+    Args:
+        image: [H, W, 3], as `read_image` returns it.
+        label: (width, height) of the image by its label; (0, 0) if it does not tell.
+
+    Raises:
+        UnreadableImage: it is not.
+    """
+    height, width = image.shape[:2]
+    if label[0] and abs(width * label[1] - height * label[0]) > label[0] + label[1]:
+        raise UnreadableImage(
+            f"{path}: has {width}×{height} px as stored, but {label[0]}×{label[1]} by its label; "
+            "correct width, height and boxes in the label file, or, if the image has an EXIF "
+            "rotation, store it rotated"
+        )
+
+
 def _read(path: Path) -> bytes:
     try:
         return files.read_bytes(path)

@@ -58,7 +58,8 @@ class ImageSet(Protocol):
 
     def image(self, index: int) -> np.ndarray:
         """uint8 [H, W, 3], BGR. May be smaller than `labels[index].size` (same aspect): boxes
-        scale by H / height. Raises `UnreadableImage` for a file that cannot be decoded."""
+        scale by H / height. Raises `UnreadableImage` for a file that cannot be decoded, or whose
+        aspect is not that of its label."""
 
     def size(self, index: int) -> tuple[int, int]:
         """(width, height) of the original image, from the file's header if possible. Raises
@@ -66,7 +67,8 @@ class ImageSet(Protocol):
 
 
 class UnreadableImage(Exception):
-    """A file that cannot be decoded as an image; it is skipped and counted."""
+    """A file that cannot be decoded as an image, or not as the one that its label describes; it is
+    skipped and counted."""
 
 
 def why_unreadable(images: ImageSet, name: str) -> str:

@@ -13,7 +13,7 @@ from detector.base.errors import UserError
 from detector.base.listing import Listing, find_names, list_files
 from detector.data.annotations.formats import read_any
 from detector.data.annotations.text_formats import read_names
-from detector.data.image_files import read_image, read_size
+from detector.data.image_files import check_label_size, read_image, read_size
 from detector.data.splits import fingerprint, label_bytes
 from detector.data.types import ImageLabel, image_key
 
@@ -70,7 +70,10 @@ class FolderImages:
         return len(self.labels)
 
     def image(self, index: int) -> np.ndarray:
-        return read_image(self._path(index))
+        path = self._path(index)
+        image = read_image(path)
+        check_label_size(path, image, self.labels[index].size)
+        return image
 
     def size(self, index: int) -> tuple[int, int]:
         return read_size(self._path(index))

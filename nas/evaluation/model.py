@@ -99,10 +99,12 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         }
         print(f"next:\n  {command('nas.export', {'format': 'onnx', **flags})}")
     if unreadable := result["unreadable"]:
+        from detector.data.types import why_unreadable
+
         print("cannot be read:\n  " + "\n  ".join(unreadable))
         raise PartialFailure(
-            f"{len(unreadable)} of {len(scored.images)} images cannot be read; they count as "
-            "having no detections",
+            f"{len(unreadable)} of {len(scored.images)} images cannot be read, the first: "
+            f"{why_unreadable(scored.images, unreadable[0])}; they count as having no detections",
             result,
         )
     return result
@@ -115,6 +117,7 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
     Raises:
         UserError: the data cannot be used, or none of its images can be read.
     """
+    from detector.data.types import why_unreadable
     from detector.inference.predict import coco_rows, wider_rows
     from detector.metrics.coco import coco_ap
     from detector.metrics.custom import custom_metrics
@@ -138,8 +141,8 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
     detections, unreadable = _detect(model, images, options.settings, device)
     if len(unreadable) == len(images):
         raise UserError(
-            f"{path}: none of the {len(images)} val images can be read, the first is "
-            f"{unreadable[0]}; restore the images"
+            f"{path}: none of the {len(images)} val images can be read, the first: "
+            f"{why_unreadable(images, unreadable[0])}; restore the images"
         )
     predictions = {name: wider_rows(faces) for name, faces in detections.items()}
     ap = wider_ap(predictions, truth)
