@@ -27,6 +27,10 @@ IMAGES = 128
 """Training images that the statistics come from."""
 SEED = 0
 """Chooses those images, for all trainings alike."""
+MAX_SIDE = 1600
+"""px; images that are evaluated larger are scaled down. RetinaFace's own test has 1600."""
+MAX_PIXELS = 2**24
+"""Most pixels that pass through the network at once, unless a training step has more."""
 
 
 def calibrate(
@@ -51,34 +55,50 @@ def evaluation_images(train: ImageSet, recipe: Recipe, threads: int = 0) -> Iter
         uint8 [B, 3, S, S]: the squares over the whole short side of IMAGES images (of this
         worker's share), with S about the short side that images have in the evaluation.
     """
+    side, shard = evaluation_side(train, recipe), distributed.this_worker()
+    batch_size, parts = batching(recipe, min(recipe.batch_size, IMAGES, len(train)), side)
     plain = replace(
         recipe,
-        size=evaluation_side(train, recipe),
-        batch_size=min(recipe.batch_size, IMAGES),
+        size=side,
+        batch_size=batch_size,
         augmentation=replace(
             recipe.augmentation, scales=(1.0,), photometric=0.0, permute_channels=0.0
         ),
     )
-    count = -(-IMAGES // plain.batch_size)
-    shard = distributed.this_worker()
+    count = -(-IMAGES // batch_size)
     for number, batch in enumerate(
         batches(train, plain, epoch=0, seed=SEED, workers=threads, shard=shard), 1
     ):
-        for part in batch.parts(recipe.accumulate):
+        for part in batch.parts(parts):
             yield part.images
         if number == count:
             return
 
 
+def batching(recipe: Recipe, batch_size: int, side: int) -> tuple[int, int]:
+    """Images of a batch of all workers together, and the parts that each worker divides its share
+    into: those of a training step, if their squares of `side` px are not too many (MAX_PIXELS).
+
+    Args:
+        batch_size: that a training step would have.
+    """
+    world_size = distributed.this_worker().world_size
+    images = -(-batch_size // (recipe.accumulate * world_size))  # that pass through at once
+    most = max(MAX_PIXELS, images * recipe.size**2) // side**2
+    if images <= most:
+        return batch_size, recipe.accumulate
+    return images // -(-images // most) * world_size, 1
+
+
 def evaluation_side(train: ImageSet, recipe: Recipe) -> int:
     """The median short side in px that the images have in the recipe's evaluation, rounded to a
-    multiple of 32, but at least the size of the training crops: a full training is watched at a
-    small size, and finally evaluated at the original one."""
+    multiple of 32 and at most MAX_SIDE, but at least the size of the training crops: a full
+    training is watched at a small size, and finally evaluated at the original one."""
     sizes = [label.size for label in train.labels if label.size[0] > 0]
     if not sizes:
         return recipe.size
     short = np.median([min(input_size(size, recipe.evaluation)) for size in sizes])
-    return max(recipe.size, round(float(short) / 32) * 32)
+    return max(recipe.size, min(round(float(short) / 32) * 32, MAX_SIDE))
 
 
 @torch.no_grad()
@@ -86,8 +106,8 @@ def recalibrate_batchnorm(
     model: nn.Module, images: Iterable[Tensor], recipe: Recipe, precision: Precision
 ) -> None:
     """Recomputes batch normalisation's running statistics with the current weights, as the mean of
-    those of the batches. Training itself never reads them. The statistics of several workers are
-    averaged; frozen batch normalisation keeps its own.
+    those of the batches, weighted by their images. Training itself never reads them. The statistics
+    of several workers are averaged; frozen batch normalisation keeps its own.
 
     Args:
         images: batches uint8 [B, 3, H, W] to compute the statistics from.
@@ -100,10 +120,12 @@ def recalibrate_batchnorm(
         norm.reset_running_stats()
     model.train()
     device = next(model.parameters()).device
-    for number, batch in enumerate(images, 1):
+    total = 0
+    for batch in images:
+        total += len(batch)
         for norm in norms:
             # A cumulative average; torch's own (momentum None) reads a counter from the GPU.
-            norm.momentum = 1 / number
+            norm.momentum = len(batch) / total
         with precision.autocast:
             model(batch.to(device, memory_format=memory_format(recipe)))
     for norm, momentum in zip(norms, momenta):

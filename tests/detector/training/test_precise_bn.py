@@ -1,17 +1,22 @@
 """Precise BN: statistics of the right images, computed right."""
 
+import itertools
 from dataclasses import replace
+from types import SimpleNamespace
 
 import helpers
 import numpy as np
 import pytest
 import torch
 
+from detector.config.presets import load_preset
 from detector.config.recipe import Augmentation, Evaluation, Recipe
+from detector.config.shipped import shipped_files
 from detector.data.loader import batches
 from detector.network.model import build_detector
 from detector.training import precise_bn
 from detector.training.precise_bn import (
+    batching,
     calibrate,
     evaluation_images,
     evaluation_side,
@@ -97,3 +102,44 @@ def test_images_are_always_the_same_and_unchanged_in_colour(tiny_data, monkeypat
 def test_parts_of_accumulated_steps_are_small(tiny_data):
     parts = list(evaluation_images(tiny_data.train, replace(RECIPE, accumulate=2)))
     assert {len(images) for images in parts} == {2}
+
+
+def test_large_images_are_scaled_down_and_pass_in_small_batches(tiny_data, monkeypatch):
+    """A photograph of 12 megapixels would take a gigabyte by itself."""
+    photographs = [replace(label, size=(4000, 3000)) for label in tiny_data.train.labels]
+    whole = replace(RECIPE, evaluation=Evaluation())
+    train = SimpleNamespace(labels=photographs)
+    assert evaluation_side(train, whole) == precise_bn.MAX_SIDE
+    assert evaluation_side(train, replace(whole, size=2048)) == 2048
+    (uncut,) = itertools.islice(evaluation_images(tiny_data.train, RECIPE), 1)
+    side = uncut.shape[2]
+    monkeypatch.setattr(precise_bn, "MAX_PIXELS", 3 * side**2)
+    monkeypatch.setattr(precise_bn, "IMAGES", 4)
+    small = replace(RECIPE, size=32)
+    monkeypatch.setattr(precise_bn, "evaluation_side", lambda *_: side)
+    cut = list(evaluation_images(tiny_data.train, small))
+    assert [len(images) for images in cut] == [2, 2] and torch.cat(cut).equal(uncut)
+    # A training step of as many pixels fits into memory, so these do, too.
+    larger = replace(RECIPE, size=side)
+    assert [len(images) for images in evaluation_images(tiny_data.train, larger)] == [4]
+
+
+def test_batches_of_shipped_recipes_on_wider_are_those_of_training():
+    """So the results that were recorded with them stay."""
+    labels = [SimpleNamespace(size=(1024, height)) for height in (683, 684, 768)]
+    recipes = [load_preset(path.stem)[1] for path in shipped_files("preset")]
+    for recipe in recipes + [replace(recipe, batch_size=12, size=192) for recipe in recipes]:
+        side = evaluation_side(SimpleNamespace(labels=labels), recipe)
+        assert side < precise_bn.MAX_SIDE
+        assert batching(recipe, recipe.batch_size, side) == (recipe.batch_size, recipe.accumulate)
+
+
+def test_the_mean_of_unequal_batches_is_that_of_their_images():
+    images = torch.randint(
+        0, 256, (5, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    model = build_detector(CONFIG)
+    recalibrate_batchnorm(model, images.split([4, 1]), RECIPE, Precision(RECIPE, CPU))
+    first = model.backbone.stages[0][0].conv(model.normalise(images))
+    mean = model.backbone.stages[0][0].norm.running_mean
+    assert torch.allclose(mean, first.mean((0, 2, 3)), rtol=1e-4, atol=1e-3)
