@@ -125,7 +125,7 @@ class CachedImages(_Index):
             raise self._damaged(f"{PIXELS}: {error.strerror}") from error
 
     def _check(self, index: int, image: np.ndarray) -> np.ndarray:
-        """An image after its first read: `image`, or if that is damaged the repaired one."""
+        """`image` after its first read, repaired in the mapped pixels, too, if it is damaged."""
         assert self.checksums is not None
         if zlib.crc32(image.data) != self.checksums[index]:
             repaired = self._decode_again(index)
@@ -138,7 +138,7 @@ class CachedImages(_Index):
                     self.labels[index].name,
                 )
             if not np.array_equal(image, repaired):  # the file could not be written
-                return repaired
+                image[:] = repaired  # in this process's copy of the pages
         self._checked[index] = True
         return image
 
@@ -158,7 +158,7 @@ class CachedImages(_Index):
             raise self._damaged(f"the checksum of image {name} is wrong, and its file has changed")
         image = np.ascontiguousarray(image)
         with suppress(OSError), open(self.folder / PIXELS, "r+b") as pixels:
-            pixels.seek(self.starts[index])  # a full or read-only disk: it is decoded each time
+            pixels.seek(self.starts[index])  # a full or read-only disk: each process decodes it
             pixels.write(image.data)
         return image
 

@@ -1,5 +1,6 @@
 """A damaged cache is noticed and made anew; nothing is trained on what is not the images."""
 
+import errno
 import json
 import multiprocessing
 import zipfile
@@ -14,6 +15,7 @@ from detector.data.cache import CachedImages, cache_images, decode_on_demand
 from detector.data.cache_files import DamagedCache
 from detector.data.open import open_data
 from detector.data.prepare import Part, open_or_cache
+from detector.data.sources import read_again
 from detector.data.splits import Subset
 from detector.data.synthetic.scenes import SyntheticImages
 from detector.data.types import ImageLabel
@@ -102,6 +104,31 @@ def test_a_worker_decodes_all_again(cache, damage):
     start, end = worker.starts[4], worker.starts[5]
     np.testing.assert_array_equal(worker.pixels[start:end], expected[4].reshape(-1))
     assert_same(worker, expected)
+
+
+def test_pixels_are_repaired_though_the_file_cannot_be_written(cache, monkeypatch):
+    """The GPU's feed reads `pixels` after `check_all`; another user's cache may be read-only."""
+    expected = pixels_of(cache)
+    flip(cache.folder / "pixels.bin", int(cache.starts[3]) + 7)
+    damaged = (cache.folder / "pixels.bin").read_bytes()
+    worker = CachedImages(cache.folder)
+
+    def read_only(path, mode="r", *rest):
+        if "+" in mode:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return open(path, mode, *rest)
+
+    monkeypatch.setattr("detector.data.cache.open", read_only, raising=False)
+    decoded = []
+    monkeypatch.setattr(
+        "detector.data.cache.read_again",
+        lambda source, name: decoded.append(name) or read_again(source, name),
+    )
+    worker.check_all()
+    np.testing.assert_array_equal(worker.pixels, np.concatenate([e.ravel() for e in expected]))
+    assert_same(worker, expected)
+    assert decoded == [cache.labels[3].name]
+    assert (cache.folder / "pixels.bin").read_bytes() == damaged
 
 
 def test_an_image_is_checked_once(cache, monkeypatch):
