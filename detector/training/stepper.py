@@ -208,6 +208,11 @@ class Stepper:
             )
             for part in parts
         ]
+        # Before the capture, in which they could not be computed: an evaluation of images of many
+        # sizes drops those of the crops from the cache.
+        anchors = [priors(self._config, part.image_size, self.device) for part in parts]
+        if self._teacher is not None:
+            anchors += [self._teacher.priors(part.image_size) for part in parts]
         graph = torch.cuda.CUDAGraph()
         if self._pool is None:
             self._pool = torch.cuda.graph_pool_handle()
@@ -217,9 +222,6 @@ class Stepper:
             graph, pool=self._pool, stream=self.stream, capture_error_mode="thread_local"
         ):
             values = self._values(inputs)
-        anchors = [priors(self._config, part.image_size, self.device) for part in parts]
-        if self._teacher is not None:
-            anchors += [self._teacher.priors(part.image_size) for part in parts]
         return _Graph(graph, inputs, values, anchors)
 
 

@@ -1,14 +1,19 @@
 """Steps as the training takes them, as far as a CPU can tell; test_gpu.py has the graphs."""
 
+from contextlib import contextmanager
+from dataclasses import replace
+
+import helpers
 import pytest
 import torch
 
-from detector.config.detector import Backbone, Context, Detector, Neck
+from detector.boxes import anchors
+from detector.config.detector import Anchors, Backbone, Context, Detector, Neck
 from detector.config.recipe import Optimizer, Recipe
 from detector.data.loader import batches
 from detector.network.model import build_detector
 from detector.training.optim import make_optimizer
-from detector.training.step import Precision, train_step
+from detector.training.step import Precision, load_teacher, train_step
 from detector.training.stepper import Stepper
 
 CONFIG = Detector(
@@ -75,3 +80,27 @@ def test_training_continues_if_no_graph_can_be_captured(some, monkeypatch, caplo
     (message,) = caplog.messages
     assert "\n" not in message and "no CUDA graph of the step (operation not permitted" in message
     assert stepper._mode(1000) == "eager"
+
+
+@pytest.mark.parametrize("taught", [False, True])
+def test_anchors_are_computed_before_a_capture(some, monkeypatch, tmp_path, taught):
+    """In which they cannot be copied to the GPU; an evaluation may have dropped them."""
+
+    @contextmanager
+    def graph(*_, **__):
+        before = anchors._cached.cache_info().misses
+        yield
+        assert anchors._cached.cache_info().misses == before
+
+    monkeypatch.setattr(torch.cuda, "graph", graph)
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: None)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: 0)
+    teacher = None
+    if taught:
+        design = replace(CONFIG, anchors=Anchors(sizes=((16.0,), (32.0,), (64.0,))))
+        teacher = load_teacher(helpers.teacher_file(tmp_path, design), CONFIG, RECIPE, CPU)
+    model, optimizer, rest = make()
+    stepper = Stepper(model, optimizer, *rest, teacher=teacher)
+    anchors._cached.cache_clear()
+    captured = stepper._capture(on_cpu(some[0]))
+    assert len(captured.anchors) == (2 if taught else 1)
