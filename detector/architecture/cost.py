@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from detector.architecture.layers import Size, level_size
+from detector.architecture.layers import Conv, Norm, Size, level_size
 from detector.architecture.plan import plan
 from detector.config.detector import Detector
 
@@ -32,3 +32,15 @@ def layer_costs(config: Detector, size: Size = (640, 640)) -> list[tuple[str, in
             params[leaf_name] = leaf.params
             macs[leaf_name] = macs.get(leaf_name, 0) + leaf.macs(leaf_size)
     return [(name, params[name], macs[name]) for name in params]
+
+
+def fewest_normalized_cells(config: Detector, size: Size) -> int:
+    """Cells of the smallest map that passes through batch normalisation, for an image of `size`
+    (height, width) px; without what a plugin's layer does by itself."""
+    outputs = (
+        leaf.out(leaf_size)
+        for name, layer, level in plan(config).uses()
+        for _, leaf, leaf_size in layer.leaves(level_size(size, level), name)
+        if isinstance(leaf, Norm) or (isinstance(leaf, Conv) and leaf.norm and not leaf.norm_groups)
+    )
+    return min((height * width for height, width in outputs), default=size[0] * size[1])

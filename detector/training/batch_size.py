@@ -16,7 +16,13 @@ from detector.config.recipe import Recipe
 from detector.data.loader import Batch
 from detector.network.model import build_detector
 from detector.training.optim import make_optimizer
-from detector.training.step import Precision, load_teacher, memory_format, set_train_mode
+from detector.training.step import (
+    Precision,
+    check_normalization,
+    load_teacher,
+    memory_format,
+    set_train_mode,
+)
 from detector.training.stepper import MIN_STEPS_FOR_GRAPHS, TIMED_STEPS, WARMUP_STEPS, Stepper
 from detector.training.teacher import TeacherFile
 
@@ -65,6 +71,7 @@ def time_step(
         graph: as for `Stepper`.
         teacher: as for `fit`.
     """
+    check_normalization(config, recipe, recipe.batch_size, device)
     precision = Precision(recipe, device)
     model = build_detector(config)
     # torch's stubs lack this overload

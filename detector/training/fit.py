@@ -20,7 +20,7 @@ from detector.training.epoch import Epoch, EpochSteps, Progress
 from detector.training.feed import Feed
 from detector.training.precise_bn import calibrate
 from detector.training.state import start_or_resume
-from detector.training.step import Precision, load_teacher
+from detector.training.step import Precision, check_normalization, load_teacher
 from detector.training.stepper import Stepper
 from detector.training.teacher import TeacherFile
 from detector.weights.file_names import LAST
@@ -70,13 +70,15 @@ def fit(
         progress: called after each step (on a GPU, which is never waited for, some steps later).
 
     Raises:
-        UserError: no GPU for `cuda`, no training images, fewer images a step than workers, weights
-            or a last.pt of another design, recipe or teacher, a full disk.
+        UserError: no GPU for `cuda`, no training images, fewer images a step than workers, or too
+            few for batch normalisation; weights or a last.pt of another design, recipe or teacher;
+            a full disk.
         TrainingError: a loss that is not finite, in fp16 one that stays so; last.pt remains that of
             the epoch before. On a GPU it is detected some steps later.
     """
     torch_device, worker = choose_device(device), distributed.this_worker()
     batch_size = _batch_size(train, recipe, worker)
+    check_normalization(config, recipe, batch_size, torch_device)
     path = Path(workdir) / LAST
     state = start_or_resume(
         config, recipe, path, torch_device, init, teacher.record if teacher else None

@@ -8,6 +8,8 @@ from contextlib import AbstractContextManager
 import torch
 from torch import Tensor, nn
 
+from detector.architecture.cost import fewest_normalized_cells
+from detector.base.errors import UserError
 from detector.boxes.anchors import priors
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
@@ -150,6 +152,32 @@ def gradient_step(
     precision.scaler.step(optimizer)
     precision.scaler.update()
     return dict(zip(losses, distributed.all_reduce_sum(torch.stack(shares).sum(0)).unbind()))
+
+
+def check_normalization(
+    config: Detector, recipe: Recipe, batch_size: int, device: torch.device
+) -> None:
+    """Check that batch normalisation has more than one value of each channel in every part of a
+    step; torch computes no variance of one.
+
+    Args:
+        batch_size: images of a step of all workers.
+
+    Raises:
+        UserError: it has not.
+    """
+    world_size = distributed.this_worker().world_size
+    synchronized = recipe.norm == "sync" and device.type == "cuda" and world_size > 1
+    fewest = max(batch_size // world_size // recipe.accumulate, 1)  # images of a part
+    if recipe.norm == "frozen" or synchronized or fewest > 1:
+        return
+    if fewest_normalized_cells(config, (recipe.size, recipe.size)) == 1:
+        workers = f", {world_size} workers" * (world_size > 1)
+        raise UserError(
+            f"size: {recipe.size} with one image at a time (batch_size {batch_size}, accumulate "
+            f"{recipe.accumulate}{workers}): batch normalisation needs more than one value of a "
+            "channel, but the coarsest map has one cell; use larger crops, or more images at a time"
+        )
 
 
 def set_train_mode(model: nn.Module, recipe: Recipe) -> None:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from detector.architecture.cost import cost, layer_costs
+from detector.architecture.cost import cost, fewest_normalized_cells, layer_costs
 from detector.inference.preset_table import PUBLISHED
 from detector.network.counters import thop_cost
-from detector.network.model import blank_detector
+from detector.network.model import blank_detector, build_detector
 
 PROJECT = Path(__file__).resolve().parents[3]
 PRESETS = sorted((PROJECT / "search_spaces" / "presets").glob("*.yaml"))
@@ -64,3 +65,17 @@ def test_layers_are_named_as_the_modules_they_become(random_design, seed):
 def test_costing_imports_no_torch():
     code = "import sys, detector.cost; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+@pytest.mark.parametrize("seed", range(26))
+def test_one_cell_to_normalize_is_what_torch_refuses(random_design, seed):
+    """One image in training mode: torch's batch normalisation needs more than one value."""
+    config = random_design(seed)
+    for side in (32, 64):
+        model = build_detector(config).train()
+        image = torch.randint(0, 256, (1, 3, side, side), dtype=torch.uint8)
+        if fewest_normalized_cells(config, (side, side)) == 1:
+            with pytest.raises(ValueError, match="more than 1 value per channel"):
+                model(image)
+        else:
+            model(image)

@@ -196,6 +196,18 @@ def test_another_training_in_the_folder_is_refused(tiny_data, tmp_path, fake_ap)
         next(fit.fit(design, RECIPE, tiny_data.train, None, workdir=tmp_path, device="cpu"))
 
 
+@pytest.mark.parametrize(
+    ("images", "changes"), [(4, {"batch_size": 4, "accumulate": 4}), (1, {"batch_size": 4})]
+)
+def test_a_single_value_to_normalize_is_refused_in_one_line(tiny_data, tmp_path, images, changes):
+    """Torch's own message names neither setting nor way out."""
+    recipe = replace(RECIPE, size=32, **changes)
+    data = replace(tiny_data, train=Subset(tiny_data.train, range(images), "few"))
+    with pytest.raises(UserError, match=r"size: 32 with one image at a time .*; use larger crops"):
+        run(data, tmp_path, recipe)
+    assert not list(tmp_path.iterdir())
+
+
 def test_devices(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert fit.choose_device("auto").type == fit.choose_device("cpu").type == "cpu"
