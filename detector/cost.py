@@ -21,8 +21,8 @@ thop and torch's own counter side by side, and with --latency the time in torch 
 
   python -m detector.cost retinaface_mobile025
   python -m detector.cost retinaface_mobile025 --size 640x480 --per-layer
-  python -m detector.cost runs/retina-001/best/config.yaml --latency --json cost.json
-  python -m detector.cost --table     (all presets beside their published cost, as Markdown)
+  python -m detector.cost runs/retina-001/best/config.yaml --latency
+  python -m detector.cost --table     (all presets beside their published cost)
 
 Weights are random: they do not affect cost, and hardly latency."""
 

@@ -16,11 +16,11 @@ DESCRIPTION = """\
 Find faces in images, folders of images and videos. For each file, a JSON file of the same name in
 the output folder lists boxes [x1, y1, x2, y2], scores and landmarks, in px of the upright image.
 
-  python -m nas.detect photos --output found              (with the most recently retrained model)
+  python -m nas.detect photos --output found     (by the model retrained last)
   python -m nas.detect a.jpg b.mp4 --output found --visualize --confidence 0.5
-  python -m nas.detect photos --output found --checkpoint FILE --preset retinaface_mobile025
+  python -m nas.detect photos --output found --checkpoint FILE --preset yunet_n
   python -m nas.detect photos --output found --model model.onnx
-  python -m nas.detect synthetic --output found --visualize   (some of the built-in drawn scenes)
+  python -m nas.detect synthetic --output found --visualize  (built-in scenes)
 
 Files that cannot be read or drawn are listed at the end, with exit code 1; the others are done."""
 

@@ -16,10 +16,10 @@ Pack everything that a competition wants of a model into one folder: the weights
 configuration, a prediction file for each val image, AP, score and cost, thop's own count, each rule
 with its evidence, a report on how the model was found and trained, and the SHA-256 of all files.
 
-  python -m nas.entry                                     (the most recently retrained model)
+  python -m nas.entry                (the most recently retrained model)
   python -m nas.entry --study retina-001 --onnx --zip
-  python -m nas.entry --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
-  python -m nas.entry --check runs/retina-001/entry       (an entry packed earlier)
+  python -m nas.entry --checkpoint FILE --preset retinaface_mobile025
+  python -m nas.entry --check runs/retina-001/entry   (an entry packed earlier)
 
 The copy is what is evaluated: the packed weights are loaded, counted and run on the val images, as
 by nas.evaluate and with its settings; then all files are read back, and the prediction files are

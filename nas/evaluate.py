@@ -15,11 +15,11 @@ Score a model, or prediction files, on the val images: easy, medium and hard AP 
 protocol, on request also COCO's AP and AR. For a model it also shows parameters, MACs, latency, the
 score, and each rule of the competition with its evidence.
 
-  python -m nas.evaluate                                  (the most recently retrained model)
+  python -m nas.evaluate                (the most recently retrained model)
   python -m nas.evaluate --study retina-001
-  python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025 --data data/widerface
+  python -m nas.evaluate --checkpoint FILE --preset retinaface_mobile025
   python -m nas.evaluate --model model.onnx --data data/widerface
-  python -m nas.evaluate --model face_detection_yunet_2023mar.onnx --data data/widerface
+  python -m nas.evaluate --model face_detection_yunet_2023mar.onnx
   python -m nas.evaluate --predictions DIR --data data/widerface
   python -m nas.evaluate --test-size vga --flip --metric coco
 

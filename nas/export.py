@@ -24,9 +24,9 @@ Write a trained model as an ONNX or OpenVINO file for any batch size and image s
 BGR). The file is then compared with the torch model on the same images: the largest differences
 are printed, and the exit code is 1 if they are more than rounding.
 
-  python -m nas.export --format onnx                      (the most recently retrained model)
+  python -m nas.export --format onnx      (the most recently retrained model)
   python -m nas.export --study retina-001 --format openvino
-  python -m nas.export --checkpoint FILE --preset retinaface_mobile025 --format onnx --post nms
+  python -m nas.export --checkpoint FILE --preset yunet_n --format onnx
   python -m nas.export --format onnx --int8               (model-int8.onnx)
 
 nas.evaluate --model FILE scores the file, nas.detect --model FILE finds faces with it."""

@@ -28,7 +28,7 @@ seeds: the decisions are those of nas.search, but the results of training are lo
 many epochs each combination needs: in the terminal, in replay.md, and as a figure in replay.png.
 
   python -m nas.replay                       # the shipped table
-  python -m nas.replay --record runs/table   # record it from a search that trained every design"""
+  python -m nas.replay --record runs/table     (of a search without a scheduler)"""
 
 TABLE = Path("search_spaces/table.json")
 SCHEDULES = ("12", "2,6,12", "2,6,12 front")

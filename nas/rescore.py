@@ -33,7 +33,8 @@ itself does not change: its own formula guided the search and still decides whic
 
 where params.yaml has a section objective, as in a search space, optionally with weights:
 
-  objective: {metric: params, best: 50e3, worst: 45e6, weights: {accuracy: 2, speed: 1}}
+  objective:
+    {metric: params, best: 50e3, worst: 45e6, weights: {accuracy: 2, speed: 1}}
 
 The score is speed × speed_score + accuracy × accuracy_score. The metric is macs, params or
 latency_ms; speed_score is 1 at best and 0 at worst. Or the score is an expression:

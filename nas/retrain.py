@@ -23,8 +23,8 @@ size; `nas.evaluate` then scores it on the val images.
 
   python -m nas.retrain --best
   python -m nas.retrain --best --study retina-001 --epochs 40 --size 416
-  python -m nas.retrain --top 4      (the 4 best, one after the other; keeps the best retrain)
-  python -m nas.retrain --preset retinaface_mobile025 --study retina-001    (the baseline)
+  python -m nas.retrain --top 4           (the 4 best; keeps the best retrain)
+  python -m nas.retrain --preset retinaface_mobile025     (the baseline)
 
 Without --study, the newest study is used. A preset is trained like the trials of the study; as
 published if there is no study, or if --data is given without --study. A retrain that was

@@ -11,6 +11,7 @@ import os
 import re
 import signal
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
@@ -61,6 +62,20 @@ class Parser(argparse.ArgumentParser):
         raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
 
 
+class _HelpFormatter(argparse.HelpFormatter):
+    """Fills the paragraphs of a description to the terminal's width; those with indented lines,
+    which are examples, stay as they are."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        paragraphs = [
+            paragraph
+            if any(line.startswith(" ") for line in paragraph.splitlines())
+            else textwrap.fill(" ".join(paragraph.split()), width, break_on_hyphens=False)
+            for paragraph in text.split("\n\n")
+        ]
+        return "\n\n".join(paragraphs)
+
+
 def parser(prog: str, description: str) -> Parser:
     """A parser with the flags that every command has, --json and --plugin.
 
@@ -72,7 +87,7 @@ def parser(prog: str, description: str) -> Parser:
         prog=f"python -m {prog}",
         description=description,
         allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_HelpFormatter,
     )
     command_parser.add_argument(
         "--json",

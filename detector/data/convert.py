@@ -24,7 +24,8 @@ Convert an annotation file of faces to another format: wider (WIDER's text), ret
 bbox x1 y1 x2 y2 and landmarks) or coco (COCO with the single class face).
 
   python -m detector.data.convert label.txt label.json --to json
-  python -m detector.data.convert wider_face_val_bbx_gt.txt val.json --to coco --images FOLDER
+  python -m detector.data.convert wider_face_val_bbx_gt.txt val.json \\
+      --to coco --images FOLDER
 
 The new file is read back and compared: what its format cannot store is reported. Numbers are
 rounded to a millionth of a pixel."""
@@ -37,9 +38,10 @@ def make_parser() -> ArgumentParser:
     parser.add_argument("--to", choices=tuple(FORMATS), required=True, help="the format of TARGET")
     parser.add_argument(
         "--from",
+        metavar="FORMAT",
         choices=tuple(FORMATS),
         dest="source_format",
-        help="the format of SOURCE (default: recognised by its first line)",
+        help=f"the format of SOURCE: {', '.join(FORMATS)} (default: recognised by its first line)",
     )
     parser.add_argument(
         "--images",

@@ -18,6 +18,8 @@ def words(text: str, prog: str) -> str:
 @pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")
 @pytest.mark.parametrize("name", COMMANDS)
 def test_a_subcommand_has_the_help_of_its_module(name, monkeypatch, capsys):
+    """Which fits on 80 columns."""
+    monkeypatch.setenv("COLUMNS", "80")
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
@@ -30,6 +32,7 @@ def test_a_subcommand_has_the_help_of_its_module(name, monkeypatch, capsys):
     module_help = capsys.readouterr().out
     assert module_help.startswith(f"usage: python -m {module} ")
     assert words(subcommand_help, f"retina-nas {name}") == words(module_help, f"python -m {module}")
+    assert max(map(len, module_help.splitlines())) <= 80
 
 
 def test_an_error_names_the_subcommand_as_typed(capsys):
