@@ -15,6 +15,7 @@ Nothing heavy is imported before a function needs it.
 from __future__ import annotations
 
 import inspect
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -168,37 +169,17 @@ def search(
     Raises:
         UserError: an argument, a file or the images are wrong, or the search cannot go on.
     """
-    flags = _given(search, locals())
+    arguments = dict(locals())
     from nas.engine.options import SearchOptions
     from nas.rounds.search_in_rounds import search_in_rounds
 
-    options = SearchOptions(
-        space=str(space),
-        budget=budget,
-        study=study,
-        runs_dir=Path(runs_dir),
-        resume=resume,
-        trials=trials,
-        seed=seed,
-        sampler=sampler,
-        scheduler=scheduler,
-        prior=not no_prior,
-        inherit=inherit,
-        max_failures=max_failures,
-        enqueue=None if enqueue is None else Path(enqueue),
-        from_study=from_study,
-        rounds=rounds,
-        full_recipe=None if full_recipe is None else str(full_recipe),
-        data=None if data is None else str(data),
-        data_choice=DataChoice(fraction=fraction, holdout=holdout, select_on=select_on, seed=seed),
-        address=address,
-        device=device,
-        concurrency=concurrency,
-        cpus_per_trial=cpus_per_trial,
-        gpus_per_trial=gpus_per_trial,
-        tracking_uri=tracking_uri,
-        flags=flags,
-    )
+    as_parsed = {
+        "runs_dir": Path(runs_dir),
+        "enqueue": None if enqueue is None else Path(enqueue),
+        "full_recipe": None if full_recipe is None else str(full_recipe),
+        "data": None if data is None else str(data),
+    }
+    options = SearchOptions.of(Namespace(**arguments | as_parsed), _given(search, arguments))
     return Study(search_in_rounds(options)["study"], runs_dir)
 
 

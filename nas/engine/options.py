@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
+from typing import Any
 
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice
@@ -75,35 +76,16 @@ class SearchOptions:
         Raises:
             UserError: a number is out of range.
         """
-        return cls(
-            space=str(args.space),
-            budget=args.budget,
-            study=args.study,
-            runs_dir=args.runs_dir,
-            resume=args.resume,
-            trials=args.trials,
-            seed=args.seed,
-            sampler=args.sampler,
-            scheduler=args.scheduler,
-            prior=not args.no_prior,
-            inherit=args.inherit,
-            max_failures=args.max_failures,
-            enqueue=args.enqueue,
-            from_study=args.from_study,
-            data=args.data,
-            data_choice=DataChoice(
+        others: dict[str, Any] = {
+            "space": str(args.space),
+            "prior": not args.no_prior,
+            "data_choice": DataChoice(
                 fraction=args.fraction,
                 holdout=args.holdout,
                 select_on=args.select_on,
                 seed=args.seed,
             ),
-            address=args.address,
-            device=args.device,
-            concurrency=args.concurrency,
-            cpus_per_trial=args.cpus_per_trial,
-            gpus_per_trial=args.gpus_per_trial,
-            tracking_uri=args.tracking_uri,
-            rounds=args.rounds,
-            full_recipe=args.full_recipe,
-            flags=flags or {},
-        )
+            "flags": flags or {},
+        }
+        names = {option.name for option in fields(cls)} - set(others)
+        return cls(**others, **{name: getattr(args, name) for name in names})
