@@ -103,7 +103,7 @@ def _pretraining(recipe: Recipe | None, origin: Origin | None) -> Rule:
         return Rule(rule="pretrained on ImageNet-1k only", holds=holds, evidence=evidence)
 
     if recipe is None:
-        return rule(None, "weights of another program, without a record of their training")
+        return rule(None, "the file has no record of how its weights were trained")
     own = _own_pretraining(recipe, origin)
     if origin is None or origin.teacher is None:
         return rule(*own)
