@@ -10,6 +10,7 @@ from nas.search_space.named import load_space
 from nas.tracking.runs import tracked_search
 from trials.compute.resources import Node, shares_of, this_machine
 from trials.plugins import check_plugins
+from trials.tracking.mlflow_store import check_store
 
 
 def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
@@ -43,6 +44,7 @@ def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
             from nas.engine.dry_run import dry_run as show_first_designs
 
             return show_first_designs(space, options, shares)
+        check_store(options.tracking_uri, space.name)  # before a study is created
         study, data = open_study(options, space)
         stack.enter_context(study.writing())
         trials = options.trials or study.manifest.trials

@@ -59,8 +59,9 @@ def pack_entry(options: EntryOptions) -> dict:
         UserError: the model, the data or the folder cannot be used; nothing is written then.
         PartialFailure: it is packed, but breaks a rule, or some images cannot be read.
     """
-    check_store(options.tracking_uri)  # report a wrong URI before the evaluation
     source = chosen_model(options.model)
+    # report a wrong URI before the evaluation
+    check_store(options.tracking_uri, source.origin.space if source.origin else None)
     by_config = options.model.preset is not None
     folder = options.output or entry_files.default_folder(source.path)
     entry_files.check_target(folder, archive=options.zip, overwrite=options.overwrite)

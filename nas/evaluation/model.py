@@ -69,8 +69,9 @@ def evaluate_model(options: EvaluateOptions) -> dict:
         UserError: the model or the data cannot be used.
         PartialFailure: some images cannot be read; all others are scored.
     """
-    check_store(options.tracking_uri)  # report a wrong URI before the evaluation
     model = load_subject(options.model)
+    # report a wrong URI before the evaluation
+    check_store(options.tracking_uri, model.origin.space if model.origin else None)
     scored = score(model, options)
     result = scored.result
     folder = model.model.folder if model.model else None

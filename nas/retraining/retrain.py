@@ -88,7 +88,7 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     from detector.metrics.face_counts import check_faces
 
     recipe = full_recipe(candidate, options)  # checks the flags first
-    check_store(options.tracking_uri)  # report a wrong URI before the training
+    check_store(options.tracking_uri, candidate.space)  # report a wrong URI before the training
     start = check_start(candidate.config, recipe.weights, options)
     teacher = choose_teacher(candidate.config, options)
     data_choice, data = _open_data(options, candidate)

@@ -185,6 +185,19 @@ def test_too_little_disk_space_is_reported_before_a_study_is_created(run_here, m
     assert not list(run_here.folder.glob("runs/*"))
 
 
+def test_a_deleted_experiment_is_reported_before_a_study_is_created(run_here):
+    from trials.tracking.mlflow_store import client, experiment_id
+
+    uri = f"sqlite:///{run_here.folder}/mlflow.db"
+    store = client(uri)
+    store.delete_experiment(experiment_id(store, "tiny"))
+    code, _, err = run_here(*SEARCH[1:], "--trials", "2", "--tracking-uri", uri)
+    assert code == 2
+    assert len(err.splitlines()) == 1
+    assert "its experiment tiny was deleted; set MLFLOW_TRACKING_URI=" in err
+    assert not list(run_here.folder.glob("runs/*"))
+
+
 def test_a_disk_that_fills_up_ends_the_search_with_a_line(run_here, monkeypatch):
     """Whatever error it causes: here the one of sqlite if there is no space for a transaction."""
     from optuna.exceptions import StorageInternalError

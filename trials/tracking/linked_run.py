@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from trials.tracking.mlflow_store import (
+    NO_SPACE,
     MetricPoint,
     client,
     experiment_id,
@@ -33,7 +34,7 @@ class RunFacts:
     """Identifies it among the runs of its role: the same retrain again is the same run."""
     title: str
     space: str | None
-    """Name of the experiment; None means "presets"."""
+    """Name of the experiment; None means NO_SPACE."""
     study: str | None
     design: str
     """`arch_hash`, which identifies its trial."""
@@ -65,14 +66,15 @@ class LinkedRun(AbstractContextManager):
         live: record system metrics during the run.
 
     Raises:
-        UserError: the store cannot be used from the start.
+        UserError: the store cannot be used from the start, or its experiment was deleted.
     """
 
     def __init__(
         self, uri: str, facts: RunFacts, *, activity: str, sync_command: str, live: bool = True
     ):
         self._uri, self._facts, self._sync_command, self._live = uri, facts, sync_command, live
-        self._client = client(uri)
+        self._experiment = facts.space or NO_SPACE
+        self._client = client(uri, self._experiment)
         self._backoff = RetryBackoff(activity)
         self._monitor = None
         self._points: list[MetricPoint] = []
@@ -152,7 +154,7 @@ class LinkedRun(AbstractContextManager):
     def _open(self) -> str:
         """Find or create the run; returns its id."""
         facts, store = self._facts, self._client
-        experiment = experiment_id(store, facts.space or "presets")
+        experiment = experiment_id(store, self._experiment)
         own = {"role": facts.role, "key": facts.key}
         existing = next(find_runs(store, experiment, own), None)
         if existing is None:

@@ -7,6 +7,7 @@ import fcntl
 import logging
 import os
 import re
+import shlex
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -19,6 +20,9 @@ from trials.tracking.tracker import TrackerUnavailable
 
 REQUEST_TIMEOUT_S = 5
 """Seconds for one request to a server, artifacts aside."""
+
+NO_SPACE = "presets"
+"""The experiment of runs that belong to no space."""
 
 MetricPoint = tuple[str, float, float | None, int]
 """Name, value, Unix seconds (None: now) and step of a metric."""
@@ -60,11 +64,15 @@ _CAUSES = (  # pattern of MLflow's message; what it means and how to fix it
 )
 
 
-def client(uri: str):
+def client(uri: str, experiment: str | None = None):
     """An MLflow client of a store or server, checked. A new SQLite file is created.
 
+    Args:
+        experiment: name of the one that will be logged to.
+
     Raises:
-        UserError: it does not answer, is damaged or of another version.
+        UserError: it does not answer, is damaged or of another version; or the experiment was
+            deleted.
     """
     import mlflow
 
@@ -75,16 +83,35 @@ def client(uri: str):
         with _folder_lock(file.parent) if file else contextlib.nullcontext():
             mlflow_client = mlflow.MlflowClient(tracking_uri=uri)
             mlflow_client.search_experiments(max_results=1)
+            found = mlflow_client.get_experiment_by_name(experiment) if experiment else None
     except Exception as error:  # whatever SQLAlchemy, alembic, requests or MLflow raise
         raise UserError(f"--tracking-uri {uri}: {cause(error, uri)}") from error
+    if found is not None and found.lifecycle_stage != "active":
+        raise UserError(f"--tracking-uri {uri}: {_deleted(found, uri)}")
     return mlflow_client
 
 
-def check_store(uri: str) -> None:
+def _deleted(experiment, uri: str) -> str:
+    """What to do about a deleted experiment: MLflow keeps it, and takes no other of its name."""
+    number, quoted = experiment.experiment_id, shlex.quote(uri)
+    ways = [f"restore it by `mlflow experiments restore -x {number}`"]
+    if not uri.startswith(("http:", "https:")):  # of a server, only its machine knows the store
+        ways.append(
+            "remove it for good by "
+            f"`mlflow gc --backend-store-uri {quoted} --experiment-ids {number}`"
+        )
+    return (
+        f"its experiment {experiment.name} was deleted; set MLFLOW_TRACKING_URI={quoted} and "
+        f"{' or '.join(ways)}, or name another store, or none"
+    )
+
+
+def check_store(uri: str, space: str | None) -> None:
     """Check a store or server before the work whose results it shall get. Creates nothing.
 
     Args:
         uri: may be none.
+        space: name of the experiment that gets them; None means NO_SPACE.
 
     Raises:
         UserError: it cannot be used.
@@ -93,7 +120,7 @@ def check_store(uri: str) -> None:
         return
     file = sqlite_file(uri)
     if file is None or file.exists():
-        client(uri)
+        client(uri, space or NO_SPACE)
 
 
 def sqlite_file(uri: str) -> Path | None:

@@ -66,11 +66,11 @@ class MlflowView:
         live: the search is running: so is its run, with system metrics where these are wanted.
 
     Raises:
-        UserError: the store cannot be used.
+        UserError: the store cannot be used, or the experiment was deleted.
     """
 
     def __init__(self, uri: str, facts: StudyFacts, live: bool = True):
-        self._client = client(uri)
+        self._client = client(uri, facts.space)
         self._facts, self._uri, self._monitor = facts, uri, None
         self._ended: float | None = None  # end of the last trial
         self._front: dict[int, TrialRecord] = {}

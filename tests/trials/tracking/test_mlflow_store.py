@@ -24,18 +24,18 @@ def empty_store(tmp_path_factory):
 
 def test_a_check_creates_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    check_store("none")
-    check_store("sqlite:///mlflow.db")
-    check_store(f"sqlite:///{tmp_path}/other.db")
+    check_store("none", "tiny")
+    check_store("sqlite:///mlflow.db", None)
+    check_store(f"sqlite:///{tmp_path}/other.db", "tiny")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_check_finds_a_damaged_file_and_a_missing_folder(tmp_path):
     (tmp_path / "mlflow.db").write_bytes(b"no database" * 500)
     with pytest.raises(UserError, match="not a readable database"):
-        check_store(f"sqlite:///{tmp_path}/mlflow.db")
+        check_store(f"sqlite:///{tmp_path}/mlflow.db", None)
     with pytest.raises(UserError, match="none is no folder; make or name another place"):
-        check_store(f"sqlite:///{tmp_path}/none/mlflow.db")
+        check_store(f"sqlite:///{tmp_path}/none/mlflow.db", None)
 
 
 def test_a_store_that_is_read_only_is_one_line(tmp_path, empty_store, monkeypatch):
@@ -43,6 +43,24 @@ def test_a_store_that_is_read_only_is_one_line(tmp_path, empty_store, monkeypatc
     monkeypatch.setattr(mlflow_store.os, "access", lambda path, mode: False)
     with pytest.raises(UserError, match=r"mlflow\.db is read-only for this user"):
         client(f"sqlite:///{tmp_path}/mlflow.db")
+
+
+def test_a_deleted_experiment_is_one_line_and_can_be_restored(tmp_path, empty_store):
+    uri = f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}"
+    store = client(uri)
+    number = experiment_id(store, "tiny")
+    store.delete_experiment(number)
+    with pytest.raises(UserError) as error:
+        check_store(uri, "tiny")
+    assert str(error.value) == (
+        f"--tracking-uri {uri}: its experiment tiny was deleted; set MLFLOW_TRACKING_URI={uri} and "
+        f"restore it by `mlflow experiments restore -x {number}` or remove it for good by `mlflow "
+        f"gc --backend-store-uri {uri} --experiment-ids {number}`, or name another store, or none"
+    )
+    check_store(uri, "other")
+    check_store(uri, None)
+    store.restore_experiment(number)
+    check_store(uri, "tiny")
 
 
 @pytest.mark.parametrize(
