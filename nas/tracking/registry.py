@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from detector.config.recipe import Evaluation
+from trials.tracking.mlflow_store import as_text
 
 NAME, CHAMPION = "retina-nas", "champion"
 SETTINGS = Evaluation(score_threshold=0.5)
@@ -67,7 +68,7 @@ def register(
         store.create_registered_model(NAME, description="Face detectors; see nas.retrain")
     except MlflowException:
         store.get_registered_model(NAME)  # it exists already; otherwise this raises the cause
-    tag_texts = {key: str(value) for key, value in tags.items()}
+    tag_texts = {key: as_text(value) for key, value in tags.items()}
     version = store.create_model_version(NAME, source=logged.model_uri, run_id=run, tags=tag_texts)
     store.set_tag(run, "model_version", version.version)
     current = _holder(store, CHAMPION)

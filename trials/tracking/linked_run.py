@@ -11,6 +11,7 @@ from pathlib import Path
 from trials.tracking.mlflow_store import (
     NO_SPACE,
     MetricPoint,
+    as_text,
     client,
     experiment_id,
     find_runs,
@@ -163,7 +164,7 @@ class LinkedRun(AbstractContextManager):
             links = {"mlflow.parentRunId": parent} if parent else {}
             existing = store.create_run(
                 experiment,
-                run_name=facts.title,
+                run_name=as_text(facts.title),
                 tags=own | links | ({"trial_run": trial} if trial else {}),
             )
         run, tags = existing.info.run_id, existing.data.tags

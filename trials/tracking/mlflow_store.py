@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import logging
+import math
 import os
+import posixpath
 import re
 import shlex
 import time
@@ -250,13 +253,12 @@ def log(
     metrics = [Metric(name, value, milliseconds(at), step) for name, value, at, step in points]
     run_params = [Param(key, value) for key, value in as_texts(params or {}).items()]
     run_tags = [RunTag(key, value) for key, value in as_texts(tags or {}).items()]
-    for start in range(0, max(len(metrics), 1), 800):
-        first = start == 0
+    for call in range(max(1, math.ceil(len(metrics) / 800), math.ceil(len(run_params) / 100))):
         store.log_batch(
             run,
-            metrics=metrics[start : start + 800],
-            params=run_params if first else [],
-            tags=run_tags if first else [],
+            metrics=metrics[800 * call : 800 * (call + 1)],
+            params=run_params[100 * call : 100 * (call + 1)],
+            tags=run_tags if call == 0 else [],
         )
 
 
@@ -266,5 +268,21 @@ def milliseconds(seconds: float | None) -> int:
 
 
 def as_texts(values: Mapping[str, object]) -> dict[str, str]:
-    """Tags and params as MLflow takes them: text of at most 500 characters."""
-    return {key: str(value)[:500] for key, value in values.items()}
+    """Tags and params as MLflow takes them: keys by `key_of`, text of at most 500 characters."""
+    return {key_of(key): as_text(value)[:500] for key, value in values.items()}
+
+
+def as_text(value: object) -> str:
+    """A value as MLflow takes it: it refuses bytes of file names that are not UTF-8."""
+    return str(value).encode(errors="backslashreplace").decode()
+
+
+def key_of(name: str) -> str:
+    """A name, of a search space's dimension for instance, as the key of a param or tag: the name
+    itself, unless MLflow refuses it as a key or as the path of a file. Then the characters at fault
+    are underscores, and a hash tells it from similar names."""
+    fits = re.fullmatch(r"[\w.\- :/]{1,250}", name)
+    if fits and posixpath.normpath(name) == name and not re.match(r"/|\.\.|\.$", name):
+        return name
+    digest = hashlib.sha256(name.encode(errors="backslashreplace")).hexdigest()[:6]
+    return re.sub(r"^\.|[^\w.\- :]", "_", name)[:200] + f"-{digest}"

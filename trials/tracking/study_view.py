@@ -16,6 +16,7 @@ from detector.base.errors import UserError
 from trials.record import Status, TrialRecord, mean_ap
 from trials.tracking.mlflow_store import (
     MetricPoint,
+    as_text,
     as_texts,
     cause,
     client,
@@ -312,7 +313,7 @@ def log_data(store, run: str, data: DataFacts) -> None:
         datasets=[
             DatasetInput(
                 Dataset(
-                    name=data.name,
+                    name=as_text(data.name),
                     digest=data.fingerprint,
                     source_type="local",
                     source=json.dumps({"uri": data.source}),

@@ -9,7 +9,14 @@ import pytest
 
 from detector.base.errors import UserError
 from trials.tracking import mlflow_store
-from trials.tracking.mlflow_store import check_store, client, experiment_id, sqlite_file
+from trials.tracking.mlflow_store import (
+    check_store,
+    client,
+    experiment_id,
+    key_of,
+    log,
+    sqlite_file,
+)
 
 PROJECT = Path(__file__).resolve().parents[3]
 
@@ -102,6 +109,35 @@ def test_artifacts_are_beside_the_store(tmp_path, empty_store, monkeypatch, fold
     assert not list(here.iterdir())
     old = store.create_experiment("old", artifact_location=(tmp_path / "place").as_uri())
     assert experiment_id(store, "old") == old
+
+
+NAMES = [
+    *("width×depth", "width÷depth", "loss (box)", "loss [box]", "head//x", "head/x/", "/x", "//x"),
+    *("..x", "../x", "a/../b", "a/./b", ".", "..", "./x", "", "x\n", "x" * 251, "x" * 252),
+    *("caf\udce9", "a\tb", "100%", "a`b", "'", '"', "x, y", "a=b", "{x}", "\\x"),
+]
+"""That MLflow refuses as keys, or may take for another name's file."""
+
+
+def test_mlflow_takes_every_name_of_a_dimension_and_keeps_them_apart(tmp_path, empty_store):
+    from mlflow.utils.validation import _validate_param_name
+
+    store = client(f"sqlite:///{shutil.copy(empty_store, tmp_path / 'mlflow.db')}")
+    run = store.create_run(experiment_id(store, "tiny")).info.run_id
+    fitting = ["neck.width", ".x", "x y", "a/b", "größe:1", "x..", "x-y_z"]
+    assert [key_of(name) for name in fitting] == fitting
+    keys = [key_of(name) for name in NAMES]
+    for key in keys:
+        _validate_param_name(key)
+    assert len({*keys, *NAMES}) == 2 * len(NAMES)
+    many = [f"d{number}" for number in range(101)]  # MLflow takes 100 in one call
+    values = {name: f"value {number}" for number, name in enumerate(NAMES + fitting + many)}
+    log(store, run, params=values, tags={"caf\udce9": "caf\udce9"})
+    data = store.get_run(run).data
+    assert sorted(data.params.values()) == sorted(values.values())
+    assert data.params["neck.width"] == values["neck.width"]
+    assert data.tags[key_of("caf\udce9")] == r"caf\udce9"
+    assert key_of("loss (box)") == "loss _box_-ff4683"
 
 
 @pytest.mark.slow
