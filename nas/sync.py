@@ -42,10 +42,12 @@ def run(args: Namespace) -> dict:
     study = Study.open(args.runs_dir, name)
     with study.writing():
         complete = _sync_study(args, study)
-        retrains, evaluations = _sync_models(args, study.folder) if complete else (0, 0)
+        retrains, evaluations, complete = (
+            _sync_models(args, study.folder) if complete else (0, 0, False)
+        )
     if not complete:
         raise cli.PartialFailure(
-            f"{args.tracking_uri}: became unavailable; when it is back, run: "
+            f"{args.tracking_uri}: did not take everything; when it does, run: "
             + sync_command(name, args.runs_dir, args.tracking_uri)
         )
     result = {
@@ -78,14 +80,15 @@ def _sync_study(args: Namespace, study: Study) -> bool:
     return tracker.close(ended=bool(records) and all(r.status.ended for r in records))
 
 
-def _sync_models(args: Namespace, folder: Path) -> tuple[int, int]:
-    """Send a study's retrains and evaluations; returns the number of each."""
+def _sync_models(args: Namespace, folder: Path) -> tuple[int, int, bool]:
+    """Send a study's retrains and evaluations; returns the number of each, and whether MLflow has
+    all of them."""
     from analysis.records.studies import read_model
     from nas.models.model_folder import WEIGHTS
 
     uri = args.tracking_uri
     command = sync_command(folder.name, args.runs_dir, uri)
-    retrains, evaluations = set(), 0
+    retrains, evaluations, complete = set(), 0, True
     for path in sorted(folder.glob("retrained/*")) + [folder / "best"]:
         model = read_model(path)
         if model is None:
@@ -96,9 +99,9 @@ def _sync_models(args: Namespace, folder: Path) -> tuple[int, int]:
             if not run.finished:
                 for epoch in metrics.epochs:
                     run.log_epoch(epoch, metrics.finished)
-                run.finish(metrics)
+                complete &= run.finish(metrics)
         if model.evaluation is not None:
-            track_evaluation(
+            complete &= track_evaluation(
                 uri,
                 args.runs_dir,
                 model.evaluation,
@@ -107,7 +110,7 @@ def _sync_models(args: Namespace, folder: Path) -> tuple[int, int]:
                 metrics.origin,
             )
             evaluations += 1
-    return len(retrains), evaluations
+    return len(retrains), evaluations, complete
 
 
 if __name__ == "__main__":

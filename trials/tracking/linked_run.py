@@ -12,6 +12,7 @@ from trials.tracking.mlflow_store import (
     NO_SPACE,
     MetricPoint,
     as_text,
+    as_texts,
     client,
     experiment_id,
     find_runs,
@@ -121,13 +122,14 @@ class LinkedRun(AbstractContextManager):
             self._client.set_terminated(run, "FINISHED", milliseconds(result.time))
             self.finished = True
 
-        if not self._attempt(send, last=True):
+        complete = self._attempt(send, last=True)
+        if not complete:
             logger.warning(
                 "note: MLflow lacks the %s; when it is back: %s",
                 self._facts.role,
                 self._sync_command,
             )
-        return self.finished
+        return complete
 
     def __exit__(self, kind, *error) -> None:
         if self._monitor is not None:
@@ -168,25 +170,43 @@ class LinkedRun(AbstractContextManager):
                 tags=own | links | ({"trial_run": trial} if trial else {}),
             )
         run, tags = existing.info.run_id, existing.data.tags
-        self.finished = existing.info.status == "FINISHED" and not self._live
         self._epochs_logged = max(self._epochs_logged, int(tags.get("epochs_logged", 0)))
+        params, changed = _new_and_changed(facts.params, existing.data)
         log(
             store,
             run,
-            tags={"design": facts.design, "study": facts.study or "none"} | dict(facts.tags),
-            params=facts.params,
+            tags={**changed, "design": facts.design, "study": facts.study or "none", **facts.tags},
+            params=params,
         )
         if facts.data is not None:
             log_data(store, run, facts.data)
         if self._live:
             store.update_run(run, status="RUNNING")
             self._monitor = monitor_system(self._uri, run)
+        self.finished = existing.info.status == "FINISHED" and not self._live
         return run
 
     def _send(self, run: str) -> None:
         if self._points:
             log(self._client, run, self._points, tags={"epochs_logged": self._epochs_logged})
             self._points = []
+
+
+def _new_and_changed(params: Mapping[str, object], logged) -> tuple[dict[str, str], dict[str, str]]:
+    """The params that a run lacks; and those that it has with another value, such as another path
+    of the same weights: MLflow never changes a param, so tags of the same names have the last one.
+
+    Args:
+        logged: the run's data, with its `params` and `tags`.
+    """
+    texts = as_texts(params)
+    new = {key: text for key, text in texts.items() if key not in logged.params}
+    changed = {
+        key: text
+        for key, text in texts.items()
+        if logged.params.get(key, text) != text or key in logged.tags
+    }
+    return new, changed
 
 
 def _linked(store, experiment: str, facts: RunFacts) -> tuple[str | None, str | None]:

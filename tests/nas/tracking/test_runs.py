@@ -13,7 +13,7 @@ import pytest
 from detector.config.recipe import Augmentation, Recipe
 from nas import evaluate, retrain, sync
 from nas.terminal import cli
-from nas.tracking.runs import NEWER_KEYS, _digest, older_keys
+from nas.tracking.runs import NEWER_KEYS, _digest, older_keys, track_evaluation
 
 PREDICT = """
 import importlib.abc, json, sys
@@ -168,6 +168,56 @@ def test_a_retrain_is_linked_registered_and_predicts_without_this_project(
     assert code == 0 and "2 retrains, 1 evaluations" in out
     assert len(runs_of("retrain", tmp_path)[1]) == 2 and len(runs_of("evaluate", tmp_path)[1]) == 1
     assert len(store.search_model_versions("name = 'retina-nas'")) == 2
+
+
+def test_weights_evaluated_again_under_another_path_replace_the_score(tmp_path, monkeypatch):
+    """Tags have what has changed, as MLflow refuses another value of a param."""
+    from trials.tracking import linked_run
+    from trials.tracking.mlflow_store import client
+    from trials.tracking.tracker import TrackerUnavailable
+
+    uri, weights = f"sqlite:///{tmp_path}/mlflow.db", tmp_path / "weights.pt"
+    weights.write_bytes(b"weights")
+
+    def evaluate_at(path: str, images: int, score: float) -> bool:
+        result = {
+            "model": "m",
+            "checkpoint": path,
+            "data": "wider",
+            "images": images,
+            "describe": "d",
+            "ground_truth": "official",
+            "machine": "cpu",
+            **dict.fromkeys(("params", "macs", "latency_ms", "accuracy_score", "speed_score"), 1),
+            "score": score,
+            "ap": {"easy": 0.5, "medium": 0.5, "hard": 0.5},
+            "finished": 1000.0 + score,
+        }
+        return track_evaluation(uri, tmp_path, result, "0" * 12, weights, None)
+
+    def logged() -> tuple:
+        store = client(uri)
+        experiment = store.get_experiment_by_name("presets").experiment_id
+        (run,) = store.search_runs([experiment])
+        tags = {key: run.data.tags.get(key) for key in ("checkpoint", "images", "describe")}
+        return run.info.status, run.data.metrics["score"], run.data.params["checkpoint"], tags
+
+    assert evaluate_at("best/weights.pt", 10, 1.0)
+    unchanged = {"checkpoint": None, "images": None, "describe": None}
+    assert logged() == ("FINISHED", 1.0, "best/weights.pt", unchanged)
+    assert evaluate_at("/runs/best/weights.pt", 20, 2.0)
+    changed = {"checkpoint": "/runs/best/weights.pt", "images": "20", "describe": None}
+    assert logged() == ("FINISHED", 2.0, "best/weights.pt", changed)
+    assert evaluate_at("best/weights.pt", 20, 3.0)
+    changed["checkpoint"] = "best/weights.pt"
+    assert logged() == ("FINISHED", 3.0, "best/weights.pt", changed)
+
+    def refuse(*args, **named):
+        raise TrackerUnavailable("refused")
+
+    monkeypatch.setattr(linked_run, "log", refuse)
+    assert not evaluate_at("best/weights.pt", 20, 4.0)
+    assert logged() == ("FINISHED", 3.0, "best/weights.pt", changed)
 
 
 def test_newer_keys_of_a_recipe_with_their_defaults_leave_a_retrains_key_as_it_was():
