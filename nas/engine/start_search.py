@@ -39,6 +39,7 @@ def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
             gpus=options.gpus_per_trial,
             concurrency=options.concurrency,
             stopwatch=space.measures_latency,
+            cluster=bool(options.address),
         )
         if dry_run:
             from nas.engine.dry_run import dry_run as show_first_designs

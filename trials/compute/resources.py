@@ -82,6 +82,7 @@ def shares_of(
     gpus: float | None = None,
     concurrency: int | None = None,
     stopwatch: bool = False,
+    cluster: bool = False,
 ) -> Shares:
     """The shares that flags ask for, with defaults for the others: on GPUs as many trials at once
     as memory and cores allow (see `_trials_per_gpu`), which divide the cores among them; on CPUs a
@@ -92,12 +93,16 @@ def shares_of(
 
     Args:
         device: auto (GPUs if there are any), cpu or cuda.
+        cluster: the nodes are those of a Ray cluster, even if it is only one: Ray then gives no
+            more cores than they have, while a Ray of our own takes as many as we tell it.
 
     Raises:
-        UserError: no node has that much.
+        UserError: no node has that much, or there is no room for a trial beside the stopwatch: Ray
+            would wait for it for ever.
     """
+    cluster = cluster or len(nodes) > 1
     most = max(node.gpus for node in nodes) if device != "cpu" else 0.0
-    where = "this machine" if len(nodes) == 1 else "no machine"
+    where = "no machine" if cluster else "this machine"
     if device == "cuda" and not most:
         raise UserError("--device cuda: no CUDA device is visible here; use --device cpu or auto")
     if cpus is not None and cpus < 1:
@@ -118,31 +123,75 @@ def shares_of(
             if share > 0
             else f"--gpus-per-trial {share:g}: must not be negative"
         )
-    if len(nodes) > 1 and cpus is not None and cpus > max(node.cpus for node in nodes):
+    if cluster and cpus is not None and cpus > max(node.cpus for node in nodes):
         raise UserError(
             f"--cpus-per-trial {cpus}: {where} has more than "
             f"{max(node.cpus for node in nodes):g} cores; give at most that"
         )
+    if share and stopwatch and _shares_on_gpus(nodes, share) < 2:
+        raise UserError(
+            f"--gpus-per-trial {share:g}: leaves no room for measuring latency, which takes as "
+            f"much of a GPU as a trial; give at most {_largest_share(nodes):g}"
+        )
     cpus = cpus or (_default_cpus(nodes, share, concurrency, stopwatch) if share else 1)
-    if concurrency is None:
-        total = sum(_capacity(node, cpus, share) for node in nodes)
-        if stopwatch:  # on the node where it costs the fewest trials
-            total -= min(
-                _capacity(node, cpus, share)
-                - _capacity(Node(cpus=node.cpus - 1, gpus=node.gpus - share), cpus, share)
-                for node in nodes
-            )
-        concurrency = max(1, total)
-    return Shares(concurrency=concurrency, cpus=cpus, gpus=share, stopwatch=stopwatch)
+    total = _trials_at_once(nodes, cpus, share, stopwatch)
+    if cluster and total < 1:
+        raise UserError(_too_few_cores(nodes, cpus, share, stopwatch))
+    return Shares(
+        concurrency=concurrency or max(1, total), cpus=cpus, gpus=share, stopwatch=stopwatch
+    )
+
+
+def _too_few_cores(nodes: Sequence[Node], cpus: int, share: float, stopwatch: bool) -> str:
+    """The message for a cluster on which no trial fits."""
+    taken = " beside measuring latency, which takes one" if stopwatch else ""
+    fitting = [n for n in range(1, cpus) if _trials_at_once(nodes, n, share, stopwatch) > 0]
+    if fitting:
+        machine = "machine with a GPU" if share else "machine"
+        return (
+            f"--cpus-per-trial {cpus}: no {machine} has as many cores{taken}; give at most "
+            f"{max(fitting)}"
+        )
+    return (
+        f"--address: the cluster has no core for a trial{' on a GPU' if share else ''}{taken}; add "
+        "a machine, or train on this one without the flag (and RAY_ADDRESS)"
+    )
+
+
+def _trials_at_once(nodes: Sequence[Node], cpus: int, share: float, stopwatch: bool) -> int:
+    """Trials that fit on all nodes, with the stopwatch where it costs the fewest of them."""
+    total = sum(_capacity(node, cpus, share) for node in nodes)
+    if stopwatch:
+        costs = [
+            _capacity(node, cpus, share)
+            - _capacity(Node(cpus=node.cpus - 1, gpus=node.gpus - share), cpus, share)
+            for node in nodes
+            if _capacity(node, 1, share)
+        ]
+        total -= min(costs, default=0)
+    return total
+
+
+def _shares_on_gpus(nodes: Sequence[Node], share: float) -> int:
+    return sum(int(node.gpus / share + 1e-9) for node in nodes)
+
+
+def _largest_share(nodes: Sequence[Node]) -> float:
+    """The largest share of GPUs that both a trial and the stopwatch can have: whole GPUs, or a part
+    of one."""
+    most = max(node.gpus for node in nodes)
+    part = min(most, 1.0)
+    shares = [*map(float, range(1, int(most) + 1)), part, part / 2]
+    return max(share for share in shares if _shares_on_gpus(nodes, share) >= 2)
 
 
 def _default_share(
     nodes: Sequence[Node], cpus: int, concurrency: int | None, stopwatch: bool
 ) -> float:
     """Share of a GPU for each trial."""
-    gpus, most = sum(node.gpus for node in nodes), max(node.gpus for node in nodes)
     if stopwatch:
-        return min(most, 0.5 if gpus <= 1 else 1.0)
+        return min(1.0, _largest_share(nodes))
+    gpus, most = sum(node.gpus for node in nodes), max(node.gpus for node in nodes)
     trials = min(_trials_per_gpu(node, cpus) for node in nodes if node.gpus)
     if concurrency is not None:
         trials = min(trials, math.ceil(concurrency / gpus))

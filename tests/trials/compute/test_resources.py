@@ -32,6 +32,13 @@ TWO_CORES, GPU_BOX = [Node(cpus=2)], [Node(cpus=16, gpus=2)]
         ([Node(cpus=3), Node(cpus=3)], {"cpus": 2}, (2, 2, 0.0)),  # no trial spans two nodes
         ([Node(cpus=3), Node(cpus=2)], {"cpus": 2, "stopwatch": True}, (2, 2, 0.0)),
         ([Node(cpus=4), Node(cpus=4, gpus=1)], {}, (2, 2, 0.5)),  # cores without a GPU stay idle
+        ([Node(cpus=4), Node(cpus=4, gpus=1)], {"stopwatch": True}, (1, 1, 0.5)),
+        ([Node(cpus=8, gpus=0.5)], {"stopwatch": True}, (1, 3, 0.25)),
+        (2 * [Node(cpus=8, gpus=1)], {"gpus": 1.0, "stopwatch": True}, (1, 4, 1.0)),
+        (2 * [Node(cpus=1)], {"stopwatch": True}, (1, 1, 0.0)),
+        ([Node(cpus=0), Node(cpus=2)], {"stopwatch": True}, (1, 1, 0.0)),
+        ([Node(cpus=2)], {"stopwatch": True, "cluster": True}, (1, 1, 0.0)),
+        ([Node(cpus=2, gpus=1)], {"stopwatch": True, "cluster": True}, (1, 1, 0.5)),
     ],
 )
 def test_defaults_fit_the_machines(nodes, flags, expected):
@@ -97,8 +104,53 @@ def test_the_stopwatch_has_its_own_core():
         (TWO_CORES, {"cpus": 0}, "--cpus-per-trial 0: must be at least 1"),
         (TWO_CORES, {"concurrency": 0}, "--concurrency 0: must be at least 1"),
         (2 * TWO_CORES, {"cpus": 3}, "--cpus-per-trial 3: no machine has more than 2 cores"),
+        (
+            TWO_CORES,
+            {"cpus": 3, "cluster": True},
+            "--cpus-per-trial 3: no machine has more than 2 cores",
+        ),
     ],
 )
 def test_shares_that_no_machine_has_are_refused(nodes, flags, message):
     with pytest.raises(UserError, match=message):
         shares_of(nodes, **flags)
+
+
+@pytest.mark.parametrize(
+    ("nodes", "gpus", "largest"),
+    [
+        ([Node(cpus=8, gpus=1)], 1.0, "0.5"),
+        ([Node(cpus=8, gpus=1)], 0.51, "0.5"),
+        (GPU_BOX, 2.0, "1"),
+        ([Node(cpus=8, gpus=4)], 3.0, "2"),
+        ([Node(cpus=8, gpus=0.5)], 0.5, "0.25"),
+        ([Node(cpus=8), Node(cpus=8, gpus=1)], 1.0, "0.5"),
+    ],
+)
+def test_a_gpu_that_a_trial_would_wait_for_beside_the_stopwatch_is_refused(nodes, gpus, largest):
+    for concurrency in (None, 2):
+        with pytest.raises(UserError, match=rf"^--gpus-per-trial .*; give at most {largest}$"):
+            shares_of(nodes, gpus=gpus, concurrency=concurrency, stopwatch=True)
+    assert shares_of(nodes, gpus=float(largest), stopwatch=True).concurrency >= 1
+
+
+@pytest.mark.parametrize(
+    ("nodes", "flags", "message"),
+    [
+        (TWO_CORES, {"cpus": 2}, "--cpus-per-trial 2: no machine has as many .*; give at most 1"),
+        ([Node(cpus=1)], {}, "--address: the cluster has no core for a trial beside measuring"),
+        (
+            [Node(cpus=8), Node(cpus=1, gpus=1)],
+            {},
+            "--address: the cluster has no core for a trial on a GPU beside measuring",
+        ),
+        (
+            [Node(cpus=8), Node(cpus=3, gpus=1)],
+            {"cpus": 4},
+            "--cpus-per-trial 4: no machine with a GPU has as many .*; give at most 2",
+        ),
+    ],
+)
+def test_cores_that_a_cluster_lacks_beside_the_stopwatch_are_named(nodes, flags, message):
+    with pytest.raises(UserError, match=message):
+        shares_of(nodes, **flags, stopwatch=True, cluster=True)
