@@ -15,7 +15,7 @@ from detector.base.struct import Struct
 from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
 from nas.engine.options import SearchOptions
-from nas.search_space.dimensions import Value
+from nas.search_space.dimensions import Params
 from trials.record import TrialRecord, identity_of, learned, rank
 from trials.stored import Manifest
 
@@ -223,13 +223,15 @@ def _complete(
     from nas.search_space.random_trial import RandomTrial
 
     dimensions = {d.name: d for d in space.dimensions}
+    chosen: Params = {}
     for name, value in given.items():
         if name not in dimensions:
             raise document.error(
                 (*keys, str(name)),
                 "the space has no such dimension; it has " + ", ".join(dimensions),
             )
-        if not dimensions[name].has(value):
+        found = dimensions[name].find(value)
+        if found is None:
             values = dimensions[name].values()
             allowed = (
                 f"one of {', '.join(map(str, values))}"
@@ -239,12 +241,13 @@ def _complete(
             raise document.error(
                 (*keys, name), f"cannot be {value!r} in this space, only {allowed}"
             )
+        chosen[name] = found
     for attempt in range(MAX_COMPLETIONS):
-        trial, params = RandomTrial(f"{seed}/{attempt}"), dict[str, Value]()
+        trial, params = RandomTrial(f"{seed}/{attempt}"), Params()
         for dimension in space.dimensions:
             if dimension.active(params):
                 sampled = dimension.suggest(trial)
-                params[dimension.name] = given.get(dimension.name, sampled)
+                params[dimension.name] = chosen.get(dimension.name, sampled)
         if set(given) <= set(params) and evaluate_cost(space, params).violation is None:
             break
     inactive = [name for name in given if name not in params]

@@ -25,7 +25,7 @@ from optuna.trial import FrozenTrial, TrialState
 from analysis.statistics.pareto import dominated
 from nas.samplers import optuna_adapter
 from nas.samplers.base import MAX_TRIALS, informative_trials, representative
-from nas.search_space.dimensions import Params, Value
+from nas.search_space.dimensions import Params, Value, grid_value
 from nas.search_space.space import SearchSpace
 from trials.record import Status, TrialRecord
 
@@ -219,7 +219,7 @@ def _middle(distribution: BaseDistribution) -> Value:
     assert isinstance(distribution, (IntDistribution, FloatDistribution))
     low, high, step = distribution.low, distribution.high, distribution.step
     if step is not None and not distribution.log:
-        return low + step * int((high - low) / step / 2)
+        return grid_value(low, high, step, int((high - low) / step / 2))
     middle = math.sqrt(low * high) if distribution.log else (low + high) / 2
     return middle if isinstance(distribution, FloatDistribution) else round(middle)
 

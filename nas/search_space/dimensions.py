@@ -23,6 +23,8 @@ MAX_CHOICES = 1_000
 """Values of a choice or of a condition."""
 MAX_VALUES = 100_000
 """Values of an int, or of a float with a step."""
+_STEP_TOLERANCE = 1e-9
+"""Of a step: what a value may be off the grid by."""
 
 
 class Trial(Protocol):
@@ -144,13 +146,26 @@ class Dimension:
         """Bounds and step of an int, which YAML gives as whole numbers."""
         return int(self.low), int(self.high), int(self.step or 1)
 
+    def find(self, given) -> Value | None:
+        """Its value that equals `given` up to rounding errors, which the steps of a float have
+        (0.1 + 2 × 0.1 is above 0.3); None if there is none, also if `given` is of another type."""
+        if self.kind == "choice":
+            return next((choice for choice in self.choices if _is_one_of(given, (choice,))), None)
+        if isinstance(given, bool) or not isinstance(given, (int, float)):
+            return None
+        step = self.step or (1 if self.kind == "int" else None)
+        if step is None:
+            return float(given) if self.low <= given <= self.high else None
+        slack = _STEP_TOLERANCE * step
+        if not self.low - slack <= given <= self.high + slack:
+            return None
+        index = round((given - self.low) / step)
+        value = grid_value(self.low, self.high, step, index)
+        return value if abs(given - value) <= slack else None
+
     def has(self, value) -> bool:
         """Whether it may take this value."""
-        if self.kind == "choice":
-            return _is_one_of(value, self.choices)
-        if isinstance(value, (bool, str)) or value is None:
-            return False
-        return self.low <= value <= self.high and (self.kind == "float" or value == int(value))
+        return self.find(value) is not None
 
     def values(self) -> tuple[Value, ...] | None:
         """All values; None if they are continuous."""
@@ -159,12 +174,18 @@ class Dimension:
         if self.kind == "float" and self.step is None:
             return None
         step = self.step or 1
-        count = math.floor((self.high - self.low) / step + 1e-9) + 1
-        return tuple(self.low + i * step for i in range(count))
+        count = math.floor((self.high - self.low) / step + _STEP_TOLERANCE) + 1
+        return tuple(grid_value(self.low, self.high, step, index) for index in range(count))
 
     def extremes(self) -> tuple[Value, ...]:
         """Every choice, or both bounds: the values that are checked when a space is read."""
         return self.choices if self.kind == "choice" else (self.low, self.high)
+
+
+def grid_value(low: float, high: float, step: float, index: int) -> float:
+    """The value `index` steps above `low`, with the bits that Optuna gives it: rounding errors do
+    not lead beyond `high`."""
+    return min(low + step * index, high)
 
 
 def enumerate_params(
@@ -241,7 +262,7 @@ def _range(name: str, kind: str, data: dict, when: dict[str, tuple[Value, ...]])
                 f"step: {step!r} must be a {'whole ' if kind == 'int' else ''}number above 0"
             )
         count = (high - low) / step
-        if not math.isfinite(count) or abs(count - round(count)) > 1e-9:
+        if not math.isfinite(count) or abs(count - round(count)) > _STEP_TOLERANCE:
             raise ConfigError(
                 f"step: {step} does not lead from {low} to {high}; change a bound or the step"
             )

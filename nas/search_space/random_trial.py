@@ -6,7 +6,7 @@ import math
 import random
 from collections.abc import Sequence
 
-from nas.search_space.dimensions import Value
+from nas.search_space.dimensions import Value, grid_value
 
 
 class RandomTrial:
@@ -33,5 +33,5 @@ class RandomTrial:
             value = math.exp(self._random.uniform(math.log(low), math.log(high)))
             return min(max(value, low), high)
         if step is not None:
-            return low + step * self._random.randint(0, round((high - low) / step))
+            return grid_value(low, high, step, self._random.randint(0, round((high - low) / step)))
         return self._random.uniform(low, high)

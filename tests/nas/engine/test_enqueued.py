@@ -179,6 +179,7 @@ def test_other_trainings_are_only_enqueued(
             "first.yaml:4: designs → 1 → params → neck.width: cannot be 17 in this space, "
             "only one of 16",
         ),
+        ("designs: [{params: {neck.width: [16]}}]", "neck.width: cannot be [16] in this space"),
         ("designs:\n  - params: {neck.wide: 16}", "neck.wide: the space has no such dimension"),
         (
             "designs:\n  - params: {backbone.kind: mobilenet_v1, backbone.block: basic}",
@@ -197,6 +198,23 @@ def test_an_invalid_design_is_reported_with_its_line(queue_of, text, message):
     with pytest.raises(UserError) as error:
         queue_of(text)
     assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_values_off_the_steps_are_refused_and_rounding_errors_are_not(queue_of, tmp_path):
+    path = tmp_path / "steps.yaml"
+    path.write_text(
+        "name: steps\nbaseline: retinaface_mobile025\nrungs: [1]\nproxy: {size: 64}\n"
+        "dimensions:\n  backbone.depth3: {int: [1, 5], step: 2}\n"
+        "  recipe.loss.match_iou: {float: [0.1, 0.5], step: 0.1}\n"
+    )
+    space = SearchSpace.load(path)
+    with pytest.raises(UserError, match=r":1: .*depth3: cannot be 4 in .*, only one of 1, 3, 5"):
+        queue_of("designs: [{params: {backbone.depth3: 4}}]", space=space)
+    text = "designs: [{params: {backbone.depth3: 3.0, recipe.loss.match_iou: 0.3}}]"
+    (entry,) = queue_of(text, space=space).entries
+    assert entry.params == {"backbone.depth3": 3, "recipe.loss.match_iou": 0.1 + 2 * 0.1}
+    for name, distribution in space.distributions(entry.params).items():
+        assert distribution._contains(entry.params[name])
 
 
 def test_an_invalid_study_is_reported_in_one_line(start_search, queue_of):
