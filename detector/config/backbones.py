@@ -157,11 +157,11 @@ def published_backbone(kind: str, block: str = "basic") -> Published:
     Raises:
         ConfigError: an unknown kind or block.
     """
-    if kind not in BACKBONES:
+    if not isinstance(kind, str) or kind not in BACKBONES:
         raise ConfigError(f"backbone.kind: {kind!r} is not one of {', '.join(BACKBONES)}")
     blocks = BACKBONES[kind].published
     block = block if "block" in BACKBONES[kind].options else "basic"
-    if block not in blocks:
+    if not isinstance(block, str) or block not in blocks:
         raise ConfigError(f"backbone.block: {block!r} is not one of {', '.join(blocks)}")
     return blocks[block]
 
@@ -191,8 +191,10 @@ def spread(blocks: int, depths: tuple[int, ...]) -> tuple[int, ...]:
     at least one each.
 
     Raises:
-        ConfigError: fewer blocks than rows, or far too many.
+        ConfigError: no whole number, fewer blocks than rows, or far too many.
     """
+    if isinstance(blocks, bool) or not isinstance(blocks, int):
+        raise ConfigError(f"{blocks!r} must be a whole number of blocks, such as 2")
     if blocks > MAX_BLOCKS:
         raise ConfigError(f"{blocks} blocks; must be at most {MAX_BLOCKS:,}")
     if blocks < len(depths):

@@ -128,7 +128,7 @@ def with_backbone_width(
             detector.backbone,
             widths=tuple(scaled_backbone["widths"]),
             mid_widths=scaled_backbone["mid_widths"] and tuple(scaled_backbone["mid_widths"]),
-            stem=settings.get("backbone.stem", scaled_backbone["stem"]),
+            stem=detector.backbone.stem if "backbone.stem" in settings else scaled_backbone["stem"],
         ),
     )
 
@@ -217,7 +217,8 @@ def _parse_levels(text: object) -> range:
 
 
 def _check_positive(setting: str, value) -> None:
-    if isinstance(value, (bool, str)) or not 0 < value <= MAX_FACTOR:
+    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if not is_number or not 0 < value <= MAX_FACTOR:
         raise ConfigError(
             f"{setting}: {value!r} must be a number above 0 and at most {MAX_FACTOR:,}"
         )

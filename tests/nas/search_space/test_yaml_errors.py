@@ -190,6 +190,30 @@ CASES = {
         dimension("anchors.name: {choice: [retinaface, huge]}"),
         ":6: dimensions → anchors.name: 'huge' does not fit: anchors.name",
     ),
+    "a fraction of blocks": (
+        dimension("backbone.depth3: {float: [1, 3]}"),
+        ":6: dimensions → backbone.depth3: 1.0 does not fit: backbone.depth3: 1.0 must be a whole",
+    ),
+    "a word as blocks": (dimension("backbone.depth3: {choice: [a, b]}"), "'a' must be a whole"),
+    "a list as kind": (
+        dimension("b: {choice: {x: {backbone.kind: [resnet]}}}"),
+        ":6: dimensions → b → choice → x: 'x' does not fit: backbone.kind: ['resnet'] is not one",
+    ),
+    "a list as block": (
+        dimension("b: {choice: {x: {backbone.kind: resnet, backbone.block: [x]}}}"),
+        "backbone.block: ['x'] is not one of basic, bottleneck",
+    ),
+    "a list as multiplier": (
+        dimension("b: {choice: {x: {backbone.width: [a, b]}}}"),
+        "backbone.width: ['a', 'b'] must be a number above 0",
+    ),
+    "a list in a condition": (
+        dimension(
+            "neck.width: {int: [16, 64], step: 16}",
+            "head.landmarks: {choice: [true, false], when: {neck.width: [[16]]}}",
+        ),
+        ":7: dimensions → head.landmarks: when: neck.width is never [16]; it is one of 16, 32, 48",
+    ),
     "bad levels": (dimension("neck.levels: {choice: [P5-P3]}"), "must be levels among 2–7"),
     "no such level": (
         dimension(
