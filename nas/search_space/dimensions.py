@@ -89,7 +89,7 @@ class Dimension:
 
     def active(self, params: Mapping[str, Value]) -> bool:
         """Whether its conditions hold for these parameters."""
-        return all(_is_one_of(params.get(name), values) for name, values in self.when.items())
+        return all(is_one_of(params.get(name), values) for name, values in self.when.items())
 
     @cached_property
     def ordered(self) -> bool:
@@ -150,7 +150,7 @@ class Dimension:
         """Its value that equals `given` up to rounding errors, which the steps of a float have
         (0.1 + 2 × 0.1 is above 0.3); None if there is none, also if `given` is of another type."""
         if self.kind == "choice":
-            return next((choice for choice in self.choices if _is_one_of(given, (choice,))), None)
+            return next((choice for choice in self.choices if is_one_of(given, (choice,))), None)
         if isinstance(given, bool) or not isinstance(given, (int, float)):
             return None
         step = self.step or (1 if self.kind == "int" else None)
@@ -290,7 +290,7 @@ def _choices(values) -> tuple[Value, ...]:
                 f"choice: {value!r} must be a single word, number, true or false; "
                 "levels are written as P3-P5"
             )
-        if _is_one_of(value, values[:index]):
+        if is_one_of(value, values[:index]):
             raise ConfigError(f"choice: {value!r} is listed twice; remove one")
     return tuple(values)
 
@@ -344,6 +344,6 @@ def _is_number(value) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _is_one_of(value, values: Sequence[Value]) -> bool:
+def is_one_of(value, values: Sequence[Value]) -> bool:
     """`value in values`, where true and 1 differ."""
     return any(value == v and isinstance(value, bool) == isinstance(v, bool) for v in values)

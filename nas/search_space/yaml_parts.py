@@ -12,7 +12,7 @@ from detector.base.errors import ConfigError, UserError
 from detector.base.yaml_file import Document
 from detector.config.detector import Detector
 from detector.config.presets import load_preset, section
-from nas.search_space.dimensions import Dimension, Value, parse
+from nas.search_space.dimensions import Dimension, Value, is_one_of, parse
 from nas.search_space.mac_budget import Budget
 from nas.search_space.resolve import check_setting
 from trials.constraints import Constraints
@@ -142,8 +142,12 @@ def read_dimensions(document: Document) -> tuple[Dimension, ...]:
             if errors.keys() & dimension.when.keys():
                 errors[dimension.name] = None  # cannot be checked before its parent is fixed
                 continue
-            for parent, values in dimension.when.items():
-                _check_condition(parent, values, dimensions, entries)
+            when = {
+                parent: _condition(parent, values, dimensions, entries)
+                for parent, values in dimension.when.items()
+            }
+            dimension = replace(dimension, when=when)
+            _check_satisfiable(dimension, dimensions)
             for other in dimensions.values():
                 _check_disjoint(dimension, other, dimensions)
         except ConfigError as error:
@@ -156,10 +160,10 @@ def read_dimensions(document: Document) -> tuple[Dimension, ...]:
     return tuple(dimensions.values())
 
 
-def _check_condition(
+def _condition(
     parent: str, values: tuple[Value, ...], dimensions: Mapping[str, Dimension], entries: dict
-) -> None:
-    """Raise a ConfigError if a condition on `parent` can never hold."""
+) -> tuple[Value, ...]:
+    """The values of `parent` that a condition names; a ConfigError if it never has one of them."""
     if parent not in dimensions:
         if parent in entries:
             raise ConfigError(f"when: {parent} is listed further down; move it above this one")
@@ -171,10 +175,24 @@ def _check_condition(
     possible = dimensions[parent].values()
     if possible is None:
         raise ConfigError(f"when: {parent} is continuous and hits no value exactly; use a choice")
+    found = []
     for value in values:
-        if not dimensions[parent].has(value):
+        own = dimensions[parent].find(value)
+        if own is None:
             raise ConfigError(
                 f"when: {parent} is never {value!r}; it is one of {', '.join(map(str, possible))}"
+            )
+        found.append(own)
+    return tuple(found)
+
+
+def _check_satisfiable(dimension: Dimension, dimensions: Mapping[str, Dimension]) -> None:
+    """Raise a ConfigError if its conditions, each of which can hold, never do together."""
+    for name, values in all_conditions(dimension, dimensions).items():
+        if not values:
+            raise ConfigError(
+                f"when: never holds, as its conditions, and theirs in turn, need different values "
+                f"of {name}; change one of them, or remove this dimension"
             )
 
 
@@ -184,7 +202,7 @@ def _check_disjoint(
     """Raise a ConfigError if two dimensions of one setting can be active together."""
     for setting in dimension.targets.keys() & other.targets.keys():
         mine, theirs = (_setting_conditions(d, setting, dimensions) for d in (dimension, other))
-        if not any(set(mine[name]).isdisjoint(theirs[name]) for name in mine if name in theirs):
+        if all(_both(mine[name], theirs[name]) for name in mine if name in theirs):
             raise ConfigError(
                 f"sets {setting}, as {other.name} does; give both a `when` on the same "
                 "dimension with different values"
@@ -202,8 +220,15 @@ def _setting_conditions(
 def all_conditions(
     dimension: Dimension, dimensions: Mapping[str, Dimension]
 ) -> dict[str, tuple[Value, ...]]:
-    """Its own conditions and those of the dimensions they refer to."""
+    """Its own conditions and those of the dimensions they refer to, which all must hold: of each
+    name the values that all of them allow, parents first; none if they contradict each other."""
     conditions: dict[str, tuple[Value, ...]] = {}
-    for name in dimension.when:
-        conditions |= all_conditions(dimensions[name], dimensions)
-    return conditions | dict(dimension.when)
+    of_parents = [all_conditions(dimensions[name], dimensions) for name in dimension.when]
+    for when in (*of_parents, dimension.when):
+        for name, values in when.items():
+            conditions[name] = _both(conditions[name], values) if name in conditions else values
+    return conditions
+
+
+def _both(some: tuple[Value, ...], others: tuple[Value, ...]) -> tuple[Value, ...]:
+    return tuple(value for value in some if is_one_of(value, others))

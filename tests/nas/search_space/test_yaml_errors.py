@@ -175,6 +175,22 @@ CASES = {
         ),
         ":7: dimensions → neck.width: when: context.kind is never 'none'",
     ),
+    "condition between the steps": (
+        dimension(
+            "neck.width: {int: [16, 64], step: 16}",
+            "head.landmarks: {choice: [true, false], when: {neck.width: 24}}",
+        ),
+        "when: neck.width is never 24; it is one of 16, 32, 48, 64",
+    ),
+    "conditions never met together": (
+        dimension(
+            "neck.width: {choice: [16, 32]}",
+            "head.landmarks: {choice: [true, false], when: {neck.width: 16}}",
+            "head.shared: {choice: [true], when: {neck.width: 32, head.landmarks: true}}",
+        ),
+        ":8: dimensions → head.shared: when: never holds, as its conditions, and theirs in turn, "
+        "need different values of neck.width",
+    ),
     "condition on a continuum": (
         dimension(
             "recipe.optimizer.lr: {float: [0.1, 1]}",
