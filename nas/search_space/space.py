@@ -265,46 +265,70 @@ class SearchSpace:
         return active
 
     def _check_draws(self, document: Document) -> None:
-        """Resolve some draws, and each value that no valid draw has on its own, so that mistakes
+        """Resolve some draws, and others with each value that no valid draw has, so that mistakes
         show before a search."""
         trial = RandomTrial("try out")
-        without_budget = replace(self, budget=None)  # no rule depends on the backbone's width
         valid: set[tuple[str, Value]] = set()
         first_error = None
         for _ in range(_CHECKED_DRAWS):
             params = self.suggest(trial)
-            try:
-                without_budget.resolve(params)
+            error = self._error(self._settings(params))
+            if error is None:
                 valid |= set(params.items())
-            except UserError as error:
-                first_error = first_error or error
+            elif first_error is None:
+                first_error = UserError(f"{self.path}: {error}; drawn with {_text(params)}")
         by_name = {d.name: d for d in self.dimensions}
         for dimension in self.dimensions:
             for value in dimension.extremes():
-                if (dimension.name, value) not in valid:
-                    self._check_value(dimension, value, by_name, document)
+                if (dimension.name, value) in valid:
+                    continue
+                given = all_conditions(dimension, by_name) | {dimension.name: (value,)}
+                # Where no draw is valid, most values are not to blame for that.
+                error = self._error_in_draws(given) if valid else self._error_on_baseline(given)
+                if error is not None:
+                    inside = ("choice", str(value)) if dimension.bundles else ()
+                    raise document.error(
+                        ("dimensions", dimension.name, *inside), f"{value!r} does not fit: {error}"
+                    ) from error
         if first_error:
             raise first_error
 
-    def _check_value(
-        self,
-        dimension: Dimension,
-        value: Value,
-        by_name: Mapping[str, Dimension],
-        document: Document,
-    ) -> None:
-        """Raise a UserError, with its line, for a value that does not fit the baseline."""
-        settings: dict[str, object] = {}
-        for name, values in all_conditions(dimension, by_name).items():
-            settings |= by_name[name].settings(values[0])  # what makes it active
-        settings |= dimension.settings(value)
+    def _error(self, settings: Settings) -> ConfigError | None:
+        """Why settings do not resolve, for which the budget does not matter: no rule depends on
+        the backbone's width."""
         try:
             resolve(self.base, self.proxy, settings)
         except ConfigError as error:
-            inside = ("choice", str(value)) if dimension.bundles else ()
-            raise document.error(
-                ("dimensions", dimension.name, *inside), f"{value!r} does not fit: {error}"
-            ) from error
+            return error
+        return None
+
+    def _error_on_baseline(self, given: Mapping[str, tuple[Value, ...]]) -> ConfigError | None:
+        """Why the baseline does not resolve with the first of each dimension's given values."""
+        settings: dict[str, object] = {}
+        for dimension in self.dimensions:
+            if dimension.name in given:
+                settings |= dimension.settings(given[dimension.name][0])
+        return self._error(settings)
+
+    def _error_in_draws(self, given: Mapping[str, tuple[Value, ...]]) -> ConfigError | None:
+        """Why no draw with given values of some dimensions resolves; None if one of many does."""
+        trial = RandomTrial("complete")
+        errors: dict[str, ConfigError] = {}
+        for _ in range(_CHECKED_DRAWS):
+            params: Params = {}
+            for dimension in self.dimensions:
+                if not dimension.active(params):
+                    continue
+                if dimension.name in given:
+                    params[dimension.name] = trial.suggest_categorical("", given[dimension.name])
+                else:
+                    params[dimension.name] = dimension.suggest(trial)
+            error = self._error(self._settings(params))
+            if error is None:
+                return None
+            errors.setdefault(str(error), error)
+        # What is wrong with the baseline, too, is not due to the other values of a draw.
+        return errors.get(str(self._error_on_baseline(given)), next(iter(errors.values())))
 
 
 def _text(params: Mapping[str, Value]) -> str:

@@ -238,6 +238,11 @@ CASES = {
         ),
         "resnet has no blocks at level 1",
     ),
+    "a bound that fits the baseline alone": (
+        dimension("backbone.kind: {choice: [yunet]}", "backbone.depth2: {int: [1, 300]}"),
+        ":7: dimensions → backbone.depth2: 1 does not fit: backbone.depth2: 1 blocks; this level has"
+        " 2 rows",
+    ),
     "sets and bundles": (
         dimension("head: {sets: head.score, choice: {a: {head.score: softmax}}}"),
         ":6: dimensions → head: sets does not go with a choice of bundles",
@@ -334,6 +339,17 @@ def test_the_good_one_is_good(tmp_path):
     path = tmp_path / "good.yaml"
     path.write_text(GOOD)
     assert SearchSpace.load(path).size() == 2
+
+
+def test_a_value_need_not_fit_the_baseline(tmp_path):
+    """Only a neck that no draw has needs the backbone's 64 channels."""
+    path = tmp_path / "wide.yaml"
+    path.write_text(
+        dimension(
+            "neck.kind: {choice: [fpn, pafpn]}", "neck.width: {int: [8, 1024], step: 8}"
+        ).replace("retinaface_mobile025", "yunet_s")
+    )
+    assert SearchSpace.load(path).size() == 2 * 128
 
 
 def test_missing_file_names_its_neighbours(tmp_path):
