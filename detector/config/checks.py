@@ -18,3 +18,8 @@ def positive(key: str, value, most: float = math.inf) -> None:
         raise ConfigError(f"{key}: {value} must be greater than 0")
     if value > most:
         raise ConfigError(f"{key}: {value} must be at most {most:,}")
+
+
+def at_least(key: str, value, least: float) -> None:
+    if not value >= least:
+        raise ConfigError(f"{key}: {value} must be at least {least}")

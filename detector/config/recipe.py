@@ -8,6 +8,7 @@ from typing import Self
 
 from detector.base.errors import ConfigError
 from detector.base.struct import Struct
+from detector.config.checks import at_least
 from detector.config.limits import MAX_BATCH, MAX_CANDIDATES, MAX_EPOCHS, MAX_SIDE
 
 # Their functions: detector/losses/tables.py, which also adds those of plugins.
@@ -92,8 +93,12 @@ class Optimizer(Struct):
         if not self.lr > 0:
             raise ConfigError(f"optimizer.lr: {self.lr} must be greater than 0")
         _within("optimizer.momentum", self.momentum, 0, 1)
+        for key in ("weight_decay", "warmup_epochs", "gamma", "clip_norm"):
+            at_least(f"optimizer.{key}", getattr(self, key), 0)
         if self.kind not in ("sgd", "adamw"):
             raise ConfigError(f"optimizer.kind: {self.kind!r} is not one of sgd, adamw")
+        if self.kind == "adamw" and self.momentum == 1:
+            raise ConfigError(f"optimizer.momentum: {self.momentum} must be below 1 with adamw")
         if self.schedule not in ("step", "cosine"):
             raise ConfigError(f"optimizer.schedule: {self.schedule!r} is not one of step, cosine")
         if not 0 <= self.ema < 1:
@@ -139,13 +144,14 @@ class Loss(Struct):
         _one_of("loss.class_loss", self.class_loss, CLASS_LOSSES)
         _one_of("loss.box_loss", self.box_loss, BOX_LOSSES)
         _one_of("loss.unmatched", self.unmatched, ("ignored", "background"))
-        if self.min_positives is not None and self.min_positives < 0:
-            raise ConfigError(f"loss.min_positives: {self.min_positives} must be at least 0")
+        if self.min_positives is not None:
+            at_least("loss.min_positives", self.min_positives, 0)
         _within("loss.match_iou", self.match_iou, 0, 1)
         _within("loss.force_iou", self.force_iou, 0, 1)
         for key in ("negatives", "candidates"):
-            if getattr(self, key) < 1:
-                raise ConfigError(f"loss.{key}: {getattr(self, key)} must be at least 1")
+            at_least(f"loss.{key}", getattr(self, key), 1)
+        for key in ("box_weight", "landmark_weight"):
+            at_least(f"loss.{key}", getattr(self, key), 0)
         if self.candidates > MAX_CANDIDATES:
             raise ConfigError(
                 f"loss.candidates: {self.candidates} must be at most {MAX_CANDIDATES:,}"
@@ -207,8 +213,10 @@ class Evaluation(Struct):
             _one_of("evaluation.canvas", self.canvas, ("square", "stride"))
         _one_of("evaluation.interpolation", self.interpolation, ("area_linear", "linear"))
         for key in ("size", "short"):
-            if getattr(self, key) is not None and getattr(self, key) < 1:
-                raise ConfigError(f"evaluation.{key}: {getattr(self, key)} must be at least 1")
+            if getattr(self, key) is not None:
+                at_least(f"evaluation.{key}", getattr(self, key), 1)
+        for key, least in (("pre_nms", 1), ("keep", 1), ("every", 0)):
+            at_least(f"evaluation.{key}", getattr(self, key), least)
         if not self.scales or not all(0 < factor < float("inf") for factor in self.scales):
             raise ConfigError(f"evaluation.scales: {list(self.scales)} must be numbers above 0")
 

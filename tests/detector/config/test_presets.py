@@ -140,8 +140,24 @@ def test_recipes_without_the_newer_keys_train_as_before():
         ("loss", "unmatched", "negative"),
         ("loss", "min_positives", -1),
         ("optimizer", "decay_norms", "yes"),
+        ("optimizer", "weight_decay", -1e-4),
+        ("optimizer", "warmup_epochs", -1),
+        ("optimizer", "gamma", -0.1),
+        ("optimizer", "clip_norm", -1),
+        ("loss", "box_weight", -1),
+        ("loss", "landmark_weight", -1),
+        ("evaluation", "pre_nms", 0),
+        ("evaluation", "keep", 0),
+        ("evaluation", "keep", -1),
+        ("evaluation", "every", -1),
     ],
 )
-def test_wrong_values_of_the_newer_keys_name_their_key(section, key, value):
+def test_wrong_values_name_their_key(section, key, value):
     with pytest.raises(ConfigError, match=rf"^{section}\.{key}"):
         Recipe.from_dict({section: {key: value}})
+
+
+def test_the_largest_momentum_depends_on_the_optimizer():
+    assert Recipe.from_dict({"optimizer": {"momentum": 1.0}}).optimizer.momentum == 1
+    with pytest.raises(ConfigError, match=r"^optimizer\.momentum: 1.0 must be below 1 with adamw"):
+        Recipe.from_dict({"optimizer": {"kind": "adamw", "momentum": 1.0}})
