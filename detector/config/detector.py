@@ -29,6 +29,8 @@ from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR, MAX_KER
 ACTIVATIONS = ("relu", "leaky_relu", "relu6")
 # Their layers: detector/architecture/plan.py, which also adds those of plugins.
 NECKS = ["fpn", "pafpn", "tfpn", "none"]
+NECKS_WITHOUT_WIDTH = ("tfpn", "none")
+"""Those that keep the channels of the backbone."""
 HEAD_BLOCKS = ["conv", "separable", "unit"]
 PREDICTORS = ["pointwise", "conv3", "depthwise", "unit"]
 
@@ -260,7 +262,7 @@ class Detector(Struct):
                     f"which backbone.kind {self.backbone.kind} does not have"
                 )
             channels = self.backbone.channels(level)
-            if self.neck.kind in ("tfpn", "none") and channels != self.neck.width:
+            if self.neck.kind in NECKS_WITHOUT_WIDTH and channels != self.neck.width:
                 raise ConfigError(
                     f"neck.width: {self.neck.width} must equal the backbone's "
                     f"{channels} channels at level {level} with neck.kind "

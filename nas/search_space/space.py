@@ -27,6 +27,7 @@ from nas.search_space.yaml_parts import (
     PROMOTE,
     all_conditions,
     check_keys,
+    check_neck_with_budget,
     read_baseline,
     read_budget,
     read_constraints,
@@ -267,6 +268,11 @@ class SearchSpace:
     def _check_draws(self, document: Document) -> None:
         """Resolve some draws, and others with each value that no valid draw has, so that mistakes
         show before a search."""
+        if self.budget is not None and not any("neck.kind" in d.targets for d in self.dimensions):
+            try:
+                check_neck_with_budget(self.base.neck.kind)
+            except ConfigError as reason:
+                raise document.error(("baseline",), str(reason)) from reason
         trial = RandomTrial("try out")
         valid: set[tuple[str, Value]] = set()
         first_error = None
@@ -294,9 +300,11 @@ class SearchSpace:
             raise first_error
 
     def _error(self, settings: Settings) -> ConfigError | None:
-        """Why settings do not resolve, for which the budget does not matter: no rule depends on
-        the backbone's width."""
+        """Why settings do not resolve. The budget's width is not looked for, which takes long: no
+        rule depends on it but that of the neck."""
         try:
+            if self.budget is not None:
+                check_neck_with_budget(settings.get("neck.kind", self.base.neck.kind))
             resolve(self.base, self.proxy, settings)
         except ConfigError as error:
             return error

@@ -10,7 +10,7 @@ from dataclasses import replace
 from detector.architecture.cost import cost
 from detector.base.errors import ConfigError, UserError
 from detector.base.yaml_file import Document
-from detector.config.detector import Detector
+from detector.config.detector import NECKS_WITHOUT_WIDTH, Detector
 from detector.config.presets import load_preset, section
 from nas.search_space.dimensions import Dimension, Value, is_one_of, parse
 from nas.search_space.mac_budget import Budget
@@ -32,6 +32,8 @@ KEYS = (
 )
 _REQUIRED = KEYS[:5]
 
+_BUDGETED = ("backbone.width", "backbone.widths", "backbone.mid_widths")
+"""Settings that a budget determines."""
 PROMOTE = ("score", "front")
 """What promotes a paused trial: its score alone, or also being on the front of its rung."""
 
@@ -75,6 +77,16 @@ def read_budget(document: Document, macs: float | None) -> Budget | None:
     if macs is not None and isinstance(document.data["budget"], dict):
         document.data["budget"] = {**document.data["budget"], "macs": macs}
     return section(document, "budget", Budget, {})
+
+
+def check_neck_with_budget(kind: object) -> None:
+    """Raise a ConfigError for a neck that no design of a budget has: the width of the backbone
+    follows from the budget."""
+    if kind in NECKS_WITHOUT_WIDTH:
+        raise ConfigError(
+            f"neck.kind {kind} needs a backbone of the neck's width, which follows from the "
+            "budget; use another kind, or remove the budget"
+        )
 
 
 def read_baseline(document: Document, budget: Budget | None) -> Detector:
@@ -136,8 +148,8 @@ def read_dimensions(document: Document) -> tuple[Dimension, ...]:
                 if bundles:
                     keys = ("dimensions", str(name), "choice", str(bundles[0]), setting)
                 check_setting(setting, in_bundle=bool(dimension.bundles))
-                if has_budget and setting == "backbone.width":
-                    raise ConfigError("backbone.width follows from the budget; remove one of them")
+                if has_budget and setting in _BUDGETED:
+                    raise ConfigError(f"{setting} follows from the budget; remove one of them")
             keys = ("dimensions", str(name))
             if errors.keys() & dimension.when.keys():
                 errors[dimension.name] = None  # cannot be checked before its parent is fixed

@@ -240,8 +240,8 @@ CASES = {
     ),
     "a bound that fits the baseline alone": (
         dimension("backbone.kind: {choice: [yunet]}", "backbone.depth2: {int: [1, 300]}"),
-        ":7: dimensions → backbone.depth2: 1 does not fit: backbone.depth2: 1 blocks; this level has"
-        " 2 rows",
+        ":7: dimensions → backbone.depth2: 1 does not fit: backbone.depth2: 1 blocks; this level "
+        "has 2 rows",
     ),
     "sets and bundles": (
         dimension("head: {sets: head.score, choice: {a: {head.score: softmax}}}"),
@@ -284,6 +284,36 @@ CASES = {
     "budget and width": (
         dimension("backbone.width: {choice: [0.25]}") + "budget: {macs: 1e9}\n",
         ":6: dimensions → backbone.width: backbone.width follows from the budget",
+    ),
+    "budget and widths": (
+        dimension("b: {choice: {x: {backbone.widths: [8, 16, 32, 64, 512]}}}")
+        + "budget: {macs: 1e9}\n",
+        ":6: dimensions → b → choice → x → backbone.widths: backbone.widths follows from",
+    ),
+    "budget and middle widths": (
+        dimension("b: {choice: {x: {backbone.mid_widths: [8, 8, 8, 8]}}}")
+        + "budget: {macs: 1e9}\n",
+        "backbone.mid_widths follows from the budget; remove one of them",
+    ),
+    "budget and a neck without a width": (
+        dimension("neck:", "  choice:", "    f: {neck.kind: fpn}", "    n: {neck.kind: none}")
+        + "budget: {macs: 1e9}\n",
+        ":9: dimensions → neck → choice → n: 'n' does not fit: neck.kind none needs a backbone of "
+        "the neck's width",
+    ),
+    "budget and a baseline without a neck's width": (
+        dimension("backbone.depth3: {int: [1, 4]}").replace("retinaface_mobile025", "yunet_s")
+        + "budget: {macs: 1e9}\n",
+        ":2: baseline: neck.kind tfpn needs a backbone of the neck's width, which follows from the "
+        "budget; use another kind, or remove the budget",
+    ),
+    "budget and draws with the baseline's neck": (
+        dimension(
+            "context.kind: {choice: [ssh, none]}",
+            "neck.kind: {choice: [fpn], when: {context.kind: none}}",
+        ).replace("retinaface_mobile025", "yunet_s")
+        + "budget: {macs: 1e9}\n",
+        ":6: dimensions → context.kind: 'ssh' does not fit: neck.kind tfpn needs a backbone",
     ),
     "budget and cap": (
         GOOD + "budget: {macs: 1e9}\nconstraints: {max_macs: 5}\n",
