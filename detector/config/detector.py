@@ -327,8 +327,12 @@ def canonical(detector: Detector) -> dict:
         built = zip(backbone["mid_widths"], backbone["blocks"], backbone["depths"])
         # A single inverted block is the last one of its row.
         backbone["mid_widths"] = [m * (b != "inverted" or d > 1) for m, b, d in built]
-    if neck.kind != "fpn" or len([level for level in neck.levels if level <= 5]) < 3:
-        del design["neck"]["shared_merge"]  # one merge at most
+    if neck.kind == "fpn":
+        has_merge = len([level for level in neck.levels if level <= 5]) > 2  # otherwise one at most
+    else:  # a plugin's neck may read it; where it is false, designs keep the hashes they had
+        has_merge = neck.shared_merge and neck.kind not in _NECKS_WITHOUT_MERGE
+    if not has_merge:
+        del design["neck"]["shared_merge"]
     if neck.kind in ("pafpn", "none"):
         del design["neck"]["activation"]
     if detector.context.kind == "none":
@@ -355,6 +359,7 @@ def canonical(detector: Detector) -> dict:
     return design
 
 
+_NECKS_WITHOUT_MERGE = ("pafpn", "tfpn", "none")
 _PLAIN_BACKBONE = {"variant": "plain", "last_expansion": None, "input_norm": False}
 
 

@@ -18,7 +18,7 @@ from detector.architecture.custom import (
 from detector.architecture.layers import Conv, separable
 from detector.base.errors import ConfigError
 from detector.base.plugins import load_plugin
-from detector.config.detector import Backbone, Detector, arch_hash
+from detector.config.detector import Backbone, Detector, arch_hash, canonical
 from detector.network.counters import thop_cost
 from detector.network.model import build_detector
 from detector.network.modules import build
@@ -192,6 +192,21 @@ def test_a_neck_and_the_parts_of_a_head():
     assert "plain16" in describe(design) and "wide by-last" in describe(design)
     with pytest.raises(ConfigError, match="neck 'plain' exists already"):
         register_neck("plain")
+
+
+def test_what_a_neck_reads_of_its_configuration_is_part_of_its_hash():
+    @register_neck("merging")
+    def merging(neck, channels):
+        kernel = 3 if neck.shared_merge else 1
+        return Plain({level: Conv(channels[level], neck.width, kernel) for level in neck.levels})
+
+    neck = replace(TINY_DETECTOR.neck, kind="merging")
+    designs = [
+        replace(TINY_DETECTOR, neck=replace(neck, shared_merge=shared)) for shared in (False, True)
+    ]
+    assert cost(designs[0]) != cost(designs[1])
+    assert arch_hash(designs[0]) != arch_hash(designs[1])
+    assert "shared_merge" not in canonical(designs[0])["neck"]  # stored hashes are without it
 
 
 def test_a_layer_with_other_channels_than_asked_for():
