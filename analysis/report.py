@@ -15,6 +15,7 @@ from analysis.statistics.pareto import hypervolume_of
 from detector.base import cli
 from detector.base.errors import UserError
 from detector.base.files import write_text
+from detector.base.output import print_wrapped
 from trials.folders import add_runs_dir
 from trials.hints import command
 
@@ -75,7 +76,7 @@ def run(args: Namespace) -> dict:
             f"{totals['epochs']:,} epochs"
         )
         for sentence in totals["correlations"]:
-            print(f"  {sentence}")
+            print_wrapped(f"  {sentence}", "  ")
     print(
         f"page: {page_path} ({page_path.stat().st_size / 1e6:.1f} MB, "
         f"{time.time() - started:.0f} s)\npictures: {figures} ({len(pictures)})\nnext:\n"
