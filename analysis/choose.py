@@ -150,21 +150,19 @@ def _nearest(study: StudyData, args: Namespace) -> str:
     return ", ".join(parts)
 
 
-def _print_table(
-    study: StudyData,
-    choice: Choice,
-    args: Namespace,
-) -> None:
+def _print_table(study: StudyData, choice: Choice, args: Namespace) -> None:
     limits, front, deviation = _limit_flags(args), choice.candidates, choice.deviation
     spread = f" ±{deviation:.3f}" if deviation is not None else ""
-    marked = choice.tied_candidates if choice.tied > 1 else 0
     models = [study.retrained.get(r.number) for r in front]
     scores = [model.metrics.score if model else None for model in models]
     print_table(
         f"{study.name}: {counted(len(front), 'candidate')}"
         + (f" within {limits}" if limits else "")
         + f", the front of {counted(len(study.completed), 'completed trial')}",
-        names=[name_of(r) + (" =" if index < marked else "") for index, r in enumerate(front)],
+        names=[
+            name_of(r) + (" =" if index < choice.tied_candidates else "")
+            for index, r in enumerate(front)
+        ],
         designs=[describe(r.detector) for r in front],
         columns={
             "score": [f"{r.score:.3f}{spread}" for r in front],

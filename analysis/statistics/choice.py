@@ -26,7 +26,7 @@ class Choice:
     """How many of the considered trials, best score first, do not differ significantly from the
     best one; 0 where unknown."""
     tied_candidates: int
-    """How many of the candidates, from the first one on, are among these."""
+    """How many of the candidates, from the first one on, are among these; 0 if it stands out."""
     probability: float | None
     """That the first candidate is the best of all considered trials; None where unknown."""
 
@@ -75,11 +75,9 @@ def choose_from(
     tied, tied_candidates, probability = 0, 0, None
     if deviation is not None:
         scores = np.array([r.score for r in completed], dtype=float)
-        tied, probability = (
-            tied_with_best(scores, deviation),
-            probability_of_best(scores, deviation),
-        )
-        # the best trial is a candidate, so both are compared with the same one
-        scores = np.array([r.score for r in candidates], dtype=float)
-        tied_candidates = tied_with_best(scores, deviation)
+        tied = tied_with_best(scores, deviation)
+        probability = probability_of_best(scores, deviation)
+        if tied > 1:
+            among = {r.number for r in sorted(completed, key=rank)[:tied]}
+            tied_candidates = sum(r.number in among for r in candidates)
     return Choice(candidates, len(completed), deviation, source, tied, tied_candidates, probability)

@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from detector.data.prepare import Part
     from nas.study.storage import Study
 
+IN_MANIFEST = ("sampler", "scheduler", "seed")
+IN_DATA = ("fraction", "holdout", "select_on")
+"""Flags that the study holds, in its manifest and in that of its images: they stay as they are."""
 DEFAULT_TRIALS = 50
 """Designs that a search samples without --trials."""
 
@@ -187,8 +190,8 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
             f"study {manifest.name} was started with a budget of {budget}, now it is "
             f"{space.budget}; give --budget {budget.macs / 1e9:g}G, or start a new study"
         )
-    stored = {key: getattr(manifest, key) for key in ("sampler", "scheduler", "seed")}
-    stored |= {key: getattr(manifest.data, key) for key in ("fraction", "holdout", "select_on")}
+    stored = {key: getattr(manifest, key) for key in IN_MANIFEST}
+    stored |= {key: getattr(manifest.data, key) for key in IN_DATA}
     for key, value in stored.items():
         if options.flags.get(key) not in (None, value):
             flag = key.replace("_", "-")

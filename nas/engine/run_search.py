@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from detector.base.cli import PartialFailure
 from detector.base.errors import UserError
 from nas.engine.enqueued import Queue
-from nas.engine.open_study import shared_images
+from nas.engine.open_study import IN_DATA, IN_MANIFEST, shared_images
 from nas.engine.options import SearchOptions
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
@@ -214,7 +214,4 @@ def resume_command(options: SearchOptions, study: str, trials: int) -> str:
     return command("nas.search", flags | {"trials": trials, "study": study, "resume": True})
 
 
-_STORED_FLAGS = (
-    *("enqueue", "fraction", "from_study", "holdout", "inherit", "no_prior"),
-    *("sampler", "scheduler", "seed", "select_on"),
-)
+_STORED_FLAGS = (*IN_MANIFEST, *IN_DATA, "enqueue", "from_study", "inherit", "no_prior")
