@@ -49,8 +49,9 @@ docs: install
 test: install
 	$(PYTEST) -n $(JOBS) --dist worksteal $(FLAGS)
 
+# A file's tests stay in one process: they share a server, a wheel, a dry run of many minutes.
 test-slow: install
-	$(PYTEST) -m slow -n $(JOBS) --dist loadgroup $(FLAGS)
+	$(PYTEST) -m slow -n $(JOBS) --dist loadfile $(FLAGS)
 
 # A number to watch, no gate. Code that tests run in processes of their own does not count. Measuring
 # takes half as long again as the tests themselves.

@@ -14,7 +14,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGES = ("detector", "trials", "nas", "analysis", "search_spaces")
 NOT_SOURCES = shutil.ignore_patterns("__pycache__", "*.pyc")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("wheel")]  # which is built once
+pytestmark = pytest.mark.slow
 
 
 def run(*command: Path | str, cwd: Path) -> str:

@@ -12,7 +12,7 @@ TORCH, OTHER = "initialization torch, seed 0", "initialization torch, seed 1"
 PARTS = ("tests", "rates", "parity", "search", "retrain")
 LEVELS = ("easy", "medium", "hard")
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("gpu_report")]  # of one dry run
+pytestmark = pytest.mark.slow
 
 
 def report(*flags) -> subprocess.CompletedProcess:

@@ -34,7 +34,6 @@ SECONDS = 120  # for slow machines
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.xdist_group("browser"),  # of one server
     pytest.mark.skipif(
         not (BROWSER and DRIVER), reason="no browser: apt-get install -y chromium chromium-driver"
     ),

@@ -16,6 +16,7 @@ from detector.base.errors import UserError
 from detector.boxes.anchors import priors
 from detector.boxes.postprocess import postprocess
 from detector.config.detector import Anchors, Backbone, Detector, Head, Neck
+from detector.config.presets import load_preset
 from detector.config.recipe import Evaluation
 from detector.export.exporter import check, export
 from detector.export.runtime import KEY, POST, Exported, load_exported
@@ -186,16 +187,10 @@ def test_an_exported_model_is_no_torch_module_with_weights(exported):
     assert found.runtime.startswith("ONNX Runtime ")
 
 
-@pytest.mark.parametrize("name", ["tiny_ssd300", "scrfd_0.5g", "damofd_0.5g", "yunet_s"])
-def test_every_kind_of_head_exports(preset, name, tmp_path):
-    """Hand-made anchors; a shared head with scales and distances; points and objectness."""
-    config = helpers.shallow(preset(name), 1)
-    net = build_detector(config)
-    noise = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (4, 3, 128, 128), np.uint8))
-    for norm in (m for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d)):
-        norm.momentum = 1.0  # statistics of this batch, so that outputs are of a usual size
-    net.train()(noise)
-    path = export(net, config, tmp_path / "model.onnx", "boxes")
+@pytest.mark.parametrize("name", ["tiny_ssd300", "damofd_0.5g", "yunet_s"])
+def test_every_kind_of_head_exports(shallow_export, name):
+    """Hand-made anchors; SCRFD's, shared with scales and distances; points and objectness."""
+    net, path = shallow_export(name)
     result = check(net, path)
     assert result.passed, result.differences
-    assert load_exported(path).config == config
+    assert load_exported(path).config == helpers.shallow(load_preset(name)[0], 1)

@@ -35,16 +35,22 @@ def images() -> list[np.ndarray]:
 @pytest.mark.parametrize(
     "preset, levels, post",
     [
-        ("yunet_n", 5, "none"),
-        ("yunet_n", 5, "boxes"),
+        ("yunet_n", 5, "none"),  # rows of several blocks
+        ("yunet_s", 5, "boxes"),
         ("retinaface_mobile025", 3, "none"),
-        ("scrfd_0.5g", 3, "boxes"),
+        ("damofd_0.5g", 4, "boxes"),
     ],
 )
-def test_every_convolution_belongs_to_a_part(tmp_path, traced_once, preset, levels, post):
-    # Rows of several blocks and both endings in YuNet alone: a graph takes 10 to 20 s.
-    config = helpers.shallow(load_preset(preset)[0], 2 if preset == "yunet_n" else 1)
-    path = export(build_detector(config).eval(), config, tmp_path / "x.onnx", post)
+def test_every_convolution_belongs_to_a_part(
+    tmp_path, exported, shallow_export, preset, levels, post
+):
+    if post == "boxes":
+        _, path = shallow_export(preset)
+    elif preset == "yunet_n":
+        path = exported
+    else:
+        config = helpers.shallow(load_preset(preset)[0], 1)
+        path = export(build_detector(config).eval(), config, tmp_path / "x.onnx")
     found = convolutions(path)
     names = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     assert sorted(name for part in found.values() for name in part) == sorted(names)

@@ -4,7 +4,6 @@ script (Triton reads TRITON_INTERPRET at import), and on a GPU."""
 from __future__ import annotations
 
 import copy
-import itertools
 
 import helpers
 import pytest
@@ -132,9 +131,9 @@ def interpreted() -> None:
             activation,
         )
 
-    for channels, kind in itertools.product((1, 3, 8, 24), ACTIVATIONS):
-        _check(run, (3, channels, 7, 11), kind)
-    for channels, kind in (64, "relu6"), (64, "leaky"), (100, "relu"), (100, "leaky"):
+    for kind in ACTIVATIONS:
+        _check(run, (3, 24, 7, 11), kind)
+    for channels, kind in (1, "none"), (3, "relu6"), (8, "relu"), (64, "leaky"), (100, "leaky"):
         _check(run, (3, channels, 7, 11), kind)
     # So far a tile or two; here several tiles per program, the last one partly filled.
     for channels in 8, 24, 64, 100:

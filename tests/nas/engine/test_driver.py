@@ -172,7 +172,7 @@ def test_with_a_single_rung_everything_is_trained_in_full(tmp_path, space):
 def test_killed_anywhere_and_resumed_gives_the_same_study(tmp_path, space, sampler, without_times):
     uninterrupted = make(tmp_path, space, name="uninterrupted", sampler=sampler)
     simulate(uninterrupted)
-    for seed in range(1, 30, 3):
+    for seed in range(1, 30, 6):
         name = f"killed-{seed}"
         rng = random.Random(seed)
         killed = make(tmp_path, space, name=name, sampler=sampler)

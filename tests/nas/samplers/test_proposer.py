@@ -72,9 +72,9 @@ def _history():
 
 @pytest.mark.parametrize("sampler", SAMPLERS)
 def test_a_proposal_is_a_function_of_seed_records_and_attempt(sampler):
-    records = history(60)
+    records = history(40)
     proposer = Proposer(SPACE, sampler, seed=3)
-    for count in (0, 1, 60):  # one that is reused, and a new one
+    for count in (0, 1, 40):  # one that is reused, and a new one
         proposer.update(records[:count])
         assert proposer.ask() == proposer.ask() == propose(SPACE, sampler, records[:count], seed=3)
     proposals = [proposer.ask(attempt) for attempt in range(6)]
@@ -94,7 +94,7 @@ def test_every_sampler_satisfies_the_protocol(name):
     signature = inspect.signature(type(sampler).ask)
     assert list(signature.parameters) == list(expected.parameters)
     assert signature.return_annotation == expected.return_annotation
-    for count in (SAMPLERS[name].startup_trials * 2, 60):
+    for count in (SAMPLERS[name].startup_trials * 2, 40):
         records = history(count)
         before = list(records)
         params = sampler.ask(records, 5)
@@ -223,7 +223,7 @@ def test_the_order_of_hashes_does_not_matter():
     code = (
         "import sys; sys.path[:0] = ['tests/nas/samplers', '.']\n"
         "from test_proposer import *\n"
-        "print(propose(SPACE, 'tpe', history(60), seed=3))"
+        "print(propose(SPACE, 'tpe', history(40), seed=3))"
     )
     out = {
         subprocess.run(
@@ -236,7 +236,7 @@ def test_the_order_of_hashes_does_not_matter():
         ).stdout
         for seed in "12"
     }
-    assert out == {f"{propose(SPACE, 'tpe', history(60), seed=3)}\n"}
+    assert out == {f"{propose(SPACE, 'tpe', history(40), seed=3)}\n"}
 
 
 def test_unknown_sampler():

@@ -13,7 +13,7 @@ from nas.engine.gate import evaluate_cost
 from nas.search_space.random_trial import RandomTrial
 from nas.search_space.space import SPACES, SearchSpace
 
-PAIRS, EACH = 7, 4
+PAIRS, EACH = 7, 3
 LARGEST = 1_000_000_000  # MACs at 640×640: the rest differs by size alone
 RATE = 0.01  # the least of the space: at the largest, a warm-up of a tenth of an epoch is too short
 IMAGES = 240
