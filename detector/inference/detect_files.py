@@ -28,7 +28,7 @@ from detector.inference.media import (
     batched,
     read_pictures,
 )
-from detector.inference.predict import detect_tta
+from detector.inference.predict import detect_tta, for_detection
 from detector.inference.video_files import UnwritableVideo, atomic_video
 
 MAX_JPEG = 65_500
@@ -75,7 +75,7 @@ class FileDetector:
             fp16: half precision, on a GPU.
         """
         self.device = torch.device(device)
-        self.model, self.config = model.to(self.device).eval(), config
+        self.model, self.config = for_detection(model, self.device), config
         self.settings, self.max_size = settings, max_size
         self.batch_size, self.workers, self.fp16 = batch_size, workers, fp16
 

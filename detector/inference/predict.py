@@ -30,6 +30,7 @@ from detector.inference.tta import (
     scale_detections,
 )
 from detector.metrics.wider import GroundTruth, height_ground_truth, wider_ap
+from detector.network.folding import fold_batchnorm
 
 READER_THREADS = min(os.cpu_count() or 1, 8)
 """Threads that read and decode images ahead for a GPU."""
@@ -69,7 +70,7 @@ def detect(
     device = torch.device(device)
     results = dict.fromkeys((label.name for label in images.labels), NO_DETECTIONS)
     training = model.training
-    model.to(device).eval()
+    network = for_detection(model, device)
     done, use_cudnn = 0, _cudnn_pays(images, settings, device)
     try:
         for indices, batch in _batches(
@@ -80,7 +81,7 @@ def detect(
             unreadable,
         ):
             with nullcontext() if use_cudnn else torch.backends.cudnn.flags(enabled=False):
-                detections = detect_tta(model, config, batch, settings, device)
+                detections = detect_tta(network, config, batch, settings, device)
             for index, image, own in zip(indices, batch, detections):
                 label, (height, width) = images.labels[index], image.shape[:2]
                 if label.size[0]:  # a cache may have scaled it down
@@ -92,6 +93,13 @@ def detect(
     finally:
         model.train(training)
     return results
+
+
+def for_detection(model: nn.Module, device: torch.device) -> nn.Module:
+    """The network that detects: `model`, moved to the device and in evaluation mode; on a CPU a
+    copy without batch normalisation (`fold_batchnorm`)."""
+    model = model.to(device).eval()
+    return fold_batchnorm(model) if device.type == "cpu" else model
 
 
 def _cudnn_pays(images: ImageSet, settings: Evaluation, device: torch.device) -> bool:
