@@ -223,8 +223,10 @@ def shared_images(space: SearchSpace, data: Data) -> list[Part]:
 
 
 def space_hash(path: Path) -> str:
-    """Hash of a space's content, 12 hex digits; independent of comments."""
+    """Hash of what a search depends on, 12 hex digits: a space's content without comments and
+    without `full`, which comes after the search."""
     from detector.base.yaml_file import read
 
-    text = json.dumps(read(path).data, sort_keys=True)
+    content = {key: value for key, value in read(path).data.items() if key != "full"}
+    text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

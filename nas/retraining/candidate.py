@@ -20,7 +20,7 @@ from detector.config.presets import load_design, section
 from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from detector.config.shipped import find_file
 from nas.retraining.options import AUTO, RetrainOptions
-from trials.folders import checked_name, newest_study, study_or_newest
+from trials.folders import SPACE, checked_name, newest_study, study_or_newest
 from trials.objective import Objective
 from trials.record import Cost, Status, best_of, learned, rank
 
@@ -53,6 +53,8 @@ class Candidate:
     fingerprint: str | None = None
     study: str | None = None
     space: str | None = None
+    space_file: Path | None = None
+    """The study's search space, which may change the recipe of full trainings (`full`)."""
     objective: Objective = field(default_factory=Objective)
     cost: Cost | None = None
     """From the study's record, with the latency if it was measured."""
@@ -95,6 +97,7 @@ def choose_candidate(options: RetrainOptions) -> Candidate:
         proxy=True,
         study=name,
         space=manifest.space,
+        space_file=study.folder / SPACE,
         data=manifest.data,
         fingerprint=manifest.data_fingerprint,
         objective=manifest.objective,
@@ -168,9 +171,9 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
 
     A published recipe keeps its schedule. A proxy's recipe keeps what the search tuned (learning
     rate, weight decay, batch size, losses) and gets a cosine schedule over all epochs with a
-    warm-up of at most 3, RetinaFace's crops, and all photometric augmentation. The learning rate
-    follows the batch size, see `with_batch_size`; --batch-size auto is left to the caller, who
-    knows the device.
+    warm-up of at most 3, RetinaFace's crops, and all photometric augmentation, then what its
+    search space says under `full`. The learning rate follows the batch size, see
+    `with_batch_size`; --batch-size auto is left to the caller, who knows the device.
 
     Raises:
         UserError: a value in the flags or the file is not allowed.
@@ -184,7 +187,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
             evaluation=Evaluation(),
             augmentation=Augmentation(min_face=base.augmentation.min_face),
         )
-    epochs = options.epochs or _with_recipe_file(base, options).epochs
+    epochs = options.epochs or _with_files(base, candidate, options).epochs
     if candidate.proxy:
         base = replace(
             base,
@@ -192,7 +195,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
                 base.optimizer, schedule="cosine", warmup_epochs=min(3.0, max(1.0, 0.05 * epochs))
             ),
         )
-    base = _with_recipe_file(
+    base = _with_files(
         replace(
             base,
             cache_size=None,
@@ -200,6 +203,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
                 base.evaluation, size=WATCH_SIZE, every=max(1, epochs // EVALUATIONS)
             ),
         ),
+        candidate,
         options,
     )
     if isinstance(options.batch_size, int):
@@ -241,7 +245,10 @@ def batch_size_or_auto(text: str) -> int | str:
         raise ArgumentTypeError(f"{error}, or {AUTO}") from None
 
 
-def _with_recipe_file(recipe: Recipe, options: RetrainOptions) -> Recipe:
+def _with_files(recipe: Recipe, candidate: Candidate, options: RetrainOptions) -> Recipe:
+    """`recipe` with the changes of the study's space, then with those of --recipe."""
+    if candidate.space_file is not None:
+        recipe = section(read(candidate.space_file), "full", Recipe, recipe.to_dict())
     if options.recipe is None:
         return recipe
     return apply_recipe_file(recipe, find_file(options.recipe, "recipe"))

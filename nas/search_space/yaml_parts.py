@@ -28,6 +28,7 @@ KEYS = (
     "objective",
     "constraints",
     "proxy_synthetic",
+    "full",
     "budget",
 )
 _REQUIRED = KEYS[:5]

@@ -18,6 +18,7 @@ from nas.models.model_folder import load_model
 from nas.retraining import training
 from nas.retraining.candidate import choose_candidate, full_recipe, limit_crop_size
 from nas.retraining.options import RetrainOptions
+from trials.folders import SPACE
 from trials.objective import Objective
 from trials.record import Cost
 
@@ -193,6 +194,28 @@ def test_the_full_recipe_of_a_proxy(tiny_study):
     assert recipe.optimizer.weight_decay == 1e-4  # what the search tuned stays
     assert recipe.augmentation == Augmentation() and recipe.optimizer.warmup_epochs == 3
     assert recipe.evaluation.every == 10 and recipe.cache_size is None
+
+
+def test_the_space_says_how_its_trials_are_trained_in_full(tiny_study, tmp_path):
+    usual = full_recipe(choose_candidate(options_of(tiny_study)), options_of(tiny_study))
+    space = tiny_study.folder / SPACE
+    space.write_text(
+        "name: quick\nfull: {epochs: 40, augmentation: {scales: [0.5, 2], crop: face_centre}, "
+        "optimizer: {schedule: step}}\n"
+    )
+    (path := tmp_path / "mine.yaml").write_text("recipe: {augmentation: {crop: whole_face}}")
+    options = options_of(tiny_study)
+    recipe = full_recipe(choose_candidate(options), options)
+    assert (recipe.epochs, recipe.optimizer.warmup_epochs) == (40, 2)  # a twentieth of the epochs
+    assert recipe.augmentation == Augmentation(scales=(0.5, 2), crop="face_centre")
+    assert recipe.optimizer == replace(usual.optimizer, schedule="step", warmup_epochs=2)
+    assert (recipe.loss, recipe.size) == (usual.loss, usual.size)
+    options = options_of(tiny_study, "--recipe", str(path), "--epochs", "20")
+    recipe = full_recipe(choose_candidate(options), options)
+    assert (recipe.epochs, recipe.augmentation) == (20, Augmentation(scales=(0.5, 2)))
+    space.write_text("name: quick\nfull: {epoch: 40}\n")
+    with pytest.raises(UserError, match=r"space\.yaml:2: full → epoch: unknown key"):
+        full_recipe(choose_candidate(options), options)
 
 
 def test_on_a_cpu_auto_is_the_batch_size_of_the_recipe(retrained, tiny_study):

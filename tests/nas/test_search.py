@@ -374,3 +374,14 @@ def test_what_a_study_was_started_with_stays(run_here, flags, told):
     code, _, err = run_here(*SEARCH[1:], "--trials", "2", "--study", "one", "--resume", *flags)
     assert (code, told in err, err.count("\n")) == (2, True, 1), err
     assert (study.folder / "study.db").read_bytes() == before
+
+
+def test_a_space_is_the_same_with_other_full_trainings(tmp_path, tiny_space_text):
+    from nas.engine.open_study import space_hash
+
+    (path := tmp_path / "tiny.yaml").write_text(tiny_space_text)
+    before = space_hash(path)
+    path.write_text(f"# a comment\n{tiny_space_text}full: {{epochs: 40}}\n")
+    assert space_hash(path) == before
+    path.write_text(tiny_space_text.replace("eta: 2", "eta: 3"))
+    assert space_hash(path) != before

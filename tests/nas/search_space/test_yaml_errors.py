@@ -109,6 +109,10 @@ CASES = {
         GOOD + "proxy_synthetic: {epochs: 3}\n",
         ":7: proxy_synthetic: must be a mapping of the proxy's keys",
     ),
+    "key of full trainings": (
+        GOOD + "full: {crops: 1}\n",
+        ":7: full → crops: unknown key",
+    ),
     "key of that proxy": (
         GOOD + "proxy_synthetic: {siz: 64}\n",
         ":7: proxy_synthetic → siz: unknown key; did you mean size?",
