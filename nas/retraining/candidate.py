@@ -91,13 +91,13 @@ def choose_candidate(options: RetrainOptions) -> Candidate:
             folder=options.runs_dir / preset / "best",
         )
     study = Study.open(options.runs_dir, name)
-    manifest, records = study.manifest, study.records
+    manifest, records, space_file = study.manifest, study.records, study.folder / SPACE
     candidate = partial(
         Candidate,
         proxy=True,
         study=name,
         space=manifest.space,
-        space_file=study.folder / SPACE,
+        space_file=space_file if space_file.is_file() else None,
         data=manifest.data,
         fingerprint=manifest.data_fingerprint,
         objective=manifest.objective,
