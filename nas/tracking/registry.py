@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from detector.config.recipe import Evaluation
@@ -50,39 +52,57 @@ def register(
     model = load_model(folder / WEIGHTS)
     graph = Graph(detector=model.config, post="nms", settings=SETTINGS)
     proto = onnx.load_from_string(onnx_bytes(model.net, graph))
-    mlflow.set_tracking_uri(uri)
-    with (
-        warnings.catch_warnings(action="ignore"),  # from MLflow, about its own classes
-        mlflow.start_run(run_id=run, log_system_metrics=False),
-    ):
-        logged = mlflow.onnx.log_model(
-            proto,
-            name="model",
-            signature=_signature(proto),
-            input_example=_input_example(),
-            pip_requirements=_requirements(),
-            save_as_external_data=False,
+    with fluent_store(uri):
+        with (
+            warnings.catch_warnings(action="ignore"),  # from MLflow, about its own classes
+            mlflow.start_run(run_id=run, log_system_metrics=False),
+        ):
+            logged = mlflow.onnx.log_model(
+                proto,
+                name="model",
+                signature=_signature(proto),
+                input_example=_input_example(),
+                pip_requirements=_requirements(),
+                save_as_external_data=False,
+            )
+        store = mlflow.MlflowClient(uri)
+        try:
+            store.create_registered_model(NAME, description="Face detectors; see nas.retrain")
+        except MlflowException:
+            store.get_registered_model(NAME)  # it exists already; otherwise this raises the cause
+        tag_texts = {key: as_text(value) for key, value in tags.items()}
+        version = store.create_model_version(
+            NAME, source=logged.model_uri, run_id=run, tags=tag_texts
         )
-    store = mlflow.MlflowClient(uri)
-    try:
-        store.create_registered_model(NAME, description="Face detectors; see nas.retrain")
-    except MlflowException:
-        store.get_registered_model(NAME)  # it exists already; otherwise this raises the cause
-    tag_texts = {key: as_text(value) for key, value in tags.items()}
-    version = store.create_model_version(NAME, source=logged.model_uri, run_id=run, tags=tag_texts)
-    store.set_tag(run, "model_version", version.version)
-    current = _holder(store, CHAMPION)
-    if current is not None and _holder(store, data_alias(current[1])) is None:
-        store.set_registered_model_alias(NAME, data_alias(current[1]), current[0])  # an older store
-    aliases, reason = aliases_of(
-        tag_texts,
-        best=_holder(store, data_alias(tag_texts)),
-        champion=current,
-        requested=champion,
-    )
-    for alias in aliases:
-        store.set_registered_model_alias(NAME, alias, version.version)
+        store.set_tag(run, "model_version", version.version)
+        current = _holder(store, CHAMPION)
+        if current is not None and _holder(store, data_alias(current[1])) is None:
+            store.set_registered_model_alias(
+                NAME, data_alias(current[1]), current[0]
+            )  # an older store
+        aliases, reason = aliases_of(
+            tag_texts,
+            best=_holder(store, data_alias(tag_texts)),
+            champion=current,
+            requested=champion,
+        )
+        for alias in aliases:
+            store.set_registered_model_alias(NAME, alias, version.version)
     return f"MLflow: {NAME} version {version.version}, {reason}"
+
+
+@contextlib.contextmanager
+def fluent_store(uri: str) -> Iterator[None]:
+    """MLflow's functions without a client log to this store or server. Theirs is global, and set in
+    the environment for later processes, too; so the one before comes back."""
+    import mlflow
+
+    before = os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(uri)
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(before)  # type: ignore[arg-type]  # None: as if never set
 
 
 def data_alias(tags: Mapping[str, str]) -> str:

@@ -1,6 +1,7 @@
 """What older versions stored is read and resumed; see tests/stored/README.md."""
 
 import json
+import os
 import sqlite3
 import tarfile
 from collections import Counter
@@ -353,6 +354,7 @@ def test_mlflow_is_brought_up_to_date(stored, in_process, study):
     assert registered_versions(stored.folder) == {1}
     new = ("--tracking-uri", f"sqlite:///{stored.folder}/new.db", "--json", "told.json")
     assert in_process(sync, "--study", study, *new) == (0, "")
+    assert "MLFLOW_TRACKING_URI" not in os.environ  # which later commands would follow
     told = json.loads((stored.folder / "told.json").read_text())
     models = 1 if study == "first" else 0
     assert told["trials"] == len(stored.expected["records"][study])

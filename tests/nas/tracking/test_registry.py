@@ -1,8 +1,10 @@
 """Which aliases a registered model gets."""
 
+import os
+
 import pytest
 
-from nas.tracking.registry import aliases_of, data_alias
+from nas.tracking.registry import aliases_of, data_alias, fluent_store
 
 SCENES = {
     "score": "2.0",
@@ -14,6 +16,20 @@ SCENES = {
 PHOTOS = SCENES | {"data_name": "WIDER FACE", "data_fingerprint": "fedcba987654"}
 OTHERS = PHOTOS | {"data_name": "Crowds", "data_fingerprint": "aaaaaaaaaaaa"}
 OF_SCENES, OF_PHOTOS = "champion-builtin-012345", "champion-wider-face-fedcba"
+
+
+@pytest.mark.parametrize("before", [None, "sqlite:///mine.db"])
+def test_the_store_that_a_program_uses_itself_comes_back(monkeypatch, before):
+    import mlflow
+
+    key = "MLFLOW_TRACKING_URI"
+    monkeypatch.delenv(key, raising=False)
+    mlflow.set_tracking_uri(before)
+    with pytest.raises(KeyError), fluent_store("sqlite:///other.db"):
+        assert mlflow.get_tracking_uri() == os.environ[key] == "sqlite:///other.db"
+        raise KeyError
+    assert os.environ.get(key) == before
+    mlflow.set_tracking_uri(None)
 
 
 @pytest.mark.parametrize("name", ["", "???", "latest", "v1", "Ünïcode", "a" * 300])
