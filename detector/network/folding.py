@@ -14,7 +14,7 @@ from detector.network.modules import ConvUnit
 def fold_batchnorm(model: nn.Module) -> nn.Module:
     """A copy of a network in evaluation mode in which each convolution does what the batch
     normalisation after it did; the network itself if there is none. The outputs are the same up to
-    rounding; on a CPU a detector takes four fifths of the time."""
+    rounding; on a CPU a detector takes 0.80 to 0.88 of the time."""
     if not any(_units(model)):
         return model
     folded = copy.deepcopy(model).eval()
