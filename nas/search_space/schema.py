@@ -215,7 +215,11 @@ def _space(detector: Schema, recipe: Schema) -> Schema:
         "objective": _section(docs["objective"], _struct(Objective())),
         "constraints": _section("Caps on the cost of designs.", _struct(Constraints())),
         "proxy_synthetic": _section(docs["proxy_synthetic"], _mapping(without_epochs)),
-        "full": _section(docs["full"], _mapping(recipe["properties"])),
+        "full": _section(
+            "What a full training changes in a trial's recipe, "
+            "such as its crops, losses or epochs.",
+            _mapping(recipe["properties"]),
+        ),
         "budget": _section(docs["budget"], _struct(Budget(macs=10**9))),
     }
     required = ("name", "baseline", "dimensions", "proxy", "rungs")

@@ -12,7 +12,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from detector.base.errors import ConfigError, UserError
 from detector.base.yaml_file import Document, read
@@ -64,8 +64,6 @@ class SearchSpace:
     """How all trials are trained, except for what dimensions vary."""
     proxy_synthetic: Recipe
     """The proxy for the built-in scenes, which are smaller than photographs."""
-    full: Mapping[str, Any]
-    """What a full training changes in a trial's recipe, such as its crops, losses or epochs."""
     rungs: tuple[int, ...]
     """Epochs at which a trial may be paused, ascending; the last one is the full budget."""
     eta: float
@@ -107,7 +105,7 @@ class SearchSpace:
                 "must be a mapping of the proxy's keys that "
                 "differ, without epochs, as the rungs are the same",
             )
-        section(document, "full", Recipe, proxy.to_dict())  # reports what breaks a rule
+        section(document, "full", Recipe, proxy.to_dict())  # checked here, read by retrains
         eta = document.data.get("eta", 3)
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
             raise document.error(("eta",), f"{eta!r} must be a number above 1, such as 3")
@@ -127,7 +125,6 @@ class SearchSpace:
             path=document.path,
             base=read_baseline(document, mac_budget),
             proxy=proxy,
-            full=document.data.get("full") or {},
             rungs=rungs,
             eta=eta,
             promote=promote,

@@ -74,20 +74,18 @@ def register(
         version = store.create_model_version(
             NAME, source=logged.model_uri, run_id=run, tags=tag_texts
         )
-        store.set_tag(run, "model_version", version.version)
-        current = _holder(store, CHAMPION)
-        if current is not None and _holder(store, data_alias(current[1])) is None:
-            store.set_registered_model_alias(
-                NAME, data_alias(current[1]), current[0]
-            )  # an older store
-        aliases, reason = aliases_of(
-            tag_texts,
-            best=_holder(store, data_alias(tag_texts)),
-            champion=current,
-            requested=champion,
-        )
-        for alias in aliases:
-            store.set_registered_model_alias(NAME, alias, version.version)
+    store.set_tag(run, "model_version", version.version)
+    current = _holder(store, CHAMPION)
+    if current is not None and _holder(store, data_alias(current[1])) is None:
+        store.set_registered_model_alias(NAME, data_alias(current[1]), current[0])  # an older store
+    aliases, reason = aliases_of(
+        tag_texts,
+        best=_holder(store, data_alias(tag_texts)),
+        champion=current,
+        requested=champion,
+    )
+    for alias in aliases:
+        store.set_registered_model_alias(NAME, alias, version.version)
     return f"MLflow: {NAME} version {version.version}, {reason}"
 
 
