@@ -145,6 +145,7 @@ def search(
     select_on: str = DataChoice.select_on,
     sampler: str | None = None,
     scheduler: str | None = None,
+    proxies: str = "auto",
     budget: str | None = None,
     no_prior: bool = False,
     inherit: bool = False,

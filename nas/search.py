@@ -72,6 +72,14 @@ def make_parser() -> ArgumentParser:
         "for the full proxy budget (default: halving)",
     )
     search.add_argument(
+        "--proxies",
+        choices=("auto", "short", "long"),
+        default="auto",
+        help="short ones take a core a minute or two, but favour designs that learn fast; long "
+        "ones (proxy_long in the space) are close to full trainings and made for GPUs (default: "
+        "auto, long where trials train on GPUs and the space has them for these images)",
+    )
+    search.add_argument(
         "--max-failures",
         metavar="SHARE",
         type=float,

@@ -84,6 +84,8 @@ class Manifest(JsonFile):
     sampler: str = "random"
     scheduler: str = "halving"
     """halving or none."""
+    proxies: str = "short"
+    """short or long, see `SearchSpace.on`."""
     space_hash: str = ""
     """Hash of the space's content, 12 hex digits."""
     budget: dict | None = None

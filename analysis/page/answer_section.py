@@ -135,7 +135,9 @@ def _circumstances(study: StudyData) -> str:
     parts = [
         f"{epochs:,} epochs, hypervolume {hypervolume_of(study.completed):.4f}; "
         f"{study.front.caption}",
-        f"space {manifest.space}, sampler {manifest.sampler}, seed {manifest.seed}"
+        f"space {manifest.space}"
+        + (", long proxies" if manifest.proxies == "long" else "")
+        + f", sampler {manifest.sampler}, seed {manifest.seed}"
         + (f", learnt from {', '.join(manifest.learnt_from)}" if manifest.learnt_from else ""),
         f"data {manifest.data_name} {manifest.data_fingerprint}"
         + (f" ({images})" if images else ""),

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
-from nas.engine.open_study import DEFAULT_TRIALS
+from nas.engine.open_study import DEFAULT_TRIALS, choose_proxies
 from nas.engine.options import SearchOptions
 from nas.search_space.space import SearchSpace
 from trials.compute.resources import Shares
@@ -56,7 +56,7 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
     data = open_data(replace(options.data_choice, path=path))
     for note in check_faces(data.train, data.selection, path):
         print(f"note: {note}")
-    space = space.on(data)
+    space = space.on(data, choose_proxies(options, space, data, shares.gpus > 0))
     if options.scheduler == "none":
         space = replace(space, rungs=space.rungs[-1:])
     trials = options.trials or DEFAULT_TRIALS

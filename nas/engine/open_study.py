@@ -16,7 +16,7 @@ from nas.engine.enqueued import Queue, check_same_queue, queue_text, read_queue
 from nas.engine.options import SearchOptions
 from nas.samplers.proposer import DEFAULT, SAMPLERS
 from nas.search_space.mac_budget import Budget
-from nas.search_space.space import SearchSpace
+from nas.search_space.space import LONG, SHORT, SearchSpace
 from nas.study.versions import versions
 from trials.folders import CACHE, CONTENTS, MANIFEST, SPACE, new_study_name, newest_study
 from trials.plugins import copy_plugins
@@ -28,15 +28,20 @@ if TYPE_CHECKING:
     from detector.data.prepare import Part
     from nas.study.storage import Study
 
-IN_MANIFEST = ("sampler", "scheduler", "seed")
+IN_MANIFEST = ("proxies", "sampler", "scheduler", "seed")
 IN_DATA = ("fraction", "holdout", "select_on")
 """Flags that the study holds, in its manifest and in that of its images: they stay as they are."""
 DEFAULT_TRIALS = 50
 """Designs that a search samples without --trials."""
 
 
-def open_study(options: SearchOptions, space: SearchSpace) -> tuple[Study, Data]:
+def open_study(
+    options: SearchOptions, space: SearchSpace, on_gpus: bool = False
+) -> tuple[Study, Data]:
     """The study of a search and its images. Nothing is written before all checks have passed.
+
+    Args:
+        on_gpus: whether trials will train on GPUs.
 
     Raises:
         UserError: the study exists (without --resume), was started with other settings, or cannot
@@ -49,13 +54,44 @@ def open_study(options: SearchOptions, space: SearchSpace) -> tuple[Study, Data]
         name = newest_study(options.runs_dir, space.name) if options.resume else None
         name = name or new_study_name(options.runs_dir, space.name)
     if not exists(options.runs_dir / name / MANIFEST):
-        return _new_study(options, space, name)
+        return _new_study(options, space, name, on_gpus)
     if not options.resume:
         raise study_exists(options.runs_dir, name)
     return _resumed_study(options, space, name)
 
 
-def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[Study, Data]:
+def choose_proxies(options: SearchOptions, space: SearchSpace, data: Data, on_gpus: bool) -> str:
+    """Whether a new search trains short or long proxies.
+
+    Raises:
+        UserError: the space or the images have no long ones.
+    """
+    if options.proxies == LONG and space.proxy_long is None:
+        raise UserError(
+            f"--proxies long: {space.path} has only short ones; leave the flag out, or give it "
+            "the keys proxy_long and rungs_long"
+        )
+    if options.proxies == LONG and data.root is None:
+        raise UserError(
+            "--proxies long: the built-in scenes have only short ones; leave the flag out, or "
+            "give photographs (--data)"
+        )
+    if options.proxies != "auto":
+        return options.proxies
+    has_long = space.proxy_long is not None and data.root is not None
+    return LONG if has_long and on_gpus else SHORT
+
+
+def proxies_note(space: SearchSpace) -> str:
+    """What its proxies are; `space` is that of a study (`SearchSpace.on`)."""
+    *earlier, last = space.rungs
+    compared = f", compared after {', '.join(map(str, earlier))}" if earlier else ""
+    return f"{last} epochs of {space.proxy.size} px crops{compared}"
+
+
+def _new_study(
+    options: SearchOptions, space: SearchSpace, name: str, on_gpus: bool
+) -> tuple[Study, Data]:
     from detector.data.open import resolve_data
     from detector.data.prepare import space_for_caches
     from nas.engine.disk_space import check_disk
@@ -66,17 +102,23 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
     path, line = resolve_data(options.data)
     print(f"study {name}: {line}")
     data = _open_data(replace(options.data_choice, path=path))
-    if note := space.on(data).objective.growth_note:
+    proxies = choose_proxies(options, space, data, on_gpus)
+    studied = space.on(data, proxies)
+    if proxies == LONG:
+        print_wrapped(
+            f"long proxies: {proxies_note(studied)} (--proxies short: {proxies_note(space)})"
+        )
+    if note := studied.objective.growth_note:
         print_wrapped(note)
     check_feasible(space)
     if space.proxy.weights:
         from detector.weights.initialize import find_pretrained
 
         find_pretrained(space.base, space.proxy.weights)  # raises if the file is missing
-    queue = read_queue(options, space.on(data), data)
+    queue = read_queue(options, studied, data)
     folder, trials = options.runs_dir / name, options.trials or DEFAULT_TRIALS
-    print(check_disk(folder, space, trials, options.inherit))
-    space_for_caches(shared_images(space.on(data), data), folder / CACHE).check()
+    print(check_disk(folder, studied, trials, options.inherit))
+    space_for_caches(shared_images(studied, data), folder / CACHE).check()
     sampler = options.sampler or DEFAULT
     prior = None
     if options.prior and SAMPLERS[sampler].uses_prior:
@@ -89,14 +131,15 @@ def _new_study(options: SearchOptions, space: SearchSpace, name: str) -> tuple[S
         seed=options.seed,
         sampler=sampler,
         scheduler=options.scheduler or "halving",
-        space_hash=space_hash(space.path),
+        proxies=proxies,
+        space_hash=space_hash(space.path, proxies),
         budget=space.budget.to_dict() if space.budget else None,
         space_text=space.path.read_text(encoding="utf-8"),
         data=replace(options.data_choice, path=path),
         data_name=data.name,
         data_fingerprint=data.fingerprint,
         images={"train": len(data.train), "holdout": len(data.holdout), "val": len(data.val)},
-        objective=space.on(data).objective,
+        objective=studied.objective,
         versions=versions(),
         inherit=options.inherit,
         enqueue=queue_text(options),
@@ -136,7 +179,8 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
             "start a new study"
         )
     trials = options.trials or manifest.trials
-    print(check_disk(study.folder, space, trials, manifest.inherit))
+    studied = space.on(data, manifest.proxies)
+    print(check_disk(study.folder, studied, trials, manifest.inherit))
     return study, data
 
 
@@ -169,7 +213,7 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
     Raises:
         UserError: they do not.
     """
-    if manifest.space_hash != space_hash(space.path):
+    if manifest.space_hash != space_hash(space.path, manifest.proxies):
         import difflib
 
         before = manifest.space_text.splitlines()
@@ -222,11 +266,12 @@ def shared_images(space: SearchSpace, data: Data) -> list[Part]:
     ]
 
 
-def space_hash(path: Path) -> str:
-    """Hash of what a search depends on, 12 hex digits: a space's content without comments and
-    without `full`, which comes after the search."""
+def space_hash(path: Path, proxies: str = SHORT) -> str:
+    """Hash of what a search depends on, 12 hex digits: a space's content without comments, without
+    `full`, which comes after the search, and without the long proxies if it trains short ones."""
     from detector.base.yaml_file import read
 
-    content = {key: value for key, value in read(path).data.items() if key != "full"}
+    unused = ("full",) if proxies == LONG else ("full", "proxy_long", "rungs_long")
+    content = {key: value for key, value in read(path).data.items() if key not in unused}
     text = json.dumps(content, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:12]

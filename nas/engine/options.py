@@ -29,6 +29,8 @@ class SearchOptions:
     sampler: str | None = None
     scheduler: str | None = None
     """halving or none."""
+    proxies: str = "auto"
+    """short, long, or auto: long where trials train on GPUs and the space has such proxies."""
     prior: bool = True
     """Whether a new study learns from earlier ones."""
     inherit: bool = False

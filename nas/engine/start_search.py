@@ -46,7 +46,7 @@ def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
 
             return show_first_designs(space, options, shares)
         check_store(options.tracking_uri, space.name)  # before a study is created
-        study, data = open_study(options, space)
+        study, data = open_study(options, space, on_gpus=shares.gpus > 0)
         stack.enter_context(study.writing())
         trials = options.trials or study.manifest.trials
         resume = resume_command(options, study.name, trials)
@@ -54,7 +54,8 @@ def start_search(options: SearchOptions, dry_run: bool = False) -> dict:
         stack.enter_context(report_disk_full(study.folder, resume))
         ray_ready = stack.enter_context(start_ray(options, shares))
         tracker = stack.enter_context(tracked_search(options.tracking_uri, study.folder))
-        return run_search(options, study, space.on(data), data, tracker, shares, ray_ready)
+        studied = space.on(data, study.manifest.proxies)
+        return run_search(options, study, studied, data, tracker, shares, ray_ready)
 
 
 def _machines(options: SearchOptions) -> AbstractContextManager[list[Node]]:

@@ -193,6 +193,7 @@ def _found(folder: Path, model: Model, history: History) -> str:
         "trials": manifest.trials or None,
         "sampler": manifest.sampler,
         "scheduler": manifest.scheduler,
+        "proxies": manifest.proxies,
         "inherit": manifest.inherit,
         "from_study": manifest.from_study,
         "data": manifest.data.path,

@@ -189,6 +189,12 @@ def field_docs(kind: type) -> dict[str, str]:
 def _space(detector: Schema, recipe: Schema) -> Schema:
     docs = field_docs(SearchSpace)
     preset: Schema = {"enum": [path.stem for path in shipped_files("preset")]}
+    rungs: Schema = {
+        "type": "array",
+        "items": {"type": "integer", "minimum": 1},
+        "minItems": 1,
+        "uniqueItems": True,
+    }
     without_epochs = {k: v for k, v in recipe["properties"].items() if k != "epochs"}
     properties: dict[str, Schema] = {
         "name": {
@@ -203,18 +209,14 @@ def _space(detector: Schema, recipe: Schema) -> Schema:
         },
         "dimensions": _dimensions(detector, recipe),
         "proxy": {"description": docs["proxy"], **recipe},
-        "rungs": {
-            "description": docs["rungs"],
-            "type": "array",
-            "items": {"type": "integer", "minimum": 1},
-            "minItems": 1,
-            "uniqueItems": True,
-        },
+        "rungs": {"description": docs["rungs"], **rungs},
         "eta": {"description": docs["eta"], **_NUMBER, "exclusiveMinimum": 1, "default": 3},
         "promote": {"description": docs["promote"], "enum": list(PROMOTE), "default": PROMOTE[0]},
         "objective": _section(docs["objective"], _struct(Objective())),
         "constraints": _section("Caps on the cost of designs.", _struct(Constraints())),
         "proxy_synthetic": _section(docs["proxy_synthetic"], _mapping(without_epochs)),
+        "proxy_long": _section(docs["proxy_long"], _mapping(without_epochs)),
+        "rungs_long": {"description": docs["rungs_long"], **rungs},
         "full": _section(
             "What a full training changes in a trial's recipe, "
             "such as its crops, losses or epochs.",

@@ -32,6 +32,8 @@ from nas.search_space.yaml_parts import (
     read_budget,
     read_constraints,
     read_dimensions,
+    read_long_proxies,
+    read_proxy_changes,
     read_rungs,
 )
 from trials.constraints import Constraints
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 SPACES = PRESETS.parent
+
+SHORT, LONG = "short", "long"
+"""Kinds of proxies: of a minute or two on a core, and those for GPUs."""
 
 MAX_NAME = 100
 """Characters of a space's name; most file systems allow 255 for that of a study's folder."""
@@ -64,8 +69,12 @@ class SearchSpace:
     """How all trials are trained, except for what dimensions vary."""
     proxy_synthetic: Recipe
     """The proxy for the built-in scenes, which are smaller than photographs."""
+    proxy_long: Recipe | None = None
+    """The proxy for GPUs, which have the time for trainings that are close to full ones."""
     rungs: tuple[int, ...]
     """Epochs at which a trial may be paused, ascending; the last one is the full budget."""
+    rungs_long: tuple[int, ...] = ()
+    """Those of the long proxies."""
     eta: float
     """A trial is promoted from a rung when it is among the best 1/eta there."""
     promote: str
@@ -98,13 +107,8 @@ class SearchSpace:
                 ("rungs",),
                 f"{list(rungs)} must end at the proxy's epochs, {proxy.epochs}; change one of them",
             )
-        synthetic = document.data.get("proxy_synthetic") or {}
-        if not isinstance(synthetic, dict) or "epochs" in synthetic:
-            raise document.error(
-                ("proxy_synthetic",),
-                "must be a mapping of the proxy's keys that "
-                "differ, without epochs, as the rungs are the same",
-            )
+        proxy_synthetic = read_proxy_changes(document, "proxy_synthetic", proxy, proxy.epochs)
+        proxy_long, rungs_long = read_long_proxies(document, proxy)
         section(document, "full", Recipe, proxy.to_dict())  # checked here, read by retrains
         eta = document.data.get("eta", 3)
         if isinstance(eta, bool) or not isinstance(eta, (int, float)) or not eta > 1:
@@ -130,20 +134,29 @@ class SearchSpace:
             promote=promote,
             dimensions=read_dimensions(document),
             budget=mac_budget,
-            proxy_synthetic=section(document, "proxy_synthetic", Recipe, proxy.to_dict()),
+            proxy_synthetic=proxy_synthetic,
+            proxy_long=proxy_long,
+            rungs_long=rungs_long,
             objective=section(document, "objective", Objective, {}),
             constraints=read_constraints(document, mac_budget),
         )
         space._check_draws(document)
         return space
 
-    def on(self, data) -> SearchSpace:
-        """The space with the proxy for these images (a `detector.data.Data`). A growth of accuracy
-        was measured on photographs, and is not that of the built-in scenes."""
-        if data.root is not None:
+    def on(self, data, proxies: str = SHORT) -> SearchSpace:
+        """The space with the proxy for these images (a `detector.data.Data`), and its rungs. A
+        growth of accuracy is that of short proxies on photographs; others have none.
+
+        Args:
+            proxies: `SHORT`, or on photographs `LONG` if the space has them.
+        """
+        if data.root is not None and proxies == SHORT:
             return self
         objective = replace(self.objective, growth=None)
-        return replace(self, proxy=self.proxy_synthetic, objective=objective)
+        if data.root is None:
+            return replace(self, proxy=self.proxy_synthetic, objective=objective)
+        assert self.proxy_long is not None
+        return replace(self, proxy=self.proxy_long, rungs=self.rungs_long, objective=objective)
 
     @property
     def baseline(self) -> tuple[Detector, Recipe]:

@@ -12,6 +12,7 @@ from detector.base.errors import ConfigError, UserError
 from detector.base.yaml_file import Document
 from detector.config.detector import NECKS_WITHOUT_WIDTH, Detector
 from detector.config.presets import load_preset, section
+from detector.config.recipe import Recipe
 from nas.search_space.dimensions import Dimension, Value, is_one_of, parse
 from nas.search_space.mac_budget import Budget
 from nas.search_space.resolve import check_setting
@@ -28,6 +29,8 @@ KEYS = (
     "objective",
     "constraints",
     "proxy_synthetic",
+    "proxy_long",
+    "rungs_long",
     "full",
     "budget",
 )
@@ -51,9 +54,9 @@ def check_keys(document: Document) -> None:
             raise document.error((), f"{key}: missing key; add it")
 
 
-def read_rungs(document: Document) -> tuple[int, ...]:
+def read_rungs(document: Document, key: str = "rungs") -> tuple[int, ...]:
     """Epochs at which trials may be paused, ascending."""
-    rungs = document.data["rungs"]
+    rungs = document.data[key]
     are_epochs = (
         isinstance(rungs, list)
         and rungs
@@ -61,9 +64,35 @@ def read_rungs(document: Document) -> tuple[int, ...]:
     )
     if not are_epochs or rungs != sorted(set(rungs)):
         raise document.error(
-            ("rungs",), f"{rungs!r} must be ascending numbers of epochs, such as [1, 3, 9]"
+            (key,), f"{rungs!r} must be ascending numbers of epochs, such as [1, 3, 9]"
         )
     return tuple(rungs)
+
+
+def read_proxy_changes(document: Document, key: str, proxy: Recipe, epochs: int) -> Recipe:
+    """`proxy` with what a section changes for other images or devices; its epochs are those of the
+    rungs."""
+    changes = document.data.get(key) or {}
+    if not isinstance(changes, dict) or "epochs" in changes:
+        raise document.error(
+            (key,),
+            "must be a mapping of the proxy's keys that differ, without epochs, which follow from "
+            "the rungs",
+        )
+    return section(document, key, Recipe, replace(proxy, epochs=epochs).to_dict())
+
+
+def read_long_proxies(document: Document, proxy: Recipe) -> tuple[Recipe | None, tuple[int, ...]]:
+    """The long proxies and their rungs; None and none if the space has none."""
+    given = [key for key in ("proxy_long", "rungs_long") if document.data.get(key) is not None]
+    if not given:
+        return None, ()
+    if len(given) == 1:
+        raise document.error(
+            (given[0],), "proxy_long and rungs_long go together; add the other one"
+        )
+    rungs = read_rungs(document, "rungs_long")
+    return read_proxy_changes(document, "proxy_long", proxy, rungs[-1]), rungs
 
 
 def read_budget(document: Document, macs: float | None) -> Budget | None:

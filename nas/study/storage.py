@@ -280,6 +280,7 @@ def _attributes(manifest: Manifest) -> dict[str, str | int]:
         "space": manifest.space,
         "sampler": manifest.sampler,
         "scheduler": manifest.scheduler,
+        "proxies": manifest.proxies,
         "seed": manifest.seed,
         "data": f"{manifest.data_name} {manifest.data_fingerprint}",
         "score": str(manifest.objective),

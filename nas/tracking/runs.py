@@ -40,7 +40,7 @@ NEWER_KEYS = (
     "distillation",
 )
 """Keys of a recipe that are missing from the metrics.json of older versions."""
-_TAGS = ("data_name", "data_fingerprint", "seed", "sampler", "scheduler", "space_hash")
+_TAGS = ("data_name", "data_fingerprint", "seed", "sampler", "scheduler", "proxies", "space_hash")
 
 
 def study_facts(manifest: Manifest) -> StudyFacts:

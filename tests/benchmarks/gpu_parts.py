@@ -171,6 +171,8 @@ def run_search(bench: Bench, until: float) -> str:
         bench.args.data,
         "--fraction",
         sizes.fraction,
+        "--proxies",
+        "short",
         "--study",
         STUDY,
         "--runs-dir",

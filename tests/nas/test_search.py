@@ -359,6 +359,7 @@ def test_a_search_without_its_gcs_server_ends_with_the_resume_command(start, tin
         (("--holdout", "0.4"), "with --holdout 0.2;"),
         (("--select-on", "val"), "with --select-on holdout;"),
         (("--sampler", "tpe"), "with --sampler random;"),
+        (("--proxies", "long"), "with --proxies short;"),
         (("--no-prior",), "without --no-prior and has learnt"),
     ],
 )
@@ -376,12 +377,13 @@ def test_what_a_study_was_started_with_stays(run_here, flags, told):
     assert (study.folder / "study.db").read_bytes() == before
 
 
-def test_a_space_is_the_same_with_other_full_trainings(tmp_path, tiny_space_text):
+def test_a_space_is_the_same_with_other_trainings_that_it_does_not_use(tmp_path, tiny_space_text):
     from nas.engine.open_study import space_hash
 
     (path := tmp_path / "tiny.yaml").write_text(tiny_space_text)
     before = space_hash(path)
-    path.write_text(f"# a comment\n{tiny_space_text}full: {{epochs: 40}}\n")
-    assert space_hash(path) == before
+    long = "proxy_long: {size: 128}\nrungs_long: [8]\n"
+    path.write_text(f"# a comment\n{tiny_space_text}{long}full: {{epochs: 40}}\n")
+    assert space_hash(path) == before != space_hash(path, "long")
     path.write_text(tiny_space_text.replace("eta: 2", "eta: 3"))
     assert space_hash(path) != before

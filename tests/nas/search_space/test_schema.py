@@ -79,6 +79,7 @@ def dimension(text: str) -> str:
 GOOD_SPACES = [
     GOOD,
     GOOD + "objective: {score: 2 * accuracy - log10(macs / 1e8)}\nconstraints:\nbudget:\n",
+    GOOD + "proxy_long: {size: 640}\nrungs_long: [6, 20]\n",
     GOOD + "eta: 2.5\npromote: front\nproxy_synthetic: {size: 64}\n",
     dimension("activation: {choice: [relu, relu6]}"),
     dimension("neck.levels: {choice: [P3-P5, P4]}"),
@@ -104,6 +105,8 @@ WRONG_SPACES = {
     "share in the proxy": GOOD.replace("160", "160, loss: {match_iou: 1.5}"),
     "word in the proxy": GOOD.replace("160", "160, loss: {assignment: best}"),
     "epochs on the built-in scenes": GOOD + "proxy_synthetic: {epochs: 3}\n",
+    "epochs of long proxies": GOOD + "proxy_long: {epochs: 3}\nrungs_long: [3]\n",
+    "rung 0 of long proxies": GOOD + "proxy_long: {}\nrungs_long: [0]\n",
     "key of the objective": GOOD + "objective: {metrics: macs}\n",
     "metric": GOOD + "objective: {metric: flops}\n",
     "a number as expression": GOOD + "objective: {score: 2}\n",
