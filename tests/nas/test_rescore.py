@@ -182,3 +182,13 @@ def test_drawn_scenes_have_no_growth_and_a_short_retrain(study, call):
     _, out, _, result = call(f"objective: {{metric: macs, growth: {GROWTH}}}")
     assert all(row["score"] == pytest.approx(row["old_score"]) for row in result["trials"])
     assert "expected of full" not in out and "--epochs 20" in out
+
+
+def test_long_proxies_have_no_growth(study, call):
+    manifest = read_manifest(study)
+    replace(manifest, proxies="long", data=replace(manifest.data, path="/photographs")).write(
+        study / "study.json"
+    )
+    _, out, _, result = call(f"objective: {{metric: macs, growth: {GROWTH}}}")
+    assert all(row["score"] == pytest.approx(row["old_score"]) for row in result["trials"])
+    assert "expected of full" not in out
