@@ -46,6 +46,29 @@ def study_detector(width: int) -> Detector:
     )
 
 
+def photographs(folder: Path, number: int, size: tuple[int, int], suffix: str = ".bmp") -> Path:
+    """Images of one colour each, with a face, in RetinaFace's layout.
+
+    Args:
+        size: height, width in px; the faces are squares of half the smaller one.
+
+    Returns:
+        The folder of the images, in `folder`.
+    """
+    import cv2
+    import numpy as np
+
+    images = folder / "data" / "train" / "images" / "0--E"
+    images.mkdir(parents=True)
+    for index in range(number):
+        cv2.imwrite(str(images / f"{index}{suffix}"), np.full((*size, 3), index + 1, np.uint8))
+    side = min(size) // 2
+    (folder / "data" / "train" / "label.txt").write_text(
+        "".join(f"# 0--E/{index}{suffix}\n1 2 {side} {side}\n" for index in range(number))
+    )
+    return folder / "data"
+
+
 def shallow(design: Detector, depth: int) -> Detector:
     """A design with at most `depth` blocks in each row of its backbone: exported faster."""
     depths = tuple(min(rows, depth) for rows in design.backbone.depths)

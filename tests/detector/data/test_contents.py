@@ -4,6 +4,7 @@ import os
 import shutil
 
 import cv2
+import helpers
 import numpy as np
 import pytest
 
@@ -18,14 +19,7 @@ COUNT = 12
 
 @pytest.fixture
 def root(tmp_path):
-    folder = tmp_path / "data" / "train" / "images" / "0--E"
-    folder.mkdir(parents=True)
-    for number in range(COUNT):
-        cv2.imwrite(str(folder / f"{number}.bmp"), np.full((30, 40, 3), number + 1, np.uint8))
-    (tmp_path / "data" / "train" / "label.txt").write_text(
-        "".join(f"# 0--E/{number}.bmp\n1 2 9 9\n" for number in range(COUNT))
-    )
-    return tmp_path / "data"
+    return helpers.photographs(tmp_path, COUNT, (30, 40))
 
 
 def sets(root):

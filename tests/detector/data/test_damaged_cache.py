@@ -5,7 +5,6 @@ import json
 import multiprocessing
 import zipfile
 
-import cv2
 import helpers
 import numpy as np
 import pytest
@@ -175,18 +174,12 @@ def test_a_worker_without_labels_says_so(cache, name):
 
 
 def test_images_that_are_gone(tmp_path):
-    folder = tmp_path / "data" / "train" / "images" / "0--E"
-    folder.mkdir(parents=True)
-    for number in range(4):
-        cv2.imwrite(str(folder / f"{number}.png"), np.full((30, 40, 3), number + 1, np.uint8))
-    (tmp_path / "data" / "train" / "label.txt").write_text(
-        "".join(f"# 0--E/{number}.png\n1 2 9 9\n" for number in range(4))
-    )
-    images = open_data(DataChoice(path=str(tmp_path / "data")), ("train",)).all_train
+    root = helpers.photographs(tmp_path, 4, (30, 40), ".png")
+    images = open_data(DataChoice(path=str(root)), ("train",)).all_train
     cache = cache_images(images, tmp_path / "cache", None)
     zeros(cache.folder / "pixels.bin")
     assert (CachedImages(cache.folder).image(1) == 2).all()
-    (folder / "2.png").unlink()
+    (root / "train" / "images" / "0--E" / "2.png").unlink()
     worker = CachedImages(cache.folder)
     with pytest.raises(DamagedCache, match=r"0--E/2\.png is wrong, and it cannot be decoded"):
         worker.image(2)

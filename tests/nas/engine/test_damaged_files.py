@@ -89,15 +89,7 @@ def test_damaged_images_stop_the_search_but_no_trial(driver):
 
 @pytest.fixture
 def root(tmp_path):
-    """24 images in RetinaFace's layout."""
-    folder = tmp_path / "data" / "train" / "images" / "0--E"
-    folder.mkdir(parents=True)
-    for number in range(24):
-        cv2.imwrite(str(folder / f"{number}.bmp"), np.full((64, 64, 3), number + 1, np.uint8))
-    (tmp_path / "data" / "train" / "label.txt").write_text(
-        "".join(f"# 0--E/{number}.bmp\n1 2 30 30\n" for number in range(24))
-    )
-    return tmp_path / "data"
+    return helpers.photographs(tmp_path, 24, (64, 64))
 
 
 def options(tmp_path, root, *flags):
