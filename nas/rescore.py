@@ -18,7 +18,7 @@ from detector.base.struct import Struct
 from detector.base.yaml_file import read
 from detector.config.presets import section
 from detector.config.shipped import find_file
-from nas.search_space.space import SHORT
+from nas.search_space.space import has_growth
 from trials.folders import add_runs_dir, find_study, read_manifest, study_or_newest
 from trials.hints import BUILT_IN_DATA, retrain_command
 from trials.names import describe
@@ -123,8 +123,8 @@ def run(args: Namespace) -> dict:
     name = study_or_newest(args.runs_dir, args.study)
     folder = find_study(args.runs_dir, name)
     manifest = read_manifest(folder)
-    has_growth = manifest.data.path != BUILT_IN_DATA and manifest.proxies == SHORT
-    if formula.growth is None or not has_growth:
+    drawn = manifest.data.path == BUILT_IN_DATA
+    if formula.growth is None or not has_growth(drawn, manifest.proxies):
         formula = replace(formula, growth=manifest.objective.growth)
     completed = learned(load_records(folder))
     if not completed:

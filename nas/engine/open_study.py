@@ -111,10 +111,10 @@ def _new_study(
     if note := studied.objective.growth_note:
         print_wrapped(note)
     check_feasible(space)
-    if space.proxy.weights:
+    if studied.proxy.weights:
         from detector.weights.initialize import find_pretrained
 
-        find_pretrained(space.base, space.proxy.weights)  # raises if the file is missing
+        find_pretrained(space.base, studied.proxy.weights)  # raises if the file is missing
     queue = read_queue(options, studied, data)
     folder, trials = options.runs_dir / name, options.trials or DEFAULT_TRIALS
     print(check_disk(folder, studied, trials, options.inherit))

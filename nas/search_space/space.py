@@ -55,6 +55,16 @@ _MAX_BRANCHES = 100_000
 _CHECKED_DRAWS = 100  # random draws that are resolved when a space is loaded
 
 
+def has_growth(drawn: bool, proxies: str) -> bool:
+    """Whether an objective's growth holds: it is that of short proxies on photographs.
+
+    Args:
+        drawn: whether the images are the built-in scenes.
+        proxies: `SHORT` or `LONG`.
+    """
+    return not drawn and proxies == SHORT
+
+
 @dataclass(frozen=True, kw_only=True)
 class SearchSpace:
     """What a search varies, and how each design is trained and compared."""
@@ -144,13 +154,13 @@ class SearchSpace:
         return space
 
     def on(self, data, proxies: str = SHORT) -> SearchSpace:
-        """The space with the proxy for these images (a `detector.data.Data`), and its rungs. A
-        growth of accuracy is that of short proxies on photographs; others have none.
+        """The space with the proxy for these images (a `detector.data.Data`), and its rungs; with
+        its growth of accuracy where that holds.
 
         Args:
             proxies: `SHORT`, or on photographs `LONG` if the space has them.
         """
-        if data.root is not None and proxies == SHORT:
+        if has_growth(data.root is None, proxies):
             return self
         objective = replace(self.objective, growth=None)
         if data.root is None:
