@@ -21,7 +21,7 @@ from nas.search_space.dimensions import Settings
 
 DERIVED = {
     "backbone.kind": "another kind starts from its published widths and depths",
-    "backbone.width": "multiplier of the published widths, the stem included",
+    "backbone.width": "multiplier of the published widths (or of backbone.widths) and the stem",
     **{f"backbone.width{k}": f"a further multiplier of widths at level {k}" for k in range(1, 6)},
     "backbone.depth": "multiplier of the published depths",
     **{f"backbone.depth{k}": f"blocks at level {k}" for k in range(1, 6)},
@@ -106,7 +106,7 @@ def resolve(base: Detector, proxy: Recipe, settings: Settings) -> tuple[Detector
         elif setting == "activation":
             for part in ("backbone", "neck", "context"):
                 detector[part]["activation"] = settings.get(f"{part}.activation", value)
-        elif setting not in DERIVED:
+        elif setting not in DERIVED and setting != "backbone.widths":  # in _backbone
             tree, path = detector, setting
             if setting.startswith("recipe."):
                 tree, path = recipe, setting.removeprefix("recipe.")
@@ -141,13 +141,18 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
     published = published_backbone(kind, block)
     default = base if (kind, block) == (base.kind, base.block) else published
 
+    given = settings.get("backbone.widths")  # multiplied like published ones
+    is_wrong = given is not None and not _are_channels(given, len(published.widths))
+    if is_wrong:
+        given = None
     width = settings.get("backbone.width")
     if width is None:
-        stem, widths = default.stem, list(default.widths)
+        stem, widths = default.stem, list(given or default.widths)
         mid_widths = list(default.mid_widths or ())
     else:
         _check_positive("backbone.width", width)
-        stem, widths = scaled(published.stem * width), [w * width for w in published.widths]
+        stem = scaled(published.stem * width)
+        widths = [w * width for w in given or published.widths]
         mid_widths = [w * width for w in published.mid_widths or ()]
     depth = settings.get("backbone.depth")
     if depth is None:
@@ -191,13 +196,21 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
         "kind": kind,
         "block": block,
         "stem": stem,
-        "widths": list(widths),
+        "widths": settings["backbone.widths"] if is_wrong else widths,  # Detector tells the rule
         "depths": list(depths),
         "blocks": default.blocks and list(default.blocks),
         "kernels": kernels or None,
         "mid_widths": mid_widths or None,
         "stem_depth": default.stem_depth,
     }
+
+
+def _are_channels(values: object, rows: int) -> bool:
+    return (
+        isinstance(values, list)
+        and len(values) == rows
+        and all(type(value) is int and value > 0 for value in values)
+    )
 
 
 def _row_setting(name: str, level: int, kind: str, settings: Settings):
