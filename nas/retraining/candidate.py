@@ -20,6 +20,7 @@ from detector.config.presets import load_design, section
 from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from detector.config.shipped import find_file
 from nas.retraining.options import AUTO, RetrainOptions
+from nas.search_space.dimensions import Params, Settings, parse
 from trials.folders import SPACE, checked_name, newest_study, study_or_newest
 from trials.objective import Objective
 from trials.record import Cost, Status, best_of, learned, rank
@@ -55,6 +56,8 @@ class Candidate:
     space: str | None = None
     space_file: Path | None = None
     """The study's search space, which may change the recipe of full trainings (`full`)."""
+    tuned: Settings = field(default_factory=dict)
+    """What the search chose for this trial, by setting: a full training keeps its recipe.*"""
     objective: Objective = field(default_factory=Objective)
     cost: Cost | None = None
     """From the study's record, with the latency if it was measured."""
@@ -139,8 +142,23 @@ def choose_candidate(options: RetrainOptions) -> Candidate:
         title=f"trial {record.number} of study {name}",
         trial=record.number,
         folder=folder,
+        tuned=_tuned(space_file, record.params),
         cost=record.cost,
     )
+
+
+def _tuned(space_file: Path, params: Params) -> Settings:
+    """The settings that follow from the parameters of a trial; none of a baseline's."""
+    if not params or not space_file.is_file():
+        return {}
+    dimensions = read(space_file).data.get("dimensions") or {}
+    parsed = (parse(name, given) for name, given in dimensions.items())
+    return {
+        setting: value
+        for dimension in parsed
+        if dimension.name in params
+        for setting, value in dimension.settings(params[dimension.name]).items()
+    }
 
 
 def choose_top_candidates(options: RetrainOptions) -> list[Candidate]:
@@ -169,10 +187,10 @@ def choose_top_candidates(options: RetrainOptions) -> list[Candidate]:
 def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
     """The recipe of the retrain: the candidate's, overridden by --recipe, then by the other flags.
 
-    A published recipe keeps its schedule. A proxy's recipe keeps what the search tuned (learning
-    rate, weight decay, batch size, losses) and gets a cosine schedule over all epochs with a
-    warm-up of at most 3, RetinaFace's crops, and all photometric augmentation, then what its
-    search space says under `full`. The learning rate follows the batch size, see
+    A published recipe keeps its schedule. A proxy's recipe keeps its optimiser, batch size and
+    losses, and gets a cosine schedule over all epochs with a warm-up of at most 3, and
+    RetinaFace's crops and photometric augmentation, except where its search varied these, then
+    what its search space says under `full`. The learning rate follows the batch size, see
     `with_batch_size`; --batch-size auto is left to the caller, who knows the device.
 
     Raises:
@@ -195,6 +213,7 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
                 base.optimizer, schedule="cosine", warmup_epochs=min(3.0, max(1.0, 0.05 * epochs))
             ),
         )
+        base = _with_tuned(base, candidate.tuned)
     base = _with_files(
         replace(
             base,
@@ -225,6 +244,19 @@ def full_recipe(candidate: Candidate, options: RetrainOptions) -> Recipe:
         accumulate=options.accumulate or base.accumulate,
         precision=options.precision or base.precision,
     )
+
+
+def _with_tuned(recipe: Recipe, tuned: Settings) -> Recipe:
+    """`recipe` with the settings recipe.* of a trial; the size of its crops was the proxy's."""
+    tree = recipe.to_dict()
+    for setting, value in tuned.items():
+        if setting.startswith("recipe.") and setting != "recipe.size":
+            *parents, leaf = setting.removeprefix("recipe.").split(".")
+            part = tree
+            for parent in parents:
+                part = part[parent]
+            part[leaf] = value
+    return Recipe.from_dict(tree, "recipe")
 
 
 def with_batch_size(recipe: Recipe, batch_size: int) -> Recipe:
