@@ -21,6 +21,7 @@ from detector.config.recipe import Augmentation, DataChoice, Evaluation, Recipe
 from detector.config.shipped import find_file
 from nas.retraining.options import AUTO, RetrainOptions
 from nas.search_space.dimensions import Params, Settings, parse
+from nas.search_space.resolve import set_field
 from trials.folders import SPACE, checked_name, newest_study, study_or_newest
 from trials.objective import Objective
 from trials.record import Cost, Status, best_of, learned, rank
@@ -251,11 +252,7 @@ def _with_tuned(recipe: Recipe, tuned: Settings) -> Recipe:
     tree = recipe.to_dict()
     for setting, value in tuned.items():
         if setting.startswith("recipe.") and setting != "recipe.size":
-            *parents, leaf = setting.removeprefix("recipe.").split(".")
-            part = tree
-            for parent in parents:
-                part = part[parent]
-            part[leaf] = value
+            set_field(tree, setting.removeprefix("recipe."), value)
     return Recipe.from_dict(tree, "recipe")
 
 

@@ -107,14 +107,19 @@ def resolve(base: Detector, proxy: Recipe, settings: Settings) -> tuple[Detector
             for part in ("backbone", "neck", "context"):
                 detector[part]["activation"] = settings.get(f"{part}.activation", value)
         elif setting not in DERIVED and setting != "backbone.widths":  # in _backbone
-            tree, path = detector, setting
             if setting.startswith("recipe."):
-                tree, path = recipe, setting.removeprefix("recipe.")
-            *parents, leaf = path.split(".")
-            for parent in parents:
-                tree = tree[parent]
-            tree[leaf] = value
+                set_field(recipe, setting.removeprefix("recipe."), value)
+            else:
+                set_field(detector, setting, value)
     return Detector.from_dict(detector), Recipe.from_dict(recipe, "recipe")
+
+
+def set_field(tree: dict, path: str, value: object) -> None:
+    """Set a field of nested mappings, such as optimizer.lr."""
+    *parents, leaf = path.split(".")
+    for parent in parents:
+        tree = tree[parent]
+    tree[leaf] = value
 
 
 def with_backbone_width(
