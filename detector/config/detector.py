@@ -26,7 +26,7 @@ from detector.config.backbones import (
 from detector.config.checks import one_of, positive
 from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR, MAX_KERNEL
 
-ACTIVATIONS = ("relu", "leaky_relu", "relu6")
+ACTIVATIONS = ("relu", "leaky_relu", "relu6", "hard_swish", "silu")
 # Their layers: detector/architecture/plan.py, which also adds those of plugins.
 NECKS = ["fpn", "pafpn", "tfpn", "none"]
 NECKS_WITHOUT_WIDTH = ("tfpn", "none")

@@ -13,10 +13,12 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from detector.gpu.fused_norm_kernels import (
+    HARD_SWISH,
     LEAKY,
     NONE,
     RELU,
     RELU6,
+    SILU,
     grad_input,
     moments,
     normalise_activate,
@@ -36,7 +38,13 @@ MAP_TILE = 4096
 MAP_PROGRAMS = 16
 GROUP_TILE = 4096  # of those that add up the programs' sums
 
-_CODES = {nn.ReLU: RELU.value, nn.ReLU6: RELU6.value, nn.LeakyReLU: LEAKY.value}
+_CODES = {
+    nn.ReLU: RELU.value,
+    nn.ReLU6: RELU6.value,
+    nn.LeakyReLU: LEAKY.value,
+    nn.Hardswish: HARD_SWISH.value,
+    nn.SiLU: SILU.value,
+}
 
 
 class _Plan:

@@ -16,7 +16,7 @@ import triton.language as tl
 VALUES_UNROLL = tl.constexpr(4)
 GRADS_UNROLL = tl.constexpr(2)
 
-NONE, RELU, RELU6, LEAKY = (tl.constexpr(code) for code in range(4))
+NONE, RELU, RELU6, LEAKY, HARD_SWISH, SILU = (tl.constexpr(code) for code in range(6))
 
 
 @triton.jit
@@ -46,6 +46,10 @@ def _activate(z, slope, ACTIVATION: tl.constexpr):
         z = tl.where(z <= 0, 0.0, tl.where(z >= 6, 6.0, z))
     elif ACTIVATION == LEAKY:
         z = tl.where(z > 0, z, z * slope)
+    elif ACTIVATION == HARD_SWISH:
+        z = tl.where(z <= -3, 0.0, tl.where(z >= 3, z, z * (z + 3) / 6))
+    elif ACTIVATION == SILU:
+        z = z * tl.sigmoid(z)
     return z
 
 
@@ -58,6 +62,11 @@ def _grad_before(grad, z, slope, ACTIVATION: tl.constexpr):
         grad = tl.where((z <= 0) | (z >= 6), 0.0, grad)
     elif ACTIVATION == LEAKY:
         grad = tl.where(z > 0, grad, grad * slope)
+    elif ACTIVATION == HARD_SWISH:
+        grad = tl.where(z <= -3, 0.0, tl.where(z >= 3, grad, grad * (z / 3 + 0.5)))
+    elif ACTIVATION == SILU:
+        share = tl.sigmoid(z)
+        grad = grad * share * (1 + z * (1 - share))
     return grad
 
 

@@ -15,6 +15,8 @@ ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
     "relu6": lambda: nn.ReLU6(inplace=True),
     "leaky": lambda: nn.LeakyReLU(0.1, inplace=True),
+    "hard_swish": lambda: nn.Hardswish(inplace=True),
+    "silu": lambda: nn.SiLU(inplace=True),
 }
 TIMED_SHAPES = (
     (32, 16, 320, 320),
