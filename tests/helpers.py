@@ -25,6 +25,17 @@ if TYPE_CHECKING:
     from detector.training.teacher import TeacherFile
 
 PROJECT = Path(__file__).resolve().parents[1]
+YUNET_S_POINT = {
+    "neck.levels": "P3-P5",
+    "context.kind": "none",
+    "activation": "relu",
+    "head": "yunet",
+    "yunet.layers": 0,
+    "head.landmarks": True,
+    "yunet.loss": "simota",
+    "recipe.optimizer.lr": 0.03,
+}
+"""All of the preset yunet_s but its backbone, in the spaces whose baseline it is."""
 
 TINY_DETECTOR = Detector(
     backbone=Backbone(

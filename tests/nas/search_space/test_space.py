@@ -4,6 +4,7 @@ import pickle
 from dataclasses import replace
 from types import SimpleNamespace
 
+import helpers
 import optuna
 import pytest
 
@@ -210,14 +211,7 @@ def test_the_baseline_of_the_mobile_space_is_a_point_of_it():
             "yunet.depth3": 2,
             "yunet.depth4": 2,
             "yunet.depth5": 2,
-            "neck.levels": "P3-P5",
-            "context.kind": "none",
-            "activation": "relu",
-            "head": "yunet",
-            "yunet.layers": 0,
-            "head.landmarks": True,
-            "yunet.loss": "simota",
-            "recipe.optimizer.lr": 0.03,
+            **helpers.YUNET_S_POINT,
         }
     )
     assert arch_hash(detector) == arch_hash(space.base) == arch_hash(load_preset("yunet_s")[0])

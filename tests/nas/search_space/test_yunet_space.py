@@ -1,12 +1,12 @@
 """search_spaces/yunet.yaml, and the designs to try first in it."""
 
+import helpers
 import yaml
 
 from detector.architecture.cost import cost
 from detector.config.detector import arch_hash
 from detector.config.presets import load_preset
 from nas.search_space.space import SPACES, SearchSpace
-from tests.helpers import PROJECT
 
 
 def test_the_baseline_of_the_yunet_space_is_a_point_of_it():
@@ -20,14 +20,7 @@ def test_the_baseline_of_the_yunet_space_is_a_point_of_it():
             "backbone.depth3": 2,
             "backbone.depth4": 2,
             "backbone.depth5": 2,
-            "neck.levels": "P3-P5",
-            "context.kind": "none",
-            "activation": "relu",
-            "head": "yunet",
-            "yunet.layers": 0,
-            "head.landmarks": True,
-            "yunet.loss": "simota",
-            "recipe.optimizer.lr": 0.03,
+            **helpers.YUNET_S_POINT,
         }
     )
     assert arch_hash(detector) == arch_hash(space.base) == arch_hash(load_preset("yunet_s")[0])
@@ -36,7 +29,9 @@ def test_the_baseline_of_the_yunet_space_is_a_point_of_it():
 
 def test_the_designs_of_the_example_are_feasible_points_of_it():
     space = SearchSpace.load(SPACES / "yunet.yaml")
-    designs = yaml.safe_load((PROJECT / "examples/yunet_designs.yaml").read_text())["designs"]
+    designs = yaml.safe_load((helpers.PROJECT / "examples/yunet_designs.yaml").read_text())[
+        "designs"
+    ]
     assert len(designs) == 5
     for design in designs:
         detector, _ = space.resolve(design["params"])
