@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from detector.config.backbones import published_backbone, scaled
-from detector.config.detector import Detector, Head, canonical
+from detector.config.detector import Detector, Head, Neck, canonical
 
 LEGEND = (
     "names of designs: backbone, w width, d blocks, neck and its channels, levels, context, head "
@@ -34,15 +34,11 @@ def describe(detector: Detector) -> str:
         *([f"stem{built['stem']}"] if built["stem"] != scaled(published.stem * width) else []),
         *([f"e{built['expansion']}"] if built.get("expansion", 6) != 6 else []),
         *_rows(built),
-        *(
-            [f"{neck.kind}{neck.width}" + ("s" if neck.shared_merge and len(levels) > 1 else "")]
-            if neck.kind != "none"
-            else []
-        ),
+        *_neck(neck),
         f"P{levels[0]}-P{levels[-1]}"
         if adjacent and len(levels) > 1
         else "".join(f"P{level}" for level in levels),
-        *({"ssh": ["ssh"], "ssh_shared": ["ssh-shared"], "none": []}[detector.context.kind]),
+        *([detector.context.kind.replace("_", "-")] if detector.context.kind != "none" else []),
         *_head(detector.head),
         detector.anchors.name or f"{len(detector.anchor_shapes()[0])} anchors",
         *(["lm"] if detector.head.landmarks else []),
@@ -62,6 +58,15 @@ def _rows(built: dict) -> list[str]:
     ]
 
 
+def _neck(neck: Neck) -> list[str]:
+    """Its kind and channels, s if merges are shared, and the level at which it is split."""
+    if neck.kind == "none":
+        return []
+    shared = "s" if neck.shared_merge and len(neck.levels) > 1 else ""
+    split = [f"split{neck.split_level}"] if neck.split_level else []
+    return [f"{neck.kind}{neck.width}{shared}", *split]
+
+
 def _head(head: Head) -> list[str]:
     """Differences from RetinaFace's head, such as head2x64, separable, gn16, by-conv3, shared."""
     default = Head()
@@ -76,6 +81,8 @@ def _head(head: Head) -> list[str]:
         parts.append(f"by-{head.predictor}")
     if head.shared:
         parts.append("shared")
+    if head.backgrounds > 1:
+        parts.append(f"bg{head.backgrounds}")
     return parts + [
         value
         for value, usual in ((head.score, default.score), (head.coding, default.coding))

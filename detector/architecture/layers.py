@@ -133,6 +133,25 @@ class Scale:
 
 
 @dataclass(frozen=True, slots=True)
+class Fusion:
+    """A mean of two maps with learnt weights of at least 0 (BiFPN's fast normalised fusion, Tan et
+    al. 2020)."""
+
+    cout: int
+
+    params = 2
+
+    def macs(self, size: Size) -> int:
+        return 0
+
+    def out(self, size: Size) -> Size:
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, self, size
+
+
+@dataclass(frozen=True, slots=True)
 class Chain:
     """A sequence of layers, at least one."""
 
@@ -210,6 +229,41 @@ class SSH:
             yield f"{name}.{part}", getattr(self, part), size
 
 
+@dataclass(frozen=True, slots=True)
+class Cascade:
+    """EResFD's cascade context module (Jeong et al. 2024): the branches of `SSH`, each of which
+    begins with the output of the one before; every convolution ends with the activation."""
+
+    conv3: Conv
+    conv5_1: Conv
+    conv5_2: Conv
+    conv7_1: Conv
+    conv7_2: Conv
+
+    @classmethod
+    def of(cls, width: int, activation: str) -> Cascade:
+        half, quarter = width // 2, width // 4
+        last = Conv(quarter, quarter, 3, activation=activation)
+        return cls(
+            conv3=Conv(width, half, 3, activation=activation),
+            conv5_1=Conv(half, quarter, 3, activation=activation),
+            conv5_2=last,
+            conv7_1=last,
+            conv7_2=last,
+        )
+
+    @property
+    def cout(self) -> int:
+        return self.conv3.cout + self.conv5_2.cout + self.conv7_2.cout
+
+    def out(self, size: Size) -> Size:
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        for part in ("conv3", "conv5_1", "conv5_2", "conv7_1", "conv7_2"):
+            yield f"{name}.{part}", getattr(self, part), size
+
+
 class CustomLayer(ABC):
     """A layer of a plugin: subclass it, as a frozen dataclass, with its module, and either with
     `leaves`, the built-in layers that it is made of, or with its own counts."""
@@ -270,8 +324,9 @@ def unit(cin: int, cout: int, activation: str | None = "relu", norm: bool = True
     )
 
 
-Layer = Conv | MaxPool | AvgPool | Norm | Scale | Chain | Residual | SSH | CustomLayer
-Leaf = tuple[str, Conv | MaxPool | AvgPool | Norm | Scale | CustomLayer, Size]
+Part = Conv | MaxPool | AvgPool | Norm | Scale | Fusion | CustomLayer
+Layer = Part | Chain | Residual | SSH | Cascade
+Leaf = tuple[str, Part, Size]
 """Name of the module, what it is, and the size of its input."""
 
 

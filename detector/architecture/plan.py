@@ -7,8 +7,8 @@ module in the built detector and the pyramid level of its input.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sized
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sized
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from detector.architecture.backbones.stages import stages
@@ -19,41 +19,54 @@ from detector.architecture.custom import (
     custom_neck,
     custom_predictor,
 )
-from detector.architecture.layers import SSH, Chain, Conv, Layer, Scale, separable, unit
+from detector.architecture.layers import (
+    SSH,
+    Cascade,
+    Chain,
+    Conv,
+    Fusion,
+    Layer,
+    Scale,
+    separable,
+    unit,
+)
 from detector.config.detector import Detector, Head
 
 
 @dataclass(frozen=True)
 class BackbonePlan:
-    stages: tuple[Chain, ...]
-    """Stage i maps level i to level i + 1."""
+    stages: Mapping[int, Chain]
+    """By the level of the output, ascending; each goes on from the one before."""
 
     def channels(self, level: int) -> int:
-        return self.stages[level - 1].cout
+        return self.stages[level].cout
 
     def uses(self) -> Iterator[Use]:
-        for index, stage in enumerate(self.stages):
-            yield f"backbone.stages.{index}", stage, index
+        source = 0
+        for index, (level, stage) in enumerate(self.stages.items()):
+            yield f"backbone.stages.{index}", stage, source
+            source = level
 
 
 @dataclass(frozen=True)
 class FPNPlan:
     """A feature pyramid network (FPN, Lin et al. 2017), as in RetinaFace.
 
-    Levels up to 5: a 1×1 lateral convolution each; in the top-down path, the coarser result is
-    up-sampled (nearest) and added, and a 3×3 merge convolution follows. Levels above 5: the first
-    is a stride-2 3×3 convolution of the backbone's level 5, each further one of the level before;
-    they are not part of the top-down path. A skipped level below a coarser one (6 of [5, 7]) is
-    built, but is no output.
+    Levels of the backbone, up to `top` (mostly 5): a 1×1 lateral convolution each; in the top-down
+    path, the coarser result is up-sampled (nearest) and added, and a 3×3 merge convolution follows.
+    Levels above: the first is a stride-2 3×3 convolution of the backbone's level `top`, each
+    further one of the level before; they are not part of the top-down path. A skipped level below a
+    coarser one (6 of [5, 7]) is built, but is no output.
     """
 
     levels: tuple[int, ...]
+    top: int
     laterals: tuple[Conv, ...]
-    """One per level up to 5, finest first."""
+    """One per level up to `top`, finest first."""
     merges: tuple[Conv, ...]
     """One per lateral but the coarsest, finest first; a single one if shared."""
     extras: tuple[Conv, ...]
-    """Of levels 6 and 7, up to the coarsest."""
+    """Of the levels above `top`, up to the coarsest."""
 
     def merge_index(self, lateral: int) -> int:
         """Index of the merge convolution of lateral number `lateral`."""
@@ -66,7 +79,7 @@ class FPNPlan:
             merge = self.merge_index(index)
             yield f"neck.merges.{merge}", self.merges[merge], self.levels[index]
         for index, extra in enumerate(self.extras):
-            yield f"neck.extras.{index}", extra, 5 + index
+            yield f"neck.extras.{index}", extra, self.top + index
 
 
 @dataclass(frozen=True)
@@ -112,13 +125,45 @@ class TFPNPlan:
             yield f"neck.units.{index}", layer, level
 
 
-NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan | CustomNeck
+@dataclass(frozen=True)
+class SepFPNPlan:
+    """EResFD's separated FPN; all of its maps have the channels of the backbone's.
+
+    The top-down path consists of two parts, so that coarse levels do not reach the fine ones: the
+    coarsest level of the lower part is fused with the backbone's map of the next level (up-sampled,
+    nearest), not with the result there. Laterals are 1×1 convolutions; each level but the finest
+    and the coarsest then passes a 3×3 convolution and is fused with the backbone's map once more.
+    The coarsest level is passed through.
+    """
+
+    levels: tuple[int, ...]
+    separation: int
+    """Index of the level at which the upper part begins; at the last one there is a single path."""
+    laterals: tuple[Conv, ...]
+    """One per level but the coarsest, finest first."""
+    sums: tuple[Fusion, ...]
+    """Of the same levels: the lateral, and the coarser map."""
+    merges: tuple[Conv, ...]
+    """One per level but the finest and the coarsest."""
+    returns: tuple[Fusion, ...]
+    """Of the same levels: the merge, and the backbone's map."""
+
+    def uses(self) -> Iterator[Use]:
+        for index, lateral in enumerate(self.laterals):
+            yield f"neck.laterals.{index}", lateral, self.levels[index]
+            yield f"neck.sums.{index}", self.sums[index], self.levels[index]
+        for index, merge in enumerate(self.merges):
+            yield f"neck.merges.{index}", merge, self.levels[index + 1]
+            yield f"neck.returns.{index}", self.returns[index], self.levels[index + 1]
+
+
+NeckPlan = FPNPlan | PAFPNPlan | TFPNPlan | SepFPNPlan | CustomNeck
 
 
 @dataclass(frozen=True)
 class ContextPlan:
     levels: tuple[int, ...]
-    blocks: tuple[SSH, ...]
+    blocks: tuple[SSH | Cascade, ...]
     """One per level, a single one if shared, or none without context."""
 
     def block_index(self, level_index: int) -> int:
@@ -138,6 +183,12 @@ class Predictor:
     name: str
     size: int
     layers: tuple[Layer, ...]
+    backgrounds: int = 1
+    """Class: values of the background at the finest level, of which the largest counts."""
+
+    def computed(self, level_index: int) -> int:
+        """Values per anchor that the layer of level number `level_index` computes."""
+        return self.size + (self.backgrounds - 1 if level_index == 0 else 0)
 
 
 @dataclass(frozen=True)
@@ -184,7 +235,7 @@ class DetectorPlan:
 def plan(config: Detector) -> DetectorPlan:
     """The layers of a design."""
     levels = config.neck.levels
-    backbone = BackbonePlan(stages(config.backbone, top=min(5, levels[-1])))
+    backbone = BackbonePlan(stages(config.backbone, min(config.backbone.spec.top, levels[-1])))
     return DetectorPlan(
         backbone=backbone,
         neck=_neck(config, backbone),
@@ -195,8 +246,9 @@ def plan(config: Detector) -> DetectorPlan:
 
 def _neck(config: Detector, backbone: BackbonePlan) -> NeckPlan:
     neck, act = config.neck, config.neck.activation
-    levels, width = neck.levels, neck.width
-    custom = custom_neck(neck, {level: backbone.channels(level) for level in levels if level <= 5})
+    levels, width, top = neck.levels, neck.width, config.backbone.spec.top
+    own = [level for level in levels if level <= top]
+    custom = custom_neck(neck, {level: backbone.channels(level) for level in own})
     if custom is not None:
         return custom
     if neck.kind in ("tfpn", "none"):
@@ -216,29 +268,42 @@ def _neck(config: Detector, backbone: BackbonePlan) -> NeckPlan:
             ),
             ups=(plain,) * (len(levels) - 1),
         )
-    own = [level for level in neck.levels if level <= 5]
+    if neck.kind == "sepfpn":
+        return SepFPNPlan(
+            levels=levels,
+            separation=levels.index(neck.split_level or levels[-1]),
+            laterals=(Conv(width, width, activation=act),) * (len(levels) - 1),
+            sums=(Fusion(width),) * (len(levels) - 1),
+            merges=(Conv(width, width, 3, activation=act),) * (len(levels) - 2),
+            returns=(Fusion(width),) * (len(levels) - 2),
+        )
     merges = min(1, len(own) - 1) if neck.shared_merge else len(own) - 1
     extras = [
         Conv(
-            backbone.channels(5) if level == 6 else neck.width,
+            backbone.channels(top) if level == top + 1 else neck.width,
             neck.width,
             3,
             stride=2,
             activation=act,
         )
-        for level in range(6, neck.levels[-1] + 1)
+        for level in range(top + 1, neck.levels[-1] + 1)
     ]
     return FPNPlan(
         levels=neck.levels,
+        top=top,
         laterals=tuple(Conv(backbone.channels(level), neck.width, activation=act) for level in own),
         merges=(Conv(neck.width, neck.width, 3, activation=act),) * merges,
         extras=tuple(extras),
     )
 
 
-def _context_blocks(config: Detector) -> tuple[SSH, ...]:
-    count = {"none": 0, "ssh_shared": 1, "ssh": len(config.neck.levels)}[config.context.kind]
-    return (SSH.of(config.neck.width, config.context.activation),) * count if count else ()
+def _context_blocks(config: Detector) -> tuple[SSH | Cascade, ...]:
+    context, width = config.context, config.neck.width
+    if context.kind == "none":
+        return ()
+    module = Cascade if context.kind.startswith("cascade") else SSH
+    count = 1 if context.kind.endswith("_shared") else len(config.neck.levels)
+    return (module.of(width, context.activation),) * count
 
 
 def _heads(config: Detector) -> HeadPlan:
@@ -259,13 +324,17 @@ def _heads(config: Detector) -> HeadPlan:
     return HeadPlan(
         levels=levels,
         towers=towers,
-        predictors=tuple(
-            Predictor(name, size, tuple(_predictor(head.predictor, cin, n * size) for n in anchors))
-            for name, size in sizes.items()
-        ),
+        predictors=tuple(_outputs(head, name, size, cin, anchors) for name, size in sizes.items()),
         scales=(Scale(4 * anchors[0]),) * len(levels) if head.shared else (),
         coding=head.coding,
     )
+
+
+def _outputs(head: Head, name: str, size: int, cin: int, anchors: list[int]) -> Predictor:
+    backgrounds = head.backgrounds if name == "class_logits" else 1
+    result = Predictor(name, size, (), backgrounds)
+    couts = [count * result.computed(index) for index, count in enumerate(anchors)]
+    return replace(result, layers=tuple(_predictor(head.predictor, cin, cout) for cout in couts))
 
 
 def _tower_layer(head: Head, cin: int) -> Layer:

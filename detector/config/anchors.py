@@ -26,6 +26,8 @@ ANCHOR_SETS: dict[str, tuple[dict[int, tuple[float, ...]], tuple[float, ...]]] =
     ),
     # One size per level, 4 strides wide: the cheapest head.
     "single": ({k: (4.0 * 2**k,) for k in LEVELS}, (1.0,)),
+    # EResFD's: the same widths, and 1.25 times as high.
+    "single_tall": ({k: (4.0 * 2**k * 1.25**0.5,) for k in LEVELS}, (1.25,)),
     # The cell itself: for heads that predict from points.
     "cell": ({k: (1.0 * 2**k,) for k in LEVELS}, (1.0,)),
     # Two sizes per level, half an octave apart, from 2 strides up.

@@ -46,6 +46,8 @@ class BackboneSpec:
     """Those of OPTIONS that apply."""
     widening_block: Literal["first", "last"] = "first"
     """Which block of a row changes the number of channels."""
+    top: int = 5
+    """Coarsest pyramid level that a neck takes from it; an FPN makes coarser ones by itself."""
 
 
 ROW_OPTIONS = ("blocks", "kernels", "mid_widths")
@@ -145,6 +147,20 @@ BACKBONES: dict[str, BackboneSpec] = {
             )
         },
         options=("stem_depth", *ROW_OPTIONS),
+    ),
+    # EResFD's, Jeong et al. 2024
+    "eresnet": BackboneSpec(
+        layers="eresnet",
+        levels=(2, 3, 4, 5, 6, 7),
+        published={
+            "basic": Published(
+                short="eres",
+                stem=8,
+                widths=(16, 16, 16, 16, 16, 16),
+                depths=(1, 3, 3, 3, 2, 2),
+            )
+        },
+        top=7,
     ),
 }
 

@@ -28,9 +28,10 @@ from detector.config.limits import MAX_BLOCKS, MAX_CHANNELS, MAX_FACTOR, MAX_KER
 
 ACTIVATIONS = ("relu", "leaky_relu", "relu6", "hard_swish", "silu")
 # Their layers: detector/architecture/plan.py, which also adds those of plugins.
-NECKS = ["fpn", "pafpn", "tfpn", "none"]
-NECKS_WITHOUT_WIDTH = ("tfpn", "none")
+NECKS = ["fpn", "pafpn", "tfpn", "sepfpn", "none"]
+NECKS_WITHOUT_WIDTH = ("tfpn", "sepfpn", "none")
 """Those that keep the channels of the backbone."""
+CONTEXTS = ("ssh", "ssh_shared", "cascade", "cascade_shared", "none")
 HEAD_BLOCKS = ["conv", "separable", "unit"]
 PREDICTORS = ["pointwise", "conv3", "depthwise", "unit"]
 
@@ -130,17 +131,22 @@ class Backbone(Struct):
 @dataclass(frozen=True, kw_only=True)
 class Neck(Struct):
     levels: tuple[int, ...]
-    """Ascending pyramid levels among 2–7; those above 5 are extra stride-2 convolutions."""
+    """Ascending pyramid levels among 2–7; those above the backbone's coarsest, mostly 5, are extra
+    stride-2 convolutions."""
     width: int
     """Channels of all levels; a multiple of 4 if a context module follows."""
     kind: str = "fpn"
     """fpn (RetinaFace's), pafpn (a bottom-up path after the top-down path; no norms), tfpn
-    (YuNet's: a unit per level) or none; the last two keep the backbone's channels, which `width`
-    must equal."""
+    (YuNet's: a unit per level), sepfpn (EResFD's: two top-down paths, one for fine and one for
+    coarse levels, and learnt weights of their sums) or none; the last three keep the backbone's
+    channels, which `width` must equal."""
     shared_merge: bool = False
     """fpn: one 3×3 merge convolution for all levels instead of one per level."""
     activation: str = "relu"
-    """fpn and tfpn."""
+    """fpn, tfpn and sepfpn."""
+    split: int | None = None
+    """sepfpn: the pyramid level from which on the upper path is another; None, or one above all
+    levels, means a single path."""
 
     def __post_init__(self):
         levels = self.levels
@@ -149,28 +155,29 @@ class Neck(Struct):
             raise ConfigError(
                 f"neck.levels: {list(levels)} must be ascending levels among 2–7, such as [3, 4, 5]"
             )
-        if levels[0] > 5:
-            raise ConfigError(
-                f"neck.levels: {list(levels)} has none of the backbone's levels; start at 5 or less"
-            )
-        if levels[-1] > 5 and self.kind != "fpn":
-            raise ConfigError(
-                f"neck.levels: {list(levels)} has levels above 5, which only "
-                f"neck.kind fpn builds, not {self.kind}"
-            )
         positive("neck.width", self.width, MAX_CHANNELS)
         one_of("neck.activation", self.activation, ACTIVATIONS)
+        if self.split is not None:
+            one_of("neck.split", self.split, LEVELS)
+
+    @property
+    def split_level(self) -> int | None:
+        """The level at which sepfpn's upper path begins; None if there is a single path."""
+        if self.kind != "sepfpn" or self.split is None:
+            return None
+        return next((level for level in self.levels[1:-1] if level >= self.split), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context(Struct):
     kind: str = "ssh"
-    """ssh (one module per level), ssh_shared (one for all levels) or none."""
+    """ssh (one module per level), ssh_shared (one for all levels), cascade and cascade_shared
+    (EResFD's module, whose branches go on from one another) or none."""
     activation: str = "relu"
-    """Inside the module, which always ends with ReLU."""
+    """Inside the module; ssh always ends with ReLU."""
 
     def __post_init__(self):
-        one_of("context.kind", self.kind, ("ssh", "ssh_shared", "none"))
+        one_of("context.kind", self.kind, CONTEXTS)
         one_of("context.activation", self.activation, ACTIVATIONS)
 
 
@@ -194,6 +201,9 @@ class Head(Struct):
     score: str = "softmax"
     """softmax (background, face), sigmoid (face only), or objectness (sigmoid, and a second output,
     the probability of an object, that the score is multiplied by)."""
+    backgrounds: int = 1
+    """softmax: scores of the background at the finest level, of which the largest counts (S3FD's
+    max-out): most false faces are small."""
     coding: str = "anchor"
     """Coding of boxes and landmarks: anchor (SSD's offsets and log sizes), distance (to the four
     sides, in strides) or point (offset and log size, in strides)."""
@@ -208,6 +218,12 @@ class Head(Struct):
         one_of("head.predictor", self.predictor, PREDICTORS)
         one_of("head.score", self.score, ("softmax", "sigmoid", "objectness"))
         one_of("head.coding", self.coding, ("anchor", "distance", "point"))
+        positive("head.backgrounds", self.backgrounds, MAX_FACTOR)
+        if self.backgrounds > 1 and (self.score != "softmax" or self.shared):
+            raise ConfigError(
+                f"head.backgrounds: {self.backgrounds} needs head.score softmax and a head that is "
+                "not shared; set it to 1"
+            )
         if self.norm_groups is not None:
             positive("head.norm_groups", self.norm_groups)
 
@@ -255,7 +271,18 @@ class Detector(Struct):
         self._check_head()
 
     def _check_levels(self) -> None:
-        for level in sorted({min(level, 5) for level in self.neck.levels}):
+        levels, top = self.neck.levels, self.backbone.spec.top
+        if levels[0] > top:
+            raise ConfigError(
+                f"neck.levels: {list(levels)} has none of the backbone's levels; "
+                f"start at {top} or less"
+            )
+        if levels[-1] > top and self.neck.kind != "fpn":
+            raise ConfigError(
+                f"neck.levels: {list(levels)} has levels above {top}, which only "
+                f"neck.kind fpn builds, not {self.neck.kind}"
+            )
+        for level in sorted({min(level, top) for level in levels}):
             if level not in self.backbone.spec.levels:
                 raise ConfigError(
                     f"neck.levels: {list(self.neck.levels)} needs level {level}, "
@@ -314,7 +341,7 @@ def canonical(detector: Detector) -> dict:
     design = detector.to_dict()
     backbone, neck, head = design["backbone"], detector.neck, design["head"]
     spec = detector.backbone.spec
-    top = min(5, neck.levels[-1])  # rows above the coarsest level used are not built
+    top = min(spec.top, neck.levels[-1])  # rows above the coarsest level used are not built
     rows = sum(level <= top for level in spec.levels)
     if rows < len(spec.levels) or backbone["last_expansion"] == backbone["expansion"]:
         backbone["last_expansion"] = None
@@ -328,24 +355,25 @@ def canonical(detector: Detector) -> dict:
         # A single inverted block is the last one of its row.
         backbone["mid_widths"] = [m * (b != "inverted" or d > 1) for m, b, d in built]
     if neck.kind == "fpn":
-        has_merge = len([level for level in neck.levels if level <= 5]) > 2  # otherwise one at most
+        has_merge = sum(level <= spec.top for level in neck.levels) > 2  # otherwise one at most
     else:  # a plugin's neck may read it; where it is false, designs keep the hashes they had
         has_merge = neck.shared_merge and neck.kind not in _NECKS_WITHOUT_MERGE
     if not has_merge:
         del design["neck"]["shared_merge"]
-    if neck.kind in ("pafpn", "none"):
+    if neck.kind in ("pafpn", "none") or (neck.kind == "sepfpn" and len(neck.levels) == 1):
         del design["neck"]["activation"]
+    design["neck"]["split"] = neck.split_level
     if detector.context.kind == "none":
         del design["context"]["activation"]
-    elif detector.context.kind == "ssh_shared" and len(neck.levels) == 1:
-        design["context"]["kind"] = "ssh"
+    elif len(neck.levels) == 1:
+        design["context"]["kind"] = detector.context.kind.removesuffix("_shared")
     if not detector.head.layers:
         del head["width"], head["block"]
     if not detector.head.layers or detector.head.block == "unit":
         del head["norm_groups"]
     for part, plain in (
         ("backbone", _PLAIN_BACKBONE),
-        ("neck", {"kind": "fpn"}),
+        ("neck", {"kind": "fpn", "split": None}),
         ("head", Head().to_dict()),
     ):
         design[part] = {
@@ -359,7 +387,7 @@ def canonical(detector: Detector) -> dict:
     return design
 
 
-_NECKS_WITHOUT_MERGE = ("pafpn", "tfpn", "none")
+_NECKS_WITHOUT_MERGE = ("pafpn", "tfpn", "sepfpn", "none")
 _PLAIN_BACKBONE = {"variant": "plain", "last_expansion": None, "input_norm": False}
 
 

@@ -43,6 +43,7 @@ PUBLISHED = {
     "damofd_2.5g": PublishedCost((480, 640), 442_741, "2.474"),
     "damofd_10g": PublishedCost((480, 640), 1_269_325, "9.839"),
     "damofd_34g": PublishedCost((480, 640), 6_238_733, "34.289"),
+    "eresfd": PublishedCost((640, 640), 92_208, "0.4097"),
     "yunet_n": PublishedCost((640, 640), 75_856, "0.5854"),
     "yunet_s": PublishedCost((640, 640), 54_608, "0.3785"),
 }

@@ -32,14 +32,19 @@ class Heads(nn.Module):
             ]
             if predictor.name == "box_deltas" and self.scales:
                 levels = [scale(x) for scale, x in zip(self.scales, levels)]
-            outputs[predictor.name] = torch.cat(
-                [
-                    x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, predictor.size))
-                    for x in levels
-                ],
-                dim=1,
-            )
+            by_anchor = [
+                x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (-1, predictor.computed(level)))
+                for level, x in enumerate(levels)
+            ]
+            if predictor.backgrounds > 1:
+                by_anchor[0] = _largest_background(by_anchor[0])
+            outputs[predictor.name] = torch.cat(by_anchor, dim=1)
         return outputs
 
     def _at(self, modules: nn.ModuleList, level_index: int) -> nn.Module:
         return modules[self.plan.index(level_index, modules)]
+
+
+def _largest_background(logits: Tensor) -> Tensor:
+    """[B, A, backgrounds + 1], the face last, to [B, A, 2]: S3FD's max-out (Zhang et al. 2017)."""
+    return torch.cat([logits[..., :-1].amax(dim=-1, keepdim=True), logits[..., -1:]], dim=-1)

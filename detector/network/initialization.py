@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from detector.boxes.coding import DISTANCE
 from detector.boxes.logits import SOFTMAX_CHANNELS, foreground_name, prior_bias
 from detector.network.heads import Heads
-from detector.network.modules import ResidualUnit, ScaleUnit
+from detector.network.modules import FUSION_WEIGHT, FusionUnit, ResidualUnit, ScaleUnit
 
 FACE_PRIOR = 0.01
 """Initial face probability of every anchor (focal loss paper, Lin et al. 2017): otherwise the many
@@ -30,7 +30,8 @@ def initialize(
 ) -> None:
     """Initialises all weights of a detector.
 
-    Normalisation and scales begin with ones, without shift, by every rule.
+    Normalisation and scales begin with ones, without shift, and sums with equal weights, by every
+    rule.
 
     Args:
         model: the detector: the modules backbone, neck, context and heads.
@@ -42,6 +43,8 @@ def initialize(
             module.reset_parameters()
         elif isinstance(module, ScaleUnit):
             nn.init.ones_(module.factor)
+        elif isinstance(module, FusionUnit):
+            nn.init.constant_(module.weight, FUSION_WEIGHT)
     RULES[initialization](model, heads, generator)
 
 
@@ -139,11 +142,14 @@ def _set_prior(heads: Heads) -> None:
     sizes = _sizes(heads)
     foreground = foreground_name(sizes)
     log_odds = math.log(FACE_PRIOR / (1 - FACE_PRIOR))
-    prior = torch.tensor(prior_bias(log_odds, sizes[foreground]))
-    for name, last in _predictors(heads):
-        if name == foreground:
+    prior = prior_bias(log_odds, sizes[foreground])
+    for predictor in heads.plan.predictors:
+        if predictor.name != foreground:
+            continue
+        for level, module in enumerate(getattr(heads, foreground)):
+            values = _bias(list(_convs(module))[-1]).view(-1, predictor.computed(level))
             with torch.no_grad():
-                _bias(last).view(-1, sizes[foreground]).copy_(prior)
+                values[:, :-1], values[:, -1] = prior[0], prior[-1]  # each of several backgrounds
 
 
 def _bias(conv: nn.Conv2d) -> Tensor:

@@ -61,12 +61,13 @@ class FaceDetector(nn.Module):
 class Backbone(nn.Module):
     def __init__(self, plan: BackbonePlan):
         super().__init__()
-        self.stages = nn.ModuleList(map(build, plan.stages))
+        self.levels = tuple(plan.stages)
+        self.stages = nn.ModuleList(map(build, plan.stages.values()))
 
     def forward(self, x: Tensor) -> dict[int, Tensor]:
-        """The feature maps of the pyramid levels, from 1 up to the coarsest."""
+        """The feature maps by their pyramid levels, from the finest to the coarsest."""
         features = {}
-        for level, stage in enumerate(self.stages, start=1):
+        for level, stage in zip(self.levels, self.stages):
             features[level] = x = stage(x)
         return features
 

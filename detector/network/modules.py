@@ -11,6 +11,7 @@ from detector.architecture.layers import (
     Chain,
     Conv,
     CustomLayer,
+    Fusion,
     Layer,
     MaxPool,
     Norm,
@@ -20,6 +21,8 @@ from detector.architecture.layers import (
 from detector.gpu.kernels import kernels_run
 
 LEAKY_SLOPE = 0.1  # RetinaFace's
+FUSION_WEIGHT = 0.5  # at first
+FUSION_EPS = 1e-4
 
 _ACTIVATIONS = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -121,6 +124,20 @@ class ScaleUnit(nn.Module):
         return x * self.factor
 
 
+class FusionUnit(nn.Module):
+    """The weights are divided by their sum twice, as in EResFD's code, both times with ε."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.full((2,), FUSION_WEIGHT))
+
+    def forward(self, x: Tensor, other: Tensor) -> Tensor:
+        weight = F.relu(self.weight)
+        weight = weight / (weight.sum() + FUSION_EPS)
+        weight = weight / (weight.sum() + FUSION_EPS)
+        return weight[0] * x + weight[1] * other
+
+
 def build(layer: Layer) -> nn.Module:
     """The module of a layer, which maps [B, cin, H, W] to [B, cout, *layer.out((H, W))]."""
     match layer:
@@ -136,6 +153,8 @@ def build(layer: Layer) -> nn.Module:
             return nn.BatchNorm2d(layer.cout)
         case Scale():
             return ScaleUnit()
+        case Fusion():
+            return FusionUnit()
         case Chain():
             return nn.Sequential(*map(build, layer.layers))
         case Residual():

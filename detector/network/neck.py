@@ -1,11 +1,18 @@
-"""Necks (FPN, PAFPN, TFPN): feature pyramids with a map of equal width per level."""
+"""Necks (FPN, PAFPN, TFPN, SepFPN): feature pyramids with a map of equal width per level."""
 
 from __future__ import annotations
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from detector.architecture.plan import CustomNeck, FPNPlan, NeckPlan, PAFPNPlan, TFPNPlan
+from detector.architecture.plan import (
+    CustomNeck,
+    FPNPlan,
+    NeckPlan,
+    PAFPNPlan,
+    SepFPNPlan,
+    TFPNPlan,
+)
 from detector.network.modules import build
 
 
@@ -19,6 +26,8 @@ def build_neck(plan: NeckPlan) -> nn.Module:
             return PathPyramid(plan)
         case TFPNPlan():
             return UnitPyramid(plan)
+        case SepFPNPlan():
+            return SeparatedPyramid(plan)
         case CustomNeck():
             return plan.module()
     raise TypeError(f"no neck for {plan}")
@@ -44,8 +53,8 @@ class FeaturePyramid(nn.Module):
             fine, coarse = maps[own[index]], maps[own[index + 1]]
             merge = self.merges[self.plan.merge_index(index)]
             maps[own[index]] = merge(add_upsampled(fine, coarse))
-        top = features.get(5)
-        for level, extra in enumerate(self.extras, start=6):
+        top = features.get(self.plan.top)
+        for level, extra in enumerate(self.extras, start=self.plan.top + 1):
             maps[level] = top = extra(top)
         return [maps[level] for level in self.plan.levels]
 
@@ -88,6 +97,34 @@ class UnitPyramid(nn.Module):
         return maps
 
 
+class SeparatedPyramid(nn.Module):
+    """SepFPN, as `SepFPNPlan` describes."""
+
+    def __init__(self, plan: SepFPNPlan):
+        super().__init__()
+        self.plan = plan
+        self.laterals = nn.ModuleList(map(build, plan.laterals))
+        self.sums = nn.ModuleList(map(build, plan.sums))
+        self.merges = nn.ModuleList(map(build, plan.merges))
+        self.returns = nn.ModuleList(map(build, plan.returns))
+
+    def forward(self, features: dict[int, Tensor]) -> list[Tensor]:
+        own = [features[level] for level in self.plan.levels]
+        maps = own.copy()
+        for index in reversed(range(len(self.laterals))):
+            coarse = own if index + 1 == self.plan.separation else maps
+            lateral = self.laterals[index](own[index])
+            maps[index] = self.sums[index](lateral, upsampled(coarse[index + 1], lateral))
+        for index, (merge, fusion) in enumerate(zip(self.merges, self.returns), start=1):
+            maps[index] = fusion(merge(maps[index]), own[index])
+        return maps
+
+
 def add_upsampled(fine: Tensor, coarse: Tensor) -> Tensor:
-    """`fine` plus `coarse` up-sampled (nearest) to its size, which need not be exactly double."""
-    return fine + F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")
+    """`fine` plus `coarse` up-sampled to its size."""
+    return fine + upsampled(coarse, fine)
+
+
+def upsampled(coarse: Tensor, fine: Tensor) -> Tensor:
+    """`coarse` up-sampled (nearest) to the size of `fine`, which need not be exactly double."""
+    return F.interpolate(coarse, size=fine.shape[-2:], mode="nearest")

@@ -2,7 +2,8 @@
 
 Other programs name their tensors differently. RetinaFace and torchvision list them in the same
 order (stem to head, finest level first), so they are matched by order, and each pair is checked by
-role and shape; those of YuNet and SCRFD are renamed (`name_maps`), or read from a graph of SCRFD.
+role and shape; those of YuNet, SCRFD and EResFD are renamed (`name_maps`), or read from a graph of
+SCRFD.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from detector.weights.checkpoint import (
     read_tensors,
 )
 from detector.weights.matching import by_name, by_order, check_names
-from detector.weights.name_maps import SCRFD_PRESETS, looks_like, name_map_of
+from detector.weights.name_maps import SCRFD_PRESETS, NameMap, looks_like, name_map_of
 from detector.weights.onnx_weights import is_onnx, is_scrfd, read_graph, scrfd_state
 from detector.weights.pretrained import (
     IMAGENET,
@@ -73,8 +74,9 @@ def read_weights(source: str, config: Detector) -> Weights:
 
     Args:
         source: one of our checkpoints; a released detector (RetinaFace, also the Lightning state of
-            ternaus/retinaface; YuNet; SCRFD, also as an ONNX graph); or an ImageNet backbone
-            (MobileNetV1 ×0.25 of RetinaFace, or torchvision's ResNets and MobileNetV2).
+            ternaus/retinaface; YuNet; SCRFD, also as an ONNX graph; EResFD, by its file
+            NAME.base.pth); or an ImageNet backbone (MobileNetV1 ×0.25 of RetinaFace, or
+            torchvision's ResNets and MobileNetV2).
         config: the design to use them for. Tensors with this program's names but without a design
             must fit it; RetinaFace's are matched with it before the released designs.
 
@@ -110,6 +112,10 @@ def read_weights(source: str, config: Detector) -> Weights:
             source=source,
             sha256=sha256,
         )
+    known = name_map_of(state)
+    if known is not None:
+        named = known.translate(_with_other_files(source, known, state))
+        return _released(source, sha256, known.title, named, config, known.presets)
     if first.startswith(("body.", f"{LIGHTNING}body.")):
         by_ternaus = first.startswith(LIGHTNING) or sha256.startswith(TERNAUS_SHA256)
         state = {name.removeprefix(LIGHTNING): value for name, value in state.items()}
@@ -150,17 +156,31 @@ def read_weights(source: str, config: Detector) -> Weights:
             source=source,
             sha256=sha256,
         )
-    known = name_map_of(state)
-    if known is not None:
-        renamed = {new: value for old, value in state.items() if (new := known.rename(old))}
-        return _released(source, sha256, known.title, renamed, config, known.presets)
     seems = looks_like(state)
     raise UserError(
         f"{source}: first tensor {first} is of no known kind of weights"
         + (f"; it looks like {seems}" if seems else "")
-        + "; give a checkpoint of this program, a released one of RetinaFace, YuNet or SCRFD, or "
-        "an ImageNet backbone"
+        + "; give a checkpoint of this program, a released one of RetinaFace, YuNet, SCRFD or "
+        "EResFD, or an ImageNet backbone"
     )
+
+
+def _with_other_files(source: str, known: NameMap, state: State) -> State:
+    """The tensors of a file, and of those beside it that hold the rest of the same weights."""
+    if not known.files:
+        return state
+    first, *others = (f".{part}.pth" for part in known.files)
+    result = dict(state)
+    for part, ending in zip(known.files[1:], others):
+        path = Path(source.removesuffix(first) + ending)
+        if not path.is_file():
+            raise UserError(
+                f"{source}: {known.title} has its weights in {len(known.files)} files, and "
+                f"{path} is missing; give the one that ends with {first}, with "
+                f"{' and '.join(others)} beside it"
+            )
+        result |= {f"{part}.{name}": value for name, value in _read(str(path))[0].items()}
+    return result
 
 
 def _read_graph(source: str, config: Detector) -> Weights:

@@ -6,10 +6,10 @@ convolution of the second block in the third row of a MobileNetV2") does not.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from detector.architecture.layers import SSH, Chain, Conv, Layer, Norm, Scale
+from detector.architecture.layers import SSH, Cascade, Chain, Conv, Fusion, Layer, Norm, Scale
 from detector.architecture.plan import plan
 from detector.config.detector import Detector
 
@@ -33,7 +33,7 @@ class LayerSlot:
 
     name: str
     """Name of its module in the built detector."""
-    layer: Conv | Norm | Scale
+    layer: Conv | Norm | Scale | Fusion
     positions: tuple[LayerPosition, ...]
     """Several if pyramid levels share the layer."""
     inputs: tuple[int, ...]
@@ -67,17 +67,17 @@ def _modules(config: Detector) -> Iterator[_Module]:
     for name, layer, level in built.neck.uses():
         yield name, layer, ("neck", config.neck.kind, name.split(".")[1], level), 0, ()
     for name, layer, level in built.context.uses():
-        yield name, layer, ("context", level), 0, ()
+        yield name, layer, ("context", type(layer).__name__, level), 0, ()
     inputs = (width // 2, width // 4, width // 4) if built.context.blocks else (width,)
     yield from _heads(config, built.heads, inputs)
 
 
-def _backbone(config: Detector, stages: tuple[Chain, ...]) -> Iterator[_Module]:
+def _backbone(config: Detector, stages: Mapping[int, Chain]) -> Iterator[_Module]:
     backbone = config.backbone
     spec = backbone.spec
     kind = spec.layers, *([backbone.block] if "block" in spec.options else [])
-    for index, stage in enumerate(stages):
-        rows = [row for row, level in enumerate(spec.levels) if level == index + 1]
+    for index, (level, stage) in enumerate(stages.items()):
+        rows = [row for row, own in enumerate(spec.levels) if own == level]
         blocks = [(row, block) for row in rows for block in range(backbone.depths[row])]
         first = len(stage.layers) - len(blocks)  # after stem and pooling
         for number, layer in enumerate(stage.layers):
@@ -100,7 +100,7 @@ def _backbone(config: Detector, stages: tuple[Chain, ...]) -> Iterator[_Module]:
 
 def _heads(config: Detector, heads, inputs: tuple[int, ...]) -> Iterator[_Module]:
     head = config.head
-    sizes = {predictor.name: predictor.size for predictor in heads.predictors}
+    predictors = {predictor.name: predictor for predictor in heads.predictors}
     kind = "dense" if head.predictor in ("pointwise", "conv3") else head.predictor
     for name, layer, level in heads.uses():
         part = name.split(".")[1]
@@ -112,13 +112,9 @@ def _heads(config: Detector, heads, inputs: tuple[int, ...]) -> Iterator[_Module
             yield name, layer, ("heads", part, head.coding, level), 0, ()
         else:
             coding = head.coding if part in ("box_deltas", "landmark_deltas") else None
-            yield (
-                name,
-                layer,
-                ("heads", part, sizes[part], kind, coding, level),
-                0,
-                () if head.layers else inputs,
-            )
+            size = predictors[part].computed(heads.levels.index(level))
+            own = () if head.layers else inputs
+            yield name, layer, ("heads", part, size, kind, coding, level), 0, own
 
 
 def _module_slots(
@@ -127,11 +123,11 @@ def _module_slots(
     leaves = [
         (leaf_name, leaf)
         for leaf_name, leaf, _ in layer.leaves(_ANY_SIZE, name)
-        if isinstance(leaf, Conv | Norm | Scale) and leaf.params
+        if isinstance(leaf, Conv | Norm | Scale | Fusion) and leaf.params
     ]
     body = [leaf_name for leaf_name, _ in leaves if not leaf_name.startswith(f"{name}.shortcut")]
     for leaf_name, leaf in leaves:
-        if isinstance(layer, SSH):
+        if isinstance(layer, SSH | Cascade):
             role: int | str = leaf_name.removeprefix(f"{name}.")
         elif leaf_name in body:
             role = body.index(leaf_name) - len(body)
@@ -142,5 +138,15 @@ def _module_slots(
             outputs = parts if leaf.groups > 1 else (leaf.cout,)
             inputs = outputs  # of the next layer
         else:
-            parts = outputs = (leaf.cout,) if isinstance(leaf, Norm) else ()
+            parts = outputs = _values(leaf)
         yield LayerSlot(leaf_name, leaf, (LayerPosition(row, block, role),), parts, outputs)
+
+
+def _values(leaf: Norm | Scale | Fusion) -> tuple[int, ...]:
+    """Entries of a tensor of its parameters."""
+    match leaf:
+        case Norm():
+            return (leaf.cout,)
+        case Fusion():
+            return (leaf.params,)
+    return ()

@@ -7,9 +7,13 @@ plus one. All rules are applied one after the other.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 Rules = tuple[tuple[str, str], ...]
 
@@ -26,10 +30,26 @@ class NameMap:
     rules: Rules
     unused: tuple[str, ...] = ()
     """Beginnings of the names of tensors that detection does not need."""
+    columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """Names of tensors whose columns are tensors here, and the names of these."""
+    files: tuple[str, ...] = ()
+    """Where they are in several files, NAME.base.pth and so on: the parts, the first of which has
+    the names without a beginning, and the others with theirs."""
 
     def fits(self, names: Iterable[str]) -> bool:
         names = list(names)
         return all(any(name.startswith(mark) for name in names) for mark in self.marks)
+
+    def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors that detection needs, with our names."""
+        result: dict[str, Tensor] = {}
+        columns = dict(self.columns)
+        for name, value in state.items():
+            if name in columns:
+                result |= zip(columns[name], value.unbind(1), strict=True)
+            elif (ours := self.rename(name)) is not None:
+                result[ours] = value
+        return result
 
     def rename(self, name: str) -> str | None:
         """Our name of a tensor; None if it is not needed."""
@@ -106,6 +126,33 @@ _SCRFD_RESNET: Rules = (
     (r"^(backbone\.stages\.\d\.\d+)\.conv(\d)\.", "{1}.body.{2-1}.conv."),
     (r"^(backbone\.stages\.\d\.\d+)\.bn(\d)\.", "{1}.body.{2-1}.norm."),
 )
+_ERESFD: Rules = (
+    (r"^conv([123])\.0\.", "backbone.stages.0.{1-1}.conv."),
+    (r"^conv([123])\.1\.", "backbone.stages.0.{1-1}.norm."),
+    (r"^conv4\.", "backbone.stages.0.3."),
+    (r"^m0\.b2_(\d)\.", "backbone.stages.{1}."),
+    (r"\.res_layer\.0\.", ".body.0.conv."),
+    (r"\.res_layer\.1\.", ".body.0.norm."),
+    (r"\.res_layer\.3\.", ".body.1.conv."),
+    (r"\.res_layer\.4\.", ".body.1.norm."),
+    (r"\.shortcut_layer\.0\.", ".shortcut.conv."),
+    (r"\.shortcut_layer\.1\.", ".shortcut.norm."),
+    (r"^m0\.fpn\.(laterals\.\d)\.conv\.", "neck.{1}."),
+    (r"^m0\.fpn\.itm\.(\d)\.conv\.", "neck.merges.{1}."),
+    (r"^m0\.FEM_(\d)\.res_branch1\.", "context.blocks.{1}.conv3."),
+    (r"^m0\.FEM_(\d)\.res_branch2\.([01])\.", "context.blocks.{1}.conv5_1.{2}."),
+    (r"^m0\.FEM_(\d)\.res_branch2\.([34])\.", "context.blocks.{1}.conv5_2.{2-3}."),
+    (r"^m0\.FEM_(\d)\.res_branch3\.([01])\.", "context.blocks.{1}.conv7_1.{2}."),
+    (r"^m0\.FEM_(\d)\.res_branch3\.([34])\.", "context.blocks.{1}.conv7_2.{2-3}."),
+    (r"^(neck\.\w+\.\d|context\.blocks\.\d\.\w+)\.0\.", "{1}.conv."),
+    (r"^(neck\.\w+\.\d|context\.blocks\.\d\.\w+)\.1\.", "{1}.norm."),
+    (r"^loc\.(\d)\.", "heads.box_deltas.{1}.conv."),
+    (r"^conf\.(\d)\.", "heads.class_logits.{1}.conv."),
+)
+_ERESFD_SUMS = (
+    *(f"neck.sums.{index}.weight" for index in range(5)),
+    *(f"neck.returns.{index}.weight" for index in range(4)),
+)
 _SCRFD_HEAD = ("bbox_head.cls_stride_convs.0.", "bbox_head.stride_cls.0.")
 
 NAME_MAPS: tuple[NameMap, ...] = (
@@ -129,6 +176,14 @@ NAME_MAPS: tuple[NameMap, ...] = (
         rules=_SCRFD_RESNET + _SCRFD,
         unused=("bbox_head.integral.",),
     ),
+    NameMap(
+        title="EResFD of clovaai/EResFD",
+        marks=("conv1.0.", "m0.b2_1."),
+        presets=("eresfd",),
+        rules=_ERESFD,
+        columns=(("m0.fpn.w1", _ERESFD_SUMS),),
+        files=("base", "loc", "conf"),
+    ),
 )
 SCRFD_PRESETS = tuple(
     preset for known in NAME_MAPS if known.title.startswith("SCRFD") for preset in known.presets
@@ -142,6 +197,7 @@ LOOKS: tuple[tuple[str, str], ...] = (
     (r"^(vgg|base|extras)\.\d+\.weight", "S3FD or another SSD"),
     (r"^backbone\.body\.|^roi_heads\.", "a detector of torchvision"),
     (r"^blocks\.\d+\.", "a backbone of timm"),
+    (r"^0\.weight", "the outputs of EResFD, which are read with the file that ends with .base.pth"),
 )
 """What weights of no known kind seem to be, by a tensor's name."""
 

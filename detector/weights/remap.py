@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from detector.architecture.layers import Conv, Norm
+from detector.architecture.layers import Conv, Norm, Scale
 from detector.base.struct import Struct
 from detector.config.detector import Detector
 from detector.weights.layer_positions import LayerPosition, LayerSlot, layer_slots
@@ -123,7 +123,7 @@ def _tensors(slot: LayerSlot) -> list[str]:
         ]
     if isinstance(layer, Norm):
         return [f"{name}.weight", f"{name}.bias"]
-    return [f"{name}.factor"]
+    return [f"{name}.factor" if isinstance(layer, Scale) else f"{name}.weight"]
 
 
 def _copy(donor: LayerSlot, state: Mapping[str, Tensor], slot: LayerSlot, result: State) -> int:

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from detector.architecture.cost import layer_costs
-from detector.architecture.layers import Conv, Layer, Scale, Size, level_size
+from detector.architecture.layers import Conv, Fusion, Layer, Scale, Size, level_size
 from detector.architecture.plan import plan
 from detector.base.files import write_bytes, write_text
 from detector.config.detector import Detector
@@ -105,6 +105,8 @@ def _what(layer: Layer) -> str:
         return f"conv {layer.kernel}×{layer.kernel}{groups}{stride}"
     if isinstance(layer, Scale):
         return "learnt factor"
+    if isinstance(layer, Fusion):
+        return "sum with learnt weights"
     parts = getattr(layer, "layers", None)
     if parts is None:
         return type(layer).__name__

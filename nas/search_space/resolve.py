@@ -19,12 +19,14 @@ from detector.config.limits import MAX_FACTOR
 from detector.config.recipe import Recipe
 from nas.search_space.dimensions import Settings
 
+_LEVELS = range(1, 8)  # of backbones
+
 DERIVED = {
     "backbone.kind": "another kind starts from its published widths and depths",
     "backbone.width": "multiplier of the published widths (or of backbone.widths) and the stem",
-    **{f"backbone.width{k}": f"a further multiplier of widths at level {k}" for k in range(1, 6)},
+    **{f"backbone.width{k}": f"a further multiplier of widths at level {k}" for k in _LEVELS},
     "backbone.depth": "multiplier of the published depths",
-    **{f"backbone.depth{k}": f"blocks at level {k}" for k in range(1, 6)},
+    **{f"backbone.depth{k}": f"blocks at level {k}" for k in _LEVELS},
     **{f"backbone.kernel{k}": f"kernel size at level {k} (damofd)" for k in range(2, 6)},
     **{
         f"backbone.mid_width{k}": f"a further multiplier of middle widths at level {k} (damofd)"
@@ -167,7 +169,7 @@ def _backbone(base: Backbone, settings: Settings) -> dict:
         depths = [max(1, int(d * depth + 0.5)) for d in published.depths]
     kernels = list(default.kernels or ())
     is_scaled = width is not None
-    for level in range(1, 6):
+    for level in _LEVELS:
         factor = settings.get(f"backbone.width{level}")
         if factor is not None:
             _check_positive(f"backbone.width{level}", factor)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from detector.config.anchors import ANCHOR_SETS
 from detector.config.backbones import BACKBONES, ROW_BLOCKS, published_backbone
 from detector.config.detector import (
     ACTIVATIONS,
+    CONTEXTS,
+    NECKS_WITHOUT_WIDTH,
     Anchors,
     Backbone,
     Context,
@@ -86,16 +89,15 @@ def _random_design(seed: int) -> Detector:
     rng = random.Random(seed)
     kind = tuple(BACKBONES)[seed % len(BACKBONES)]
     rows = len(BACKBONES[kind].levels)
-    neck = ("fpn", "fpn", "pafpn", "tfpn", "none")[seed // 2 % 5]
-    levels = tuple(
-        level for level in _LEVELS[seed % len(_LEVELS)] if level <= (7 if neck == "fpn" else 5)
-    ) or (4, 5)
+    neck = ("fpn", "fpn", "pafpn", "tfpn", "none", "sepfpn")[seed // 2 % 6]
+    top = 7 if neck == "fpn" else BACKBONES[kind].top
+    levels = tuple(level for level in _LEVELS[seed % len(_LEVELS)] if level <= top) or (4, 5)
     coarsest = max(BACKBONES[kind].levels)
     if coarsest < 5:
         levels = tuple(level for level in levels if level <= coarsest) or (3, 4)
     width = 4 * rng.randint(1, 6)
     bottleneck = rng.random() < 0.5
-    if neck in ("tfpn", "none"):  # all maps have the same width
+    if neck in NECKS_WITHOUT_WIDTH:  # all maps have the same width
         widths = (width,) * rows
         width *= published_backbone(kind, "bottleneck" if bottleneck else "basic").out_factor
     else:
@@ -124,6 +126,8 @@ def _random_design(seed: int) -> Detector:
         score=rng.choice(["softmax", "sigmoid", "objectness"]),
         coding=rng.choice(["anchor", "distance", "point"]),
     )
+    if head.score == "softmax" and not head.shared:
+        head = replace(head, backgrounds=rng.choice([1, 3]))
     a_cell = rng.randint(1, 2)
     offset = rng.choice([0.0, 0.5])
     anchors = rng.choice(
@@ -148,10 +152,9 @@ def _random_design(seed: int) -> Detector:
             kind=neck,
             shared_merge=rng.random() < 0.5,
             activation=rng.choice(ACTIVATIONS),
+            split=rng.choice([None, 4, 5]),
         ),
-        context=Context(
-            kind=("ssh", "ssh_shared", "none", "ssh")[seed % 4], activation=rng.choice(ACTIVATIONS)
-        ),
+        context=Context(kind=CONTEXTS[seed % len(CONTEXTS)], activation=rng.choice(ACTIVATIONS)),
         head=head,
         anchors=anchors,
     )

@@ -29,6 +29,10 @@ BASE, _ = load_preset("retinaface_mobile025")
             "retinaface",
         ),
         (
+            "eresfd",
+            "eres w1 d1-3-3-3-2-2 sepfpn16 split6 P2-P7 cascade bg3 single_tall",
+        ),
+        (
             "yunet_s",
             "yunet w16-32-64-64-64-64 d1-2-2-2-2-2 tfpn64 P3-P5 by-unit objectness point cell lm",
         ),

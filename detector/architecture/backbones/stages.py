@@ -10,11 +10,11 @@ from detector.architecture.layers import Chain, Layer, Norm
 from detector.config.detector import Backbone
 
 
-def stages(config: Backbone, top: int) -> tuple[Chain, ...]:
-    """The layers from the image up to pyramid level `top` (1–5).
+def stages(config: Backbone, top: int) -> dict[int, Chain]:
+    """The layers from the image up to pyramid level `top`, by the level of their output.
 
-    Stage i has a stride of 2: its input is at level i (0 is the image, 3 channels), its output is
-    the feature map of level i + 1, with `stages[i].cout` channels.
+    The input of each is the output of the one before, of the first the image (3 channels, level 0).
+    A level that a larger stride skips has no layers, and is missing.
 
     Raises:
         ConfigError: a plugin's function fails, or returns something else.
@@ -24,5 +24,5 @@ def stages(config: Backbone, top: int) -> tuple[Chain, ...]:
         module = import_module(f"detector.architecture.backbones.{config.spec.layers}")
         layers = cast(list[list[Layer]], module.stages(config, top))
     if config.input_norm:
-        layers[0].insert(0, Norm(3))
-    return tuple(Chain(tuple(stage)) for stage in layers)
+        next(filter(None, layers)).insert(0, Norm(3))
+    return {level: Chain(tuple(stage)) for level, stage in enumerate(layers, start=1) if stage}

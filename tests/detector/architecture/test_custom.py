@@ -50,7 +50,7 @@ def test_a_ghost_module_costs_as_in_its_paper(ghost):
     cell, against c·n of a pointwise convolution; batch normalisation counts 4 for each output."""
     from detector.architecture.plan import plan
 
-    layer = plan(ghost).backbone.stages[4].layers[1].layers[0]
+    layer = plan(ghost).backbone.stages[5].layers[1].layers[0]
     assert (layer.cin, layer.cout) == (160, 160)
     parts = [(leaf.macs(size), leaf.params) for _, leaf, size in layer.leaves((20, 20), "x")]
     macs, params = map(sum, zip(*parts))

@@ -50,7 +50,15 @@ def train_on_a_batch(name, data, steps):
 
 @pytest.mark.parametrize(
     "name",
-    ["retinaface_mobile025", "tiny_ssd300", "scrfd_0.5g", "scrfd_2.5g", "damofd_0.5g", "yunet_n"],
+    [
+        "retinaface_mobile025",
+        "tiny_ssd300",
+        "scrfd_0.5g",
+        "scrfd_2.5g",
+        "damofd_0.5g",
+        "yunet_n",
+        "eresfd",
+    ],
 )
 def test_presets_overfit_a_batch(name, tiny_data):
     model, config, recipe, batch, _ = train_on_a_batch(name, tiny_data, steps=50)
@@ -97,6 +105,10 @@ ORIGINALS = {
         "initialization": "yunet",
         "augmentation": {"crop": "face_centre", "photometric": 0.0, "padding": [128, 128, 128]},
         "loss": {"unmatched": "background", "min_positives": None},
+    },
+    "eresfd": {
+        "augmentation": {"crop": "whole_face", "hue": 18.0, "min_face": 6.0},
+        "loss": {"unmatched": "background", "force_iou": 0.0, "negatives": 3.0},
     },
     "tiny": {
         "augmentation": {"hue": 18.0, "permute_channels": 0.5},

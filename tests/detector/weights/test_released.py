@@ -1,5 +1,5 @@
-"""Released weights of YuNet, SCRFD and ternaus/retinaface, by generated files with their names and
-shapes: the published files are not part of this project."""
+"""Released weights of YuNet, SCRFD, EResFD and ternaus/retinaface, by generated files with their
+names and shapes: the published files are not part of this project."""
 
 import re
 from pathlib import Path
@@ -64,7 +64,27 @@ SCRFD_34G = {
     "bbox_head.cls_stride_convs.0.1.conv.weight": (256, 256, 3, 3),
     "bbox_head.cls_stride_convs.0.0.gn.bias": (256,),
 }
+# In three files; the outputs' tensors have nothing before their numbers there.
+ERESFD = {
+    "conv1.0.weight": (8, 3, 5, 5),
+    "conv1.1.running_var": (8,),
+    "conv3.0.weight": (16, 8, 3, 3),
+    "conv4.res_layer.3.weight": (16, 16, 3, 3),
+    "m0.b2_1.0.shortcut_layer.0.weight": (16, 16, 1, 1),
+    "m0.b2_3.2.res_layer.4.bias": (16,),
+    "m0.b2_5.1.res_layer.0.weight": (16, 16, 3, 3),
+    "m0.fpn.w1": (2, 9),
+    "m0.fpn.laterals.4.conv.0.weight": (16, 16, 1, 1),
+    "m0.fpn.itm.3.conv.1.running_mean": (16,),
+    "m0.FEM_0.res_branch1.0.weight": (8, 16, 3, 3),
+    "m0.FEM_5.res_branch2.0.weight": (4, 8, 3, 3),
+    "m0.FEM_2.res_branch3.4.weight": (4,),
+    "conf.0.weight": (4, 16, 1, 1),
+    "conf.1.bias": (2,),
+    "loc.5.weight": (4, 16, 1, 1),
+}
 EXCERPTS = {"yunet_n": (YUNET_N, 208), "scrfd_0.5g": (SCRFD_500M, 282), "scrfd_34g": (SCRFD_34G, 0)}
+EXCERPTS["eresfd"] = (ERESFD, 475)
 
 
 def random_network(preset: str):
@@ -79,10 +99,28 @@ def random_network(preset: str):
 
 def foreign_state(preset: str) -> dict[str, torch.Tensor]:
     """The state of a random network under the names of the published file."""
-    return {
-        _foreign_name(preset, name): value
-        for name, value in random_network(preset).state_dict().items()
-    }
+    own = random_network(preset).state_dict()
+    state = {}
+    if preset == "eresfd":
+        columns = [own.pop(f"neck.sums.{i}.weight") for i in range(5)]
+        columns += [own.pop(f"neck.returns.{i}.weight") for i in range(4)]
+        state["m0.fpn.w1"] = torch.stack(columns, dim=1)
+    return state | {_foreign_name(preset, name): value for name, value in own.items()}
+
+
+def write_foreign(state: dict[str, torch.Tensor], folder: Path) -> Path:
+    """The released file, or EResFD's three; the one to give."""
+    heads = {name: value for name, value in state.items() if name[:3] in ("loc", "con")}
+    heads = {name: value for name, value in heads.items() if not name.startswith("conv")}
+    if not heads:
+        torch.save({"meta": {"epoch": 640}, "state_dict": state}, folder / "w.pth")
+        return folder / "w.pth"
+    for part in ("loc", "conf"):
+        named = {n.removeprefix(f"{part}."): v for n, v in heads.items() if n.startswith(part)}
+        torch.save(named, folder / f"w.pth.{part}.pth")
+    base = {name: value for name, value in state.items() if name not in heads}
+    torch.save(base, folder / "w.pth.base.pth")
+    return folder / "w.pth.base.pth"
 
 
 def _foreign_name(preset: str, name: str) -> str:
@@ -90,6 +128,8 @@ def _foreign_name(preset: str, name: str) -> str:
     parts = name.split(".")
     if preset.startswith("yunet"):
         return _yunet_name(parts)
+    if preset == "eresfd":
+        return _eresfd_name(parts)
     if parts[0] == "neck":
         kinds = {"laterals": "lateral_convs", "downs": "fpn_convs"}
         kinds |= {"strided": "downsample_convs", "ups": "pafpn_convs"}
@@ -136,6 +176,31 @@ def _yunet_name(parts: list[str]) -> str:
     return f"backbone.model{model}.conv{(block - 1) % 2 + 1}.{unit}.{parts[-1]}"
 
 
+def _eresfd_name(parts: list[str]) -> str:
+    layer = int(parts[-2] == "norm")
+    if parts[0] == "heads":
+        return f"{'loc' if parts[1] == 'box_deltas' else 'conf'}.{parts[2]}.{parts[-1]}"
+    if parts[0] == "neck":
+        kind = {"laterals": "laterals", "merges": "itm"}[parts[1]]
+        return f"m0.fpn.{kind}.{parts[2]}.conv.{layer}.{parts[-1]}"
+    if parts[0] == "context":
+        branch, step = {
+            "conv3": (1, 0),
+            "conv5_1": (2, 0),
+            "conv5_2": (2, 1),
+            "conv7_1": (3, 0),
+            "conv7_2": (3, 1),
+        }[parts[3]]
+        return f"m0.FEM_{parts[2]}.res_branch{branch}.{3 * step + layer}.{parts[-1]}"
+    stage, block = int(parts[2]), int(parts[3])
+    if stage == 0 and block < 3:
+        return f"conv{block + 1}.{layer}.{parts[-1]}"
+    where = f"m0.b2_{stage}.{block}" if stage else "conv4"
+    if parts[4] == "shortcut":
+        return f"{where}.shortcut_layer.{layer}.{parts[-1]}"
+    return f"{where}.res_layer.{3 * int(parts[5]) + layer}.{parts[-1]}"
+
+
 @pytest.mark.parametrize(
     "preset", [preset for known in NAME_MAPS for preset in known.presets], ids=str
 )
@@ -145,14 +210,12 @@ def test_every_tensor_is_found(preset, tmp_path):
     excerpt, count = EXCERPTS.get(preset, ({}, 0))
     assert {name: tuple(theirs[name].shape) for name in excerpt} == excerpt
     kept = [name for name in theirs if "num_batches_tracked" not in name]
-    if count == 208:
+    if preset in ("yunet_n", "eresfd"):
         assert len(theirs) == count
-    content = {"meta": {"epoch": 640}, "state_dict": {name: theirs[name] for name in kept}}
-    content["state_dict"]["bbox_head.integral.project"] = torch.zeros(9)
-    if preset.startswith("yunet"):
-        del content["state_dict"]["bbox_head.integral.project"]
-    torch.save(content, tmp_path / "w.pth")
-    weights = detector_weights(config, str(tmp_path / "w.pth"))
+    state = {name: theirs[name] for name in kept}
+    if preset.startswith("scrfd"):
+        state["bbox_head.integral.project"] = torch.zeros(9)
+    weights = detector_weights(config, str(write_foreign(state, tmp_path)))
     assert weights.title.startswith(f"released weights of {preset} (")
     own = random_network(preset).state_dict()
     wanted = {name: value for name, value in own.items() if "num_batches" not in name}
@@ -168,6 +231,20 @@ def test_a_wrong_preset_is_named(tmp_path):
     torch.save(state, tmp_path / "w.pth")
     with pytest.raises(UserError, match=r"difference is nothing there, neck\.units\.1\.0\.conv"):
         detector_weights(load_preset("yunet_n")[0], str(tmp_path / "w.pth"))
+
+
+def test_weights_in_several_files_are_given_by_the_first(tmp_path):
+    base = write_foreign(foreign_state("eresfd"), tmp_path)
+    config = load_preset("eresfd")[0]
+    with pytest.raises(UserError, match=r"looks like the outputs of EResFD, .* with \.base\.pth"):
+        detector_weights(config, str(tmp_path / "w.pth.loc.pth"))
+    (tmp_path / "w.pth.conf.pth").unlink()
+    message = r"weights in 3 files, and \S+w\.pth\.conf\.pth is missing; give the one that ends"
+    with pytest.raises(UserError, match=message):
+        detector_weights(config, str(base))
+    moved = base.rename(tmp_path / "renamed.pth")
+    with pytest.raises(UserError, match=r"renamed\.pth\.loc\.pth is missing"):
+        detector_weights(config, str(moved))
 
 
 def test_a_training_starts_from_them(tmp_path):
