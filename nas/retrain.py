@@ -124,8 +124,8 @@ def make_parser() -> ArgumentParser:
         "--init-from",
         metavar="CHECKPOINT",
         help="fine-tune: start at epoch 0, with a new optimiser, from all weights of a trained "
-        "detector (weights.pt, last.pt, or a released RetinaFace, YuNet, SCRFD or EResFD file); if its "
-        "design differs, the channels and layers that overlap are copied",
+        "detector (weights.pt, last.pt, or a released RetinaFace, YuNet, SCRFD or EResFD file); if "
+        "its design differs, the channels and layers that overlap are copied",
     )
     training.add_argument(
         "--teacher",

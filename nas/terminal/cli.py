@@ -121,7 +121,8 @@ def add_model_flags(group: argparse._ActionsContainer) -> None:
         "--checkpoint",
         metavar="FILE",
         type=Path,
-        help="weights: of this program, or with --preset of another one (RetinaFace, YuNet, SCRFD, EResFD)",
+        help="weights: of this program, or with --preset of another one (RetinaFace, YuNet, SCRFD, "
+        "EResFD)",
     )
     group.add_argument(
         "--preset",
