@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 
@@ -34,9 +35,12 @@ def relax_gc() -> None:
 
 
 def disable_telemetry() -> None:
-    """Keep MLflow and Ray from reporting their use; call it before they are imported."""
+    """Keep MLflow, Ray, OpenVINO and NNCF from reporting their use; call it before they are
+    imported."""
     for name, value in PRIVACY_SETTINGS.items():
         os.environ.setdefault(name, value)
+    # The latter two have no setting, but send nothing where this package cannot be imported.
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
 
 
 def limit_opencv() -> None:

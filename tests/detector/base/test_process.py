@@ -97,3 +97,16 @@ def test_telemetry_is_off_unless_the_user_wants_it(monkeypatch):
     disable_telemetry()
     assert os.environ["MLFLOW_DISABLE_TELEMETRY"] == "true"
     assert os.environ["RAY_USAGE_STATS_ENABLED"] == "1"
+
+
+def test_openvino_makes_no_identity_to_report_by(tmp_path):
+    """Its import alone writes a client's ID into the home folder, and sends that it was used."""
+    script = """
+from detector.base.process import disable_telemetry
+disable_telemetry()
+import openvino
+"""
+    subprocess.run(
+        [sys.executable, "-c", script], env={**os.environ, "HOME": str(tmp_path)}, check=True
+    )
+    assert list(tmp_path.iterdir()) == []
