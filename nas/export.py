@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
@@ -27,7 +26,7 @@ are printed, and the exit code is 1 if they are more than rounding.
   python -m nas.export --format onnx      (the most recently retrained model)
   python -m nas.export --study retina-001 --format openvino
   python -m nas.export --checkpoint FILE --preset yunet_n --format onnx
-  python -m nas.export --format onnx --int8               (model-int8.onnx)
+  python -m nas.export --format openvino --int8           (model-int8.xml)
 
 nas.evaluate --model FILE scores the file, nas.detect --model FILE finds faces with it."""
 
@@ -70,9 +69,9 @@ def make_parser() -> ArgumentParser:
     int8.add_argument(
         "--int8",
         action="store_true",
-        help="quantise the convolutions of an ONNX file: calibrated on training images, and "
-        "compared with the float graph on the hold-out in AP and latency; parts of the network "
-        "that lose most stay in float",
+        help="quantise the convolutions (onnx by ONNX Runtime, openvino by NNCF): calibrated on "
+        "training images, and compared with the float graph on the hold-out in AP and latency; "
+        "parts of the network that lose most stay in float",
     )
     int8.add_argument(
         "--max-loss",
@@ -94,14 +93,13 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     from detector.export.exporter import check, export
+    from detector.export.runtime import replace_graph
     from nas.models.model_folder import ModelChoice, chosen_model
     from nas.models.quantization import open_images
 
     suffix = {"onnx": ".onnx", "openvino": ".xml"}[args.format]
     if args.output is not None and args.output.suffix != suffix:
         raise UserError(f"--output {args.output}: must end in {suffix} for --format {args.format}")
-    if args.int8 and args.format != "onnx":
-        raise UserError(f"--int8: needs --format onnx, not {args.format}")
     if not args.int8 and args.data is not None:
         raise UserError("--data: needs --int8; add that, or leave it out")
     if not 0 <= args.max_loss <= 1:
@@ -149,9 +147,7 @@ def run(args: Namespace) -> dict:
         )
     if data is not None:
         result["int8"] = _quantize(model, unchecked, data, args.max_loss)
-    if suffix == ".xml":
-        os.replace(unchecked.with_suffix(".bin"), target.with_suffix(".bin"))
-    os.replace(unchecked, target)
+    replace_graph(unchecked, target)
     print_wrapped(f"{target}: {POST[args.post]}", "  ")
     trained_on = model.origin.data.path if model.origin else None
     print(f"next:\n  {detect_command(trained_on, {'model': target})}")
@@ -160,15 +156,20 @@ def run(args: Namespace) -> dict:
 
 def _quantize(model: Model, path: Path, data: Data, max_loss: float) -> dict:
     """Replace the float graph by one in int8; returns what --json writes about it."""
+    from detector.export.runtime import graph_files
     from nas.models.quantization import quantize_model
 
-    size_before = path.stat().st_size
+    def size() -> int:
+        return sum(file.stat().st_size for file in graph_files(path))
+
+    size_before = size()
     try:
         found = quantize_model(model, path, data, max_loss)
     except UserError:
-        path.unlink(missing_ok=True)
+        for file in graph_files(path):
+            file.unlink(missing_ok=True)
         raise
-    size_after = path.stat().st_size
+    size_after = size()
     for level, before in found.ap_before.items():
         after = found.ap_after[level]
         print(f"AP {level:<8}{before:.4f} -> {after:.4f}")

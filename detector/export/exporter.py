@@ -201,15 +201,28 @@ def _append_nms(proto, graph: Graph) -> None:
 
 
 def _write_openvino(content: bytes, graph: Graph, path: Path) -> None:
-    """Writes an .xml file and the .bin beside it; both are complete before one is replaced.
+    """Writes an ONNX file as an .xml file and the .bin beside it, as `save_openvino`."""
+    import onnx
+    import openvino
+
+    model = openvino.convert_model(io.BytesIO(content))
+    model.set_rt_info(graph.to_json(), [KEY])
+    weights = {node.name: node.input[1:2] for node in onnx.load_from_string(content).graph.node}
+    for operation in model.get_ops():  # named as in torch; where weights were folded, they lose it
+        if "Convolution" in operation.get_type_name():
+            (weight,) = weights[operation.get_friendly_name().split("/")[0]]
+            operation.set_friendly_name(weight.removesuffix(".weight"))
+    save_openvino(model, path)
+
+
+def save_openvino(model, path: Path) -> None:
+    """Writes a graph that OpenVINO holds; both files are complete before one is replaced.
 
     Raises:
         OSError: a file cannot be written.
     """
     import openvino
 
-    model = openvino.convert_model(io.BytesIO(content))
-    model.set_rt_info(graph.to_json(), [KEY])
     with (
         atomic_path(path, suffix=path.suffix, fsync=True) as graph_path,
         atomic_path(path.with_suffix(".bin"), fsync=True) as weights_path,

@@ -1,22 +1,22 @@
-"""An ONNX graph with convolutions in 8-bit integers, by ONNX Runtime's static quantisation.
-
-Weights are int8 with a scale for each output channel; activations uint8, with the range that
-calibration images have shown. The layers that lose most are found part by part and left in float.
-"""
+"""An exported graph with its convolutions in 8-bit integers. Those that lose most are found part by
+part of the network, and left in float."""
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
+from typing import Protocol, cast
 
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.export.runtime import SUFFIXES, replace_graph
 
 BACKBONE = "backbone"
+PARTS = (BACKBONE, "neck", "context", "heads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,68 +38,47 @@ class Quantized:
         return _mean(self.ap_before) - _mean(self.ap_after)
 
 
-def convolutions(path: Path) -> dict[str, list[str]]:
-    """The convolutions of an exported graph by part of the network: stages of the backbone
-    (backbone.0, …), neck, context, heads.
+class Quantizer(Protocol):
+    """What the module of a format offers."""
 
-    Returns:
-        Part → names of its nodes, in the order of the graph.
-    """
-    import onnx
+    def convolutions(self, path: Path) -> dict[str, str]:
+        """Name of each convolution of a graph → that of its weight."""
 
-    parts: dict[str, list[str]] = {}
-    for node in onnx.load(path, load_external_data=False).graph.node:
-        if node.op_type == "Conv":
-            words = node.input[1].removeprefix("model.").split(".")  # the weight's name
-            part = words[0]
-            if part == BACKBONE:
-                part += "." + next(word for word in words if word.isdecimal())
-            parts.setdefault(part, []).append(node.name)
-    return parts
+    def quantize(
+        self,
+        path: Path,
+        target: Path,
+        images: Sequence[np.ndarray],
+        keep_float: Collection[str] = (),
+    ) -> None:
+        """Write a graph with its convolutions but those named in int8; see `int8_onnx.quantize`."""
 
 
-def quantize(
-    path: Path, target: Path, images: Sequence[np.ndarray], keep_float: Collection[str] = ()
-) -> None:
-    """Write a graph with its convolutions in int8.
+def quantizer(path: Path) -> Quantizer:
+    """That of an exported file: ONNX Runtime's of .onnx, NNCF of .xml."""
+    module = import_module(f"detector.export.int8_{SUFFIXES[path.suffix]}")
+    return cast(Quantizer, module)
+
+
+def parts(convolutions: Mapping[str, str]) -> dict[str, list[str]]:
+    """Convolutions by part of the network, from the image on: stages of the backbone (backbone.0,
+    …), neck, context, heads.
 
     Args:
-        path: an exported graph (.onnx).
-        images: uint8 [1, 3, H, W], raw BGR, for the ranges of activations; of one size.
-        keep_float: names of convolutions that stay as they are.
+        convolutions: the name of each → that of its weight.
+
+    Returns:
+        Part → names of its convolutions.
     """
-    from onnxruntime.quantization import (
-        CalibrationDataReader,
-        QuantFormat,
-        QuantType,
-        quantize_static,
-    )
-
-    class Reader(CalibrationDataReader):
-        def __init__(self):
-            self._images = iter(images)
-
-        def get_next(self):
-            image = next(self._images, None)
-            return None if image is None else {"images": image}
-
-    logger = logging.getLogger()
-    level = logger.level
-    logger.setLevel(logging.ERROR)  # it advises to preprocess the graph, which changes nothing here
-    try:
-        quantize_static(
-            path,
-            target,
-            Reader(),
-            quant_format=QuantFormat.QDQ,
-            op_types_to_quantize=["Conv"],
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-            nodes_to_exclude=list(keep_float),
-        )
-    finally:
-        logger.setLevel(level)
+    found: dict[tuple[int, int], list[str]] = {}
+    for name, weight in convolutions.items():
+        words = weight.removeprefix("model.").split(".")
+        stage = int(next(w for w in words if w.isdecimal())) if words[0] == BACKBONE else 0
+        found.setdefault((PARTS.index(words[0]), stage), []).append(name)
+    return {
+        PARTS[part] + (f".{stage}" if PARTS[part] == BACKBONE else ""): found[part, stage]
+        for part, stage in sorted(found)
+    }
 
 
 def quantize_within(
@@ -114,9 +93,9 @@ def quantize_within(
     search finds: each part alone is left in float once, and then those that gain most together.
 
     Args:
-        path: an exported graph (.onnx).
-        target: the file to write.
-        images: as for `quantize`.
+        path: an exported graph (.onnx, or .xml with its .bin beside it).
+        target: the file to write, of the same kind.
+        images: uint8 [1, 3, H, W], raw BGR, for the ranges of activations; of one size.
         evaluate: AP of a graph by level, in [0, 1].
         max_loss: of mean AP.
         progress: called with a line for each measured graph.
@@ -124,7 +103,8 @@ def quantize_within(
     Raises:
         UserError: no part can be quantised within `max_loss`.
     """
-    parts = convolutions(path)
+    tool = quantizer(path)
+    of_part = parts(tool.convolutions(path))
     before = evaluate(path)
     progress(f"float: mean AP {_mean(before):.4f}")
     measured: dict[tuple[str, ...], tuple[Path, Mapping[str, float]]] = {}
@@ -132,20 +112,21 @@ def quantize_within(
     def loss(*float_parts: str) -> float:
         """Of the graph with these parts in float, which is written and measured once."""
         if float_parts not in measured:
-            file = Path(folder) / f"{len(measured)}.onnx"
-            quantize(path, file, images, [name for part in float_parts for name in parts[part]])
+            file = Path(folder) / f"{len(measured)}{path.suffix}"
+            kept = [name for part in float_parts for name in of_part[part]]
+            tool.quantize(path, file, images, kept)
             measured[float_parts] = file, evaluate(file)
             left = f", but {', '.join(float_parts)}" if float_parts else ""
             progress(f"int8{left}: mean AP {_mean(measured[float_parts][1]):.4f}")
         return _mean(before) - _mean(measured[float_parts][1])
 
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".int8-") as folder:
-        kept: tuple[str, ...] = ()
+        chosen: tuple[str, ...] = ()
         if loss() > max_loss:
-            ranked = sorted(parts, key=loss)
+            ranked = sorted(of_part, key=loss)
             for count in range(1, len(ranked)):
-                kept = tuple(part for part in parts if part in ranked[:count])
-                if loss(*kept) <= max_loss:
+                chosen = tuple(part for part in of_part if part in ranked[:count])
+                if loss(*chosen) <= max_loss:
                     break
             else:
                 raise UserError(
@@ -153,9 +134,9 @@ def quantize_within(
                     f"mean AP (all of them {loss(ranked[0]):.4f} and more); allow more by "
                     "--max-loss, or export in float"
                 )
-        file, after = measured[kept]
-        file.replace(target)
-    return Quantized(ap_before=before, ap_after=after, float_parts=kept, tried=len(measured))
+        file, after = measured[chosen]
+        replace_graph(file, target)
+    return Quantized(ap_before=before, ap_after=after, float_parts=chosen, tried=len(measured))
 
 
 def _mean(ap: Mapping[str, float]) -> float:

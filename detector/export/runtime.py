@@ -32,6 +32,17 @@ SUFFIXES = {".onnx": "onnx", ".xml": "openvino"}
 POST = ("none", "boxes", "nms")
 
 
+def graph_files(path: Path) -> list[Path]:
+    """The files of an exported graph: .onnx alone, or .xml and the .bin beside it."""
+    return [path] if SUFFIXES[path.suffix] == "onnx" else [path.with_suffix(".bin"), path]
+
+
+def replace_graph(path: Path, target: Path) -> None:
+    """Move an exported graph to a name of the same suffix, over an older one."""
+    for old, new in zip(graph_files(path), graph_files(target)):
+        old.replace(new)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Graph(Struct):
     """The metadata of an exported file."""

@@ -59,7 +59,7 @@ def open_images(model: Model, data: str | None) -> Data:
 
 
 def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int8Result:
-    """Replace an exported float graph (.onnx) by one in int8.
+    """Replace an exported float graph by one in int8.
 
     Args:
         data: from `open_images`.
@@ -70,7 +70,7 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
     """
     from detector.data.splits import Subset
     from detector.export.int8 import quantize_within
-    from detector.export.runtime import load_exported
+    from detector.export.runtime import graph_files, load_exported, replace_graph
     from detector.inference.latency import latencies
     from detector.inference.predict import evaluate
 
@@ -100,9 +100,10 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
         times = latencies(
             {"float": load_exported(path, 1), "int8": load_exported(unchecked, 1)}, (SIZE, SIZE)
         )
-        unchecked.replace(path)
+        replace_graph(unchecked, path)
     finally:
-        unchecked.unlink(missing_ok=True)
+        for file in graph_files(unchecked):
+            file.unlink(missing_ok=True)
     return Int8Result(
         ap_before=found.ap_before,
         ap_after=found.ap_after,

@@ -133,7 +133,25 @@ def test_int8_is_checked_on_the_hold_out_and_written_beside_the_float_graph(
     assert code == 0
 
 
-def test_int8_that_loses_too_much_writes_nothing(called, best, monkeypatch):
+def test_int8_of_openvino_is_two_files_with_parts_that_may_stay_in_float(
+    called, best, tmp_path, monkeypatch
+):
+    monkeypatch.setattr("nas.models.quantization.SIZE", 96)
+    monkeypatch.setattr("nas.models.quantization.CALIBRATION_IMAGES", 3)
+    flags = ("--format", "openvino", "--study", "tiny", "--int8", "--max-loss", "1")
+    code, out, err = called(export, *flags, "--json", tmp_path / "x.json")
+    assert (code, err) == (0, "")
+    assert "━" not in out  # NNCF's progress bars
+    found = json.loads((tmp_path / "x.json").read_text())["int8"]
+    written = [best / "model-int8.bin", best / "model-int8.xml"]
+    assert found["bytes_after"] == sum(path.stat().st_size for path in written)
+    assert not [p.name for p in best.iterdir() if "unchecked" in p.name or p.name[0] == "."]
+    code, out, _ = called(evaluate, "--model", best / "model-int8.xml", "--data", "synthetic")
+    assert code == 0
+
+
+@pytest.mark.parametrize("file_format", ["onnx", "openvino"])
+def test_int8_that_loses_too_much_writes_nothing(called, best, monkeypatch, file_format):
     from detector.base.errors import UserError
 
     def refuse(*args):
@@ -141,7 +159,7 @@ def test_int8_that_loses_too_much_writes_nothing(called, best, monkeypatch):
 
     monkeypatch.setattr("detector.export.int8.quantize_within", refuse)
     before = sorted(best.iterdir())
-    code, _, err = called(export, "--format", "onnx", "--study", "tiny", "--int8")
+    code, _, err = called(export, "--format", file_format, "--study", "tiny", "--int8")
     assert (code, err) == (2, "error: loses too much\n")
     assert sorted(best.iterdir()) == before
 
@@ -149,7 +167,6 @@ def test_int8_that_loses_too_much_writes_nothing(called, best, monkeypatch):
 @pytest.mark.parametrize(
     "flags, message",
     [
-        (("--format", "openvino", "--int8"), "--int8: needs --format onnx, not openvino"),
         (("--format", "onnx", "--data", "synthetic"), "--data: needs --int8"),
         (("--format", "onnx", "--int8", "--max-loss", "2"), "--max-loss 2: must be between"),
         (("--format", "onnx", "--int8", "--data", "gone"), "gone"),

@@ -13,8 +13,9 @@ from detector.base.errors import UserError
 from detector.config.presets import load_preset
 from detector.export import int8
 from detector.export.exporter import export
-from detector.export.int8 import convolutions, quantize, quantize_within
-from detector.export.runtime import KEY, load_exported
+from detector.export.int8 import parts, quantize_within, quantizer
+from detector.export.int8_onnx import quantize
+from detector.export.runtime import KEY, graph_files, load_exported
 from detector.network.model import build_detector
 
 
@@ -23,6 +24,15 @@ def exported(tmp_path_factory, traced_once) -> Path:
     config = load_preset("yunet_n")[0]
     return export(
         build_detector(config).eval(), config, tmp_path_factory.mktemp("int8") / "float.onnx"
+    )
+
+
+@pytest.fixture(scope="module")
+def converted(tmp_path_factory, traced_once) -> Path:
+    """An OpenVINO graph; its depthwise convolutions have lost the names of their weights there."""
+    config = load_preset("yunet_n")[0]
+    return export(
+        build_detector(config).eval(), config, tmp_path_factory.mktemp("int8") / "float.xml"
     )
 
 
@@ -51,12 +61,40 @@ def test_every_convolution_belongs_to_a_part(
     else:
         config = helpers.shallow(load_preset(preset)[0], 1)
         path = export(build_detector(config).eval(), config, tmp_path / "x.onnx")
-    found = convolutions(path)
+    found = parts(quantizer(path).convolutions(path))
     names = [node.name for node in onnx.load(path).graph.node if node.op_type == "Conv"]
     assert sorted(name for part in found.values() for name in part) == sorted(names)
     assert list(found)[:levels] == [f"backbone.{level}" for level in range(levels)]
     assert "heads" in found
     assert {part.split(".")[0] for part in found} <= {"backbone", "neck", "context", "heads"}
+
+
+def test_the_convolutions_of_both_formats_are_the_same(exported, converted):
+    weights = [sorted(quantizer(p).convolutions(p).values()) for p in (exported, converted)]
+    assert weights[0] == weights[1] and len(weights[0]) == 59
+    assert list(parts(quantizer(converted).convolutions(converted))) == [
+        *(f"backbone.{level}" for level in range(5)),
+        "neck",
+        "heads",
+    ]
+
+
+def test_an_openvino_graph_is_nearly_the_same_with_some_parts_in_float(converted, images, tmp_path):
+    tool = quantizer(converted)
+    names = parts(tool.convolutions(converted))
+    before = load_exported(converted, 1)
+    gaps = []
+    for number, kept in enumerate(((), ("backbone.0", "neck", "heads"), tuple(names))):
+        target = tmp_path / f"{number}.xml"
+        tool.quantize(converted, target, images, [name for part in kept for name in names[part]])
+        weights, before_weights = (graph_files(p)[0].stat().st_size for p in (target, converted))
+        assert weights < before_weights or kept == tuple(names)
+        after = load_exported(target, 1)
+        assert after.config == before.config
+        expected, found = before(torch.from_numpy(images[0])), after(torch.from_numpy(images[0]))
+        gaps.append({n: float((found[n] - v).abs().mean()) for n, v in expected.items()})
+        assert all(gap < 0.2 * expected[n].std() for n, gap in gaps[-1].items())
+    assert all(gaps[0][n] > gaps[1][n] > gaps[2][n] for n in gaps[0])  # sums stay in int8
 
 
 def test_a_quantised_graph_is_smaller_and_nearly_the_same(exported, images, tmp_path):
@@ -82,8 +120,8 @@ def test_a_quantised_graph_is_smaller_and_nearly_the_same(exported, images, tmp_
 
 def test_parts_that_stay_in_float_keep_their_weights(exported, images, tmp_path):
     target = tmp_path / "int8.onnx"
-    parts = convolutions(exported)
-    quantize(exported, target, images, [*parts["backbone.0"], *parts["heads"]])
+    names = parts(quantizer(exported).convolutions(exported))
+    quantize(exported, target, images, [*names["backbone.0"], *names["heads"]])
     graph = onnx.load(target).graph
     quantised = {i.name for i in graph.initializer if i.name.endswith("conv.weight_quantized")}
     assert quantised
@@ -96,16 +134,21 @@ def losses(monkeypatch, tmp_path):
     A file is the list of its parts in int8."""
 
     def make(loss: dict[str, float], max_loss: float) -> dict:
-        def fake(path, target, images, keep_float=()):
-            target.write_text(json.dumps([part for part in loss if part not in keep_float]))
+        class Fake:
+            @staticmethod
+            def convolutions(path):
+                return {part: f"{part}.conv.weight" for part in loss}
+
+            @staticmethod
+            def quantize(path, target, images, keep_float=()):
+                target.write_text(json.dumps([part for part in loss if part not in keep_float]))
 
         def evaluate(path: Path) -> dict[str, float]:
             if path.name == "float.onnx":
                 return {"easy": 0.8}
             return {"easy": 0.8 - sum(loss[part] for part in json.loads(path.read_text()))}
 
-        monkeypatch.setattr(int8, "convolutions", lambda path: {part: [part] for part in loss})
-        monkeypatch.setattr(int8, "quantize", fake)
+        monkeypatch.setattr(int8, "quantizer", lambda path: Fake)
         return {
             "path": tmp_path / "float.onnx",
             "target": tmp_path / "int8.onnx",
@@ -119,10 +162,15 @@ def losses(monkeypatch, tmp_path):
 
 @pytest.mark.parametrize(
     "max_loss, float_parts, tried",
-    [(0.2, (), 1), (0.05, ("b",), 5), (0.016, ("b", "d"), 6), (0.006, ("a", "b", "d"), 7)],
+    [
+        (0.2, (), 1),
+        (0.05, ("neck",), 5),
+        (0.016, ("neck", "heads"), 6),
+        (0.006, ("backbone.0", "neck", "heads"), 7),
+    ],
 )
 def test_the_parts_that_lose_most_stay_in_float(losses, max_loss, float_parts, tried):
-    loss = {"a": 0.01, "b": 0.08, "c": 0.005, "d": 0.03}
+    loss = {"backbone.0": 0.01, "neck": 0.08, "context": 0.005, "heads": 0.03}
     arguments = losses(loss, max_loss)
     lines: list[str] = []
     found = quantize_within(**arguments, progress=lines.append)
@@ -135,7 +183,7 @@ def test_the_parts_that_lose_most_stay_in_float(losses, max_loss, float_parts, t
 
 
 def test_int8_that_loses_too_much_is_refused_and_leaves_nothing(losses):
-    arguments = losses({"a": 0.1, "b": 0.2}, 0.01)
+    arguments = losses({"neck": 0.1, "heads": 0.2}, 0.01)
     with pytest.raises(UserError, match=r"loses more than 0\.01 of mean AP.*--max-loss"):
         quantize_within(**arguments)
     assert list(arguments["target"].parent.iterdir()) == []

@@ -1,0 +1,47 @@
+"""Convolutions of an OpenVINO graph in 8-bit integers, by NNCF's post-training quantisation.
+
+Weights are int8 with a scale for each output channel; activations 8 bits, with the range that
+calibration images have shown; biases are corrected for what rounding does to the layers before
+(fast bias correction).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from detector.export.exporter import INPUT, save_openvino
+
+
+def convolutions(path: Path) -> dict[str, str]:
+    """Name of each convolution → that of its weight."""
+    import openvino
+
+    operations = openvino.Core().read_model(path).get_ordered_ops()
+    names = [op.get_friendly_name() for op in operations if "Convolution" in op.get_type_name()]
+    return {name: f"{name}.weight" for name in names}
+
+
+def quantize(
+    path: Path, target: Path, images: Sequence[np.ndarray], keep_float: Collection[str] = ()
+) -> None:
+    """As `int8_onnx.quantize`, of an exported .xml file with its .bin beside it."""
+    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # it looks for a GPU
+    import nncf
+    import openvino
+
+    nncf.set_log_level(logging.ERROR)
+    with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
+        model = nncf.quantize(
+            openvino.Core().read_model(path),
+            nncf.Dataset(images, lambda image: {INPUT: image}),
+            preset=nncf.QuantizationPreset.MIXED,
+            subset_size=len(images),
+            ignored_scope=nncf.IgnoredScope(names=list(keep_float)) if keep_float else None,
+        )
+    save_openvino(model, target)
