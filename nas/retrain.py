@@ -124,7 +124,7 @@ def make_parser() -> ArgumentParser:
         "--init-from",
         metavar="CHECKPOINT",
         help="fine-tune: start at epoch 0, with a new optimiser, from all weights of a trained "
-        "detector (weights.pt, last.pt, or a released RetinaFace, YuNet, SCRFD or EResFD file); if "
+        "detector (weights.pt, last.pt, or a released file, see --preset of nas.evaluate); if "
         "its design differs, the channels and layers that overlap are copied",
     )
     training.add_argument(

@@ -2,8 +2,8 @@
 
 Other programs name their tensors differently. RetinaFace and torchvision list them in the same
 order (stem to head, finest level first), so they are matched by order, and each pair is checked by
-role and shape; those of YuNet, SCRFD and EResFD are renamed (`name_maps`), or read from a graph of
-SCRFD.
+role and shape; those of YuNet, SCRFD, DamoFD and EResFD are renamed (`name_maps`), or read from a
+graph of SCRFD.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def read_weights(source: str, config: Detector) -> Weights:
 
     Args:
         source: one of our checkpoints; a released detector (RetinaFace, also the Lightning state of
-            ternaus/retinaface; YuNet; SCRFD, also as an ONNX graph; EResFD, by its file
+            ternaus/retinaface; YuNet; SCRFD, also as an ONNX graph; DamoFD; EResFD, by its file
             NAME.base.pth); or an ImageNet backbone (MobileNetV1 ×0.25 of RetinaFace, or
             torchvision's ResNets and MobileNetV2).
         config: the design to use them for. Tensors with this program's names but without a design
@@ -160,8 +160,8 @@ def read_weights(source: str, config: Detector) -> Weights:
     raise UserError(
         f"{source}: first tensor {first} is of no known kind of weights"
         + (f"; it looks like {seems}" if seems else "")
-        + "; give a checkpoint of this program, a released one of RetinaFace, YuNet, SCRFD or "
-        "EResFD, or an ImageNet backbone"
+        + "; give a checkpoint of this program, a released one of RetinaFace, YuNet, SCRFD, "
+        "DamoFD or EResFD, or an ImageNet backbone"
     )
 
 

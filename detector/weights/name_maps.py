@@ -1,7 +1,7 @@
 """The names of tensors in released weights, translated into this program's: tables, no torch.
 
 Each rule is a regular expression and what it becomes; `{1}` is its first group, `{1+1}` that number
-plus one. All rules are applied one after the other.
+plus one, `{1/2}` its half. All rules are applied one after the other.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Rules = tuple[tuple[str, str], ...]
+NORM_EPS = 1e-5
+"""ε of batch normalisation here."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,6 +32,8 @@ class NameMap:
     rules: Rules
     unused: tuple[str, ...] = ()
     """Beginnings of the names of tensors that detection does not need."""
+    backbone_eps: float = NORM_EPS
+    """ε of the backbone's batch normalisation."""
     columns: tuple[tuple[str, tuple[str, ...]], ...] = ()
     """Names of tensors whose columns are tensors here, and the names of these."""
     files: tuple[str, ...] = ()
@@ -49,6 +53,16 @@ class NameMap:
                 result |= zip(columns[name], value.unbind(1), strict=True)
             elif (ours := self.rename(name)) is not None:
                 result[ours] = value
+        return result if self.backbone_eps == NORM_EPS else self._with_our_eps(result)
+
+    def _with_our_eps(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The same network: what another ε changes goes into the factors of the norms."""
+        result = dict(state)
+        for name, variance in state.items():
+            if name.startswith("backbone.") and name.endswith(".running_var"):
+                factor = name.removesuffix("running_var") + "weight"
+                ratio = (variance + NORM_EPS) / (variance + self.backbone_eps)
+                result[factor] = state[factor] * ratio.sqrt()
         return result
 
     def rename(self, name: str) -> str | None:
@@ -63,9 +77,14 @@ class NameMap:
 def _filled(template: str, match: re.Match) -> str:
     def value(field: re.Match) -> str:
         group = match[int(field[1])]
-        return str(int(group) + int(field[2])) if field[2] else group
+        if not field[2]:
+            return group
+        number = int(field[2][1:])
+        if field[2][0] == "/":
+            return str(int(group) // number)
+        return str(int(group) + (number if field[2][0] == "+" else -number))
 
-    return re.sub(r"\{(\d)([+-]\d)?\}", value, template)
+    return re.sub(r"\{(\d)([+/-]\d)?\}", value, template)
 
 
 # A unit of YuNet: pointwise and depthwise convolution, norm.
@@ -126,6 +145,16 @@ _SCRFD_RESNET: Rules = (
     (r"^(backbone\.stages\.\d\.\d+)\.conv(\d)\.", "{1}.body.{2-1}.conv."),
     (r"^(backbone\.stages\.\d\.\d+)\.bn(\d)\.", "{1}.body.{2-1}.norm."),
 )
+_DAMOFD: Rules = (  # activations have numbers, too: of blocks two apart, of convolutions three
+    (r"^backbone\.module_list\.", "backbone.stages."),
+    (r"^(backbone\.stages\.0)\.module_list\.([03])\.netblock\.", "{1}.{2/3}.conv."),
+    (r"^(backbone\.stages\.0)\.module_list\.([14])\.netblock\.", "{1}.{2/3}.norm."),
+    (r"^(backbone\.stages\.\d)\.module_list\.(\d+)\.", "{1}.{2/2}."),
+    (r"\.module_list\.([036])\.netblock\.", ".body.{1/3}.conv."),
+    (r"\.module_list\.([147])\.netblock\.", ".body.{1/3}.norm."),
+    (r"\.proj\.0\.", ".shortcut.conv."),
+    (r"\.proj\.1\.", ".shortcut.norm."),
+)
 _ERESFD: Rules = (
     (r"^conv([123])\.0\.", "backbone.stages.0.{1-1}.conv."),
     (r"^conv([123])\.1\.", "backbone.stages.0.{1-1}.norm."),
@@ -177,6 +206,14 @@ NAME_MAPS: tuple[NameMap, ...] = (
         unused=("bbox_head.integral.",),
     ),
     NameMap(
+        title="DamoFD of ly19965/DamoFD",
+        marks=("backbone.module_list.", *_SCRFD_HEAD),
+        presets=("damofd_0.5g", "damofd_2.5g", "damofd_10g", "damofd_34g"),
+        rules=_DAMOFD + _SCRFD,
+        unused=("bbox_head.integral.",),
+        backbone_eps=1e-3,
+    ),
+    NameMap(
         title="EResFD of clovaai/EResFD",
         marks=("conv1.0.", "m0.b2_1."),
         presets=("eresfd",),
@@ -190,7 +227,6 @@ SCRFD_PRESETS = tuple(
 )
 
 LOOKS: tuple[tuple[str, str], ...] = (
-    (r"^backbone\.block_list\.|^backbone\.stage_layer", "DamoFD, whose weights are not read yet"),
     (r"^bbox_head\.stride_cls\.\(", "SCRFD with landmarks, whose heads differ from the presets'"),
     (r"^bbox_head\.", "another detector of MMDetection"),
     (r"^model\.\d+\.(conv|cv1|m)\.", "a YOLO"),

@@ -122,7 +122,7 @@ def add_model_flags(group: argparse._ActionsContainer) -> None:
         metavar="FILE",
         type=Path,
         help="weights: of this program, or with --preset of another one (RetinaFace, YuNet, SCRFD, "
-        "EResFD)",
+        "DamoFD, EResFD)",
     )
     group.add_argument(
         "--preset",
