@@ -13,7 +13,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,29 @@ Size = tuple[int, int]
 """(height, width) in cells."""
 
 
+class _Single:
+    """A layer that has no parts."""
+
+    __slots__ = ()
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        yield name, cast(Part, self), size
+
+
+class _SameSize(_Single):
+    """Its output has the size of its input, and no MACs unless it says so."""
+
+    __slots__ = ()
+
+    def macs(self, size: Size) -> int:
+        return 0
+
+    def out(self, size: Size) -> Size:
+        return size
+
+
 @dataclass(frozen=True, slots=True)
-class Conv:
+class Conv(_Single):
     """A convolution with padding kernel // 2, then normalisation, then an activation."""
 
     cin: int
@@ -51,12 +72,9 @@ class Conv:
     def out(self, size: Size) -> Size:
         return _reduced(size, self.stride)
 
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        yield name, self, size
-
 
 @dataclass(frozen=True, slots=True)
-class MaxPool:
+class MaxPool(_Single):
     """Max pooling: 3×3 with padding 1, or 2×2, rounding up at odd sizes."""
 
     cout: int
@@ -71,12 +89,9 @@ class MaxPool:
     def out(self, size: Size) -> Size:
         return _reduced(size, self.stride)
 
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        yield name, self, size
-
 
 @dataclass(frozen=True, slots=True)
-class AvgPool:
+class AvgPool(_Single):
     """2×2 average pooling, rounding up at odd sizes."""
 
     cout: int
@@ -90,12 +105,9 @@ class AvgPool:
     def out(self, size: Size) -> Size:
         return _reduced(size, 2)
 
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        yield name, self, size
-
 
 @dataclass(frozen=True, slots=True)
-class Norm:
+class Norm(_SameSize):
     """Batch normalisation without a convolution."""
 
     cout: int
@@ -107,48 +119,24 @@ class Norm:
     def macs(self, size: Size) -> int:
         return 4 * size[0] * size[1] * self.cout
 
-    def out(self, size: Size) -> Size:
-        return size
-
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        yield name, self, size
-
 
 @dataclass(frozen=True, slots=True)
-class Scale:
+class Scale(_SameSize):
     """A learnt scalar that multiplies a feature map."""
 
     cout: int
 
     params = 1
 
-    def macs(self, size: Size) -> int:
-        return 0
-
-    def out(self, size: Size) -> Size:
-        return size
-
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        yield name, self, size
-
 
 @dataclass(frozen=True, slots=True)
-class Fusion:
+class Fusion(_SameSize):
     """A mean of two maps with learnt weights of at least 0 (BiFPN's fast normalised fusion, Tan et
     al. 2020)."""
 
     cout: int
 
     params = 2
-
-    def macs(self, size: Size) -> int:
-        return 0
-
-    def out(self, size: Size) -> Size:
-        return size
-
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        yield name, self, size
 
 
 @dataclass(frozen=True, slots=True)
