@@ -85,7 +85,7 @@ def trained(monkeypatch):
 
     def retrain(candidate, options):
         number = options.trial
-        assert options.resume and (options.tracking_uri == "none") == ("rounds" in str(candidate))
+        assert options.resume and (options.tracking_uri == "none") == ("/rounds" in str(candidate))
         calls.append((number, options.epochs, options.size))
         accuracy = 0.5 + 0.001 * options.epochs + 0.01 * number + 0.1 * (number == 7)
         ap = {"easy": accuracy, "medium": accuracy, "hard": accuracy}

@@ -113,7 +113,7 @@ def test_where_the_best_are_tied_a_search_and_choose_suggest_several(generated_s
     from nas.study.tracker_view import StudyView
     from trials.tracking.tracker import NullTracker
 
-    folder = generated_study("made-up", 40)
+    folder = generated_study("made-up", 60)
     tied = load_study(folder.parent, folder.name).choice.tied
     assert tied > 1
     study = Study.open(folder.parent, folder.name)

@@ -87,7 +87,7 @@ def test_rungs_and_retrains_of_records(generated_study):
     )
     assert rungs.kendall.pairs == proxy.kendall.pairs == len(retrained)
     assert rungs.considered == sum(bool(r.epochs) for r in records)
-    assert proxy.kendall.value == 1 and proxy.deviation == pytest.approx(0, abs=1e-9)
+    assert proxy.kendall.value == pytest.approx(1) and proxy.deviation == pytest.approx(0, abs=1e-9)
     deviation, source = score_deviation([rungs])
     assert deviation == 2 * rungs.deviation and source == "between epoch 3 and epoch 7"
     assert score_deviation([])[0] is None
