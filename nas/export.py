@@ -93,6 +93,7 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes."""
     from detector.export.exporter import check, export
+    from detector.export.int8 import quantizer
     from detector.export.runtime import replace_graph
     from nas.models.model_folder import ModelChoice, chosen_model
     from nas.models.quantization import open_images
@@ -113,7 +114,10 @@ def run(args: Namespace) -> dict:
             f"--output {target}: folder {target.parent} does not exist; create it first"
         )
     print(f"model: {model.title}\n  {model.path}")
-    data = open_images(model, args.data) if args.int8 else None  # a wrong --data shows at once
+    data = None
+    if args.int8:  # what is wrong with it shows at once
+        quantizer(target)
+        data = open_images(model, args.data)
     # Written next to the target until the check has passed, so that an older file is kept.
     unchecked = target.with_name(f"{target.stem}.unchecked{suffix}")
     print(f"exporting to {target} ...", flush=True)
@@ -165,7 +169,7 @@ def _quantize(model: Model, path: Path, data: Data, max_loss: float) -> dict:
     size_before = size()
     try:
         found = quantize_model(model, path, data, max_loss)
-    except UserError:
+    except BaseException:  # also where it is stopped
         for file in graph_files(path):
             file.unlink(missing_ok=True)
         raise

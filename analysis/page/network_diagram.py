@@ -20,8 +20,10 @@ NAMES = {
     "strided": "stride",
     "units": "unit",
     "scales": "scale",
+    "sums": "with the coarser level",
+    "returns": "with the backbone's map",
 }
-FROM_COARSER, FROM_FINER = {"merges", "downs", "units"}, {"strided", "extras"}
+FROM_COARSER, FROM_FINER = {"merges", "downs", "units", "sums"}, {"strided", "extras"}
 """Parts of a neck that take the output of the next coarser, or finer, level."""
 WIDTH, LINE, GAP, ROW_GAP, TOP, LEFT = 196, 16, 44, 26, 46, 66
 STYLE = 'font-family="system-ui, sans-serif" font-size="12" fill="#222"'

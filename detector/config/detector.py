@@ -145,8 +145,8 @@ class Neck(Struct):
     activation: str = "relu"
     """fpn, tfpn and sepfpn."""
     split: int | None = None
-    """sepfpn: the pyramid level from which on the upper path is another; None, or one above all
-    levels, means a single path."""
+    """sepfpn: the level at which the upper of the two paths begins, above the finest and below the
+    coarsest one; None, or any other, means a single path."""
 
     def __post_init__(self):
         levels = self.levels
@@ -165,7 +165,8 @@ class Neck(Struct):
         """The level at which sepfpn's upper path begins; None if there is a single path."""
         if self.kind != "sepfpn" or self.split is None:
             return None
-        return next((level for level in self.levels[1:-1] if level >= self.split), None)
+        upper = [level for level in self.levels if level >= self.split]
+        return upper[0] if 1 < len(upper) < len(self.levels) else None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -362,7 +363,8 @@ def canonical(detector: Detector) -> dict:
         del design["neck"]["shared_merge"]
     if neck.kind in ("pafpn", "none") or (neck.kind == "sepfpn" and len(neck.levels) == 1):
         del design["neck"]["activation"]
-    design["neck"]["split"] = neck.split_level
+    if neck.kind in ("fpn", *_NECKS_WITHOUT_MERGE):  # a plugin's neck may read it
+        design["neck"]["split"] = neck.split_level
     if detector.context.kind == "none":
         del design["context"]["activation"]
     elif len(neck.levels) == 1:

@@ -6,6 +6,7 @@ import errno
 import io
 import shutil
 import warnings
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -208,10 +209,12 @@ def _write_openvino(content: bytes, graph: Graph, path: Path) -> None:
     model = openvino.convert_model(io.BytesIO(content))
     model.set_rt_info(graph.to_json(), [KEY])
     weights = {node.name: node.input[1:2] for node in onnx.load_from_string(content).graph.node}
-    for operation in model.get_ops():  # named as in torch; where weights were folded, they lose it
+    uses: Counter[str] = Counter()
+    for operation in model.get_ordered_ops():  # named as in torch; weights that are folded lose it
         if "Convolution" in operation.get_type_name():
             (weight,) = weights[operation.get_friendly_name().split("/")[0]]
-            operation.set_friendly_name(weight.removesuffix(".weight"))
+            uses[weight] += 1  # several levels share it; NNCF needs names of their own
+            operation.set_friendly_name(f"{weight.removesuffix('.weight')}/{uses[weight]}")
     save_openvino(model, path)
 
 

@@ -3,16 +3,19 @@ part of the network, and left in float."""
 
 from __future__ import annotations
 
+import contextlib
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
 
 from detector.base.errors import UserError
+from detector.base.files import reason
 from detector.export.runtime import SUFFIXES, replace_graph
 
 BACKBONE = "backbone"
@@ -41,6 +44,9 @@ class Quantized:
 class Quantizer(Protocol):
     """What the module of a format offers."""
 
+    PACKAGES: tuple[str, ...]
+    """Those that it needs."""
+
     def convolutions(self, path: Path) -> dict[str, str]:
         """Name of each convolution of a graph → that of its weight."""
 
@@ -55,9 +61,16 @@ class Quantizer(Protocol):
 
 
 def quantizer(path: Path) -> Quantizer:
-    """That of an exported file: ONNX Runtime's of .onnx, NNCF of .xml."""
-    module = import_module(f"detector.export.int8_{SUFFIXES[path.suffix]}")
-    return cast(Quantizer, module)
+    """That of an exported file: ONNX Runtime's of .onnx, NNCF of .xml.
+
+    Raises:
+        UserError: a package is missing.
+    """
+    module = cast(Quantizer, import_module(f"detector.export.int8_{SUFFIXES[path.suffix]}"))
+    for package in module.PACKAGES:
+        if find_spec(package) is None:
+            raise UserError(f"{path}: {package} is not installed; pip install {package}")
+    return module
 
 
 def parts(convolutions: Mapping[str, str]) -> dict[str, list[str]]:
@@ -101,7 +114,7 @@ def quantize_within(
         progress: called with a line for each measured graph.
 
     Raises:
-        UserError: no part can be quantised within `max_loss`.
+        UserError: no part can be quantised within `max_loss`, or a file cannot be written.
     """
     tool = quantizer(path)
     of_part = parts(tool.convolutions(path))
@@ -114,7 +127,8 @@ def quantize_within(
         if float_parts not in measured:
             file = Path(folder) / f"{len(measured)}{path.suffix}"
             kept = [name for part in float_parts for name in of_part[part]]
-            tool.quantize(path, file, images, kept)
+            with _written(target):
+                tool.quantize(path, file, images, kept)
             measured[float_parts] = file, evaluate(file)
             left = f", but {', '.join(float_parts)}" if float_parts else ""
             progress(f"int8{left}: mean AP {_mean(measured[float_parts][1]):.4f}")
@@ -135,8 +149,19 @@ def quantize_within(
                     "--max-loss, or export in float"
                 )
         file, after = measured[chosen]
-        replace_graph(file, target)
+        with _written(target):
+            replace_graph(file, target)
     return Quantized(ap_before=before, ap_after=after, float_parts=chosen, tried=len(measured))
+
+
+@contextlib.contextmanager
+def _written(target: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"{target}: cannot be written ({reason(error)}); free space or choose another folder"
+        ) from error
 
 
 def _mean(ap: Mapping[str, float]) -> float:

@@ -14,6 +14,8 @@ import numpy as np
 
 from detector.export.exporter import INPUT
 
+PACKAGES = ("onnx", "onnxruntime")
+
 
 def convolutions(path: Path) -> dict[str, str]:
     """Name of each convolution → that of its weight."""

@@ -17,6 +17,8 @@ import numpy as np
 
 from detector.export.exporter import INPUT, save_openvino
 
+PACKAGES = ("openvino", "nncf")
+
 
 def convolutions(path: Path) -> dict[str, str]:
     """Name of each convolution → that of its weight."""
@@ -24,7 +26,7 @@ def convolutions(path: Path) -> dict[str, str]:
 
     operations = openvino.Core().read_model(path).get_ordered_ops()
     names = [op.get_friendly_name() for op in operations if "Convolution" in op.get_type_name()]
-    return {name: f"{name}.weight" for name in names}
+    return {name: f"{name.split('/')[0]}.weight" for name in names}
 
 
 def quantize(
@@ -36,12 +38,16 @@ def quantize(
     import openvino
 
     nncf.set_log_level(logging.ERROR)
+    model = openvino.Core().read_model(path)
+    # Else sums, too, and with them the arithmetic of boxes, whose range is that of an image.
+    others = {op.get_type_name() for op in model.get_ops()} - {"Convolution", "GroupConvolution"}
+    ignored = nncf.IgnoredScope(names=list(keep_float), types=sorted(others), validate=False)
     with contextlib.redirect_stdout(io.StringIO()):  # its progress bars
-        model = nncf.quantize(
-            openvino.Core().read_model(path),
+        quantized = nncf.quantize(
+            model,
             nncf.Dataset(images, lambda image: {INPUT: image}),
             preset=nncf.QuantizationPreset.MIXED,
             subset_size=len(images),
-            ignored_scope=nncf.IgnoredScope(names=list(keep_float)) if keep_float else None,
+            ignored_scope=ignored,
         )
-    save_openvino(model, target)
+    save_openvino(quantized, target)

@@ -38,7 +38,10 @@ def graph_files(path: Path) -> list[Path]:
 
 
 def replace_graph(path: Path, target: Path) -> None:
-    """Move an exported graph to a name of the same suffix, over an older one."""
+    """Move an exported graph to a name of the same suffix, over an older one: of two files, one is
+    missing in between, so that old and new ones are never taken together."""
+    if len(graph_files(path)) > 1:
+        target.unlink(missing_ok=True)
     for old, new in zip(graph_files(path), graph_files(target)):
         old.replace(new)
 

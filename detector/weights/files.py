@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from detector.base.errors import UserError
+from detector.base.errors import ConfigError, UserError
 from detector.base.files import cannot_read, open_file
 from detector.config.detector import Detector, Pixels, arch_hash, canonical
 from detector.config.presets import load_preset
@@ -114,7 +114,10 @@ def read_weights(source: str, config: Detector) -> Weights:
         )
     known = name_map_of(state)
     if known is not None:
-        named = known.translate(_with_other_files(source, known, state))
+        try:
+            named = known.translate(_with_other_files(source, known, state))
+        except ConfigError as error:
+            raise UserError(f"{source}: weights of another design: {error}") from error
         return _released(source, sha256, known.title, named, config, known.presets)
     if first.startswith(("body.", f"{LIGHTNING}body.")):
         by_ternaus = first.startswith(LIGHTNING) or sha256.startswith(TERNAUS_SHA256)
@@ -170,15 +173,15 @@ def _with_other_files(source: str, known: NameMap, state: State) -> State:
     if not known.files:
         return state
     first, *others = (f".{part}.pth" for part in known.files)
+    rule = f"give the one whose name ends with {first}, with {' and '.join(others)} beside it"
+    title = f"{known.title} has its weights in {len(known.files)} files"
+    if not source.endswith(first):
+        raise UserError(f"{source}: {title}; {rule}")
     result = dict(state)
     for part, ending in zip(known.files[1:], others):
         path = Path(source.removesuffix(first) + ending)
         if not path.is_file():
-            raise UserError(
-                f"{source}: {known.title} has its weights in {len(known.files)} files, and "
-                f"{path} is missing; give the one that ends with {first}, with "
-                f"{' and '.join(others)} beside it"
-            )
+            raise UserError(f"{source}: {title}, and {path} is missing; {rule}")
         result |= {f"{part}.{name}": value for name, value in _read(str(path))[0].items()}
     return result
 

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
+from detector.base.errors import ConfigError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -45,12 +47,20 @@ class NameMap:
         return all(any(name.startswith(mark) for name in names) for mark in self.marks)
 
     def translate(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """The tensors that detection needs, with our names."""
+        """The tensors that detection needs, with our names.
+
+        Raises:
+            ConfigError: one has another shape.
+        """
         result: dict[str, Tensor] = {}
         columns = dict(self.columns)
         for name, value in state.items():
             if name in columns:
-                result |= zip(columns[name], value.unbind(1), strict=True)
+                if value.ndim != 2 or value.shape[1] != len(columns[name]):
+                    raise ConfigError(
+                        f"{name} is {list(value.shape)}, not of {len(columns[name])} columns"
+                    )
+                result |= zip(columns[name], value.unbind(1))
             elif (ours := self.rename(name)) is not None:
                 result[ours] = value
         return result if self.backbone_eps == NORM_EPS else self._with_our_eps(result)
@@ -59,8 +69,8 @@ class NameMap:
         """The same network: what another ε changes goes into the factors of the norms."""
         result = dict(state)
         for name, variance in state.items():
-            if name.startswith("backbone.") and name.endswith(".running_var"):
-                factor = name.removesuffix("running_var") + "weight"
+            factor = name.removesuffix("running_var") + "weight"
+            if name.startswith("backbone.") and name.endswith("running_var") and factor in state:
                 ratio = (variance + NORM_EPS) / (variance + self.backbone_eps)
                 result[factor] = state[factor] * ratio.sqrt()
         return result
@@ -233,7 +243,7 @@ LOOKS: tuple[tuple[str, str], ...] = (
     (r"^(vgg|base|extras)\.\d+\.weight", "S3FD or another SSD"),
     (r"^backbone\.body\.|^roi_heads\.", "a detector of torchvision"),
     (r"^blocks\.\d+\.", "a backbone of timm"),
-    (r"^0\.weight", "the outputs of EResFD, which are read with the file that ends with .base.pth"),
+    (r"^0\.weight", "a part of a network; of EResFD, give the file that ends with .base.pth"),
 )
 """What weights of no known kind seem to be, by a tensor's name."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -76,7 +76,8 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
 
     count = min(len(data.holdout), CHECK_IMAGES)
     holdout = Subset(data.holdout, range(count), data.holdout.name)
-    settings = Evaluation(size=SIZE)
+    graph = load_exported(path).graph  # which may end with NMS
+    settings = replace(graph.settings if graph.post == "nms" else Evaluation(), size=SIZE)
 
     def ap_of(file: Path) -> dict[str, float]:
         return evaluate(load_exported(file), model.config, holdout, settings)

@@ -1,5 +1,6 @@
 """nas.export, run as a user does, and the exported model scored by nas.evaluate."""
 
+import contextlib
 import json
 import shlex
 
@@ -162,6 +163,32 @@ def test_int8_that_loses_too_much_writes_nothing(called, best, monkeypatch, file
     code, _, err = called(export, "--format", file_format, "--study", "tiny", "--int8")
     assert (code, err) == (2, "error: loses too much\n")
     assert sorted(best.iterdir()) == before
+
+
+@pytest.mark.parametrize("fault", [KeyboardInterrupt, ValueError("of a library")])
+def test_whatever_ends_int8_leaves_nothing(called, best, monkeypatch, fault):
+    def fail(*args):
+        raise fault
+
+    monkeypatch.setattr("detector.export.int8.quantize_within", fail)
+    before = sorted(best.iterdir())
+    with contextlib.suppress(ValueError):
+        called(export, "--format", "openvino", "--study", "tiny", "--int8")
+    assert sorted(best.iterdir()) == before
+
+
+def test_a_missing_package_is_said_before_anything_is_exported(called, best, monkeypatch):
+    monkeypatch.setattr("detector.export.int8.find_spec", lambda name: None)
+    code, out, err = called(export, "--format", "openvino", "--study", "tiny", "--int8")
+    assert code == 2 and "openvino is not installed; pip install openvino" in err
+    assert "exporting" not in out
+
+
+def test_a_graph_that_ends_with_nms_is_checked_at_its_own_settings(called, best, monkeypatch):
+    monkeypatch.setattr("nas.models.quantization.SIZE", 96)
+    flags = ("--study", "tiny", "--int8", "--max-loss", "1", "--post", "nms", "--confidence", "0.5")
+    code, _, err = called(export, "--format", "onnx", *flags)
+    assert (code, err) == (0, "")
 
 
 @pytest.mark.parametrize(

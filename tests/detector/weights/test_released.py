@@ -113,15 +113,26 @@ def test_a_wrong_preset_is_named(tmp_path):
 def test_weights_in_several_files_are_given_by_the_first(tmp_path):
     base = write_foreign(foreign_state("eresfd"), tmp_path)
     config = load_preset("eresfd")[0]
-    with pytest.raises(UserError, match=r"looks like the outputs of EResFD, .* with \.base\.pth"):
+    with pytest.raises(UserError, match=r"a part of a network; of EResFD, give the file"):
         detector_weights(config, str(tmp_path / "w.pth.loc.pth"))
     (tmp_path / "w.pth.conf.pth").unlink()
-    message = r"weights in 3 files, and \S+w\.pth\.conf\.pth is missing; give the one that ends"
+    message = r"weights in 3 files, and \S+w\.pth\.conf\.pth is missing; give the one whose"
     with pytest.raises(UserError, match=message):
         detector_weights(config, str(base))
     moved = base.rename(tmp_path / "renamed.pth")
-    with pytest.raises(UserError, match=r"renamed\.pth\.loc\.pth is missing"):
+    with pytest.raises(UserError, match=r"renamed\.pth: .* give the one whose name ends with"):
         detector_weights(config, str(moved))
+
+
+def test_weights_of_other_shapes_are_refused_in_a_line(tmp_path):
+    state = foreign_state("eresfd")
+    state["m0.fpn.w1"] = state["m0.fpn.w1"][:, :7]
+    with pytest.raises(UserError, match=r"m0\.fpn\.w1 is \[2, 7\], not of 9 columns"):
+        detector_weights(load_preset("eresfd")[0], str(write_foreign(state, tmp_path)))
+    state = foreign_state("damofd_0.5g")
+    del state["backbone.module_list.0.module_list.1.netblock.weight"]
+    with pytest.raises(UserError, match=r"nothing there, backbone\.stages\.0\.0\.norm\.weight"):
+        detector_weights(load_preset("damofd_0.5g")[0], str(write_foreign(state, tmp_path)))
 
 
 def test_a_training_starts_from_them(tmp_path):
@@ -235,7 +246,7 @@ def test_lightning_weights_of_retinaface_have_torchvisions_pixels(tmp_path):
 @pytest.mark.parametrize(
     ("name", "seems"),
     [
-        ("0.weight", "it looks like the outputs of EResFD"),
+        ("0.weight", "it looks like a part of a network; of EResFD"),
         ("bbox_head.atss_cls.weight", "another detector of MMDetection"),
         ("model.0.conv.weight", "it looks like a YOLO"),
         ("vgg.0.weight", "S3FD"),
