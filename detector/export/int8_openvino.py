@@ -37,7 +37,7 @@ def quantize(
     import nncf
     import openvino
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     model = openvino.Core().read_model(path)
     # Else sums, too, and with them the arithmetic of boxes, whose range is that of an image.
     others = {op.get_type_name() for op in model.get_ops()} - {"Convolution", "GroupConvolution"}
