@@ -160,7 +160,7 @@ def run(args: Namespace) -> dict:
 
 def _quantize(model: Model, path: Path, data: Data, max_loss: float) -> dict:
     """Replace the float graph by one in int8; returns what --json writes about it."""
-    from detector.export.runtime import graph_files
+    from detector.export.runtime import graph_files, remove_graph
     from nas.models.quantization import quantize_model
 
     def size() -> int:
@@ -170,8 +170,7 @@ def _quantize(model: Model, path: Path, data: Data, max_loss: float) -> dict:
     try:
         found = quantize_model(model, path, data, max_loss)
     except BaseException:  # also where it is stopped
-        for file in graph_files(path):
-            file.unlink(missing_ok=True)
+        remove_graph(path)
         raise
     size_after = size()
     for level, before in found.ap_before.items():

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
@@ -181,8 +181,21 @@ class Residual:
             yield from self.shortcut.leaves(size, f"{name}.shortcut")
 
 
+class _Branches:
+    """A dataclass of convolutions on maps of one size, some of whose outputs are concatenated."""
+
+    __slots__ = ()
+
+    def out(self, size: Size) -> Size:
+        return size
+
+    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
+        for part in fields(cast(SSH | Cascade, self)):
+            yield f"{name}.{part.name}", getattr(self, part.name), size
+
+
 @dataclass(frozen=True, slots=True)
-class SSH:
+class SSH(_Branches):
     """The context module of SSH (Najibi et al. 2017), as in RetinaFace: three concatenated branches
     of stacked 3×3 convolutions with receptive fields of 3×3 (half of the channels), 5×5 and 7×7 (a
     quarter each), of which the latter two share their first convolution. Ends with ReLU.
@@ -209,16 +222,9 @@ class SSH:
     def cout(self) -> int:
         return self.conv3.cout + self.conv5_2.cout + self.conv7_3.cout
 
-    def out(self, size: Size) -> Size:
-        return size
-
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        for part in ("conv3", "conv5_1", "conv5_2", "conv7_2", "conv7_3"):
-            yield f"{name}.{part}", getattr(self, part), size
-
 
 @dataclass(frozen=True, slots=True)
-class Cascade:
+class Cascade(_Branches):
     """EResFD's cascade context module (Jeong et al. 2024): the branches of `SSH`, each of which
     begins with the output of the one before; every convolution ends with the activation."""
 
@@ -243,13 +249,6 @@ class Cascade:
     @property
     def cout(self) -> int:
         return self.conv3.cout + self.conv5_2.cout + self.conv7_2.cout
-
-    def out(self, size: Size) -> Size:
-        return size
-
-    def leaves(self, size: Size, name: str) -> Iterator[Leaf]:
-        for part in ("conv3", "conv5_1", "conv5_2", "conv7_1", "conv7_2"):
-            yield f"{name}.{part}", getattr(self, part), size
 
 
 class CustomLayer(ABC):

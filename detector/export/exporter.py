@@ -202,17 +202,18 @@ def _append_nms(proto, graph: Graph) -> None:
 
 
 def _write_openvino(content: bytes, graph: Graph, path: Path) -> None:
-    """Writes an ONNX file as an .xml file and the .bin beside it, as `save_openvino`."""
+    """Writes an ONNX file as an .xml file and the .bin beside it; raises as `save_openvino`."""
     import onnx
     import openvino
 
     model = openvino.convert_model(io.BytesIO(content))
     model.set_rt_info(graph.to_json(), [KEY])
-    weights = {node.name: node.input[1:2] for node in onnx.load_from_string(content).graph.node}
+    nodes = onnx.load_from_string(content).graph.node
+    weights = {node.name: node.input[1] for node in nodes if node.op_type == "Conv"}
     uses: Counter[str] = Counter()
     for operation in model.get_ordered_ops():  # named as in torch; weights that are folded lose it
-        if "Convolution" in operation.get_type_name():
-            (weight,) = weights[operation.get_friendly_name().split("/")[0]]
+        weight = weights.get(operation.get_friendly_name().split("/")[0])
+        if weight is not None and "Convolution" in operation.get_type_name():
             uses[weight] += 1  # several levels share it; NNCF needs names of their own
             operation.set_friendly_name(f"{weight.removesuffix('.weight')}/{uses[weight]}")
     save_openvino(model, path)

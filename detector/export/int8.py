@@ -83,15 +83,20 @@ def parts(convolutions: Mapping[str, str]) -> dict[str, list[str]]:
     Returns:
         Part → names of its convolutions.
     """
-    found: dict[tuple[int, int], list[str]] = {}
+    found: dict[str, list[str]] = {}
     for name, weight in convolutions.items():
         words = weight.removeprefix("model.").split(".")
-        stage = int(next(w for w in words if w.isdecimal())) if words[0] == BACKBONE else 0
-        found.setdefault((PARTS.index(words[0]), stage), []).append(name)
-    return {
-        PARTS[part] + (f".{stage}" if PARTS[part] == BACKBONE else ""): found[part, stage]
-        for part, stage in sorted(found)
-    }
+        part = words[0]
+        if part == BACKBONE:
+            part += "." + next(word for word in words if word.isdecimal())
+        found.setdefault(part, []).append(name)
+    return dict(sorted(found.items(), key=lambda item: _place(item[0])))
+
+
+def _place(part: str) -> tuple[int, int]:
+    """By which parts are sorted; those of no known name, of a plugin's computed weights, last."""
+    name, _, stage = part.partition(".")
+    return (PARTS.index(name) if name in PARTS else len(PARTS)), int(stage or 0)
 
 
 def quantize_within(

@@ -37,6 +37,12 @@ def graph_files(path: Path) -> list[Path]:
     return [path] if SUFFIXES[path.suffix] == "onnx" else [path.with_suffix(".bin"), path]
 
 
+def remove_graph(path: Path) -> None:
+    """Remove what there is of an exported graph."""
+    for file in graph_files(path):
+        file.unlink(missing_ok=True)
+
+
 def replace_graph(path: Path, target: Path) -> None:
     """Move an exported graph to a name of the same suffix, over an older one: of two files, one is
     missing in between, so that old and new ones are never taken together."""

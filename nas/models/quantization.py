@@ -70,17 +70,17 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
     """
     from detector.data.splits import Subset
     from detector.export.int8 import quantize_within
-    from detector.export.runtime import graph_files, load_exported, replace_graph
+    from detector.export.runtime import load_exported, remove_graph, replace_graph
     from detector.inference.latency import latencies
     from detector.inference.predict import evaluate
 
     count = min(len(data.holdout), CHECK_IMAGES)
     holdout = Subset(data.holdout, range(count), data.holdout.name)
-    graph = load_exported(path).graph  # which may end with NMS
-    settings = replace(graph.settings if graph.post == "nms" else Evaluation(), size=SIZE)
 
     def ap_of(file: Path) -> dict[str, float]:
-        return evaluate(load_exported(file), model.config, holdout, settings)
+        exported = load_exported(file)
+        settings = exported.graph.settings if exported.graph.post == "nms" else Evaluation()
+        return evaluate(exported, model.config, holdout, replace(settings, size=SIZE))
 
     images = [_canvas(data.train.image(i), model) for i in _spread(len(data.train))]
     print(
@@ -103,8 +103,7 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
         )
         replace_graph(unchecked, path)
     finally:
-        for file in graph_files(unchecked):
-            file.unlink(missing_ok=True)
+        remove_graph(unchecked)
     return Int8Result(
         ap_before=found.ap_before,
         ap_after=found.ap_after,

@@ -211,3 +211,15 @@ def test_int8_that_loses_too_much_is_refused_and_leaves_nothing(losses):
     with pytest.raises(UserError, match=r"loses more than 0\.01 of mean AP.*--max-loss"):
         quantize_within(**arguments)
     assert list(arguments["target"].parent.iterdir()) == []
+
+
+def test_parts_of_no_known_name_come_last():
+    """A plugin's convolution whose weight is computed has a generated name."""
+    weights = {"a": "val_12", "b": "heads.x.0.weight", "c": "backbone.stages.10.0.conv.weight"}
+    weights |= {"d": "model.backbone.stages.2.0.conv.weight", "e": "val_12"}
+    assert list(parts(weights).items()) == [
+        ("backbone.2", ["d"]),
+        ("backbone.10", ["c"]),
+        ("heads", ["b"]),
+        ("val_12", ["a", "e"]),
+    ]
