@@ -93,7 +93,8 @@ def make_parser() -> ArgumentParser:
         action="store_true",
         help="start without what earlier studies in RUNS_DIR, and tables that come with this "
         "project, say about designs. A sampler that uses them (joint) learns how far they "
-        "hold for this search; only those of the same kind of images count",
+        "hold for this search; only those of the same kind of images and of proxies (short or "
+        "long) count",
     )
     search.add_argument(
         "--inherit",

@@ -9,7 +9,7 @@ from detector.base.errors import UserError, first_line
 from nas.samplers.features import features
 from nas.samplers.gaussian_process import at_full_budget
 from nas.samplers.prior import MAX_DESIGNS, Prior, Source
-from nas.search_space.space import SPACES
+from nas.search_space.space import SHORT, SPACES
 from trials.folders import read_manifest, study_folders
 from trials.record import Cost
 from trials.stored import Manifest
@@ -19,15 +19,20 @@ MAX_STUDIES = 8
 """Studies that are read, the newest of those that fit."""
 
 
-def learn_prior(runs_dir: Path, data_name: str) -> Prior | None:
+def learn_prior(runs_dir: Path, data_name: str, proxies: str) -> Prior | None:
     """What the studies in `runs_dir` and the shipped tables say about designs on such images.
 
     Prints what it learnt from, or which study it could not read.
 
     Args:
         data_name: of the images; studies of others are left out.
+        proxies: short or long, as in `Manifest`; studies of the other kind are left out. Short
+            ones favour what learns fast, and say nothing about long ones (docs/samplers.md).
     """
-    prior = Prior.fit([*_studies(runs_dir, data_name), *_tables(data_name)])
+    sources = list(_studies(runs_dir, data_name, proxies))
+    if proxies == SHORT:
+        sources += _tables(data_name)
+    prior = Prior.fit(sources)
     if prior is not None:
         print(
             f"earlier results: {', '.join(prior.sources)}; the search starts from what they say "
@@ -45,7 +50,7 @@ def stored_prior(folder: Path, manifest: Manifest) -> Prior | None:
     return Prior.load(folder / PRIOR) if manifest.learnt_from else None
 
 
-def _studies(runs_dir: Path, data_name: str) -> Iterator[Source]:
+def _studies(runs_dir: Path, data_name: str, proxies: str) -> Iterator[Source]:
     from analysis.records.load import load_records
 
     manifests = []
@@ -55,7 +60,7 @@ def _studies(runs_dir: Path, data_name: str) -> Iterator[Source]:
         except UserError as error:
             print(f"note: nothing is learnt from {folder.name}: {first_line(error)}")
             continue
-        if manifest.data_name == data_name:
+        if (manifest.data_name, manifest.proxies) == (data_name, proxies):
             manifests.append((manifest.created, folder))
     for _, folder in sorted(manifests, reverse=True)[:MAX_STUDIES]:
         try:

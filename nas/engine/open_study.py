@@ -122,7 +122,7 @@ def _new_study(
     sampler = options.sampler or DEFAULT
     prior = None
     if options.prior and SAMPLERS[sampler].uses_prior:
-        prior = learn_prior(options.runs_dir, data.name)
+        prior = learn_prior(options.runs_dir, data.name, proxies)
     manifest = Manifest(
         name=name,
         space=space.name,

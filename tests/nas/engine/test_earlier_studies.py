@@ -29,8 +29,8 @@ def space():
 def earlier(tmp_path, space):
     """Function: name → a study whose accuracy rises with the width of the neck."""
 
-    def make(name, count=30, data_name="synthetic"):
-        manifest = replace(helpers.manifest(), name=name, data_name=data_name)
+    def make(name, count=30, data_name="synthetic", proxies="short"):
+        manifest = replace(helpers.manifest(), name=name, data_name=data_name, proxies=proxies)
         study = Study.create(tmp_path, name, manifest)
         for number in range(count):
             params = space.suggest(RandomTrial(f"{name} {number}"))
@@ -52,7 +52,7 @@ def test_studies_of_the_same_kind_of_images_count(earlier, tmp_path, capsys):
     earlier("few", count=8)
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "study.json").write_text("{")
-    prior = learn_prior(tmp_path, "synthetic")
+    prior = learn_prior(tmp_path, "synthetic", "short")
     assert prior.sources == ("one (29 designs)",)  # without the baseline
     out = capsys.readouterr().out
     assert "note: nothing is learnt from broken: " in out
@@ -61,7 +61,7 @@ def test_studies_of_the_same_kind_of_images_count(earlier, tmp_path, capsys):
 
 def test_what_it_says_follows_the_results(earlier, tmp_path, space):
     earlier("one")
-    prior = learn_prior(tmp_path, "synthetic")
+    prior = learn_prior(tmp_path, "synthetic", "short")
     proposals = [evaluate_cost(space, space.suggest(RandomTrial(f"new {i}"))) for i in range(30)]
     rows = [features(p.detector, p.recipe, p.cost) for p in proposals]
     widths = [p.detector.neck.width for p in proposals]
@@ -69,13 +69,22 @@ def test_what_it_says_follows_the_results(earlier, tmp_path, space):
 
 
 def test_the_recorded_table_counts_for_photographs(tmp_path):
-    prior = learn_prior(tmp_path, "WIDER FACE")
+    prior = learn_prior(tmp_path, "WIDER FACE", "short")
     assert prior.sources == ("table.json (96 designs)",)
     assert prior.explained > 0.5
 
 
+def test_short_proxies_and_long_ones_say_nothing_about_each_other(earlier, tmp_path):
+    earlier("brief", data_name="WIDER FACE")
+    assert learn_prior(tmp_path, "WIDER FACE", "long") is None
+    earlier("lasting", data_name="WIDER FACE", proxies="long")
+    assert learn_prior(tmp_path, "WIDER FACE", "long").sources == ("lasting (29 designs)",)
+    short = learn_prior(tmp_path, "WIDER FACE", "short").sources
+    assert short == ("brief (29 designs)", "table.json (96 designs)")
+
+
 def test_nothing_to_learn_from(tmp_path, capsys):
-    assert learn_prior(tmp_path / "none", "synthetic") is None
+    assert learn_prior(tmp_path / "none", "synthetic", "short") is None
     assert capsys.readouterr().out == ""
 
 
