@@ -11,7 +11,9 @@ from torch import nn
 from detector.base.errors import UserError
 from detector.base.files import write_text
 from detector.config.detector import Detector
-from detector.weights.files import Weights, adapt_input, imagenet_file, read_weights
+from detector.weights.downloads import imagenet_file
+from detector.weights.files import adapt_input, read_weights
+from detector.weights.known_files import Weights
 from detector.weights.pretrained import IMAGENET, START_FILE, Start, Teacher
 from detector.weights.remap import LayerOrigin, copied_shares, remap
 

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from detector.base.files import sha256_of
 from detector.config.detector import Detector, arch_hash
 from nas.models.competition_rules import Rule, check_foreign, check_rules
 from nas.models.foreign_graphs import foreign_graph
-from nas.models.model_folder import Model, ModelChoice, chosen_model, sha256_of
+from nas.models.model_folder import Model, ModelChoice, chosen_model
 from trials.names import describe
 from trials.record import Cost
 from trials.stored import Origin

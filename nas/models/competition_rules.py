@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from detector.base.files import is_file
+from detector.base.files import is_file, sha256_of
 from detector.base.struct import Struct
 from detector.config.recipe import Recipe
 from detector.weights.pretrained import (
@@ -20,7 +20,6 @@ from detector.weights.pretrained import (
     Start,
     Teacher,
 )
-from nas.models.model_folder import sha256_of
 from trials.record import Cost
 from trials.stored import Origin
 

@@ -22,10 +22,11 @@ from detector.base.files import (
     link_target,
     names_in,
     reason,
+    sha256_of,
     write_text,
 )
 from detector.base.listing import list_files
-from nas.models.model_folder import CONFIG, Model, load_model, sha256_of
+from nas.models.model_folder import CONFIG, Model, load_model
 
 REPORT = "README.md"
 RESULT = "evaluation.json"

@@ -5,7 +5,6 @@ No heavy imports (torch, Ray, MLflow).
 
 from __future__ import annotations
 
-import hashlib
 import shutil
 import time
 from argparse import Namespace
@@ -15,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError
-from detector.base.files import is_file, names_in, open_file, write_text
+from detector.base.files import is_file, names_in, write_text
 from detector.config.detector import Detector
 from detector.config.recipe import Recipe
 from nas.models.report_files import write_network
@@ -263,8 +262,3 @@ def last_retrained(runs_dir: Path) -> Path:
 def _finished(folder: Path) -> float:
     metrics = read_metrics(folder)
     return metrics.finished if metrics else 0.0
-
-
-def sha256_of(path: Path) -> str:
-    with open_file(path) as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from detector.base.errors import UserError
-from detector.base.files import is_file
+from detector.base.files import is_file, sha256_of
 from detector.config.recipe import DataChoice
 from detector.weights.pretrained import START_FILE
-from nas.models.model_folder import copy_model, save_model, sha256_of
+from nas.models.model_folder import copy_model, save_model
 from nas.retraining import training
 from nas.retraining.batch_size import save_batch_size, with_auto_batch_size
 from nas.retraining.candidate import (

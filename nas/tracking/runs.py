@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from detector.base.files import sha256_of
 from detector.config.recipe import Recipe
 from trials.folders import read_manifest
 from trials.hints import command
@@ -225,7 +226,6 @@ def track_evaluation(
     """
     if uri == "none":
         return True
-    from nas.models.model_folder import sha256_of
 
     study = origin.study if origin else None
     coco, own = result.get("coco", {}), result.get("metrics", {})

@@ -278,7 +278,7 @@ def test_imagenet_is_for_any_width_and_depth(downloads, monkeypatch):
     network = noisy(torchvision.models.resnet34())
     downloads.mkdir(parents=True)
     torch.save(network.state_dict(), downloads / "resnet34-b627a593.pth")
-    monkeypatch.setattr("detector.weights.files._checked", lambda path, prefix: path)
+    monkeypatch.setattr("detector.weights.downloads._checked", lambda path, prefix: path)
     backbone = replace(
         TORCHVISION_BACKBONES["resnet34"], stem=32, widths=(32, 64, 128, 256), depths=(3, 4, 7, 3)
     )
