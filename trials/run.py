@@ -16,8 +16,9 @@ from detector.config.detector import Detector, arch_hash
 from detector.config.recipe import Recipe
 from detector.weights.file_kinds import DamagedCheckpoint, damage, discard
 from detector.weights.file_names import LAST
+from trials.counts import built_counts
 from trials.logs import captured_in_log, timestamped
-from trials.record import Cost, EpochResult
+from trials.record import EpochResult
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -159,7 +160,6 @@ def pin_threads(threads: int) -> None:
 
 def _train(segment: Segment) -> Iterator[SegmentReport]:
     from detector.data.cache import CachedImages
-    from detector.network.counters import thop_cost
     from detector.training.fit import fit
     from detector.weights.pretrained import read_start
 
@@ -178,8 +178,7 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
     )
     notes = {"device": segment.device, "threads": segment.threads}
     if not (workdir / LAST).exists():
-        params, macs = thop_cost(detector, (640, 640))
-        _check_counts(detector, params, macs)
+        params, macs = built_counts(detector)
         notes["thop"] = {"params": params, "macs": macs}
     init = segment.init
     if init and not (workdir / LAST).exists() and (reason := damage(Path(init))):
@@ -208,22 +207,6 @@ def _train(segment: Segment) -> Iterator[SegmentReport]:
         print(timestamped(_line(result)))
         yield SegmentReport(
             number=segment.number, epoch=result, notes=notes, ended=epoch.epoch >= segment.until
-        )
-
-
-def _check_counts(detector: Detector, params: int, macs: int) -> None:
-    """Raise a UserError if a design costs more than its score says: a layer of a plugin, which has
-    counts of its own, has forgotten something. It may count what thop does not see.
-
-    Args:
-        params, macs: of the built network, MACs by thop.
-    """
-    counted = Cost.of(detector)
-    if params != counted.params or macs > counted.macs:
-        raise UserError(
-            f"the built network has {params:,} parameters and {macs:,} MACs by thop, where its "
-            f"layers count {counted.params:,} and {counted.macs:,}; mend params and macs, or "
-            "leaves, of the plugin's layers"
         )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Self
 
 from detector.base.errors import ConfigError
@@ -219,6 +219,18 @@ class Evaluation(Struct):
             at_least(f"evaluation.{key}", getattr(self, key), least)
         if not self.scales or not all(0 < factor < float("inf") for factor in self.scales):
             raise ConfigError(f"evaluation.scales: {list(self.scales)} must be numbers above 0")
+
+    @property
+    def cache_size(self) -> int | None:
+        """Long side in pixels to which images may be scaled down in a cache, as the network then
+        sees the same pixels; None means original size."""
+        by_size_alone = self.short is None and self.scales == (1.0,)
+        return self.size if by_size_alone and self.interpolation == "area_linear" else None
+
+    @property
+    def at_original_size(self) -> Self:
+        """The same for images as they are, neither scaled nor padded."""
+        return replace(self, size=None, short=None, canvas=None)
 
 
 @dataclass(frozen=True, kw_only=True)

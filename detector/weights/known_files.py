@@ -210,7 +210,7 @@ def _with_other_files(file: TensorFile, known: NameMap) -> State:
     if not known.files:
         return file.state
     source = file.source
-    first, *others = (f".{part}.pth" for part in known.files)
+    first, *others = known.endings
     rule = f"give the one whose name ends with {first}, with {' and '.join(others)} beside it"
     title = f"{known.title} has its weights in {len(known.files)} files"
     if not source.endswith(first):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import ConfigError
@@ -41,6 +42,11 @@ class NameMap:
     files: tuple[str, ...] = ()
     """Where they are in several files, NAME.base.pth and so on: the parts, the first of which has
     the names without a beginning, and the others with theirs."""
+
+    @property
+    def endings(self) -> tuple[str, ...]:
+        """Of the names of `files`."""
+        return tuple(f".{part}.pth" for part in self.files)
 
     def fits(self, names: Iterable[str]) -> bool:
         names = list(names)
@@ -252,6 +258,19 @@ def name_map_of(names: Iterable[str]) -> NameMap | None:
     """The kind of released weights with these names; None if it is unknown."""
     names = list(names)
     return next((known for known in NAME_MAPS if known.fits(names)), None)
+
+
+def parts_of(path: Path) -> dict[str, Path]:
+    """The files of the weights that `path` names, by the ending that follows their common name:
+    itself, or all parts of a kind that has several."""
+    for known in NAME_MAPS:
+        endings = known.endings
+        if endings and path.name.endswith(endings[0]):
+            stem = path.name.removesuffix(endings[0])
+            parts = {ending: path.with_name(stem + ending) for ending in endings}
+            if all(part.is_file() for part in parts.values()):
+                return parts
+    return {path.suffix: path}
 
 
 def looks_like(names: Iterable[str]) -> str | None:

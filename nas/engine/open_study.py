@@ -262,7 +262,7 @@ def shared_images(space: SearchSpace, data: Data) -> list[Part]:
 
     return [
         Part(data.train, space.proxy.cache_size),
-        Part(data.selection, space.proxy.evaluation.size),
+        Part(data.selection, space.proxy.evaluation.cache_size),
     ]
 
 

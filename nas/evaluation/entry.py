@@ -13,6 +13,7 @@ from detector.base.cli import PartialFailure
 from detector.base.errors import UserError, size_text
 from detector.base.files import write_text
 from detector.config.recipe import Evaluation
+from detector.weights.name_maps import parts_of
 from nas.evaluation.check_entry import other_design, rescored
 from nas.evaluation.model import Scored, score, settings_text
 from nas.evaluation.options import EvaluateOptions
@@ -140,16 +141,19 @@ def checked_rules(folder: Path, output: dict, result: Mapping) -> dict:
 
 
 def _copy_weights(source: Model, staged: Path, by_config: bool, options: EntryOptions) -> Path:
-    """Copy the weights, and write config.yaml; returns the copy."""
+    """Copy the weights, and write config.yaml; returns the copy, the first if they are several."""
     recipe = source.recipe
     known = recipe.to_dict() if recipe is not None and not by_config else None
     # Without a recipe it has the settings of the evaluation, which nas.evaluate --preset takes.
     evaluation = options.settings.to_dict()
-    suffix = source.path.suffix or ".bin"
-    name = WEIGHTS if not by_config else f"{entry_files.WEIGHTS_STEM}{suffix}"
-    shutil.copyfile(source.path, staged / name)
     write_config(staged, source.title, source.config, known or {"evaluation": evaluation})
-    return staged / name
+    if not by_config:
+        return Path(shutil.copyfile(source.path, staged / WEIGHTS))
+    copies = [
+        shutil.copyfile(path, staged / f"{entry_files.WEIGHTS_STEM}{ending or '.bin'}")
+        for ending, path in parts_of(source.path).items()
+    ]
+    return Path(copies[0])
 
 
 def _count(model: Model) -> ThopProfile:

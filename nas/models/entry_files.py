@@ -26,6 +26,7 @@ from detector.base.files import (
     write_text,
 )
 from detector.base.listing import list_files
+from detector.weights.name_maps import parts_of
 from nas.models.model_folder import CONFIG, Model, load_model
 
 REPORT = "README.md"
@@ -126,17 +127,18 @@ def writing(folder: Path) -> Iterator[None]:
 
 
 def packed_weights(folder: Path) -> Path:
-    """The file of an entry's weights.
+    """The file of an entry's weights; of several that belong together, the first.
 
     Raises:
-        UserError: there is none, or several.
+        UserError: there is none, or others are beside it.
     """
-    names = [name for name in names_in(folder) if name.startswith(f"{WEIGHTS_STEM}.")]
-    if len(names) != 1:
-        raise UserError(
-            f"{folder}: has {len(names)} files {WEIGHTS_STEM}.*, an entry has one; pack it again"
-        )
-    return folder / names[0]
+    names = {name for name in names_in(folder) if name.startswith(f"{WEIGHTS_STEM}.")}
+    for name in names:
+        if {path.name for path in parts_of(folder / name).values()} == names:
+            return folder / name
+    raise UserError(
+        f"{folder}: has {len(names)} files {WEIGHTS_STEM}.*, an entry has one; pack it again"
+    )
 
 
 def load_packed(folder: Path, by_config: bool) -> Model:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +15,7 @@ from nas.models.model_folder import Model
 
 if TYPE_CHECKING:
     from detector.data.open import Data
+    from detector.data.types import ImageSet
 
 SIZE = 640
 """Long side in px of the images that are calibrated and checked on."""
@@ -74,15 +75,15 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
     from detector.inference.latency import latencies
     from detector.inference.predict import evaluate
 
-    count = min(len(data.holdout), CHECK_IMAGES)
-    holdout = Subset(data.holdout, range(count), data.holdout.name)
+    checked = _spread(len(data.holdout), CHECK_IMAGES)
+    holdout = Subset(data.holdout, checked, data.holdout.name)
 
     def ap_of(file: Path) -> dict[str, float]:
         exported = load_exported(file)
         settings = exported.graph.settings if exported.graph.post == "nms" else Evaluation()
         return evaluate(exported, model.config, holdout, replace(settings, size=SIZE))
 
-    images = [_canvas(data.train.image(i), model) for i in _spread(len(data.train))]
+    images = list(_calibration(data.train, model))
     print(
         f"calibrating on {len(images)} training images, checking on {len(holdout)} of the hold-out"
         f" (long side at most {SIZE} px)",
@@ -114,10 +115,35 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
     )
 
 
-def _spread(count: int) -> list[int]:
-    """Indices of at most CALIBRATION_IMAGES images, evenly spread."""
-    number = min(count, CALIBRATION_IMAGES)
+def _spread(count: int, most: int) -> list[int]:
+    """Indices of at most `most` of `count` images, evenly spread, as they are sorted by event."""
+    number = min(count, most)
     return [i * count // number for i in range(number)]
+
+
+def _calibration(train: ImageSet, model: Model) -> Iterator[np.ndarray]:
+    """At most CALIBRATION_IMAGES training images, as `_canvas`; without those that cannot be read,
+    as in a training.
+
+    Raises:
+        UserError: none can be read.
+    """
+    from detector.data.types import UnreadableImage
+
+    wrong: list[str] = []
+    spread = _spread(len(train), CALIBRATION_IMAGES)
+    for index in spread:
+        try:
+            image = train.image(index)
+        except UnreadableImage as error:
+            wrong.append(str(error))
+        else:
+            yield _canvas(image, model)
+    if wrong:
+        note = f"{len(wrong)} of {len(spread)} calibration images cannot be read; the first is"
+        if len(wrong) == len(spread):
+            raise UserError(f"{note} {wrong[0]}; give other images with --data")
+        print(f"note: {note} {wrong[0]}; they are left out")
 
 
 def _canvas(image: np.ndarray, model: Model) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,6 +27,7 @@ from nas.retraining.summary import print_next, print_plan, print_result
 from nas.retraining.teacher import choose_teacher, teacher_lines
 from nas.study.summary import refresh_report
 from nas.tracking.runs import retrain_run
+from trials.counts import built_counts
 from trials.folders import CONTENTS
 from trials.stored import Metrics, Origin
 from trials.tracking.mlflow_store import check_store
@@ -37,10 +39,11 @@ def retrain_top(options: RetrainOptions) -> dict:
     Returns:
         What --json writes: `best` (title), `folder`, and `retrained` (metrics of all retrains).
     """
-    candidates, retrained = choose_top_candidates(options), []
+    candidates = choose_top_candidates(options)
+    retrained: list[Metrics] = []
     for number, candidate in enumerate(candidates, 1):
         print(f"\n[{number} of {len(candidates)}]")
-        retrained.append(retrain(candidate, options))
+        retrained.append(retrain(candidate, options, retrained))
     winner = max(retrained, key=_holdout_score)  # if equal, the better proxy
     folder = candidates[0].folder.parents[1] / "best"
     copy_model(Path(winner.folder), folder)
@@ -79,8 +82,13 @@ def retrain_one(options: RetrainOptions) -> Metrics:
     return metrics
 
 
-def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
+def retrain(
+    candidate: Candidate, options: RetrainOptions, rivals: Sequence[Metrics] = ()
+) -> Metrics:
     """Train a candidate in full, save the model and report it to MLflow.
+
+    Args:
+        rivals: retrains of the same command; `options.champion` is for the best of them.
 
     Raises:
         UserError: a flag, a file or the images are wrong, or the training fails.
@@ -88,6 +96,7 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
     from detector.metrics.face_counts import check_faces
 
     recipe = full_recipe(candidate, options)  # checks the flags first
+    built_counts(candidate.config)
     check_store(options.tracking_uri, candidate.space)  # report a wrong URI before the training
     start = check_start(candidate.config, recipe.weights, options)
     teacher = choose_teacher(candidate.config, options)
@@ -152,7 +161,8 @@ def retrain(candidate: Candidate, options: RetrainOptions) -> Metrics:
         print_result(candidate, metrics)
         if options.tracking_uri != "none":
             print("registering the model in MLflow ...", flush=True)
-        run.finish(metrics, options.champion)
+        beaten = all(_holdout_score(metrics) > _holdout_score(rival) for rival in rivals)
+        run.finish(metrics, champion=options.champion and beaten)
     return metrics
 
 

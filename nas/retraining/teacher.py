@@ -46,7 +46,7 @@ def choose_teacher(student: Detector, options: RetrainOptions) -> TeacherFile | 
         macs=cost.macs,
         preset=options.teacher_preset,
     )
-    return TeacherFile(config=config, path=path.resolve(), record=record)
+    return TeacherFile(config=config, path=path.absolute(), record=record)
 
 
 def teacher_lines(file: TeacherFile, student: Detector, origin: Origin) -> list[str]:

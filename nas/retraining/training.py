@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from dataclasses import asdict, fields, replace
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -130,7 +130,7 @@ def train(
 
     parts = [Part(images, recipe.cache_size)]
     if not options.with_holdout:
-        parts.append(Part(data.holdout, recipe.evaluation.size))
+        parts.append(Part(data.holdout, recipe.evaluation.cache_size))
     prepared, *others = prepare_images(parts, workdir / "cache", shared=options.workers > 1)
     holdout = others[0] if others else None
     try:
@@ -221,7 +221,7 @@ def holdout_ap(
             net,
             candidate.config,
             data.holdout,
-            replace(recipe.evaluation, size=None),
+            recipe.evaluation.at_original_size,
             choose_device(options.device),
             progress=bar.update,
         )

@@ -12,6 +12,7 @@ from pathlib import Path
 import helpers
 import pytest
 import torch
+from released_files import foreign_state, write_foreign
 
 from detector.config.presets import load_design
 from detector.network.model import build_detector
@@ -288,6 +289,20 @@ def test_weights_of_another_program_are_packed_with_their_design(called, tmp_pat
     assert [again[key] for key in ("ap", "evaluation", "score")] == [
         result[key] for key in ("ap", "evaluation", "score")
     ]
+
+
+def test_weights_in_several_files_are_packed_together(called, tmp_path):
+    base = write_foreign(foreign_state("eresfd"), tmp_path)
+    called(entry, "--checkpoint", base, "--preset", "eresfd", "--data", "synthetic")
+    folder = tmp_path / "w.pth.base-entry"
+    assert sorted(path.name for path in folder.glob("weights.*")) == [
+        "weights.base.pth",
+        "weights.conf.pth",
+        "weights.loc.pth",
+    ]
+    assert "differences" not in called(entry, "--check", folder)[2]
+    (folder / "weights.loc.pth").unlink()
+    assert "weights.loc.pth: is missing" in called(entry, "--check", folder)[2]
 
 
 def test_another_count_of_thop_is_an_error(called, best, monkeypatch):

@@ -7,13 +7,18 @@ from dataclasses import replace
 import helpers
 import pytest
 import torch
+from released_files import foreign_state, write_foreign
 
 from detector.config.detector import arch_hash
+from detector.config.recipe import Distillation
 from detector.network.model import build_detector
+from detector.training.teacher import TeacherNetwork
 from detector.weights.initialize import find_pretrained
 from nas import api
 from nas.models.competition_rules import check_rules
 from nas.models.model_folder import load_model
+from nas.retraining.options import RetrainOptions
+from nas.retraining.teacher import choose_teacher
 from trials.record import Cost
 
 FLAGS = ("--best", "--epochs", "1")
@@ -156,3 +161,16 @@ def test_python_has_the_same_argument(tiny_study, teacher):
     assert model.origin.teacher.weights.source == str(teacher)
     assert model.origin.teacher.params == Cost.of(helpers.TINY_DETECTOR).params
     assert arch_hash(model.config) == tiny_study.records[1].design
+
+
+def test_a_link_keeps_its_name(tmp_path):
+    """By the name the parts of weights are found, and graphs told from checkpoints."""
+    (tmp_path / "store").mkdir()
+    write_foreign(foreign_state("eresfd"), tmp_path / "store")
+    for number, file in enumerate(sorted((tmp_path / "store").iterdir())):
+        blob = file.rename(file.with_name(f"blob{number}"))
+        (tmp_path / file.name).symlink_to(blob)
+    options = RetrainOptions(teacher=str(tmp_path / "w.pth.base.pth"), teacher_preset="eresfd")
+    file = choose_teacher(helpers.TINY_DETECTOR, options)
+    device = torch.device("cpu")
+    assert TeacherNetwork(file, helpers.TINY_DETECTOR, Distillation(), device)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
+from released_files import foreign_state, random_network, write_foreign
 from released_names import COUNTS, EXCERPTS, foreign_name
 from torch.testing import assert_close
 
@@ -20,42 +21,6 @@ from detector.weights.initialize import copy_pretrained
 from detector.weights.name_maps import NAME_MAPS
 from detector.weights.pretrained import TORCHVISION_PIXELS
 from nas.models.model_folder import load_model
-
-
-def random_network(preset: str):
-    """A network in which every tensor has values of its own."""
-    net = build_detector(load_preset(preset)[0]).eval()
-    generator = torch.Generator().manual_seed(0)
-    for value in net.state_dict().values():
-        if value.is_floating_point():
-            value.uniform_(0.5, 1.5, generator=generator)
-    return net
-
-
-def foreign_state(preset: str) -> dict[str, torch.Tensor]:
-    """The state of a random network under the names of the published file."""
-    own = random_network(preset).state_dict()
-    state = {}
-    if preset == "eresfd":
-        columns = [own.pop(f"neck.sums.{i}.weight") for i in range(5)]
-        columns += [own.pop(f"neck.returns.{i}.weight") for i in range(4)]
-        state["m0.fpn.w1"] = torch.stack(columns, dim=1)
-    return state | {foreign_name(preset, name): value for name, value in own.items()}
-
-
-def write_foreign(state: dict[str, torch.Tensor], folder: Path) -> Path:
-    """The released file, or EResFD's three; the one to give."""
-    heads = {name: value for name, value in state.items() if name[:3] in ("loc", "con")}
-    heads = {name: value for name, value in heads.items() if not name.startswith("conv")}
-    if not heads:
-        torch.save({"meta": {"epoch": 640}, "state_dict": state}, folder / "w.pth")
-        return folder / "w.pth"
-    for part in ("loc", "conf"):
-        named = {n.removeprefix(f"{part}."): v for n, v in heads.items() if n.startswith(part)}
-        torch.save(named, folder / f"w.pth.{part}.pth")
-    base = {name: value for name, value in state.items() if name not in heads}
-    torch.save(base, folder / "w.pth.base.pth")
-    return folder / "w.pth.base.pth"
 
 
 @pytest.mark.parametrize(
