@@ -68,7 +68,7 @@ def make_parser() -> ArgumentParser:
     cli.add_ground_truth_flag(data)
     tta = parser.add_argument_group("test size and test-time augmentation")
     tta_flags.add_size_flag(tta)
-    tta_flags.add_tta_flags(tta)
+    tta_flags.add_tta_flags(tta, "those of --preset, otherwise 1")
     cli.add_device_flag(parser)
     return parser
 

@@ -79,7 +79,7 @@ def make_parser() -> ArgumentParser:
     )
     tta = parser.add_argument_group("test size and test-time augmentation")
     tta_flags.add_size_flag(tta)
-    tta_flags.add_tta_flags(tta)
+    tta_flags.add_tta_flags(tta, "those of --preset, otherwise 1")
     speed = parser.add_argument_group("latency")
     speed.add_argument(
         "--beside",

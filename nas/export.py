@@ -77,7 +77,6 @@ def make_parser() -> ArgumentParser:
         "--max-loss",
         metavar="AP",
         type=float,
-        default=MAX_LOSS,
         help="with --int8: loss of mean AP that is accepted; otherwise nothing is written "
         f"(default: {MAX_LOSS:g})",
     )
@@ -103,8 +102,14 @@ def run(args: Namespace) -> dict:
         raise UserError(f"--output {args.output}: must end in {suffix} for --format {args.format}")
     if not args.int8 and args.data is not None:
         raise UserError("--data: needs --int8; add that, or leave it out")
-    if not 0 <= args.max_loss <= 1:
-        raise UserError(f"--max-loss {args.max_loss:g}: must be between 0 and 1")
+    if not args.int8 and args.max_loss is not None:
+        raise UserError("--max-loss: needs --int8; add that, or leave it out")
+    max_loss = MAX_LOSS if args.max_loss is None else args.max_loss
+    if args.post != "nms":
+        for flag in cli.given_detection_flags(args):
+            raise UserError(f"{flag}: needs --post nms; add that, or leave it out")
+    if not 0 <= max_loss <= 1:
+        raise UserError(f"--max-loss {max_loss:g}: must be between 0 and 1")
     settings = cli.detection_settings(args, Evaluation())
     model = chosen_model(ModelChoice.of(args))
     name = f"model{'-int8' if args.int8 else ''}{suffix}"
@@ -150,7 +155,7 @@ def run(args: Namespace) -> dict:
             result,
         )
     if data is not None:
-        result["int8"] = _quantize(model, unchecked, data, args.max_loss)
+        result["int8"] = _quantize(model, unchecked, data, max_loss)
     replace_graph(unchecked, target)
     print_wrapped(f"{target}: {POST[args.post]}", "  ")
     trained_on = model.origin.data.path if model.origin else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from detector.base.errors import UserError
+from detector.base.plugins import plugin_faults
 from detector.config.detector import Detector
 from trials.record import Cost
 
@@ -12,11 +13,13 @@ def built_counts(detector: Detector) -> tuple[int, int]:
 
     Raises:
         UserError: it costs more than its score says: a layer of a plugin, which has counts of its
-            own, has forgotten something. It may count what thop does not see.
+            own, has forgotten something (it may count what thop does not see); or such a layer
+            fails.
     """
     from detector.network.counters import thop_cost
 
-    params, macs = thop_cost(detector, (640, 640))
+    with plugin_faults("a layer of the network", among_ours=True):
+        params, macs = thop_cost(detector, (640, 640))
     counted = Cost.of(detector)
     if params != counted.params or macs > counted.macs:
         raise UserError(

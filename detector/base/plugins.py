@@ -7,15 +7,17 @@ command that was given it.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 import sys
 import traceback
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import ParamSpec, TypeVar
 
-from detector.base.errors import ConfigError, UserError, first_line
+from detector.base.errors import ConfigError, UserError, first_line, out_of_memory
 from detector.base.files import cannot_read, read_text
 
 MODULE_PREFIX = "retina_nas_plugin_"
@@ -42,6 +44,8 @@ class Plugin:
 
 
 _loaded: dict[str, Plugin] = {}
+_Given = ParamSpec("_Given")
+_Result = TypeVar("_Result")
 
 
 def loaded_plugins() -> list[Plugin]:
@@ -124,19 +128,38 @@ def checked_new(what: str, name: str, known: Iterable[str]) -> str:
 
 
 @contextlib.contextmanager
-def plugin_faults(what: str) -> Iterator[None]:
+def plugin_faults(what: str, *, among_ours: bool = False) -> Iterator[None]:
     """Names what a plugin has registered in the errors that it raises.
 
+    Args:
+        among_ours: the block may also fail by itself; only what a plugin's own lines raise counts.
+
     Raises:
-        ConfigError: the block raised anything but a UserError.
+        ConfigError: the block raised anything but a UserError, or ran out of memory.
     """
     try:
         yield
     except UserError:
         raise
     except Exception as error:  # whatever the user's code raises
-        frame = traceback.extract_tb(error.__traceback__)[-1]
+        frames = traceback.extract_tb(error.__traceback__)
+        files = {str(plugin.path) for plugin in loaded_plugins()}
+        theirs = [frame for frame in frames if frame.filename in files]
+        if out_of_memory(error) or (among_ours and not theirs):
+            raise
+        frame = (theirs or frames)[-1]
         raise ConfigError(
             f"{what} fails: {type(error).__name__}: {first_line(error)} "
             f"({Path(frame.filename).name}, line {frame.lineno}); mend the plugin"
         ) from error
+
+
+def with_named_faults(what: str, function: Callable[_Given, _Result]) -> Callable[_Given, _Result]:
+    """A plugin's function whose errors are those of `plugin_faults`."""
+
+    @functools.wraps(function)
+    def named(*args: _Given.args, **kwargs: _Given.kwargs) -> _Result:
+        with plugin_faults(what):
+            return function(*args, **kwargs)
+
+    return named

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from detector.base.errors import UserError, first_line
 from detector.base.files import atomic_path, reason
+from detector.base.plugins import loaded_plugins
 from detector.boxes.anchors import symbolic_priors, symbolic_references
 from detector.boxes.coding import decode, decode_landmarks
 from detector.boxes.logits import face_scores
@@ -126,17 +127,26 @@ def traced_bytes(model: nn.Module, graph: Graph) -> bytes:
     names = [name for name in graph.outputs if name != "image"]  # which NMS adds
     any_size = torch.export.Dim.DYNAMIC
     with warnings.catch_warnings(action="ignore"), torch.no_grad():  # from the exporter's own code
-        program = torch.onnx.export(
-            net,
-            (torch.zeros(2, 3, 96, 128, dtype=torch.uint8),),
-            dynamo=True,
-            verbose=False,
-            opset_version=OPSET,
-            input_names=[INPUT],
-            output_names=names,
-            dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
-        )
-    model.train(training)
+        try:
+            program = torch.onnx.export(
+                net,
+                (torch.zeros(2, 3, 96, 128, dtype=torch.uint8),),
+                dynamo=True,
+                verbose=False,
+                opset_version=OPSET,
+                input_names=[INPUT],
+                output_names=names,
+                dynamic_shapes=({0: any_size, 2: any_size, 3: any_size},),
+            )
+        except torch.onnx.OnnxExporterError as error:
+            if not loaded_plugins():
+                raise
+            raise UserError(
+                "a layer of a plugin cannot be written as ONNX: "
+                f"{first_line(error.__cause__ or error)}; let its module use other operations"
+            ) from error
+        finally:
+            model.train(training)
     assert program is not None  # only without dynamo
     proto = program.model_proto
     del proto.graph.value_info[:]  # its shapes have generated names

@@ -11,7 +11,7 @@ from typing import NamedTuple, TypeVar
 
 from torch import Tensor
 
-from detector.base.plugins import checked_new
+from detector.base.plugins import checked_new, with_named_faults
 from detector.boxes.anchors import Priors
 from detector.config import recipe
 from detector.config.recipe import Loss
@@ -71,7 +71,9 @@ def register_assigner(
     """Decorator: a plugin's assigner as `loss.assignment: name`, see `Assigner`."""
 
     def register(assign: _Function) -> _Function:
-        ASSIGNERS[checked_new("assigner", name, ASSIGNERS)] = Assigner(assign, needs_outputs)
+        checked_new("assigner", name, ASSIGNERS)
+        named = with_named_faults(f"assigner {name}", assign)
+        ASSIGNERS[name] = Assigner(named, needs_outputs)
         recipe.ASSIGNERS.append(name)
         return assign
 
@@ -84,7 +86,9 @@ def register_class_loss(
     """Decorator: a plugin's function as `loss.class_loss: name`, see `ClassLoss`."""
 
     def register(loss: _Function) -> _Function:
-        CLASS_LOSSES[checked_new("class loss", name, CLASS_LOSSES)] = ClassLoss(loss, weights_boxes)
+        checked_new("class loss", name, CLASS_LOSSES)
+        named = with_named_faults(f"class loss {name}", loss)
+        CLASS_LOSSES[name] = ClassLoss(named, weights_boxes)
         recipe.CLASS_LOSSES.append(name)
         return loss
 
@@ -95,7 +99,8 @@ def register_box_loss(name: str, *, of_deltas: bool = False) -> Callable[[_Funct
     """Decorator: a plugin's function as `loss.box_loss: name`, see `BoxLoss`."""
 
     def register(loss: _Function) -> _Function:
-        BOX_LOSSES[checked_new("box loss", name, BOX_LOSSES)] = BoxLoss(loss, of_deltas)
+        checked_new("box loss", name, BOX_LOSSES)
+        BOX_LOSSES[name] = BoxLoss(with_named_faults(f"box loss {name}", loss), of_deltas)
         recipe.BOX_LOSSES.append(name)
         return loss
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from detector.base.plugins import checked_new, plugin_faults
-from detector.data.types import ImageLabel
+from detector.data.types import ImageLabel, image_key
 
 Metric = Callable[[Mapping[str, np.ndarray], Sequence[ImageLabel]], float]
 """From the predictions (image → float [n, 5]: x, y, w, h in px, score; best score first) and the
@@ -36,11 +36,17 @@ def custom_metrics(
 ) -> dict[str, float]:
     """The value of each registered metric, by name.
 
+    Args:
+        predictions: as for `coco_ap`; a metric gets those of all labels, by their names.
+
     Raises:
         ConfigError: one fails, or returns no number.
     """
+    by_key = {image_key(name): rows for name, rows in predictions.items()}
+    none = np.zeros((0, 5))
+    named = {label.name: by_key.get(image_key(label.name), none) for label in labels}
     values = {}
     for name, metric in METRICS.items():
         with plugin_faults(f"metric {name}"):
-            values[name] = float(metric(predictions, labels))
+            values[name] = float(metric(named, labels))
     return values

@@ -15,6 +15,9 @@ from detector.weights.name_maps import looks_like
 from detector.weights.onnx_weights import is_onnx
 from detector.weights.tensor_file import State, TensorFile
 
+STEM = "backbone.stages.0.0"
+"""The first layer of a design."""
+
 
 def read_weights(source: str, config: Detector) -> Weights:
     """Reads the weights in a file, without running code from it.
@@ -84,7 +87,8 @@ def adapt_input(weights: Weights, ours: Pixels) -> State:
 
     Both inputs are affine in the raw pixel, channel by channel: the scale goes into the first
     convolution, the offset into the running mean after it (an approximation at the padded border).
-    A design with input normalisation learns this by itself.
+    A design with input normalisation learns this by itself, and one of a plugin whose stem is
+    another layer has to.
     """
     theirs, state = weights.pixels, weights.state
     if theirs is None or theirs == ours or weights.config.backbone.input_norm:
@@ -93,9 +97,17 @@ def adapt_input(weights: Weights, ours: Pixels) -> State:
     mean, std = (torch.tensor(values)[order] for values in (theirs.mean, theirs.std))
     scale = (torch.tensor(ours.std) / std).view(1, 3, 1, 1)
     offset = ((torch.tensor(ours.mean) - mean) / std).view(1, 3, 1, 1)
-    conv, norm = "backbone.stages.0.0.conv.weight", "backbone.stages.0.0.norm.running_mean"
+    conv, norm = f"{STEM}.conv.weight", f"{STEM}.norm.running_mean"
+    if conv not in state:
+        return state
     kernel = state[conv][:, order]
-    return state | {conv: kernel * scale, norm: state[norm] - (kernel * offset).sum(dim=(1, 2, 3))}
+    constant = (kernel * offset).sum(dim=(1, 2, 3))  # what the offset adds to the output
+    adapted = state | {conv: kernel * scale}
+    if norm in state:
+        adapted[norm] = state[norm] - constant
+    elif (bias := f"{STEM}.conv.bias") in state:
+        adapted[bias] = state[bias] + constant
+    return adapted
 
 
 def _check_same_design(theirs: dict, ours: dict, source: str) -> None:

@@ -122,5 +122,9 @@ def known_score(subject: Subject, data: str) -> float | None:
     folder = subject.model.folder if subject.model else None
     if folder is None or not (folder / EVALUATION).is_file():
         return None
-    kept = read_json(folder / EVALUATION)
-    return kept["score"] if kept.get("data") == data else None
+    try:
+        kept = read_json(folder / EVALUATION)
+    except ValueError:  # damaged: as if it were not there, since it is only shown beside
+        return None
+    same = isinstance(kept, dict) and kept.get("data") == data
+    return kept.get("score") if same else None

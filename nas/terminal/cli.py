@@ -154,6 +154,12 @@ def add_detection_flags(group: argparse._ActionsContainer, default: Evaluation) 
     )
 
 
+def given_detection_flags(args: argparse.Namespace) -> list[str]:
+    """Those of the flags of `add_detection_flags` that the command line has."""
+    values = {"confidence": args.confidence, "nms": args.nms, "keep-top-k": args.keep_top_k}
+    return [f"--{name}" for name, value in values.items() if value is not None]
+
+
 def detection_settings(args: argparse.Namespace, default: Evaluation) -> Evaluation:
     """`default` with the values of the flags of `add_detection_flags`.
 

@@ -50,19 +50,25 @@ def add_size_flag(group: argparse._ActionsContainer) -> None:
     )
 
 
-def add_tta_flags(group: argparse._ActionsContainer) -> None:
+def add_tta_flags(group: argparse._ActionsContainer, default: str = "1") -> None:
+    """Add --flip and --scales.
+
+    Args:
+        default: of --scales, for the help.
+    """
     group.add_argument(
         "--flip",
         action="store_true",
+        default=None,
         help="detect in the mirrored image, too, and merge by box voting",
     )
     group.add_argument(
         "--scales",
         metavar="FACTORS",
         type=factors,
-        default=(1.0,),
+        default=None,
         help="multiples of the test size at which to detect, such as 0.5,1,1.5; merged "
-        "by box voting (default: 1)",
+        f"by box voting (default: {default})",
     )
 
 
@@ -70,7 +76,8 @@ def tta_settings(args: argparse.Namespace, settings: Evaluation) -> Evaluation:
     """`settings` with the values of the flags of `add_tta_flags` and, if added, `add_size_flag`."""
     if (size := getattr(args, "test_size", None)) is not None:
         settings = replace(settings, short=size[0], size=size[1])
-    return replace(settings, flip=args.flip, scales=args.scales)
+    given = {"flip": args.flip, "scales": args.scales}
+    return replace(settings, **{name: value for name, value in given.items() if value is not None})
 
 
 def num_passes(settings: Evaluation) -> int:

@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from detector.base.errors import UserError
 from detector.config.recipe import Evaluation
 from trials.tracking.mlflow_store import as_text
 
@@ -39,7 +40,7 @@ def register(
         champion: the model becomes the champion whatever its score.
 
     Returns:
-        One line: the version, and which aliases it has.
+        One line: the version, and which aliases it has; or why it is not registered.
     """
     import mlflow
     import onnx
@@ -51,7 +52,10 @@ def register(
 
     model = load_model(folder / WEIGHTS)
     graph = Graph(detector=model.config, post="nms", settings=SETTINGS)
-    proto = onnx.load_from_string(onnx_bytes(model.net, graph))
+    try:
+        proto = onnx.load_from_string(onnx_bytes(model.net, graph))
+    except UserError as error:
+        return f"MLflow: not registered as a model: {error}"
     with fluent_store(uri):
         with (
             warnings.catch_warnings(action="ignore"),  # from MLflow, about its own classes

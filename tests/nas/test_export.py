@@ -3,10 +3,16 @@
 import contextlib
 import json
 import shlex
+from itertools import pairwise
 
 import pytest
 
+from detector.base.errors import UserError
+from detector.data.synthetic.scenes import SyntheticImages
+from detector.data.types import UnreadableImage
 from nas import detect, evaluate, export
+from nas.models import quantization
+from nas.models.model_folder import load_model
 from nas.terminal import cli
 
 
@@ -89,7 +95,7 @@ def test_a_failed_check_deletes_nothing(called, best, monkeypatch, tmp_path):
     [
         (("--format", "onnx", "--output", "model.xml"), "must end in .onnx"),
         (("--format", "onnx", "--output", "nowhere/model.onnx"), "does not exist"),
-        (("--format", "onnx", "--confidence", "2"), "between 0 and 1"),
+        (("--format", "onnx", "--post", "nms", "--confidence", "2"), "between 0 and 1"),
         (("--format", "onnx", "--checkpoint", "no.pt"), "no such checkpoint"),
         (("--format", "onnx", "--checkpoint", "no.pt", "--study", "tiny"), "give only one of them"),
         (("--format", "tflite"), "invalid choice"),
@@ -184,6 +190,34 @@ def test_a_missing_package_is_said_before_anything_is_exported(called, best, mon
     assert "exporting" not in out
 
 
+def test_images_that_cannot_be_read_are_left_out_of_the_calibration(best, capsys):
+    model = load_model(best / "weights.pt")
+    images = SyntheticImages("train", 40)
+    whole, broken = images.image, {0, 5}
+
+    def image(index):
+        if index in broken:
+            raise UnreadableImage(f"{index}.jpg: cut off")
+        return whole(index)
+
+    images.image = image
+    assert len(list(quantization._calibration(images, model))) == 30
+    assert "note: 2 of 32 calibration images cannot be read; the first is 0.jpg" in (
+        capsys.readouterr().out
+    )
+    broken.update(range(40))
+    with pytest.raises(UserError, match="32 of 32 calibration images cannot be read"):
+        list(quantization._calibration(images, model))
+
+
+def test_images_of_all_events_are_checked():
+    """They are sorted by event."""
+    assert quantization._spread(5, 200) == [0, 1, 2, 3, 4]
+    spread = quantization._spread(2574, 200)
+    assert (len(set(spread)), spread[0]) == (200, 0)
+    assert spread[-1] == 2561 and {b - a for a, b in pairwise(spread)} == {12, 13}
+
+
 def test_a_graph_that_ends_with_nms_is_checked_at_its_own_settings(called, best, monkeypatch):
     monkeypatch.setattr("nas.models.quantization.SIZE", 96)
     flags = ("--study", "tiny", "--int8", "--max-loss", "1", "--post", "nms", "--confidence", "0.5")
@@ -195,6 +229,8 @@ def test_a_graph_that_ends_with_nms_is_checked_at_its_own_settings(called, best,
     "flags, message",
     [
         (("--format", "onnx", "--data", "synthetic"), "--data: needs --int8"),
+        (("--format", "onnx", "--max-loss", "0.5"), "--max-loss: needs --int8"),
+        (("--format", "onnx", "--nms", "0.1"), "--nms: needs --post nms"),
         (("--format", "onnx", "--int8", "--max-loss", "2"), "--max-loss 2: must be between"),
         (("--format", "onnx", "--int8", "--data", "gone"), "gone"),
     ],

@@ -3,19 +3,30 @@
 import json
 import shlex
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers import manifest, registrations_undone, trial_record
+import torch
+from helpers import TINY_DETECTOR, manifest, registrations_undone, trial_record
 
 from detector.base.errors import ConfigError, UserError
 from detector.base.plugins import load_plugin
+from detector.config.recipe import Evaluation, Recipe
+from detector.data.types import image_key
+from detector.export.exporter import traced_bytes
+from detector.export.runtime import Graph
 from detector.losses.tables import BOX_LOSSES
 from detector.metrics.custom import custom_metrics, register_metric
+from detector.network.model import build_detector
+from nas.retraining.candidate import Candidate
+from nas.retraining.options import RetrainOptions
+from nas.retraining.retrain import retrain
 from nas.samplers.proposer import Proposer, register_sampler
 from nas.search_space.space import SearchSpace
 from nas.study.storage import Study
+from trials.counts import built_counts
 from trials.hints import command as hint
 from trials.plugins import check_plugins, copied_plugins, copy_plugins
 
@@ -111,8 +122,6 @@ def test_an_objective_without_its_plugin():
 
 def test_a_box_loss():
     """Equal boxes cost nothing; for a shift d of centres the loss is 1 - exp(-d / 12.8)."""
-    import torch
-
     load_plugin(EXAMPLES / "wasserstein_loss.py")
     boxes = torch.tensor([[0.0, 0, 10, 10], [0, 0, 10, 10]])
     targets = torch.tensor([[3.0, 4, 13, 14], [0, 0, 10, 10]])
@@ -125,6 +134,109 @@ def test_a_metric_that_fails_is_named():
     register_metric("broken")(lambda predictions, labels: predictions["x"])
     with pytest.raises(ConfigError, match="metric broken fails: KeyError: 'x'"):
         custom_metrics({}, [])
+
+
+def test_a_metric_gets_the_detections_of_all_labels_by_their_names(tiny_data):
+    """Prediction files have names without the image's suffix, and may be missing."""
+    labels = tiny_data.train.labels[:2]
+    rows = np.ones((3, 5))
+    register_metric("count")(lambda found, labels: sum(len(found[one.name]) for one in labels))
+    for name in (labels[0].name, image_key(labels[0].name)):
+        assert custom_metrics({name: rows}, labels) == {"count": 3}
+
+
+def test_a_loss_that_fails_is_named_but_not_what_memory_lacks(tmp_path):
+    path = tmp_path / "losses.py"
+    path.write_text(
+        "from detector.losses.tables import register_box_loss\n"
+        "@register_box_loss('wrong')\n"
+        "def wrong(predicted, target):\n"
+        "    return predicted + target[:, :3]\n"
+        "@register_box_loss('greedy')\n"
+        "def greedy(predicted, target):\n"
+        "    raise MemoryError\n"
+    )
+    load_plugin(path)
+    boxes = torch.zeros(2, 4)
+    with pytest.raises(ConfigError, match=r"box loss wrong fails: .* \(losses.py, line 4\)"):
+        BOX_LOSSES["wrong"].loss(boxes, boxes)
+    with pytest.raises(MemoryError):  # which trials and retrains know what to do about
+        BOX_LOSSES["greedy"].loss(boxes, boxes)
+
+
+LAYER = """\
+from dataclasses import dataclass
+
+import torch
+
+from detector.architecture.custom import register_predictor
+from detector.architecture.layers import Conv, CustomLayer
+
+
+@register_predictor("odd")
+@dataclass(frozen=True)
+class Odd(CustomLayer):
+    cin: int
+    width: int
+
+    @property
+    def cout(self):
+        return self.width
+
+    @property
+    def conv(self):
+        return Conv(self.cin, self.cout, COUNTED, bias=True, norm=False)
+
+    def leaves(self, size, name):
+        yield from self.conv.leaves(size, name)
+
+    def module(self):
+        class Module(torch.nn.Module):
+            def __init__(self, cin, cout):
+                super().__init__()
+                self.conv = torch.nn.Conv2d(cin, cout, 3, padding=1)
+
+            def forward(self, x):
+                return FORWARD
+
+        return Module(self.cin, self.width)
+"""
+
+
+@pytest.fixture
+def odd(tmp_path):
+    """Function: a design whose heads are of a plugin's layer, in whose text names are replaced."""
+
+    def make(counted: int = 3, forward: str = "self.conv(x)"):
+        path = tmp_path / "odd.py"
+        path.write_text(LAYER.replace("COUNTED", str(counted)).replace("FORWARD", forward))
+        load_plugin(path)
+        return replace(TINY_DETECTOR, head=replace(TINY_DETECTOR.head, predictor="odd"))
+
+    return make
+
+
+def test_a_layer_that_counts_too_little_ends_a_retrain_before_it_starts(odd, tmp_path, few_images):
+    design = odd(counted=1)
+    candidate = Candidate(
+        title="odd", config=design, recipe=Recipe(), proxy=False, folder=tmp_path / "odd"
+    )
+    with pytest.raises(UserError, match="mend params and macs, or leaves, of the plugin's layers"):
+        retrain(candidate, RetrainOptions(preset="odd", runs_dir=tmp_path, tracking_uri="none"))
+    assert not candidate.folder.exists()
+
+
+def test_a_layer_that_fails_is_named(odd):
+    with pytest.raises(ConfigError, match=r"layer of the network fails: .* \(odd.py, line 33\)"):
+        built_counts(odd(forward="self.conv(x[:, 1:])"))
+
+
+def test_a_layer_that_onnx_lacks_is_one_line(odd):
+    design = odd(forward="torch.special.i0e(self.conv(x))")
+    net = build_detector(design)
+    with pytest.raises(UserError, match=r"cannot be written as ONNX: .*i0e.*; let its module use"):
+        traced_bytes(net, Graph(detector=design, post="none", settings=Evaluation()))
+    assert net.training
 
 
 def test_a_study_runs_only_with_its_plugins(own, tmp_path):

@@ -58,15 +58,26 @@ def test_best_is_trained_and_saved(retrained, tiny_study, tmp_path):
     assert code == 0 and "already been retrained" in out and "hold-out, original" in out
 
 
-def test_top_retrains_several_and_keeps_the_best_of_them(retrained, tiny_study, tmp_path):
-    flags = ("--top", "2", "--epochs", "1", "--json", str(tmp_path / "r.json"))
+def test_top_retrains_several_and_keeps_the_best_of_them(
+    retrained, tiny_study, tmp_path, monkeypatch
+):
+    crowned = []
+    monkeypatch.setattr(
+        "nas.tracking.runs.NullRun.finish",
+        lambda run, metrics, champion: crowned.append((metrics.title.split(" of")[0], champion)),
+    )
+    monkeypatch.setattr(  # the first one is the best
+        "nas.retraining.retrain._holdout_score", lambda metrics: int(metrics.title.split()[1])
+    )
+    flags = ("--top", "2", "--epochs", "1", "--champion", "--json", str(tmp_path / "r.json"))
     code, out, err = retrained(*flags)
     assert (code, err) == (0, "")
     result = json.loads((tmp_path / "r.json").read_text())
     assert [m["title"].split(" of")[0] for m in result["retrained"]] == ["trial 1", "trial 0"]
     folder = tiny_study.folder / "retrained"
     assert (folder / "r000" / "weights.pt").exists() and (folder / "r001" / "weights.pt").exists()
-    winner = max(result["retrained"], key=lambda m: m["score"])
+    assert crowned == [("trial 1", True), ("trial 0", False)]
+    winner = result["retrained"][0]
     best = json.loads((tiny_study.folder / "best" / "metrics.json").read_text())
     assert (best["title"], best["folder"]) == (winner["title"], str(tiny_study.folder / "best"))
     assert "[2 of 2]" in out and out.count("<- best") == 1

@@ -49,6 +49,17 @@ def test_one_anchor_in_closed_form():
     )
 
 
+def test_boxes_that_overflow_are_left_out():
+    """They can neither be drawn nor written to prediction files."""
+    boxes = torch.tensor([[0.0, 0, 10, 10], [20, 0, 30, 10], [40, 0, 50, 10]])
+    outputs = outputs_for(boxes, [0.9, 0.8, 0.7], boxes)
+    outputs["box_deltas"][0, 0, 0] = float("inf")
+    outputs["box_deltas"][0, 1, 2] = float("nan")
+    (result,) = detections(outputs, boxes, SETTINGS)
+    torch.testing.assert_close(result.boxes, boxes[2:])
+    torch.testing.assert_close(result.scores, torch.tensor([0.7]))
+
+
 def test_nms_keeps_the_best_and_orders_by_score():
     boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 11, 10], [50, 0, 60, 10], [53, 0, 63, 10]])
     (result,) = detections(outputs_for(boxes, [0.5, 0.6, 0.3, 0.9], boxes), boxes, SETTINGS)

@@ -9,6 +9,7 @@ from torchvision.ops import box_iou
 from detector.base.errors import ConfigError
 from detector.boxes.postprocess import Detections
 from detector.config.recipe import DataChoice, Evaluation
+from detector.data.cache import limit_size
 from detector.inference.predict import detect_batch, detect_tta
 from detector.inference.tta import (
     box_voting,
@@ -200,6 +201,37 @@ def test_passes_are_those_of_the_image_itself(net, preset):
             wanted.append(scale_detections(own, (128 / width, 96 / height)))
     (found,) = detect_tta(net, config, [image], settings)
     same(found, box_voting(wanted, settings))
+
+
+@pytest.mark.parametrize(
+    ("settings", "cached"),
+    [
+        (Evaluation(size=64), 64),
+        (Evaluation(size=64, canvas="square", flip=True), 64),
+        (Evaluation(size=64, interpolation="linear"), None),
+        (Evaluation(size=64, short=48), None),
+        (Evaluation(size=64, scales=(0.5, 2.0)), None),
+        (Evaluation(), None),
+    ],
+)
+def test_the_network_sees_the_same_of_a_cached_image(settings, cached):
+    image = np.random.default_rng(3).integers(0, 256, (97, 131, 3), np.uint8)
+    assert settings.cache_size == cached
+    small = limit_size(image, cached)
+    for factor in settings.scales:
+        whole, again = (
+            resize_image(
+                one, input_size(one.shape[1::-1], settings, factor), settings.interpolation
+            )
+            for one in (image, small)
+        )
+        assert np.array_equal(whole, again)
+
+
+def test_original_size_is_neither_scaled_nor_padded():
+    settings = Evaluation(size=64, short=48, canvas="square", nms_iou=0.3).at_original_size
+    assert settings == Evaluation(nms_iou=0.3)
+    assert input_size((131, 97), settings) == (131, 97)
 
 
 @pytest.mark.slow

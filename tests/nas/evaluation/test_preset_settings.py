@@ -50,3 +50,11 @@ def test_the_settings_are_printed(tmp_path, few_images, capsys, flags, shown):
         f"evaluation settings of scrfd_0.5g: long side at most {shown} px, padded to "
         f"{shown}×{shown} px, linear resizing, NMS 0.45 of the best 5,000 boxes"
     ) in capsys.readouterr().out
+
+
+def test_test_time_augmentation_of_a_preset_holds_unless_flags_say_otherwise():
+    own = Evaluation(flip=True, scales=(0.5, 1.0))
+    args = evaluate.make_parser().parse_args([])
+    assert tta_flags.tta_settings(args, own) == own
+    args = evaluate.make_parser().parse_args(["--scales", "2"])
+    assert tta_flags.tta_settings(args, own) == Evaluation(flip=True, scales=(2.0,))
