@@ -65,9 +65,20 @@ class StudyData:
 
     @property
     def retrained_accuracy(self) -> dict[int, float]:
-        """Trial → accuracy score of its retrain on the hold-out."""
-        scores = {number: model.metrics.accuracy_score for number, model in self.retrained.items()}
-        return {number: score for number, score in scores.items() if score is not None}
+        """Trial → accuracy score of its retrain on the hold-out, of retrains that are comparable:
+        on the study's images and, if their budgets differ, the largest group of one budget."""
+        groups: dict[tuple, dict[int, float]] = {}
+        for number, model in self.retrained.items():
+            metrics = model.metrics
+            if metrics.accuracy_score is None:
+                continue
+            if metrics.origin.data_fingerprint != self.manifest.data_fingerprint:
+                continue
+            budget = (metrics.recipe.epochs, metrics.recipe.size, metrics.origin.teacher is None)
+            groups.setdefault(budget, {})[number] = metrics.accuracy_score
+        return max(groups.items(), key=lambda group: (len(group[1]), group[0]), default=(None, {}))[
+            1
+        ]
 
     @cached_property
     def front(self) -> FrontData:

@@ -15,6 +15,9 @@ from trials.record import TrialRecord
 RESAMPLES = 500
 MIN_PAIRS = 4
 """With fewer pairs, an interval means nothing: there are too few orders."""
+MIN_SLOPE = 0.01
+"""Of accuracies at a high budget over those at a low one, where a deviation is divided by it; below
+this the low budget says next to nothing."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +131,9 @@ class Comparison:
     """Standard deviation of the accuracy scores at the high budget about their `fit_line`."""
     score_deviation: float
     """The same of the scores, for the design that is expected to be the best."""
+    low_score_deviation: float
+    """Standard deviation of a score at the low budget, as a measurement of that at the high one:
+    larger where accuracies at the high budget differ by less."""
     tied: int
     """Of `considered`, those whose score at the high budget, predicted from the low one, does not
     differ significantly from the best; 0 where unknown."""
@@ -182,23 +188,30 @@ def compare(
     y: Mapping[int, float],
     records: Mapping[int, TrialRecord],
     seed: int = 0,
+    low_records: Mapping[int, TrialRecord] | None = None,
 ) -> Comparison:
     """Two budgets compared.
 
     Args:
         x, y: trial number → accuracy_score at the low and the high budget.
         records: by number, for all of `x`; scored as at the high budget.
+        low_records: the same as scored at the low budget, where that is a study's final one; None
+            for two rungs, whose scores are of one kind.
     """
     both = sorted(set(x) & set(y))
     xs, ys = np.array([x[n] for n in both]), np.array([y[n] for n in both])
     slope, intercept, deviation = fit_line(xs, ys)
-    tied, spread = 0, math.nan
+    tied, spread, low_spread = 0, math.nan, math.nan
     if deviation >= 0:
         accuracy = {n: slope * x[n] + intercept for n in sorted(x)}
         scores = {n: records[n].score_at(accuracy[n]) for n in accuracy}
         best = max(scores, key=lambda n: scores[n])
         spread = abs(records[best].score_slope(accuracy[best])) * deviation
         tied = tied_with_best(np.array(list(scores.values())), spread)
+        low_spread = spread
+        if low_records is not None:
+            rise = abs(low_records[best].score_slope(x[best]))
+            low_spread = rise * deviation / max(slope, MIN_SLOPE)
     return Comparison(
         low_budget,
         high_budget,
@@ -207,6 +220,7 @@ def compare(
         ys,
         deviation,
         spread,
+        low_spread,
         tied,
         len(x),
         seed,
@@ -242,6 +256,7 @@ def comparisons(
                 retrained,
                 {number: record.without_growth for number, record in by_number.items()},
                 seed,
+                low_records=by_number,
             )
         )
     return results
@@ -254,6 +269,9 @@ def score_deviation(results: Sequence[Comparison]) -> tuple[float | None, str]:
     which is larger than that between two trainings. None where neither is known.
     """
     for result in reversed(results):
-        if not np.isnan(result.score_deviation):
-            return result.score_deviation, f"between {result.low_budget} and {result.high_budget}"
+        if not np.isnan(result.low_score_deviation):
+            return (
+                result.low_score_deviation,
+                f"between {result.low_budget} and {result.high_budget}",
+            )
     return None, "no budget was compared"

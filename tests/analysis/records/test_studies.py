@@ -1,10 +1,13 @@
 """Which retrained model belongs to which trial."""
 
+from dataclasses import replace
+
 import helpers
 import pytest
 
 from analysis.records.studies import load_study
-from trials.stored import Origin
+from detector.config.recipe import Recipe
+from trials.stored import Origin, read_metrics
 
 
 def save(folder, record, title, **changes):
@@ -45,6 +48,21 @@ def test_the_latest_model_of_a_trial_counts(study):
         title = "trial 2 of study s"
         save(study / folder, record, title, finished=finished, accuracy_score=finished / 10)
     assert accuracies(study) == {2: 0.5}
+
+
+def test_retrains_of_other_images_or_of_a_rare_budget_are_not_compared(study):
+    records = load_study(study.parent, "s").records
+    full, brief = Recipe(epochs=60), Recipe(epochs=2)
+    for number in (4, 5, 6, 7):
+        record, title = records[number], f"trial {number} of study s"
+        recipe = brief if number == 6 else full
+        folder = study / "retrained" / f"r00{number}"
+        save(folder, record, title, recipe=recipe, accuracy_score=0.1 * number)
+        if number == 7:
+            metrics = read_metrics(folder)
+            other = replace(metrics.origin, data_fingerprint="other")
+            replace(metrics, origin=other).write(folder / "metrics.json")
+    assert accuracies(study) == {4: 0.4, 5: 0.5}
 
 
 def test_a_preset_is_the_first_trial_of_its_design(study):

@@ -2,6 +2,7 @@ import helpers
 import numpy as np
 import pytest
 
+from analysis.statistics.choice import choose_from
 from analysis.statistics.correlation import (
     compare,
     comparisons,
@@ -10,6 +11,7 @@ from analysis.statistics.correlation import (
     score_deviation,
     tied_with_best,
 )
+from trials.record import Cost, EpochResult
 
 
 def test_rank_correlations_in_closed_form():
@@ -91,3 +93,25 @@ def test_rungs_and_retrains_of_records(generated_study):
     deviation, source = score_deviation([rungs])
     assert deviation == 2 * rungs.deviation and source == "between epoch 3 and epoch 7"
     assert score_deviation([])[0] is None
+
+
+@pytest.mark.parametrize("slope", [1.0, 0.3, 0.1])
+def test_a_choice_is_as_sure_as_the_proxies_predict_retrains(slope):
+    """The same designs cannot be told apart, whether it is said of retrains or of the proxies'
+    scores: here costs are equal, so that both rank by accuracy alone."""
+
+    def epoch(accuracy):
+        return EpochResult(epoch=7, losses={}, lr=0.1, seconds=1.0, ap=helpers.equal_ap(accuracy))
+
+    rng = np.random.default_rng(0)
+    records = [
+        helpers.trial_record(
+            number,
+            cost=Cost(params=10**5, macs=10**9),
+            epochs=(epoch(0.2 + 0.03 * number),),
+        )
+        for number in range(11)
+    ]
+    retrained = {n: 0.5 + slope * 0.03 * n + rng.normal(0, 0.01) for n in range(11)}
+    results = comparisons(records, retrained)
+    assert choose_from(records, "macs", score_deviation(results)).tied == results[-1].tied
