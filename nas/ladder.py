@@ -71,6 +71,7 @@ def make_parser() -> ArgumentParser:
 def run(args: Namespace) -> dict:
     """Run the command; returns what --json writes: the verdict as plain data."""
     from analysis.records.load import load_records
+    from nas.search_space.space import has_growth
     from nas.tabular import ladder
     from trials.folders import find_study, read_manifest, study_or_newest
     from trials.hints import command
@@ -111,7 +112,8 @@ def run(args: Namespace) -> dict:
     else:
         path = args.ladder
     verdict = ladder.judge(ladder.Ladder.load(path), records, manifest.objective)
-    ladder.print_verdict(verdict)
+    drawn = manifest.data.path == "synthetic"
+    ladder.print_verdict(verdict, may_grow=has_growth(drawn, manifest.proxies))
     return asdict(verdict)
 
 

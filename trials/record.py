@@ -47,6 +47,13 @@ class Status(StrEnum):
         return self not in (Status.RUNNING, Status.PAUSED)
 
 
+def finds_nothing(ap: Mapping[str, float]) -> str | None:
+    """A note about a model whose APs are all below `MIN_AP`; None for others."""
+    if max(ap.values()) >= MIN_AP:
+        return None
+    return f"AP of all levels is below {MIN_AP:g}: this model finds next to nothing"
+
+
 def mean_ap(ap: Mapping[str, float]) -> float:
     """The accuracy score: mean of easy, medium and hard AP, in [0, 1]."""
     return sum(ap.values()) / len(ap)

@@ -13,9 +13,9 @@ from trials.record import LEVELS, TrialRecord
 
 def trial_row(record: TrialRecord) -> dict[str, object]:
     """One trial as column → value, None where it has none. The sampler's choices come last, under
-    their names in the search space."""
+    their names in the search space, or as params.NAME where that is the name of a column."""
     ap = record.ap or {}
-    return {
+    row: dict[str, object] = {
         "number": record.number,
         "status": record.status.value,
         "source": record.source,
@@ -31,8 +31,11 @@ def trial_row(record: TrialRecord) -> dict[str, object]:
         "rung": record.rung,
         "seconds": round(record.seconds, 3),
         "reason": record.reason,
-        **record.params,
     }
+    choices = {
+        f"params.{key}" if key in row else key: value for key, value in record.params.items()
+    }
+    return row | choices
 
 
 def trials_csv(records: Sequence[TrialRecord], path: Path) -> Path:

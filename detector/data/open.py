@@ -13,7 +13,7 @@ from detector.base.files import is_folder
 from detector.config.recipe import DataChoice
 from detector.data.splits import Subset, fingerprint, stratified
 from detector.data.synthetic.scenes import SyntheticImages
-from detector.data.types import ImageSet
+from detector.data.types import WIDER, WIDER_IMAGE, ImageSet
 from detector.data.wider import layouts, open_part
 
 DEFAULT_FOLDER = Path("data/widerface")
@@ -100,7 +100,9 @@ def open_data(choice: DataChoice, parts: tuple[str, ...] = ("train", "val")) -> 
             warnings.append(f"{root}: no {part} images; continuing without them")
     empty = Subset(opened[parts[0]], [], "none")
     train, val = opened.get("train", empty), opened.get("val", empty)
-    return _split(choice, "WIDER FACE", root, train, val, warnings)
+    is_wider = all(WIDER_IMAGE.fullmatch(label.name) for label in (*train.labels, *val.labels))
+    name = WIDER if is_wider else root.resolve().name
+    return _split(choice, name, root, train, val, warnings)
 
 
 def synthetic_data(choice: DataChoice, train: int = TRAIN_IMAGES, val: int = VAL_IMAGES) -> Data:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -37,6 +38,12 @@ def event_of(name: str) -> str:
 
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
+
+
+WIDER = "WIDER FACE"
+"""The name of that data set."""
+WIDER_IMAGE = re.compile(r"\d+--[^/]+/\d+_[^/]+")
+"""Its images' names, such as 0--Parade/0_Parade_marchingband_1_849.jpg."""
 
 
 def image_key(name: str) -> str:

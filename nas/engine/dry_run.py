@@ -76,7 +76,14 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
     print(first.line(0, "baseline"))
     while len(macs) < min(trials, SAMPLED_DESIGNS):
         queued = warm_start.next_proposal(records)
-        proposal = queued or next_proposal(space, proposer, records)
+        try:
+            proposal = queued or next_proposal(space, proposer, records)
+        except UserError as error:  # the space is exhausted, which ends a search normally
+            if not macs:
+                raise
+            print(f"note: {error}")
+            trials = len(macs)
+            break
         # The sampler is asked once enough of the earlier trials have a result.
         results = len(informative_trials(records))
         independent = queued or by_results or not SAMPLERS[sampler].is_asked(results)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from pathlib import Path
 
 from detector.base.errors import UserError, first_line
 from nas.samplers.features import features
 from nas.samplers.gaussian_process import at_full_budget
-from nas.samplers.prior import MAX_DESIGNS, Prior, Source
+from nas.samplers.prior import MAX_DESIGNS, MIN_DESIGNS, Prior, Source
 from nas.search_space.space import SHORT, SPACES
 from trials.folders import read_manifest, study_folders
 from trials.record import Cost
@@ -16,10 +17,12 @@ from trials.stored import Manifest
 
 PRIOR = "prior.json"
 MAX_STUDIES = 8
-"""Studies that are read, the newest of those that fit."""
+"""Studies that count, the newest of those that fit."""
 
 
-def learn_prior(runs_dir: Path, data_name: str, proxies: str) -> Prior | None:
+def learn_prior(
+    runs_dir: Path, data_name: str, proxies: str, without: str | None = None
+) -> Prior | None:
     """What the studies in `runs_dir` and the shipped tables say about designs on such images.
 
     Prints what it learnt from, or which study it could not read.
@@ -28,8 +31,9 @@ def learn_prior(runs_dir: Path, data_name: str, proxies: str) -> Prior | None:
         data_name: of the images; studies of others are left out.
         proxies: short or long, as in `Manifest`; studies of the other kind are left out. Short
             ones favour what learns fast, and say nothing about long ones (docs/samplers.md).
+        without: a study that does not count, as the search knows its results already.
     """
-    sources = list(_studies(runs_dir, data_name, proxies))
+    sources = list(itertools.islice(_studies(runs_dir, data_name, proxies, without), MAX_STUDIES))
     if proxies == SHORT:
         sources += _tables(data_name)
     prior = Prior.fit(sources)
@@ -50,11 +54,16 @@ def stored_prior(folder: Path, manifest: Manifest) -> Prior | None:
     return Prior.load(folder / PRIOR) if manifest.learnt_from else None
 
 
-def _studies(runs_dir: Path, data_name: str, proxies: str) -> Iterator[Source]:
+def _studies(runs_dir: Path, data_name: str, proxies: str, without: str | None) -> Iterator[Source]:
+    """Studies with enough designs, the newest first. The result of a design with its recipe counts
+    once: later ones may be copies of it (`--from-study`, or the same seed), by which a model would
+    seem to predict designs that it has not seen."""
     from analysis.records.load import load_records
 
-    manifests = []
+    manifests, seen = [], set[str]()
     for folder in study_folders(runs_dir):
+        if folder.name == without:
+            continue
         try:
             manifest = read_manifest(folder)
         except UserError as error:
@@ -62,7 +71,7 @@ def _studies(runs_dir: Path, data_name: str, proxies: str) -> Iterator[Source]:
             continue
         if (manifest.data_name, manifest.proxies) == (data_name, proxies):
             manifests.append((manifest.created, folder))
-    for _, folder in sorted(manifests, reverse=True)[:MAX_STUDIES]:
+    for _, folder in sorted(manifests, reverse=True):
         try:
             records = load_records(folder)
         except UserError as error:
@@ -72,12 +81,14 @@ def _studies(runs_dir: Path, data_name: str, proxies: str) -> Iterator[Source]:
             record
             for record in records
             if record.number and record.params and record.last_evaluation is not None
+            if not record.reused and record.identity not in seen
         ][-MAX_DESIGNS:]
+        seen.update(record.identity for record in trained)
         results = [
             {e.epoch: e.accuracy_score for e in r.epochs if e.accuracy_score is not None}
             for r in trained
         ]
-        if trained:
+        if len(trained) >= MIN_DESIGNS:
             rows = [features(r.detector, r.recipe, r.cost) for r in trained]
             yield Source(name=folder.name, features=rows, accuracy=at_full_budget(results))
 

@@ -27,6 +27,21 @@ def epochs_expected(trials: int, rungs: Sequence[int], eta: float) -> float:
     return total
 
 
+def epochs_of_search(
+    records: Sequence[TrialRecord], trials: int, rungs: Sequence[int], eta: float, more: float = 1.0
+) -> float:
+    """`epochs_expected` of a search in which some records are results of another study, which take
+    no epochs.
+
+    Args:
+        more: factor of the epochs of each design.
+    """
+    reused = [record.number for record in records if record.reused]
+    designs = trials - sum(number > 0 for number in reused)
+    baseline = 0 if 0 in reused else rungs[-1]
+    return baseline + more * (epochs_expected(designs, rungs, eta) - rungs[-1])
+
+
 def certain_epochs(records: Sequence[TrialRecord], unsampled: int, rungs: Sequence[int]) -> int:
     """Epochs that a search still trains whatever is promoted: its running segments, and the first
     rung of the `unsampled` designs that are still to come."""
@@ -39,9 +54,10 @@ def certain_epochs(records: Sequence[TrialRecord], unsampled: int, rungs: Sequen
 def epochs_to_promote(
     records: Sequence[TrialRecord], trials: int, unsampled: int, rungs: Sequence[int], eta: float
 ) -> float:
-    """Epochs that promotions may take so that a search takes `epochs_expected` in all."""
+    """Epochs that promotions may take so that a search takes `epochs_of_search` in all."""
     spent = sum(record.epochs_spent for record in records)
-    return epochs_expected(trials, rungs, eta) - spent - certain_epochs(records, unsampled, rungs)
+    expected = epochs_of_search(records, trials, rungs, eta)
+    return expected - spent - certain_epochs(records, unsampled, rungs)
 
 
 def rung_reached(record: TrialRecord, rungs: Sequence[int]) -> int:

@@ -121,8 +121,9 @@ def _new_study(
     space_for_caches(shared_images(studied, data), folder / CACHE).check()
     sampler = options.sampler or DEFAULT
     prior = None
+    from_study = options.from_study and options.from_study.partition(":")[0]
     if options.prior and SAMPLERS[sampler].uses_prior:
-        prior = learn_prior(options.runs_dir, data.name, proxies)
+        prior = learn_prior(options.runs_dir, data.name, proxies, without=from_study)
     manifest = Manifest(
         name=name,
         space=space.name,
@@ -216,12 +217,17 @@ def check_unchanged(options: SearchOptions, manifest: Manifest, space: SearchSpa
     if manifest.space_hash != space_hash(space.path, manifest.proxies):
         import difflib
 
+        if manifest.space != space.name:
+            raise UserError(
+                f"study {manifest.name} is of space {manifest.space}, not of {space.name}; give "
+                "that one with --space, or another --study"
+            )
         before = manifest.space_text.splitlines()
         now = space.path.read_text(encoding="utf-8").splitlines()
         changed = [
             line
             for line in difflib.unified_diff(before, now, lineterm="", n=0)
-            if line[:1] in "+-" and line[:3] not in ("+++", "---")
+            if line[:1] in "+-" and line[:3] not in ("+++", "---") and line[1:2] != "#"
         ]
         raise UserError(
             f"study {manifest.name} was started with another {space.name} space; the first "

@@ -65,6 +65,16 @@ class SearchOptions:
             raise UserError("--full-recipe: needs --rounds 2 or more; add that, or leave it out")
         if self.trials is not None and self.trials < 1:
             raise UserError(f"--trials {self.trials}: must be at least 1")
+        from nas.samplers.proposer import SAMPLERS
+
+        for flag, value, known in (
+            ("sampler", self.sampler, SAMPLERS),
+            ("scheduler", self.scheduler, ("halving", "none")),
+            ("proxies", self.proxies, ("auto", "short", "long")),
+            ("device", self.device, ("auto", "cpu", "cuda")),
+        ):
+            if value is not None and value not in known:
+                raise UserError(f"--{flag} {value}: is not one of {', '.join(known)}")
         if self.max_failures is not None and not 0 <= self.max_failures <= 1:
             raise UserError(f"--max-failures {self.max_failures:g}: must be between 0 and 1")
 

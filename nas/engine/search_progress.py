@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from nas.engine.halving import certain_epochs, epochs_expected, target_epoch
+from nas.engine.halving import certain_epochs, epochs_expected, epochs_of_search, target_epoch
 from nas.terminal.format import duration
 from nas.terminal.progress_bars import live_console, print_dated
 from trials.names import describe
@@ -181,7 +181,7 @@ class SearchProgress:
         if len(results) >= ENOUGH_RESULTS:
             more = max(1.0, sum(len(r.epochs) for r in results) / len(results) / per_design)
         trained = sum(r.epochs_spent for r in records)
-        expected = rungs[-1] + driver.trials * per_design * more - trained
+        expected = epochs_of_search(records, driver.trials, rungs, eta, more) - trained
         unsampled = max(0, driver.trials - driver.num_sampled())
         return max(expected, certain_epochs(records, unsampled, rungs))
 

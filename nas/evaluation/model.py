@@ -37,7 +37,8 @@ from nas.terminal import tta_flags
 from nas.tracking.runs import track_evaluation
 from trials.hints import command
 from trials.objective import Objective
-from trials.record import mean_ap
+from trials.record import finds_nothing, mean_ap
+from trials.stored import Origin, read_metrics
 from trials.tracking.mlflow_store import check_store
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ def evaluate_model(options: EvaluateOptions) -> dict:
     check_store(options.tracking_uri, model.origin.space if model.origin else None)
     scored = score(model, options)
     result = scored.result
-    folder = model.model.folder if model.model else None
+    # a graph's result is not that of the weights beside it
+    folder = model.model.folder if model.model and options.model.model is None else None
     if folder is not None and not os.access(folder, os.W_OK):
         print(f"note: not kept for reports, as {folder} is read-only for this user")
     elif folder is not None and options.settings == Evaluation():
@@ -129,7 +131,7 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
     beside = beside_of(model, options.beside, options.model.runs_dir)
     print_wrapped(f"model: {model.title} ({model.description})", "  ")
     print(f"  {model.path}")
-    path, line = resolve_val_data(options.data, model.origin)
+    path, line = resolve_val_data(options.data, _origin_of(model))
     print(line)
     images = open_val(path)
     lists = find_official_lists(options.ground_truth, path)
@@ -169,6 +171,8 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
         "ground_truth": faces_text,
     }
     print_ap(ap)
+    if note := finds_nothing(ap):
+        print(f"note: {note}")
     if options.coco:
         coco = result["coco"] = coco_ap(
             {name: coco_rows(faces) for name, faces in detections.items()}, images.labels
@@ -181,6 +185,15 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
         shown = result["beside"] = _beside(beside, other_latency, objective, path)
         print_beside(shown, latency.median_ms)
     return Scored(result=result, predictions=predictions, images=images, truth=truth)
+
+
+def _origin_of(model: Subject) -> Origin | None:
+    """Where a model comes from; of an exported one, where the model that it lies beside does."""
+    folder = model.model.folder if model.model else None
+    if model.origin is not None or folder is None:
+        return model.origin
+    metrics = read_metrics(folder)
+    return metrics.origin if metrics else None
 
 
 def settings_text(settings: Evaluation) -> str:

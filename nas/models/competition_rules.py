@@ -13,6 +13,7 @@ from pathlib import Path
 from detector.base.files import is_file, sha256_of
 from detector.base.struct import Struct
 from detector.config.recipe import Recipe
+from detector.data.types import WIDER
 from detector.weights.pretrained import (
     MOBILENET_V1_FILE,
     MOBILENET_V1_SHA256,
@@ -218,6 +219,8 @@ def _own_data(origin: Origin) -> Verdict:
         f"trained on {origin.images:,} images of {origin.data.path} ({fraction}{holdout}, "
         f"fingerprint {origin.data_fingerprint}) and nothing else"
     )
+    if origin.data_name != WIDER:
+        return None, f"{evidence}; the images do not have WIDER FACE's names"
     if origin.images > MAX_SHARE * TRAIN_IMAGES:
         return False, (
             f"{evidence}; that is more than a third of the train images "

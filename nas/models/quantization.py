@@ -12,6 +12,7 @@ import numpy as np
 from detector.base.errors import UserError
 from detector.config.recipe import DataChoice, Evaluation
 from nas.models.model_folder import Model
+from trials.record import finds_nothing
 
 if TYPE_CHECKING:
     from detector.data.open import Data
@@ -99,6 +100,8 @@ def quantize_model(model: Model, path: Path, data: Data, max_loss: float) -> Int
             max_loss,
             lambda line: print(f"  {line}", flush=True),
         )
+        if note := finds_nothing(found.ap_before):
+            print(f"note: {note}, so that the comparison says nothing")
         times = latencies(
             {"float": load_exported(path, 1), "int8": load_exported(unchecked, 1)}, (SIZE, SIZE)
         )

@@ -11,6 +11,7 @@ from nas.models.model_folder import WEIGHTS, last_retrained
 from nas.retraining.candidate import Candidate
 from nas.retraining.options import RetrainOptions
 from trials.hints import command
+from trials.record import finds_nothing
 from trials.stored import Metrics
 
 
@@ -58,6 +59,8 @@ def print_result(candidate: Candidate, metrics: Metrics) -> None:
         levels = "  ".join(f"{level} {value:.4f}" for level, value in metrics.ap.items())
         mean = f"mean {metrics.accuracy_score:.4f}"
         print_wrapped(f"hold-out, original image size: AP {levels}  {mean}", "  ")
+        if note := finds_nothing(metrics.ap):
+            print_wrapped(f"note: {note}; train longer, or check the labels", "  ")
         if metrics.score is not None:
             print(
                 f"score on the hold-out: {metrics.score:.4f} (speed "

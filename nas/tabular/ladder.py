@@ -251,7 +251,7 @@ def judge(ladder: Ladder, records: Sequence[TrialRecord], objective: Objective) 
     )
 
 
-def print_verdict(verdict: Verdict) -> None:
+def print_verdict(verdict: Verdict, may_grow: bool) -> None:
     """The verdict as a table of at most 80 columns, and its bias in words."""
 
     def interval(tau) -> str:
@@ -288,9 +288,15 @@ def print_verdict(verdict: Verdict) -> None:
         f"{'' if sure else '; may be none'})."
     )
     print(
-        "To rank trials by what full trainings are expected to reach, give the space\n"
+        "To rank trials by what full trainings are expected to reach, give the space"
+        if may_grow
+        else "Full trainings add to what the proxies reach (a space's objective has growth for\n"
+        "short proxies of photographs only)"
+    )
+    print(
         f"  objective: {{growth: {{base: {line.base:.2f}, per_decade: {line.per_decade:.2f}}}}}\n"
-        f"beside its other keys (standard error of per_decade {line.error:.2f})."
+        f"{'beside its other keys ' if may_grow else ''}"
+        f"(standard error of per_decade {line.error:.2f})."
     )
 
 

@@ -26,7 +26,13 @@ Version = tuple[str, Mapping[str, str]]
 
 
 def register(
-    uri: str, run: str, folder: Path, tags: Mapping[str, object], *, champion: bool = False
+    uri: str,
+    run: str,
+    folder: Path,
+    tags: Mapping[str, object],
+    *,
+    champion: bool = False,
+    nothing: str | None = None,
 ) -> str:
     """Log the model in `folder` to `run` and register it as a new version of NAME.
 
@@ -38,6 +44,7 @@ def register(
         run: id of the run.
         tags: of the version; `score`, `data_name` and those of COMPARABLE decide on its aliases.
         champion: the model becomes the champion whatever its score.
+        nothing: why the model gets no alias unless that is asked for, see `finds_nothing`.
 
     Returns:
         One line: the version, and which aliases it has; or why it is not registered.
@@ -88,6 +95,8 @@ def register(
         champion=current,
         requested=champion,
     )
+    if nothing and not champion:
+        aliases, reason = [], f"no {CHAMPION}: {nothing}"
     for alias in aliases:
         store.set_registered_model_alias(NAME, alias, version.version)
     return f"MLflow: {NAME} version {version.version}, {reason}"

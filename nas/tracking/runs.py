@@ -13,7 +13,7 @@ from detector.base.files import sha256_of
 from detector.config.recipe import Recipe
 from trials.folders import read_manifest
 from trials.hints import command
-from trials.record import LEVELS
+from trials.record import LEVELS, finds_nothing
 from trials.stored import METRICS, Manifest, Metrics, Origin, Retrain
 from trials.tracking.linked_run import LinkedRun, Result, RunFacts
 from trials.tracking.study_view import DataFacts, MlflowView, StudyFacts
@@ -189,7 +189,16 @@ class RetrainRun(contextlib.AbstractContextManager):
                 files=[folder / METRICS, folder / CONFIG],
                 trial_tags={"retrain_score": metrics.score},
             ),
-            after=lambda run: print(register(self._uri, run, folder, tags, champion=champion)),
+            after=lambda run: print(
+                register(
+                    self._uri,
+                    run,
+                    folder,
+                    tags,
+                    champion=champion,
+                    nothing=finds_nothing(metrics.ap) if metrics.ap else None,
+                )
+            ),
         )
 
 

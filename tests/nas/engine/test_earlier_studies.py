@@ -8,7 +8,7 @@ import pytest
 
 from detector.base.errors import UserError
 from detector.data.open import open_data
-from nas.engine.earlier_studies import PRIOR, learn_prior, stored_prior
+from nas.engine.earlier_studies import MAX_STUDIES, PRIOR, learn_prior, stored_prior
 from nas.engine.gate import evaluate_cost
 from nas.engine.open_study import open_study
 from nas.engine.options import SearchOptions
@@ -29,17 +29,19 @@ def space():
 def earlier(tmp_path, space):
     """Function: name → a study whose accuracy rises with the width of the neck."""
 
-    def make(name, count=30, data_name="synthetic", proxies="short"):
+    def make(
+        name, count=30, data_name="synthetic", proxies="short", sampled_as=None, source="sampled"
+    ):
         manifest = replace(helpers.manifest(), name=name, data_name=data_name, proxies=proxies)
         study = Study.create(tmp_path, name, manifest)
         for number in range(count):
-            params = space.suggest(RandomTrial(f"{name} {number}"))
+            params = space.suggest(RandomTrial(f"{sampled_as or name} {number}"))
             record = evaluate_cost(space, params).record(number, space.objective)
             accuracy = 0.002 * record.detector.neck.width + 0.1
             result = EpochResult(
                 epoch=4, losses={}, lr=0.1, seconds=1.0, ap=helpers.equal_ap(accuracy)
             )
-            record = record.evolve(epochs=(result,), status=Status.COMPLETED)
+            record = record.evolve(epochs=(result,), status=Status.COMPLETED, source=source)
             study.add(record, space.distributions(record.params))
         return study
 
@@ -81,6 +83,30 @@ def test_short_proxies_and_long_ones_say_nothing_about_each_other(earlier, tmp_p
     assert learn_prior(tmp_path, "WIDER FACE", "long").sources == ("lasting (29 designs)",)
     short = learn_prior(tmp_path, "WIDER FACE", "short").sources
     assert short == ("brief (29 designs)", "table.json (96 designs)")
+
+
+def test_a_result_counts_once(earlier, tmp_path):
+    """However many studies have it; otherwise a model would predict copies of what it was fitted
+    to, and noise would explain itself."""
+    earlier("one")
+    earlier("two", sampled_as="one")  # created at the same time: the later name counts as newer
+    assert learn_prior(tmp_path, "synthetic", "short").sources == ("two (29 designs)",)
+    assert learn_prior(tmp_path, "synthetic", "short", without="two").sources == (
+        "one (29 designs)",
+    )
+
+
+def test_results_of_other_studies_are_not_a_studys_own(earlier, tmp_path):
+    earlier("one")
+    earlier("two", sampled_as="one", source="study one, trial 1")
+    assert learn_prior(tmp_path, "synthetic", "short").sources == ("one (29 designs)",)
+
+
+def test_small_studies_do_not_hide_a_large_one(earlier, tmp_path):
+    earlier("large")
+    for number in range(MAX_STUDIES):
+        earlier(f"small-{number}", count=5)
+    assert learn_prior(tmp_path, "synthetic", "short").sources == ("large (29 designs)",)
 
 
 def test_nothing_to_learn_from(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Promotions at rungs: exact cases, and a property of random studies."""
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -84,6 +85,17 @@ def test_higher_rungs_first():
     low = [record(i, [0.9]) for i in range(1, 7)]
     high = [record(i, [0.95, 0.2]) for i in range(7, 10)]
     assert halving.promotable([*low, *high], RUNGS, eta=3).number == 7
+
+
+def test_results_of_other_studies_take_no_epochs():
+    """5 new designs of 8: 1 epoch each, a third of them 2 more, a ninth 6 more, and the baseline."""
+    per_design = 1 + 2 / 3 + 6 / 9
+    known = [replace(record(n, [0.5, 0.5, 0.5]), source="study a, trial 1") for n in (1, 2, 3)]
+    assert halving.epochs_of_search([], 8, RUNGS, 3) == pytest.approx(9 + 8 * per_design)
+    assert halving.epochs_of_search(known, 8, RUNGS, 3) == pytest.approx(9 + 5 * per_design)
+    known.append(replace(record(0, [0.5, 0.5, 0.5]), source="study a, trial 0"))
+    assert halving.epochs_of_search(known, 8, RUNGS, 3) == pytest.approx(5 * per_design)
+    assert halving.epochs_to_promote(known, 8, 5, RUNGS, 3) == pytest.approx(5 * (per_design - 1))
 
 
 def test_promoted_trials_keep_their_rank_at_the_rung():
