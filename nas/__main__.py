@@ -101,10 +101,10 @@ def main(argv: list[str] | None = None, prog: str = "retina-nas") -> int:
     if name == "--print-completion":
         return _print_completion(rest)
     if name not in COMMANDS:
-        print(
-            f"error: {name!r} is not a command of {prog}; choose from {', '.join(COMMANDS)}",
-            file=sys.stderr,
-        )
+        from detector.base.errors import did_you_mean
+
+        hint = did_you_mean(name, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
+        print(f"error: {name!r} is not a command of {prog}; {hint}", file=sys.stderr)
         return 2
     from detector.base import cli
 

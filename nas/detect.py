@@ -7,9 +7,10 @@ import sys
 from argparse import ArgumentParser, Namespace
 from pathlib import Path
 
-from detector.base.errors import UserError
+from detector.base.errors import UserError, disk_full
 from detector.config.recipe import Evaluation
 from nas.terminal import cli, tta_flags
+from nas.terminal.format import number_of
 from trials.hints import BUILT_IN_DATA
 
 DESCRIPTION = """\
@@ -159,12 +160,15 @@ def run(args: Namespace) -> dict:
                 bar.update(done, len(sources))
     except OSError as error:
         raise UserError(
-            f"--output {args.output}: cannot be written ({error.strerror}); free some "
-            "space or choose another folder"
+            f"--output {args.output}: cannot be written ({error.strerror}); choose another folder"
+            + (", or free some space" if disk_full(error) else "")
         ) from error
     for note in notes:
         print(f"note: {note}")
-    print(f"{args.output}: {sum(faces.values()):,} faces in {len(faces):,} of {count:,} files")
+    total = sum(faces.values())
+    print(
+        f"{args.output}: {number_of(total, 'face')} in {len(faces):,} of {number_of(count, 'file')}"
+    )
     result = {
         "model": model.title,
         "output": str(args.output),
@@ -181,10 +185,13 @@ def run(args: Namespace) -> dict:
             print(f"{fault}:\n  " + "\n  ".join(lines))
     if unreadable or undrawn:
         counts = [
-            f"{len(lines)} of {count} files {what}" for what, lines in faults.items() if lines
+            f"{len(lines)} of {number_of(count, 'file')} {what}"
+            for what, lines in faults.items()
+            if lines
         ]
+        others = "; all others were processed" if len(faces) else ""
         raise cli.PartialFailure(
-            f"{' and '.join(counts)}; all others were processed",
+            f"{' and '.join(counts)}{others}",
             result,
         )
     return result

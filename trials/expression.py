@@ -5,14 +5,13 @@ evaluated. Never run as Python: only what is listed here is known. Imports numpy
 from __future__ import annotations
 
 import ast
-import difflib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache, reduce
 from typing import Any
 
-from detector.base.errors import ConfigError, first_line
+from detector.base.errors import ConfigError, did_you_mean, first_line
 from detector.base.plugins import checked_new, plugin_faults
 from detector.metrics.levels import LEVELS
 
@@ -330,9 +329,8 @@ class _Reader:
             return self._refuse(node, f"{name} is a function; write {name}(…)")
         if name in NAMES:
             return self._refuse(node, f"{name} is a number, not a function; use *")
-        close = difflib.get_close_matches(name, (*NAMES, *FUNCTIONS), n=1)
-        hint = f"did you mean {close[0]}? " if close else ""
-        return self._refuse(node, f"{name} is unknown; {hint}{_shown()}")
+        hint = did_you_mean(name, (*NAMES, *FUNCTIONS))
+        return self._refuse(node, f"{name} is unknown; {hint}{' ' * bool(hint)}{_shown()}")
 
     def _refuse(self, node: ast.expr, message: str) -> ConfigError:
         before = self._text.encode()[: node.col_offset]  # offsets count bytes

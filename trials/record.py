@@ -254,6 +254,18 @@ class TrialRecord(Struct):
                 del plain[key]
         return plain
 
+    def __repr__(self) -> str:
+        """In one line, for notebooks; `to_dict` has all of it."""
+        from trials.names import describe
+
+        parts = [f"trial {self.number}: {self.status.value}"]
+        if self.score is not None:
+            parts.append(f"score {self.score:.3f}")
+        if self.ap is not None:
+            parts.append("AP " + " / ".join(f"{self.ap[level]:.3f}" for level in LEVELS))
+        parts.append(f"{self.cost.macs / 1e9:.3f} G MACs")
+        return f"<{', '.join(parts)}, {describe(self.detector)}>"
+
     def why_nothing_learned(self, until: int | None = None) -> str | None:
         """Why the trial has learned nothing by its last evaluation, in one line: its APs are all
         below `MIN_AP`, or its loss grew by more than `MAX_LOSS_GROWTH`. None if it has learned

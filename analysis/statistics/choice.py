@@ -28,7 +28,8 @@ class Choice:
     tied_candidates: int
     """How many of the candidates, from the first one on, are among these; 0 if it stands out."""
     probability: float | None
-    """That the first candidate is the best of all considered trials; None where unknown."""
+    """That the first candidate is the best of all considered trials; None where unknown, or where
+    it is the only one."""
 
     @property
     def best(self) -> TrialRecord:
@@ -41,6 +42,8 @@ class Choice:
             cost_is_measured: whether the score counts a latency.
             mark: how tied candidates are marked where the sentence is shown, such as " (=)".
         """
+        if self.considered == 1:
+            return "there is no other one to compare it with"
         if self.deviation is None:
             return (
                 "whether scores differ significantly is unknown: too few designs, or all alike, "
@@ -73,7 +76,7 @@ def choose_from(
     candidates = sorted((on_front | {best.number: best}).values(), key=rank)
     deviation, source = score_deviation
     tied, tied_candidates, probability = 0, 0, None
-    if deviation is not None:
+    if deviation is not None and len(completed) > 1:
         scores = np.array([r.score for r in completed], dtype=float)
         tied = tied_with_best(scores, deviation)
         probability = probability_of_best(scores, deviation)

@@ -138,6 +138,7 @@ class Comparison:
     """Of `considered`, those whose score at the high budget, predicted from the low one, does not
     differ significantly from the best; 0 where unknown."""
     considered: int
+    """The trials that have learned something."""
     seed: int = 0
     """Of the bootstrap."""
 
@@ -201,9 +202,10 @@ def compare(
     both = sorted(set(x) & set(y))
     xs, ys = np.array([x[n] for n in both]), np.array([y[n] for n in both])
     slope, intercept, deviation = fit_line(xs, ys)
+    able = [n for n in sorted(x) if records[n].why_nothing_learned() is None] or sorted(x)
     tied, spread, low_spread = 0, math.nan, math.nan
     if deviation >= 0:
-        accuracy = {n: slope * x[n] + intercept for n in sorted(x)}
+        accuracy = {n: slope * x[n] + intercept for n in able}
         scores = {n: records[n].score_at(accuracy[n]) for n in accuracy}
         best = max(scores, key=lambda n: scores[n])
         spread = abs(records[best].score_slope(accuracy[best])) * deviation
@@ -222,7 +224,7 @@ def compare(
         spread,
         low_spread,
         tied,
-        len(x),
+        len(able),
         seed,
     )
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NoReturn
 
-from detector.base.errors import UserError
+from detector.base.errors import UserError, did_you_mean
 from detector.base.files import file_error, is_folder, write_text
 from detector.base.output import safe_output
 from detector.base.plugins import load_plugins
@@ -59,7 +59,13 @@ class Parser(argparse.ArgumentParser):
     """argparse with one-line errors (without the usage, which --help shows)."""
 
     def error(self, message: str) -> NoReturn:
-        raise UserError(f"{self.prog}: {message}; see {self.prog} --help")
+        hint = ""
+        if message.startswith("unrecognized arguments: --"):
+            flag = message.split()[2].partition("=")[0]
+            hint = did_you_mean(flag, self._option_string_actions)
+        raise UserError(
+            f"{self.prog}: {message}; {hint + ' ' if hint else ''}see {self.prog} --help"
+        )
 
 
 class _HelpFormatter(argparse.HelpFormatter):

@@ -1,6 +1,8 @@
 """Errors, those above all that the user of a command can cause and fix."""
 
+import difflib
 import errno
+from collections.abc import Iterable
 
 
 class UserError(Exception):
@@ -48,6 +50,12 @@ def out_of_memory(error: BaseException) -> bool:
 def size_text(count: float) -> str:
     """A number of bytes for people: 5_200_000 → "5.2 MB"."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """ "did you mean WORD?" if one of the known words is like it, else ""."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"did you mean {close[0]}?" if close else ""
 
 
 def first_line(error: BaseException) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import enum
 import types
 import typing
@@ -11,7 +10,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Self
 
-from detector.base.errors import ConfigError
+from detector.base.errors import ConfigError, did_you_mean
 
 _SCALARS = frozenset({int, float, str, bool, type(None)})
 Reader = Callable[[typing.Any, str], typing.Any]
@@ -41,8 +40,7 @@ class Struct:
         readers = _readers(cls)  # type: ignore[arg-type]  # classes are hashable: python/mypy#11470
         if not data.keys() <= readers.keys():
             key = next(key for key in data if key not in readers)
-            close = difflib.get_close_matches(str(key), readers, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(readers)}"
+            hint = did_you_mean(str(key), readers) or f"known keys: {', '.join(readers)}"
             raise ConfigError(f"{prefix}{key}: unknown key; {hint}")
         required = _required(cls)  # type: ignore[arg-type]
         if not required <= data.keys():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from detector.base.errors import UserError
+from detector.base.errors import UserError, did_you_mean
 from detector.base.files import exists, is_folder
 
 SHIPPED = Path(__file__).resolve().parents[2] / "search_spaces"
@@ -46,4 +46,7 @@ def find_file(name: str | Path, kind: Kind) -> Path:
     known = ", ".join(file.stem for file in files)
     if path.suffix in (".yaml", ".yml", ".json") or len(path.parts) > 1:
         raise UserError(f"{name}: no such file; give another one, or a {kind} by name: {known}")
-    raise UserError(f"{kind} {str(name)!r} is unknown; there are {known}")
+    hint = did_you_mean(str(name), [file.stem for file in files])
+    raise UserError(
+        f"{kind} {str(name)!r} is unknown; {f'{hint} There' if hint else 'there'} are {known}"
+    )

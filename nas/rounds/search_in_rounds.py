@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError, disk_full, first_line
+from detector.base.files import is_file
 from nas.engine.options import SearchOptions
 from nas.engine.start_search import start_search
 from nas.retraining.candidate import Candidate, choose_candidate, full_recipe, limit_crop_size
@@ -16,7 +17,15 @@ from nas.rounds.budgets import Budget, budgets, designs
 from trials.hints import command
 from trials.names import describe
 from trials.record import TrialRecord, learned
-from trials.stored import PROGRESS, ROUNDS, Metrics, ProgressFile, Round, RoundsFile
+from trials.stored import (
+    PROGRESS,
+    ROUNDS,
+    Metrics,
+    ProgressFile,
+    Round,
+    RoundsFile,
+    read_metrics,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -178,6 +187,26 @@ class Rounds:
                 raise
             print(f"note: trial {record.number} is left out of this round: {first_line(error)}")
 
+    def _earlier_trainings(self) -> dict[int, Metrics]:
+        """Full trainings of an earlier run or of nas.retrain that are like those of the last round,
+        by trial. They do not choose who is trained, so that a resumed run chooses the same."""
+        from nas.models.model_folder import WEIGHTS
+
+        found = {}
+        for record in self._records:
+            candidate, options = self._candidate(record, len(self._budgets))
+            metrics = read_metrics(candidate.folder)
+            if (
+                metrics is not None
+                and metrics.ap is not None
+                and metrics.design == record.design
+                and metrics.recipe == full_recipe(candidate, options)
+                and metrics.origin.data_fingerprint == self._manifest.data_fingerprint
+                and is_file(candidate.folder / WEIGHTS)
+            ):
+                found[record.number] = replace(metrics, folder=str(candidate.folder))
+        return found
+
     def _speeds(self) -> np.ndarray:
         import numpy as np
 
@@ -210,7 +239,7 @@ class Rounds:
         from nas.study.summary import refresh_report
 
         by_number = {record.number: record for record in self._records}
-        last = self._metrics[-1]
+        last = self._metrics[-1] = self._earlier_trainings() | self._metrics[-1]
         objective = self._manifest.objective
 
         def score(number: int) -> float:

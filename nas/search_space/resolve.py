@@ -6,12 +6,11 @@ or of a rule in DERIVED from which several fields follow.
 
 from __future__ import annotations
 
-import difflib
 import re
 import typing
 from dataclasses import replace
 
-from detector.base.errors import ConfigError
+from detector.base.errors import ConfigError, did_you_mean
 from detector.base.struct import Struct
 from detector.config.backbones import BACKBONES, level_rows, published_backbone, scaled, spread
 from detector.config.detector import Backbone, Detector
@@ -85,8 +84,7 @@ def check_setting(setting: str, in_bundle: bool = False) -> None:
         )
     known = sorted(_SETTINGS) if in_bundle else _SCALAR_SETTINGS
     if setting not in known:
-        close = difflib.get_close_matches(setting, known, n=1)
-        hint = f"did you mean {close[0]}?" if close else f"known settings: {', '.join(known)}"
+        hint = did_you_mean(setting, known) or f"known settings: {', '.join(known)}"
         raise ConfigError(f"there is no setting {setting}; {hint}")
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 from dataclasses import replace
 
 from detector.architecture.cost import cost
-from detector.base.errors import ConfigError, UserError
+from detector.base.errors import ConfigError, UserError, did_you_mean
 from detector.base.yaml_file import Document
 from detector.config.detector import NECKS_WITHOUT_WIDTH, Detector
 from detector.config.presets import load_preset, section
@@ -46,8 +45,7 @@ def check_keys(document: Document) -> None:
     """Raise a UserError for an unknown key, or a required one that is missing."""
     for key in document.data:
         if key not in KEYS:
-            close = difflib.get_close_matches(str(key), KEYS, n=1)
-            hint = f"did you mean {close[0]}?" if close else f"known keys: {', '.join(KEYS)}"
+            hint = did_you_mean(str(key), KEYS) or f"known keys: {', '.join(KEYS)}"
             raise document.error((str(key),), f"unknown key; {hint}")
     for key in _REQUIRED:
         if document.data.get(key) is None:
@@ -209,10 +207,7 @@ def _condition(
     if parent not in dimensions:
         if parent in entries:
             raise ConfigError(f"when: {parent} is listed further down; move it above this one")
-        close = difflib.get_close_matches(parent, dimensions, n=1)
-        hint = (
-            f"did you mean {close[0]}?" if close else f"above are {', '.join(dimensions) or 'none'}"
-        )
+        hint = did_you_mean(parent, dimensions) or f"above are {', '.join(dimensions) or 'none'}"
         raise ConfigError(f"when: there is no dimension {parent}; {hint}")
     possible = dimensions[parent].values()
     if possible is None:

@@ -137,11 +137,7 @@ def summarise(study: Study, view: StudyView, flags: Mapping[str, object]) -> dic
         ", ".join(f"{value} {key}" for key, value in result["trials"].items() if value)
         + f"; {result['epochs']} epochs trained"
     )
-    best = result["best"]
-    print_wrapped(
-        f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
-        + (f"; the baseline has {result['baseline']['score']:.3f}" if result["baseline"] else "")
-    )
+    print_wrapped(_best_line(result["best"], result["baseline"]))
     if note := study.manifest.objective.growth_note:
         print_wrapped(note)
     for note in learning_notes(records):
@@ -195,6 +191,13 @@ def spread_warning(completed: list[TrialRecord]) -> str | None:
         f"{cost:.3f} through cost: cost decides the ranking; give the proxies more epochs or more "
         "images"
     )
+
+
+def _best_line(best: Mapping, baseline: Mapping | None) -> str:
+    text = f"best score {best['score']:.3f}: trial {best['number']} ({best['describe']})"
+    if best["number"] == 0:
+        return f"{text}, which is the baseline: no design of this search is better"
+    return text + (f"; the baseline has {baseline['score']:.3f}" if baseline else "")
 
 
 def print_trials(records: Sequence[TrialRecord], title: str) -> None:

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 
+def number_of(number: int, thing: str) -> str:
+    """ "1 face", "2 faces"."""
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
 def count(value: float) -> str:
     """426608 → "0.427 M", 1029700000 → "1.030 G"."""
     for factor, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):

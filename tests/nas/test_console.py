@@ -62,8 +62,21 @@ def test_version(capsys):
 def test_an_unknown_command_is_one_line(capsys):
     assert main(["serch"]) == 2
     out, error = capsys.readouterr()
-    assert out == "" and error.count("\n") == 1
-    assert error.startswith("error: 'serch' is not a command of retina-nas; choose from search, ")
+    assert (out, error) == (
+        "",
+        "error: 'serch' is not a command of retina-nas; did you mean search?\n",
+    )
+    main(["fly"])
+    assert capsys.readouterr().err.startswith(
+        "error: 'fly' is not a command of retina-nas; choose from search, "
+    )
+
+
+def test_a_mistyped_flag_has_a_hint(capsys):
+    assert main(["search", "--space", "quick", "--trails", "4"]) == 2
+    assert "unrecognized arguments: --trails 4; did you mean --trials? see" in (
+        capsys.readouterr().err
+    )
 
 
 def test_only_the_chosen_command_is_imported():

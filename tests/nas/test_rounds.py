@@ -18,6 +18,7 @@ from detector.config.recipe import Recipe
 from nas import search
 from nas.engine.options import SearchOptions
 from nas.models.model_folder import WEIGHTS
+from nas.retraining.candidate import full_recipe
 from nas.rounds.budgets import Budget, budgets, designs
 from nas.rounds.search_in_rounds import Rounds, search_in_rounds
 from nas.study.storage import Study
@@ -130,6 +131,29 @@ def test_the_last_round_decides(study, trained, capsys):
     table = out[out.index("trial    proxy") :].splitlines()
     assert [int(line.split()[0]) for line in table[1 : 1 + len(second)]][:1] == [7]
     assert len({len(line) for line in table[: 1 + len(second)]}) == 1  # columns stand under heads
+
+
+def test_full_trainings_of_an_earlier_run_compete(study, trained, capsys):
+    """As of another number of rounds, or of nas.retrain --top."""
+    run(study)
+    rounds = Rounds(SearchOptions(space="quick", rounds=3, runs_dir=study.folder.parent), study)
+    (record,) = (record for record in study.records if record.number == 1)
+    candidate, options = rounds._candidate(record, 3)
+    metrics = helpers.metrics(
+        candidate.config, candidate.title, ap=helpers.equal_ap(0.95), accuracy_score=0.95
+    )
+    metrics = replace(metrics, recipe=full_recipe(candidate, options))
+    candidate.folder.mkdir()
+    (candidate.folder / WEIGHTS).write_text("the better one")
+    other = replace(metrics, origin=replace(metrics.origin, data_fingerprint="other images"))
+    other.write(candidate.folder / "metrics.json")
+    assert run(study)["best"] == 7
+    metrics.write(candidate.folder / "metrics.json")
+    capsys.readouterr()
+    result = run(study)
+    assert result["best"] == 1 and result["scores"]["1"] > result["scores"]["7"]
+    assert (study.folder / "best" / WEIGHTS).read_text() == "the better one"
+    assert re.search(r"\n +1 +0\.3200 +– +0\.9500 ", capsys.readouterr().out)
 
 
 def test_what_is_stored_is_reported(study, trained):
@@ -248,3 +272,12 @@ def test_a_search_in_two_rounds(command, tmp_path, tiny_space):
     assert code == 0, err
     assert out.count("has already been retrained") >= 2
     assert Path(metrics["folder"]) == Path("runs/s/best")
+    options = SearchOptions(
+        space=str(tiny_space),
+        rounds=2,
+        full_recipe=str(tmp_path / "full.yaml"),
+        runs_dir=tmp_path / "runs",
+    )
+    rounds = Rounds(options, Study.open(tmp_path / "runs", "s"))
+    trained = read_rounds(tmp_path / "runs/s").rounds[-1].accuracy
+    assert {str(number) for number in rounds._earlier_trainings()} == set(trained)

@@ -21,7 +21,9 @@ def elsewhere(tmp_path, monkeypatch):
 def test_a_space_by_name():
     for name in ("quick", "quick.yaml", "search_spaces/quick.yaml"):
         assert load_space(name).name == "quick"
-    with pytest.raises(UserError, match="space 'quack' is unknown; there are mobile, quick, "):
+    with pytest.raises(
+        UserError, match=r"space 'quack' is unknown; did you mean quick\? There are "
+    ):
         load_space("quack")
 
 

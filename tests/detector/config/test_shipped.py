@@ -48,12 +48,12 @@ def test_a_file_that_exists_comes_first(elsewhere):
         (
             "space",
             "retnia",
-            "space 'retnia' is unknown; there are mobile, quick, retina, scrfd, table",
+            r"space 'retnia' is unknown; did you mean retina\? There are mobile, quick, retina, ",
         ),
         (
             "space",
             "yunet_n",
-            "space 'yunet_n' is unknown; there are mobile, quick, retina, scrfd, table",
+            r"space 'yunet_n' is unknown; did you mean yunet\? There are mobile, quick, retina, ",
         ),
         ("recipe", "long.yaml", "long.yaml: no such file; give another one, or a recipe by name: "),
         ("preset", "my/yunet_n", "my/yunet_n: no such file; give another one, or a preset by name"),

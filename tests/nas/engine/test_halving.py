@@ -88,7 +88,7 @@ def test_higher_rungs_first():
 
 
 def test_results_of_other_studies_take_no_epochs():
-    """5 new designs of 8: 1 epoch each, a third of them 2 more, a ninth 6 more, and the baseline."""
+    """5 of 8 designs are new: 1 epoch each, a third 2 more, a ninth 6 more, and the baseline."""
     per_design = 1 + 2 / 3 + 6 / 9
     known = [replace(record(n, [0.5, 0.5, 0.5]), source="study a, trial 1") for n in (1, 2, 3)]
     assert halving.epochs_of_search([], 8, RUNGS, 3) == pytest.approx(9 + 8 * per_design)
