@@ -66,6 +66,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
                 study.manifest.space,
                 study.manifest.sampler,
                 study.manifest.data_name,
+                f"{study.proxy_epochs} × {study.proxy_size} px",
                 f"{len(study.completed):,} of {len(study.records):,}",
                 f"{sum(r.epochs_spent for r in study.records):,}",
                 f"{study.best_trial.score:.3f}",
@@ -81,6 +82,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
             "space",
             "sampler",
             "data",
+            "proxies",
             "completed",
             "epochs",
             "best score",
@@ -90,7 +92,7 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
             "hypervolume",
         ],
         rows,
-        left=(0, 1, 2, 3),
+        left=(0, 1, 2, 3, 4),
     )
     for study in studies:
         page.text(
@@ -102,6 +104,11 @@ def _overview(page: Page, studies: Sequence[StudyData]) -> None:
     if len({study.manifest.data_fingerprint for study in studies}) > 1:
         page.text(
             "These studies were not run on the same images, so their numbers are not comparable."
+        )
+    elif len({(study.proxy_epochs, study.proxy_size) for study in studies}) > 1:
+        page.text(
+            "The proxies of these studies were not trained alike (epochs × crop), so their "
+            "accuracies and scores are not comparable."
         )
     elif not same_score(studies):
         page.text(

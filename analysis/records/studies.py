@@ -64,6 +64,16 @@ class StudyData:
         return self.manifest.objective.metric
 
     @property
+    def proxy_epochs(self) -> int:
+        """Of a trial that was trained for the whole budget."""
+        return self.records[0].recipe.epochs
+
+    @property
+    def proxy_size(self) -> int:
+        """Side of the training crops in px."""
+        return self.records[0].recipe.size
+
+    @property
     def retrained_accuracy(self) -> dict[int, float]:
         """Trial → accuracy score of its retrain on the hold-out, of retrains that are comparable:
         on the study's images and, if their budgets differ, the largest group of one budget."""

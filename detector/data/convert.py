@@ -61,6 +61,12 @@ def run(args: Namespace) -> dict:
         raise UserError(f"{args.target.parent}: no such folder; create it first")
     source_format = args.source_format or format_of(args.source)
     annotation = FORMATS[source_format].read(args.source)
+    loose = next((one.name for one in annotation.images if "/" not in one.name), None)
+    if loose is not None and FORMATS[args.to].by_folder:
+        raise UserError(
+            f"{args.source}: {FORMATS[args.to].title} names images by folder, such as "
+            f"party/{loose}, and {loose} has none; put the images into one, and name it here"
+        )
     if not annotation.images:
         raise UserError(
             f"{args.source}: lists no images as {FORMATS[source_format].title}; check "

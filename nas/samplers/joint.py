@@ -129,8 +129,10 @@ class Joint:
         model = LearningCurves(matrix(rows), self._observations(trials), last, rng, prior)
         accuracy = model.sample(SAMPLES, rng)
         for index, record in enumerate(trials):
-            if record.last_evaluation is not None and record.last_evaluation.epoch >= last:
-                accuracy[:, index] = record.last_evaluation.accuracy_score if record.number else 0.0
+            if record.number == 0:
+                accuracy[:, index] = 0.0
+            elif record.last_evaluation is not None and record.last_evaluation.epoch >= last:
+                accuracy[:, index] = record.last_evaluation.accuracy_score
         return accuracy
 
     def _observations(self, trials: Sequence[TrialRecord]) -> Observations:

@@ -24,11 +24,15 @@ class Format:
     title: str
     read: Callable[[Path], Annotation]
     write: Callable[[Annotation], str]
+    by_folder: bool = False
+    """Whether images must be in folders: event/file.jpg."""
 
 
 FORMATS = {
-    "wider": Format("WIDER's text", read_wider, write_wider),
-    "retinaface": Format("RetinaFace's label.txt", read_retinaface, write_retinaface),
+    "wider": Format("WIDER's text", read_wider, write_wider, by_folder=True),
+    "retinaface": Format(
+        "RetinaFace's label.txt", read_retinaface, write_retinaface, by_folder=True
+    ),
     "scrfd": Format("SCRFD's labelv2.txt", read_scrfd, write_scrfd),
     "json": Format("a JSON list of images", read_list, write_list),
     "coco": Format("COCO", read_coco, write_coco),

@@ -107,3 +107,15 @@ def test_studies_ranked_by_other_scores_are_not_compared_by_score(generated_stud
     for studies, comparable in (([one, two], True), ([one, replace(two, manifest=other)], False)):
         assert (told in text_of(_overview, studies)) is not comparable
         assert ("which all of them reached" in text_of(progress_section, studies)) is comparable
+
+
+def test_studies_with_other_proxies_are_not_compared_at_all(generated_study):
+    def longer(record):
+        return record.evolve(recipe=replace(record.recipe, epochs=300, size=416))
+
+    short = load_study(generated_study("one", 12).parent, "one")
+    long = load_study(generated_study("two", 12, change=longer).parent, "two")
+    told = "proxies of these studies were not trained alike"
+    assert told not in text_of(_overview, [short, short])
+    overview = text_of(_overview, [short, long])
+    assert told in overview and "300 × 416 px" in overview

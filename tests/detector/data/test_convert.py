@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from detector.base.errors import UserError
+from detector.data import convert
 from detector.data.annotations.annotation import Annotation, image_faces
 from detector.data.annotations.formats import FORMATS, format_of, read_any
 from detector.data.annotations.text_formats import WIDER_FLAGS
@@ -250,6 +251,15 @@ def test_cut_json_and_negative_sizes(tmp_path):
     found = read_any(path)
     assert found.dropped == 1 and found.first_dropped == "face 1 of a/b.jpg (5 6 -3 4)"
     assert len(found.labels[0].boxes) == 0
+
+
+@pytest.mark.parametrize("target", ["wider", "retinaface"])
+def test_images_without_a_folder_are_told_where_to_go(tmp_path, target):
+    (tmp_path / "l.json").write_text('[{"file_name": "a.jpg", "annotations": []}]')
+    flags = [str(tmp_path / "l.json"), str(tmp_path / "x"), "--to", target]
+    with pytest.raises(UserError, match=r"by folder, such as party/a\.jpg, and a\.jpg has none"):
+        convert.run(convert.make_parser().parse_args(flags))
+    assert not (tmp_path / "x").exists()
 
 
 def test_other_classes_of_coco_are_left_out_and_reported(tmp_path):
