@@ -176,6 +176,11 @@ class Origin(Struct):
         teacher = data.pop("teacher")
         return data if teacher is None else data | {"teacher": teacher["weights"]["sha256"]}
 
+    def is_like(self, other: Origin) -> bool:
+        """Whether two retrains have the same origin, whatever the images are called: older versions
+        called all photographs WIDER FACE."""
+        return self.identity == replace(other, data_name=self.data_name).identity
+
 
 @dataclass(frozen=True, kw_only=True)
 class Retrain(JsonFile):

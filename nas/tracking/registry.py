@@ -144,6 +144,8 @@ def aliases_of(
         return [alias, CHAMPION], f"{CHAMPION}, the first one"
     number, champion_tags = champion
     same_images = champion_tags["data_fingerprint"] == tags["data_fingerprint"]
+    if best is None and same_images:  # under another name of the images, of an older version
+        best = champion
     if best is not None:
         better, reason = compare(tags, best)
         if not better:

@@ -78,3 +78,11 @@ def test_the_number_of_a_trial_is_stored_and_read_from_older_titles():
     assert Origin.from_dict(older) == origin
     assert "trial" not in origin.identity  # older versions must find the same
     assert helpers.metrics(helpers.study_detector(8), "preset yunet_n").origin.trial is None
+
+
+def test_the_name_of_the_images_does_not_make_another_origin():
+    """Older versions called all photographs WIDER FACE; the fingerprint tells them apart."""
+    origin = helpers.metrics(helpers.study_detector(8), "trial 17 of study s").origin
+    assert origin.is_like(replace(origin, data_name="party"))
+    assert not origin.is_like(replace(origin, data_fingerprint="other"))
+    assert not origin.is_like(replace(origin, with_holdout=True))

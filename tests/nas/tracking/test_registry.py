@@ -85,6 +85,17 @@ def test_a_model_of_the_built_in_scenes_never_replaces_one_of_photographs():
     assert "version 2 remains champion" in reason
 
 
+def test_images_that_an_older_version_called_otherwise_are_the_same():
+    renamed = PHOTOS | {"data_name": "party"}
+    aliases, _ = aliases_of(
+        renamed | {"score": "1.5"}, best=None, champion=("2", PHOTOS), requested=False
+    )
+    assert aliases == []
+    better = renamed | {"score": "2.5"}
+    aliases, _ = aliases_of(better, best=None, champion=("2", PHOTOS), requested=False)
+    assert aliases == [data_alias(better), "champion"]
+
+
 def test_champion_follows_the_photographs_that_were_trained_on_last():
     aliases, reason = aliases_of(OTHERS, best=None, champion=("2", PHOTOS), requested=False)
     assert aliases == [data_alias(OTHERS), "champion"]
