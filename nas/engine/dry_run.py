@@ -112,12 +112,12 @@ def dry_run(space: SearchSpace, options: SearchOptions, shares: Shares) -> dict:
         )
         total_seconds += trials * SECONDS
     print(
-        f"{infeasible} of {len(records) - 1} designs as a search without results proposes them are "
-        "infeasible, the others have "
-        f"{count(mean_macs)} MACs on average\nrungs at epochs "
+        f"of {len(records) - 1} designs, proposed as if no results came in, {infeasible} are "
+        f"infeasible; the others have {count(mean_macs)} MACs on average\nrungs at epochs "
         f"{', '.join(map(str, space.rungs))}; an epoch of the baseline takes "
         f"{baseline_seconds:.1f} s here\nestimated time for {trials} trials, "
-        f"{shares.concurrency} at once: {duration(total_seconds)}"
+        f"{shares.concurrency} at once: {duration(total_seconds)}, and about half a minute to "
+        "start and to report"
     )
     return {
         "trials": trials,

@@ -100,8 +100,8 @@ def _new_study(
     from nas.study.storage import Study
 
     path, line = resolve_data(options.data)
-    print(f"study {name}: {line}")
     data = _open_data(replace(options.data_choice, path=path))
+    print(f"study {name}: {line}")
     proxies = choose_proxies(options, space, data, on_gpus)
     studied = space.on(data, proxies)
     if proxies == LONG:
@@ -170,8 +170,8 @@ def _resumed_study(options: SearchOptions, space: SearchSpace, name: str) -> tup
     manifest = study.manifest
     check_unchanged(options, manifest, space)
     path, line = resolve_data(options.data or manifest.data.path)
-    print(f"study {name}: {line}")
     data = _open_data(replace(manifest.data, path=path))
+    print(f"study {name}: {line}")
     check_contents(study.folder / CONTENTS, [data.train, data.selection], name, "start a new study")
     if manifest.data_fingerprint != data.fingerprint:
         raise UserError(

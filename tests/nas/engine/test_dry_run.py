@@ -71,6 +71,20 @@ def test_designs_that_all_depend_on_results_are_examples(shown, tiny_data):
     assert "from trial" not in out
 
 
+def test_a_space_of_few_designs_is_shown_whole(shown, tmp_path, tiny_data):
+    """The search, too, ends normally when it has tried them all."""
+    path = tmp_path / "four.yaml"
+    path.write_text(
+        "name: four\nbaseline: retinaface_mobile025\nrungs: [1, 2]\neta: 2\n"
+        "proxy: {size: 64, batch_size: 16}\ndimensions:\n"
+        "  backbone.width: {choice: [0.125, 0.25]}\n  neck.width: {choice: [16, 32]}\n"
+    )
+    designs, out = shown(SearchSpace.load(path).on(tiny_data), sampler="random")
+    assert len(designs) == 4
+    assert "note: " in out and "the space is exhausted" in out
+    assert "estimated time for 4 trials" in out
+
+
 def test_results_change_nothing_of_what_was_shown(shown, tmp_path, tiny_data):
     """Trials that end as early as possible, so that the sampler knows as much as possible."""
     space = SearchSpace.load(SPACES / "quick.yaml").on(tiny_data)
