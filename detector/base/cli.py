@@ -24,6 +24,7 @@ from detector.base.process import (
     StopRequest,
     disable_telemetry,
     limit_opencv,
+    quieten_opencv,
     relax_gc,
     stopped_by_signals,
 )
@@ -209,6 +210,7 @@ def main(
     relax_gc()
     disable_telemetry()
     limit_opencv()
+    quieten_opencv()
     with safe_output() as output, stopped_by_signals() as request:
         try:
             code: int | None = _main(command_parser, run, argv, request)

@@ -49,6 +49,13 @@ def limit_opencv() -> None:
     os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_IMAGE_PIXELS))
 
 
+def quieten_opencv() -> None:
+    """Keep OpenCV and its FFmpeg from printing about damaged files, of which commands have a line
+    of their own; call it before cv2 is imported."""
+    os.environ.setdefault("OPENCV_LOG_LEVEL", "ERROR")
+    os.environ.setdefault("OPENCV_FFMPEG_LOGLEVEL", "-8")  # its quietest
+
+
 class StopRequest:
     """The signal that has stopped the command; None until one arrives."""
 
