@@ -56,7 +56,10 @@ def make_parser() -> ArgumentParser:
         "compared with torch",
     )
     target.add_argument(
-        "--check", metavar="DIR", type=Path, help="check this entry instead of packing one"
+        "--check",
+        metavar="DIR",
+        type=Path,
+        help="check this entry, a folder or its archive, instead of packing one",
     )
     data = parser.add_argument_group("images and ground truth")
     data.add_argument(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +37,7 @@ class CheckOptions:
     """The flags by which an entry is checked."""
 
     folder: Path
+    """Of the entry, or its archive."""
     data: str | None = None
     """Folder of the images, or synthetic; None means the data that the entry was scored on."""
     ground_truth: Path | None = None
@@ -64,9 +65,15 @@ def check_entry(options: CheckOptions) -> dict:
         UserError: it is no entry, or the val images cannot be used.
         PartialFailure: something differs, or a rule does not hold.
     """
+    with entry_files.unpacked(options.folder) as folder:
+        return _check(replace(options, folder=folder), options.folder)
+
+
+def _check(options: CheckOptions, given: Path) -> dict:
+    """`check_entry` of a folder; `given` is what the user named."""
     folder, steps = options.folder, _Steps()
     changed = entry_files.changed_files(folder)
-    print(f"entry: {folder}")
+    print(f"entry: {given}")
     listed = len(entry_files.files_of(folder))
     steps.add("files", f"{listed:,} files have the SHA-256 in {entry_files.SUMS}", changed)
     try:
@@ -77,18 +84,18 @@ def check_entry(options: CheckOptions) -> dict:
     if recorded is not None:
         model = _check_model(folder, recorded, steps)
         _check_images(options, recorded, model, steps)
-    output = {"entry": str(folder), "differences": steps.differences}
+    output = {"entry": str(given), "differences": steps.differences}
     if steps.differences:
         more = len(steps.differences) - 1
         raise PartialFailure(
-            f"{folder}: differs from what was packed: {steps.differences[0]}"
+            f"{given}: differs from what was packed: {steps.differences[0]}"
             + (f"; and {more:,} more" if more else ""),
             output,
         )
     assert recorded is not None
     if broken := broken_rules(recorded.rules):
         raise PartialFailure(
-            f"{folder}: as it was packed, but not all rules hold: {'; '.join(broken)}", output
+            f"{given}: as it was packed, but not all rules hold: {'; '.join(broken)}", output
         )
     return output
 

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 import re
 import shutil
+import tempfile
 import uuid
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from detector.base.errors import UserError
+from detector.base.errors import UserError, first_line, size_text
 from detector.base.files import (
     atomic_path,
     exists,
@@ -41,6 +43,8 @@ THOP = "thop.txt"
 GRAPH = "model.onnx"
 SUMS = "SHA256SUMS"
 WEIGHTS_STEM = "weights"
+MAX_UNPACKED = 4 << 30
+"""Bytes that an archive may unpack to."""
 
 
 def default_folder(model: Path) -> Path:
@@ -197,6 +201,36 @@ def changed_files(folder: Path) -> list[str]:
             found.append(f"{name}: its SHA-256 is another one")
     found += [f"{name}: is not listed in {SUMS}" for name in files_of(folder) if name not in listed]
     return found
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The folder of an entry; of an archive of one a temporary copy.
+
+    Raises:
+        UserError: it is an archive, but of no entry, or cannot be unpacked.
+    """
+    if path.suffix != ".zip" or not is_file(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as temporary:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                size = sum(entry.file_size for entry in archive.infolist())
+                if size > MAX_UNPACKED:
+                    raise UserError(
+                        f"{path}: unpacks to {size_text(size)}; an entry has at most "
+                        f"{size_text(MAX_UNPACKED)}"
+                    )
+                archive.extractall(temporary)
+        except (OSError, zipfile.BadZipFile, EOFError, zlib.error) as error:
+            raise UserError(
+                f"{path}: cannot be unpacked ({first_line(error)}); give another archive"
+            ) from error
+        folders = [Path(temporary) / name for name in names_in(Path(temporary))]
+        if len(folders) != 1 or not is_file(folders[0] / SUMS):
+            raise UserError(f"{path}: is no archive of an entry; give one of nas.entry --zip")
+        yield folders[0]
 
 
 def _unescaped(name: str) -> str:

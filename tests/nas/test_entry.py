@@ -15,6 +15,7 @@ import torch
 from released_files import foreign_state, write_foreign
 
 from detector.config.presets import load_design
+from detector.data.types import WIDER
 from detector.network.model import build_detector
 from nas import entry, evaluate
 from nas.models import entry_files
@@ -53,9 +54,8 @@ def best(tiny_study, untrained_model):
     design = tiny_study.records[1].detector
     origin = helpers.metrics(design).origin
     data = replace(origin.data, path="data/widerface", holdout=0.3)
-    return untrained_model(
-        tiny_study.folder / "best", design, origin=replace(origin, data=data, with_holdout=True)
-    )
+    origin = replace(origin, data=data, data_name=WIDER, with_holdout=True)
+    return untrained_model(tiny_study.folder / "best", design, origin=origin)
 
 
 @pytest.fixture
@@ -289,6 +289,18 @@ def test_weights_of_another_program_are_packed_with_their_design(called, tmp_pat
     assert [again[key] for key in ("ap", "evaluation", "score")] == [
         result[key] for key in ("ap", "evaluation", "score")
     ]
+
+
+def test_an_archive_is_checked_like_its_folder(called, packed, tmp_path):
+    archive = tmp_path / "entry.zip"
+    entry_files.write_zip(packed, archive, "entry")
+    code, out, err = called(entry, "--check", archive)
+    assert (code, err) == called(entry, "--check", packed)[::2] or str(archive) in err
+    assert f"entry: {archive}" in out and "DIFFERS" not in out
+    with zipfile.ZipFile(archive, "a") as file:
+        file.writestr("entry/more.txt", "unlisted")
+    code, _, err = called(entry, "--check", archive)
+    assert code == 1 and f"{archive}: differs from what was packed: more.txt: is not listed" in err
 
 
 def test_weights_in_several_files_are_packed_together(called, tmp_path):
