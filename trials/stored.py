@@ -13,6 +13,7 @@ from detector.base.files import cannot_read, write_text
 from detector.base.json_file import read_json
 from detector.base.struct import Struct
 from detector.config.recipe import DataChoice, Recipe
+from detector.data.types import WIDER
 from detector.weights.pretrained import Start, Teacher
 from trials.objective import Objective
 
@@ -170,16 +171,13 @@ class Origin(Struct):
     def identity(self) -> dict:
         """Plain data, equal for retrains from the same origin: without `start`, which follows from
         the weights, without `trial`, which the title names, and of the teacher only the file's
-        content. Older versions gave the same."""
+        content. Older versions gave the same; they called all photographs WIDER FACE."""
         data = replace(self, start=None).to_dict()
         del data["trial"]
+        if self.data.path != "synthetic":
+            data["data_name"] = WIDER
         teacher = data.pop("teacher")
         return data if teacher is None else data | {"teacher": teacher["weights"]["sha256"]}
-
-    def is_like(self, other: Origin) -> bool:
-        """Whether two retrains have the same origin, whatever the images are called: older versions
-        called all photographs WIDER FACE."""
-        return self.identity == replace(other, data_name=self.data_name).identity
 
 
 @dataclass(frozen=True, kw_only=True)

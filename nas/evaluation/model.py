@@ -131,7 +131,8 @@ def score(model: Subject, options: EvaluateOptions) -> Scored:
     beside = beside_of(model, options.beside, options.model.runs_dir)
     print_wrapped(f"model: {model.title} ({model.description})", "  ")
     print(f"  {model.path}")
-    path, line = resolve_val_data(options.data, _origin_of(model))
+    origin = _origin_of(model) if options.data is None else None
+    path, line = resolve_val_data(options.data, origin)
     print(line)
     images = open_val(path)
     lists = find_official_lists(options.ground_truth, path)
@@ -192,7 +193,10 @@ def _origin_of(model: Subject) -> Origin | None:
     folder = model.model.folder if model.model else None
     if model.origin is not None or folder is None:
         return model.origin
-    metrics = read_metrics(folder)
+    try:
+        metrics = read_metrics(folder)
+    except UserError:  # a file of this name of another program, say: then it is unknown
+        return None
     return metrics.origin if metrics else None
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from detector.base.errors import UserError
 from detector.base.files import is_file, sha256_of
 from detector.config.recipe import DataChoice
+from detector.weights.file_names import LAST
 from detector.weights.pretrained import START_FILE
 from nas.models.model_folder import copy_model, save_model
 from nas.retraining import training
@@ -96,7 +97,6 @@ def retrain(
     from detector.metrics.face_counts import check_faces
 
     recipe = full_recipe(candidate, options)  # checks the flags first
-    built_counts(candidate.config)
     check_store(options.tracking_uri, candidate.space)  # report a wrong URI before the training
     start = check_start(candidate.config, recipe.weights, options)
     teacher = choose_teacher(candidate.config, options)
@@ -128,6 +128,8 @@ def retrain(
         print(f"{candidate.title} has already been retrained:")
         print_result(candidate, stored)
         return stored
+    if not (candidate.workdir / LAST).exists():
+        built_counts(candidate.config)
     print_plan(candidate, recipe, start, data, train, options)
     for line in teacher_lines(teacher, candidate.config, origin) if teacher else ():
         print(line)

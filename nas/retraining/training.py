@@ -36,7 +36,7 @@ def finished_metrics(candidate: Candidate, recipe: Recipe, origin: Origin) -> Me
     stored = intact_metrics(candidate.folder)
     if stored is None or stored.recipe != recipe or stored.design != arch_hash(candidate.config):
         return None
-    return stored if stored.origin.is_like(origin) else None
+    return stored if stored.origin.identity == origin.identity else None
 
 
 def intact_metrics(folder: Path) -> Metrics | None:
@@ -73,7 +73,7 @@ def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOption
                 f"{workdir}: contains an interrupted retrain; add --resume to continue "
                 "it, or remove the folder"
             )
-        if origin_file.exists() and not _read_origin(origin_file).is_like(origin):
+        if origin_file.exists() and _read_origin(origin_file).identity != origin.identity:
             raise UserError(
                 f"{workdir}: contains another retrain (with other images, hold-out, trial or "
                 "teacher; see origin.json there); use its flags, or remove the folder"

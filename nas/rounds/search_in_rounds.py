@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError, disk_full, first_line
 from detector.base.files import is_file
+from detector.weights.file_kinds import damage
 from nas.engine.options import SearchOptions
 from nas.engine.start_search import start_search
 from nas.retraining.candidate import Candidate, choose_candidate, full_recipe, limit_crop_size
@@ -18,6 +19,7 @@ from trials.hints import command
 from trials.names import describe
 from trials.record import TrialRecord, learned
 from trials.stored import (
+    METRICS,
     PROGRESS,
     ROUNDS,
     Metrics,
@@ -190,21 +192,24 @@ class Rounds:
     def _earlier_trainings(self) -> dict[int, Metrics]:
         """Full trainings of an earlier run or of nas.retrain that are like those of the last round,
         by trial. They do not choose who is trained, so that a resumed run chooses the same."""
-        from nas.models.model_folder import WEIGHTS
-
+        like = next(iter(self._metrics[-1].values())).origin
         found = {}
         for record in self._records:
+            folder = self._folder / "retrained" / f"r{record.number:03d}"
+            if record.number in self._metrics[-1] or not is_file(folder / METRICS):
+                continue
+            try:
+                metrics = read_metrics(folder)
+            except UserError as error:
+                print(f"note: a full training is left out: {first_line(error)}")
+                continue
+            assert metrics is not None
+            origin = replace(metrics.origin, title=like.title, trial=like.trial)
+            if metrics.design != record.design or origin.identity != like.identity:
+                continue
             candidate, options = self._candidate(record, len(self._budgets))
-            metrics = read_metrics(candidate.folder)
-            if (
-                metrics is not None
-                and metrics.ap is not None
-                and metrics.design == record.design
-                and metrics.recipe == full_recipe(candidate, options)
-                and metrics.origin.data_fingerprint == self._manifest.data_fingerprint
-                and is_file(candidate.folder / WEIGHTS)
-            ):
-                found[record.number] = replace(metrics, folder=str(candidate.folder))
+            if metrics.recipe == full_recipe(candidate, options) and _is_whole(folder):
+                found[record.number] = replace(metrics, folder=str(folder))
         return found
 
     def _speeds(self) -> np.ndarray:
@@ -302,3 +307,14 @@ class Rounds:
             + ("" if beats is None else f", with {beats:.2f} better than the baseline")
             + f"\n  copied to {self._folder / 'best'}"
         )
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether the weights of a retrained model can be read."""
+    from nas.models.model_folder import WEIGHTS
+
+    path = folder / WEIGHTS
+    reason = damage(path) if is_file(path) else "it is missing"
+    if reason:
+        print(f"note: a full training is left out: {path}: is damaged ({reason})")
+    return reason is None

@@ -58,9 +58,10 @@ def add_tta_flags(group: argparse._ActionsContainer, default: str = "1") -> None
     """
     group.add_argument(
         "--flip",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
         default=None,
-        help="detect in the mirrored image, too, and merge by box voting",
+        help="detect in the mirrored image, too, and merge by box voting (default: as "
+        "--preset does, otherwise not)",
     )
     group.add_argument(
         "--scales",

@@ -91,7 +91,7 @@ def register(
         store.set_registered_model_alias(NAME, data_alias(current[1]), current[0])  # an older store
     aliases, reason = aliases_of(
         tag_texts,
-        best=_holder(store, data_alias(tag_texts)),
+        best=_best_on(store, tag_texts),
         champion=current,
         requested=champion,
     )
@@ -144,8 +144,6 @@ def aliases_of(
         return [alias, CHAMPION], f"{CHAMPION}, the first one"
     number, champion_tags = champion
     same_images = champion_tags["data_fingerprint"] == tags["data_fingerprint"]
-    if best is None and same_images:  # under another name of the images, of an older version
-        best = champion
     if best is not None:
         better, reason = compare(tags, best)
         if not better:
@@ -177,6 +175,19 @@ def compare(tags: Mapping[str, str], best: Version) -> tuple[bool, str]:
     if score > best_score:
         return True, f"score {score:.4f}, version {number} had {best_score:.4f}"
     return False, f"{unchanged}: score {best_score:.4f}, this one has {score:.4f}"
+
+
+def _best_on(store, tags: Mapping[str, str]) -> Version | None:
+    """The best version on the images of a new one; these may have had another name, by which its
+    alias differs."""
+    ending = data_alias(tags).rpartition("-")[2]
+    others = [
+        alias
+        for alias in store.get_registered_model(NAME).aliases
+        if alias.startswith(f"{CHAMPION}-") and alias.endswith(f"-{ending}")
+    ]
+    holders = [_holder(store, alias) for alias in (data_alias(tags), *others)]
+    return next((holder for holder in holders if holder is not None), None)
 
 
 def _holder(store, alias: str) -> Version | None:

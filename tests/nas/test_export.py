@@ -66,6 +66,17 @@ def test_an_exported_model_scores_like_the_torch_model(called, best, tmp_path):
     assert scores[0]["macs"] == scores[1]["macs"] and "ONNX Runtime" in scores[0]["machine"]
 
 
+def test_the_result_of_a_graph_is_not_that_of_the_weights_beside_it(called, best, tmp_path):
+    assert called(export, "--format", "onnx", "--study", "tiny")[0] == 0
+    code, out, _ = called(evaluate, "--model", best / "model.onnx")
+    assert code == 0 and "data: synthetic (what the model was trained on)" in out
+    assert not (best / "evaluation.json").exists()
+    (tmp_path / "model.onnx").write_bytes((best / "model.onnx").read_bytes())
+    (tmp_path / "metrics.json").write_text('{"accuracy": 0.9}')  # of another program
+    code, out, _ = called(evaluate, "--model", tmp_path / "model.onnx")
+    assert code == 0 and "what the model was trained on" not in out
+
+
 def test_a_failed_check_deletes_nothing(called, best, monkeypatch, tmp_path):
     from detector.export.exporter import Check
 

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import helpers
 import pytest
+import torch
 
 from analysis.records.studies import load_study
 from analysis.report import write_page
 from detector.base.errors import UserError
 from detector.config.detector import arch_hash
 from detector.config.recipe import Recipe
+from detector.weights.pretrained import Start, Teacher
 from nas import search
 from nas.engine.options import SearchOptions
 from nas.models.model_folder import WEIGHTS
@@ -143,17 +145,33 @@ def test_full_trainings_of_an_earlier_run_compete(study, trained, capsys):
         candidate.config, candidate.title, ap=helpers.equal_ap(0.95), accuracy_score=0.95
     )
     metrics = replace(metrics, recipe=full_recipe(candidate, options))
+    teacher = Teacher(
+        weights=Start(source="t.pt", title="t", part="detector", sha256="0"),
+        describe="t",
+        params=1,
+        macs=1,
+    )
     candidate.folder.mkdir()
-    (candidate.folder / WEIGHTS).write_text("the better one")
-    other = replace(metrics, origin=replace(metrics.origin, data_fingerprint="other images"))
-    other.write(candidate.folder / "metrics.json")
-    assert run(study)["best"] == 7
-    metrics.write(candidate.folder / "metrics.json")
+    torch.save({"better": 1}, candidate.folder / WEIGHTS)
+    for origin in (
+        replace(metrics.origin, data_fingerprint="other images"),
+        replace(metrics.origin, teacher=teacher),
+    ):
+        replace(metrics, origin=origin).write(candidate.folder / "metrics.json")
+        assert run(study)["best"] == 7
+    (candidate.folder / "metrics.json").write_text("{")
     capsys.readouterr()
+    assert run(study)["best"] == 7
+    assert "note: a full training is left out: " in capsys.readouterr().out
+    metrics.write(candidate.folder / "metrics.json")
     result = run(study)
     assert result["best"] == 1 and result["scores"]["1"] > result["scores"]["7"]
-    assert (study.folder / "best" / WEIGHTS).read_text() == "the better one"
+    best = study.folder / "best" / WEIGHTS
+    assert best.read_bytes() == (candidate.folder / WEIGHTS).read_bytes()
     assert re.search(r"\n +1 +0\.3200 +– +0\.9500 ", capsys.readouterr().out)
+    (candidate.folder / WEIGHTS).write_text("not a checkpoint")
+    assert run(study)["best"] == 7
+    assert "weights.pt: is damaged" in capsys.readouterr().out
 
 
 def test_what_is_stored_is_reported(study, trained):

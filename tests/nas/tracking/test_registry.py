@@ -1,10 +1,11 @@
 """Which aliases a registered model gets."""
 
 import os
+from types import SimpleNamespace
 
 import pytest
 
-from nas.tracking.registry import aliases_of, data_alias, fluent_store
+from nas.tracking.registry import _best_on, aliases_of, data_alias, fluent_store
 
 SCENES = {
     "score": "2.0",
@@ -85,15 +86,26 @@ def test_a_model_of_the_built_in_scenes_never_replaces_one_of_photographs():
     assert "version 2 remains champion" in reason
 
 
-def test_images_that_an_older_version_called_otherwise_are_the_same():
-    renamed = PHOTOS | {"data_name": "party"}
-    aliases, _ = aliases_of(
-        renamed | {"score": "1.5"}, best=None, champion=("2", PHOTOS), requested=False
-    )
-    assert aliases == []
-    better = renamed | {"score": "2.5"}
-    aliases, _ = aliases_of(better, best=None, champion=("2", PHOTOS), requested=False)
-    assert aliases == [data_alias(better), "champion"]
+class Store:
+    """What MLflow's client says of the registered model."""
+
+    def __init__(self, versions: dict[str, dict[str, str]]):
+        self._versions = versions
+        self.aliases = {data_alias(tags): number for number, tags in versions.items()}
+
+    def get_registered_model(self, name):
+        return self
+
+    def get_model_version(self, name, number):
+        return SimpleNamespace(version=number, tags=self._versions[number])
+
+
+def test_images_that_had_another_name_are_the_same():
+    """As the folder may have been renamed, or an older version called it WIDER FACE."""
+    store = Store({"3": PHOTOS, "4": OTHERS})
+    assert _best_on(store, PHOTOS)[0] == _best_on(store, PHOTOS | {"data_name": "x"})[0] == "3"
+    assert _best_on(store, OTHERS | {"data_name": "y"})[0] == "4"
+    assert _best_on(store, SCENES) is None
 
 
 def test_champion_follows_the_photographs_that_were_trained_on_last():
