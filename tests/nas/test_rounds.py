@@ -25,7 +25,7 @@ from nas.rounds.budgets import Budget, budgets, designs
 from nas.rounds.search_in_rounds import Rounds, search_in_rounds
 from nas.study.storage import Study
 from trials.record import Cost, EpochResult
-from trials.stored import read_progress, read_rounds
+from trials.stored import read_metrics, read_progress, read_rounds
 
 
 def test_budgets_grow_by_equal_factors():
@@ -297,5 +297,7 @@ def test_a_search_in_two_rounds(command, tmp_path, tiny_space):
         runs_dir=tmp_path / "runs",
     )
     rounds = Rounds(options, Study.open(tmp_path / "runs", "s"))
-    trained = read_rounds(tmp_path / "runs/s").rounds[-1].accuracy
-    assert {str(number) for number in rounds._earlier_trainings()} == set(trained)
+    trained = set(map(int, read_rounds(tmp_path / "runs/s").rounds[-1].accuracy))
+    first = min(trained)  # as if this run had trained it alone
+    rounds._metrics[-1][first] = read_metrics(tmp_path / f"runs/s/retrained/r{first:03d}")
+    assert set(rounds._earlier_trainings()) == trained - {first} != set()
