@@ -86,9 +86,9 @@ class StudyData:
                 continue
             budget = (metrics.recipe.epochs, metrics.recipe.size, metrics.origin.teacher is None)
             groups.setdefault(budget, {})[number] = metrics.accuracy_score
-        return max(groups.items(), key=lambda group: (len(group[1]), group[0]), default=(None, {}))[
-            1
-        ]
+        if not groups:
+            return {}
+        return groups[max(groups, key=lambda budget: (len(groups[budget]), budget))]
 
     @cached_property
     def front(self) -> FrontData:

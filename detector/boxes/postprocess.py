@@ -79,9 +79,9 @@ def select(
     scores, order = scores[candidates].sort(descending=True, stable=True)
     scores, candidates = scores[: settings.pre_nms], candidates[order[: settings.pre_nms]]
     boxes = boxes_of(candidates)
-    finite = boxes.isfinite().all(dim=1)  # a network of wild weights overflows
-    boxes, scores, candidates = boxes[finite], scores[finite], candidates[finite]
-    selected = nms(boxes, scores, settings.nms_iou)[: settings.keep]
+    selected = nms(boxes, scores, settings.nms_iou)
+    finite = boxes[selected].isfinite().all(dim=1)  # a network of wild weights overflows
+    selected = selected[finite][: settings.keep]
     return Detections(
         boxes[selected],
         scores[selected],

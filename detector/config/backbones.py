@@ -166,8 +166,6 @@ BACKBONES: dict[str, BackboneSpec] = {
 
 BLOCKS = tuple(dict.fromkeys(block for spec in BACKBONES.values() for block in spec.published))
 
-OR_PLUGIN = " (or of a plugin: --plugin FILE)"
-
 
 def published_backbone(kind: str, block: str = "basic") -> Published:
     """The published backbone of a kind; `block` is ignored for kinds without that option.
@@ -176,8 +174,8 @@ def published_backbone(kind: str, block: str = "basic") -> Published:
         ConfigError: an unknown kind or block.
     """
     if not isinstance(kind, str) or kind not in BACKBONES:
-        known = ", ".join(BACKBONES)
-        raise ConfigError(f"backbone.kind: {kind!r} is not one of {known}{OR_PLUGIN}")
+        known = f"{', '.join(BACKBONES)} (or of a plugin: --plugin FILE)"
+        raise ConfigError(f"backbone.kind: {kind!r} is not one of {known}")
     blocks = BACKBONES[kind].published
     block = block if "block" in BACKBONES[kind].options else "basic"
     if not isinstance(block, str) or block not in blocks:

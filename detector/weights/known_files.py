@@ -115,7 +115,7 @@ def _retinaface(file: TensorFile, config: Detector) -> Weights | None:
     if not file.first.startswith(("body.", f"{LIGHTNING}body.")):
         return None
     by_ternaus = file.first.startswith(LIGHTNING) or file.sha256.startswith(TERNAUS_SHA256)
-    state = file.without_prefix(LIGHTNING).state
+    state = {name.removeprefix(LIGHTNING): value for name, value in file.state.items()}
     designs = {"this design": config} | {name: load_preset(name)[0] for name in RELEASED}
     name, named = by_order(file.source, state, "", designs)
     return Weights(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from torch import Tensor
@@ -35,11 +35,6 @@ class TensorFile:
     def first(self) -> str:
         """The name of the first tensor."""
         return next(iter(self.state))
-
-    def without_prefix(self, prefix: str) -> TensorFile:
-        """The same with shorter names."""
-        state = {name.removeprefix(prefix): value for name, value in self.state.items()}
-        return replace(self, state=state)
 
     @classmethod
     def read(cls, source: str) -> TensorFile:
