@@ -42,6 +42,15 @@ def finished_metrics(candidate: Candidate, recipe: Recipe, origin: Origin) -> Me
 def intact_metrics(folder: Path) -> Metrics | None:
     """The metrics of a retrained model; None if there is none, or if a file of it is damaged, which
     is said: then it is trained again."""
+    stored, fault = read_whole(folder)
+    if fault:
+        print(f"note: {fault}; the model is trained again")
+    return stored
+
+
+def read_whole(folder: Path) -> tuple[Metrics | None, str | None]:
+    """The metrics of a retrained model, None if there is none or if a file of it is damaged; and in
+    the latter case what is wrong with which file."""
     path = folder / METRICS
     try:
         stored = read_metrics(folder)
@@ -50,10 +59,8 @@ def intact_metrics(folder: Path) -> Metrics | None:
     except FileNotFoundError:
         reason = "it is missing"
     except UserError as error:
-        stored, reason = None, first_line(error.__cause__ or error)
-    if reason:
-        print(f"note: {path}: is damaged ({reason}); the model is trained again")
-    return None if reason else stored
+        reason = first_line(error.__cause__ or error)
+    return (None, f"{path}: is damaged ({reason})") if reason else (stored, None)
 
 
 def prepare_workdir(candidate: Candidate, origin: Origin, options: RetrainOptions) -> Path:

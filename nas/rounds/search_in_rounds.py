@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 
 from detector.base.errors import UserError, disk_full, first_line
 from detector.base.files import is_file
-from detector.weights.file_kinds import damage
 from nas.engine.options import SearchOptions
 from nas.engine.start_search import start_search
 from nas.retraining.candidate import Candidate, choose_candidate, full_recipe, limit_crop_size
 from nas.retraining.options import RetrainOptions
+from nas.retraining.training import read_whole
 from nas.rounds.budgets import Budget, budgets, designs
 from trials.hints import command
 from trials.names import describe
@@ -26,7 +26,6 @@ from trials.stored import (
     ProgressFile,
     Round,
     RoundsFile,
-    read_metrics,
 )
 
 if TYPE_CHECKING:
@@ -198,17 +197,15 @@ class Rounds:
             folder = self._folder / "retrained" / f"r{record.number:03d}"
             if record.number in self._metrics[-1] or not is_file(folder / METRICS):
                 continue
-            try:
-                metrics = read_metrics(folder)
-            except UserError as error:
-                print(f"note: a full training is left out: {first_line(error)}")
+            metrics, fault = read_whole(folder)
+            if metrics is None:
+                print(f"note: a full training is left out: {fault}")
                 continue
-            assert metrics is not None
             origin = replace(metrics.origin, title=like.title, trial=like.trial)
             if metrics.design != record.design or origin.identity != like.identity:
                 continue
             candidate, options = self._candidate(record, len(self._budgets))
-            if metrics.recipe == full_recipe(candidate, options) and _is_whole(folder):
+            if metrics.recipe == full_recipe(candidate, options):
                 found[record.number] = replace(metrics, folder=str(folder))
         return found
 
@@ -307,14 +304,3 @@ class Rounds:
             + ("" if beats is None else f", with {beats:.2f} better than the baseline")
             + f"\n  copied to {self._folder / 'best'}"
         )
-
-
-def _is_whole(folder: Path) -> bool:
-    """Whether the weights of a retrained model can be read."""
-    from nas.models.model_folder import WEIGHTS
-
-    path = folder / WEIGHTS
-    reason = damage(path) if is_file(path) else "it is missing"
-    if reason:
-        print(f"note: a full training is left out: {path}: is damaged ({reason})")
-    return reason is None
